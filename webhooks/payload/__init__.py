@@ -1,1 +1,1 @@
-"""Builds the signed request of a delivery."""
+"""Builds the signed request of a delivery, describes payloads, and keeps bodies for the log."""

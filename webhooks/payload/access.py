@@ -1,5 +1,7 @@
-"""One worker fetches an OAuth2 token for all. Meanwhile other deliveries use the old token while it is valid, or go
-back for a moment.
+"""Gives a request its credential: headers, and values for templates.
+
+One worker fetches an OAuth2 token for all. Meanwhile other deliveries use the old token while it is valid, or go back
+to the queue for a moment.
 """
 
 import dataclasses
@@ -26,46 +28,60 @@ from ..validation.body import FORM_TYPE, is_form
 from ..validation.secret import reveal
 from ..version import VERSION
 
-# Seconds of the request, and time until another worker may try.
-TOKEN_REQUEST_SECONDS, TOKEN_CLAIM = 10, timedelta(seconds=15)
-# Renew so long before the end; do not use the last seconds.
-TOKEN_RENEWAL_LEAD, TOKEN_SAFETY_MARGIN = timedelta(minutes=1), timedelta(seconds=5)
+# The timeout of a request for a token.
+TOKEN_REQUEST_SECONDS = 10
+# If a worker dies while it fetches a token, the next may try after so long. It must not be while the request runs.
+TOKEN_CLAIM = timedelta(seconds=TOKEN_REQUEST_SECONDS + 5)
+# So long before its end a token is fetched anew, while the old one still works.
+TOKEN_RENEWAL_LEAD = timedelta(minutes=1)
+# In its last seconds a token is not used: it could end on the way.
+TOKEN_SAFETY_MARGIN = timedelta(seconds=5)
+# If an endpoint refuses a token that is younger, the next would be refused too. So none is fetched.
 NEW_TOKEN_PERIOD = timedelta(minutes=1)
-# Seconds of validity: default, minimum and maximum.
-DEFAULT_TOKEN_SECONDS, MIN_TOKEN_SECONDS, MAX_TOKEN_SECONDS = 300, 10, 86400
-# Characters.
+# A token's validity if the server names none, and its bounds if it does.
+DEFAULT_TOKEN_SECONDS = 300
+MIN_TOKEN_SECONDS = 10
+MAX_TOKEN_SECONDS = 86400
 MAX_TOKEN_CHARS = 16 * 1024
 
 USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 
 class TokenPending(WebhooksError):
-    pass
+    """Another worker fetches the token, and the old one is of no use. The delivery goes back to the queue."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """`values` are by their names in templates."""
+    """A credential for a request: `headers` to send, and `values` by their names in templates."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def secrets(self) -> tuple[str, ...]:
+        """Return the texts that are masked in the answer."""
         return (*self.values.values(), *echoes.of_headers(self.headers.values()))
 
     def masked(self) -> 'Access':
+        """Return the same with masks for all values, for previews."""
         return Access(dict.fromkeys(self.values, MASK), dict.fromkeys(self.headers, MASK))
 
 
 class Authorizer:
+    """Gives the requests of a webhook their access. It keeps the row of the token between requests."""
+
     def __init__(self, webhook: Webhook) -> None:
         self._webhook = webhook
         self._credential: Credential | None = webhook.credential
         self._row: AccessToken | None = None
 
     def access(self) -> 'Access | TokenRequest':
-        """Return the access, or the request to send first. Raises DefinitionError and TokenPending."""
+        """Return the access for a request, or a request for a token that has to be sent first.
+
+        May make the row of the token, read it, and claim it for TOKEN_CLAIM. Raises DefinitionError if the secret
+        cannot be decrypted, and TokenPending.
+        """
         credential = self._credential
         if credential is None:
             return Access()
@@ -76,22 +92,26 @@ class Authorizer:
         return self._token_request(credential, secret, until) if until else _access(credential, token)
 
     def preview(self) -> Access:
+        """Return the access with masks. Fetches no token, and reads no secret."""
         return _access(self._credential, MASK).masked() if self._credential else Access()
 
     def forget(self, request: Request) -> bool:
-        """Its token was refused. Returns whether a new one may help."""
+        """End the token of a request that the endpoint answered with 401. Return whether the request may go again.
+
+        It goes again with another token, if one can be had: a token that is new is not ended.
+        """
         if not (self._credential and self._credential.is_oauth2):
             return False
         row, now = self._row, timezone.now()
         if row is None or row.fetched_at is None or _readable(row) not in request.secrets:
-            return True  # another request has told already
+            return True  # another request has ended this token already
         if row.fetched_at <= now < row.fetched_at + NEW_TOKEN_PERIOD:
             return False
         self._row = None
         return row.end(now)
 
     def _token(self, credential: Credential) -> tuple[str, datetime | None]:
-        """Return the token, or '' and until when this worker may fetch it."""
+        """Return the token, or '' and the end of this worker's claim to fetch one. Raises TokenPending."""
         row, now = self._row, timezone.now()
         if row is None or now > _renewed_at(row):
             row, _created = AccessToken.objects.get_or_create(credential=credential)
@@ -106,12 +126,13 @@ class Authorizer:
         raise TokenPending
 
     def _token_request(self, credential: Credential, secret: str, until: datetime) -> 'TokenRequest':
+        """Return the request of the client credentials grant (RFC 6749, 4.4)."""
         wanted = {'grant_type': 'client_credentials', 'scope': credential.scope, 'audience': credential.audience}
         login = {}
         if credential.type == CredentialTypeChoices.OAUTH2_BODY:
             wanted |= {'client_id': credential.username, 'client_secret': secret}
         else:
-            # RFC 6749, 2.3.1: form-encoded first.
+            # RFC 6749, 2.3.1: both are form-encoded before base64.
             login = basic_login(quote_plus(credential.username), quote_plus(secret))
         grant = Grant(credential.pk, until)
         return TokenRequest(
@@ -130,7 +151,10 @@ class Authorizer:
 
 
 def _readable(row: AccessToken) -> str:
-    """Return the token. While keys are replaced, other processes may not know its key: '' then."""
+    """Return the token, or '' if it cannot be decrypted.
+
+    While keys are replaced, another process may have encrypted it with a key that this one does not know.
+    """
     try:
         return row.token.reveal()
     except DecryptionError:
@@ -138,6 +162,7 @@ def _readable(row: AccessToken) -> str:
 
 
 def _renewed_at(row: AccessToken) -> datetime:
+    """Return when the next token is fetched: before the end of this one, or at once without a usable one."""
     if row.expires_at is None or row.fetched_at is None or not _readable(row):
         return timezone.now() - TOKEN_RENEWAL_LEAD
     return row.expires_at - min(TOKEN_RENEWAL_LEAD, (row.expires_at - row.fetched_at) / 2)
@@ -157,17 +182,21 @@ def _access(credential: Credential, secret: str) -> Access:
 
 
 def proxies_for(webhook: Webhook, url: str) -> Mapping[str, str]:
+    """Return the proxies for the URL, by scheme. NetBox's proxy routers choose them, and may look at the webhook."""
     return resolve_proxies(url=url, context={'client': webhook}) or {}
 
 
 def basic_login(user: str, password: str) -> dict[str, str]:
-    """RFC 7617."""
+    """Return the header of a basic login (RFC 7617)."""
     return {'Authorization': f'Basic {b64encode(f"{user}:{password}".encode()).decode()}'}
 
 
 @dataclass
 class Grant:
-    """`until` identifies the claim."""
+    """A claim to fetch a token, and then the token with its validity in `seconds`.
+
+    `until` is the end of the claim, and identifies it.
+    """
 
     credential_id: int
     until: datetime
@@ -175,7 +204,7 @@ class Grant:
     seconds: int = 0
 
     def judge(self, said: Answer) -> str:
-        """Read the token (RFC 6749, 5.1). Returns the error, or ''."""
+        """Read the token from the answer (RFC 6749, 5.1). Return '', or the reason if it holds no token."""
         try:
             answer = json.loads(said.whole)
             token, kind = answer['access_token'], answer.get('token_type', 'bearer')
@@ -190,14 +219,18 @@ class Grant:
         return ''
 
     def settle(self, outcome: Outcome) -> Outcome | None:
-        """Returns the delivery's outcome if there is no token."""
+        """Save the token for all workers and return None, or return the delivery's outcome if there is no token.
+
+        Nothing is saved if another worker has claimed the token since.
+        """
         if outcome.succeeded:
             now = timezone.now()
             expires_at = now + timedelta(seconds=self.seconds)
             AccessToken.keep(self.credential_id, self.token, self.until, now, expires_at)
             return None
         error = storable(_('no access token: {error}').format(error=outcome.error))
-        # 410 here does not mean the endpoint. Below 400 the body may hold a token.
+        # The status is the token server's. If it were kept, a 410 would disable the webhook. A body of an answer below
+        # 400 may hold a token, so it is not logged.
         body = outcome.body if (outcome.status or 0) >= 400 else ''
         return dataclasses.replace(outcome, status=None, error=error, body=body)
 
@@ -213,7 +246,10 @@ def _refusal(text: str) -> Iterator[str]:
 
 
 def _seconds(answer: Mapping[str, Any]) -> int:
-    """A token that ended at once would be fetched again and again."""
+    """Return the token's validity, within bounds.
+
+    A token that ended at once would be fetched again and again.
+    """
     try:
         return min(max(int(answer.get('expires_in') or DEFAULT_TOKEN_SECONDS), MIN_TOKEN_SECONDS), MAX_TOKEN_SECONDS)
     except (ValueError, TypeError, OverflowError):
@@ -222,10 +258,13 @@ def _seconds(answer: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRequest(Request):
+    """A request for an access token, to send before the delivery's own. `grant` takes the answer."""
+
     grant: Grant = field(repr=False)
 
 
 def encoded(value: str, content_type: str) -> str:
+    """Return a credential's value as it stands in a body of this type: quoted in a form, escaped in JSON."""
     if is_form(content_type):
         return quote_plus(value)
     is_json = 'json' in content_type.partition(';')[0].lower()

@@ -1,3 +1,5 @@
+"""Decides by `success_conditions` whether an answer counts as delivered."""
+
 import json
 import re
 from collections.abc import Callable
@@ -10,14 +12,17 @@ from ..security.masking import MASK
 from ..storable import is_flat
 from ..transport.exchange import Answer
 
-# Returns the reason of a failure, or ''.
+# Takes an answer, and returns why it is a failure, or ''.
 Judge = Callable[[Answer], str]
-# A text of JSON, or another value. Each character is read once.
+# A text of JSON, or another value. It reads each character once, so no endpoint can make it slow.
 JSON_VALUE = re.compile(r'"(?:\\.|[^"\\])*+"?|[^\s"{}\[\]:,]++', re.DOTALL)
 
 
 def judge_by(conditions: dict[str, Any] | None) -> Judge:
-    """Raises ValueError and other errors for unchecked conditions."""
+    """Return a function that judges answers by these conditions. Without conditions each answer succeeds.
+
+    Raises ValueError, TypeError, KeyError or AttributeError for conditions that were saved unchecked.
+    """
     if not conditions:
         return lambda answer: ''
     wanted = ConditionSet(conditions)
@@ -35,7 +40,10 @@ def judge_by(conditions: dict[str, Any] | None) -> Judge:
 
 
 def _parsed(text: str) -> Any:
-    """Deep JSON counts as none: a comparison recurses."""
+    """Return the value of a JSON text, or None.
+
+    Deeply nested JSON counts as none: a comparison would recurse too far.
+    """
     try:
         value = json.loads(_with_texts(text) if MASK in text else text)
         return value if is_flat(value) else None
@@ -44,5 +52,8 @@ def _parsed(text: str) -> Any:
 
 
 def _with_texts(text: str) -> str:
-    """Make texts of masked numbers: JSON has no masks."""
+    """Return the JSON text with quotes around masked numbers.
+
+    JSON has no masks. Without quotes nothing in the answer could be read.
+    """
     return JSON_VALUE.sub(lambda found: f'"{found[0]}"' if found[0][0] != '"' and MASK in found[0] else found[0], text)

@@ -1,4 +1,4 @@
-"""An AsyncAPI 3 document of webhooks: channels, keys, and schemas of the payloads."""
+"""Describes webhooks in an AsyncAPI 3 document: channels, keys, and schemas of the payloads."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,14 +19,18 @@ from .change_set import Part
 
 Document = dict[str, Any]
 
-# Names of components.
+# Characters that names of components cannot have.
 UNFIT_IN_NAMES = re.compile(r'[^\w.-]')
+# One expression of a template.
 EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
 TEXT: Document = {'type': 'string'}
 
 
 def document(webhooks: Iterable[Webhook]) -> Document:
-    """Return the document of webhooks that send. Feeds are left out, as readers ask for these."""
+    """Return the document of all webhooks that send. Reads their object types, and shows only masked URLs.
+
+    Feeds are left out, as readers ask for these.
+    """
     parts = [_Channel(webhook) for webhook in webhooks if not webhook.is_feed]
     servers: Document = {}
     components: Document = {'messages': {}, 'schemas': {}}
@@ -60,15 +64,17 @@ class _Channel:
         parts = urlsplit(webhook.masked_url)
         self._host = self.place.name if self.place else parts.netloc or 'unknown'
         self._protocol = self.place.driver if self.place else parts.scheme or 'http'
-        # As shown: a template may hold what Python would take for a query.
+        # From the text, not from urlsplit(): it would end the path at a question mark inside a template.
         _scheme, _slashes, rest = webhook.masked_url.partition('://')
         self._path = rest.partition('/')[2]
 
     @property
     def server(self) -> str:
+        """Return the name of the channel's server in the document: protocol and host."""
         return UNFIT_IN_NAMES.sub('-', f'{self._protocol}-{self._host}')
 
     def server_object(self) -> Document:
+        """Return the Server Object: host and protocol, or the broker's name and driver."""
         shown: Document = {'host': UNFIT_IN_NAMES.sub('-', self._host) if '{' in self._host else self._host}
         shown['protocol'] = self._protocol
         if self.place:
@@ -76,6 +82,7 @@ class _Channel:
         return shown
 
     def channel(self, components: Document) -> Document:
+        """Return the Channel Object. Puts its messages and their schemas into `components`."""
         shown_address, parameters = _address(self._path if self.place else f'/{self._path}')
         messages = {}
         for object_type in self.webhook.object_types.order_by('app_label', 'model'):
@@ -97,9 +104,11 @@ class _Channel:
         return shown
 
     def operation(self) -> Document:
+        """Return the Operation Object: NetBox sends to this channel."""
         return {'action': 'send', 'channel': {'$ref': f'#/channels/{self.name}'}, 'title': self.webhook.name}
 
     def _message(self, object_type: ContentType, name: str, schemas: Document) -> Document:
+        """Return the Message Object for an object type. Puts its schemas into `schemas`."""
         webhook = self.webhook
         kinds = ', '.join(webhook.kinds)
         part = Part() if webhook.change_set else None
@@ -117,7 +126,10 @@ class _Channel:
         return shown
 
     def _payload(self, object_type: ContentType, name: str, schemas: Document) -> Document | None:
-        """A template may make any body, and a model of a removed plugin has none."""
+        """Return the schema of the payload, or None. Puts its definitions into `schemas`.
+
+        A template may make any body, and a model of a removed plugin has no payload.
+        """
         webhook, model = self.webhook, object_type.model_class()
         if webhook.body_template or model is None:
             return None
@@ -146,7 +158,10 @@ def _moved(node: Any, names: Mapping[str, str]) -> Any:
 
 
 def _address(path: str) -> tuple[str, Document]:
-    """Return the address with its parameters: the expressions of the template."""
+    """Return the address, with a name in place of each expression, and these names as parameters.
+
+    Other tags of templates have no name: then the whole address is a single parameter.
+    """
     parameters: Document = {}
 
     def name(found: re.Match[str]) -> str:
@@ -162,6 +177,7 @@ def _address(path: str) -> tuple[str, Document]:
 
 
 def _headers(webhook: Webhook) -> Document:
+    """Return the schema of the headers that the webhook sends."""
     shown = {'content-type': TEXT, 'user-agent': TEXT}
     if webhook.standard_headers:
         shown |= {'webhook-id': {'type': 'string', 'format': 'uuid'}, 'webhook-timestamp': TEXT}

@@ -1,4 +1,4 @@
-"""The envelope of a change set: its transaction, and the part of it."""
+"""Makes the envelope of a change set: its transaction, and which part of it the request is."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from ..models import Delivery, Event, Webhook
 
 
 class Part(NamedTuple):
-    """`number` of `total` parts. The whole set has `count` changes."""
+    """Part `number` of `total` parts of a change set. The whole set has `count` changes."""
 
     number: int = 1
     total: int = 1
@@ -15,13 +15,20 @@ class Part(NamedTuple):
 
 
 def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
-    """None: it is no change set. `count` changes go in this request."""
+    """Return which part of its change set the delivery is. None: it belongs to no change set.
+
+    A delivery that was not divided, such as a test, is a set of its own, with `count` changes.
+    """
     if delivery.parts is not None:
         return Part(delivery.part, delivery.parts, delivery.change_count)
     return Part(count=count) if webhook.change_set else None
 
 
 def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dict[str, Any]:
+    """Return the body of a change set: the transaction, the part, and `changes` as its list.
+
+    User and request are taken from the first event that came by a request.
+    """
     event = next((event for event in events if event.request_id), events[0])
     transaction = {
         'id': _transaction_id(event),
@@ -40,12 +47,15 @@ def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dic
 
 
 def extensions(event: Event, part: Part) -> dict[str, Any]:
-    """Return the further attributes of a CloudEvent."""
+    """Return the attributes that a CloudEvent has only as part of a change set."""
     transaction_id = _transaction_id(event)
     more = {'transaction': transaction_id} if transaction_id else {}
     return {**more, 'transactioncount': part.count, 'part': part.number, 'parts': part.total}
 
 
 def _transaction_id(event: Event) -> str | None:
-    """Tests, job events and objects of a backfill are no changes of a transaction."""
+    """Return the id of the event's transaction, or None.
+
+    Tests, job events and objects of a backfill are no changes of a transaction.
+    """
     return str(event.transaction_id) if event.transaction_id and not event.backfill else None

@@ -1,4 +1,4 @@
-"""Payload formats: the body as a dictionary.
+"""Makes the bodies of requests, in three payload formats.
 
 default      docs/payload.md
 netbox       extras.webhooks.send_webhook of NetBox 4.7
@@ -35,28 +35,31 @@ from .change_set import Part
 logger = logging.getLogger('webhooks.formats')
 
 JSON = 'application/json'
-CLOUDEVENT_TYPE, CLOUDEVENT_BATCH_TYPE = 'application/cloudevents+json', 'application/cloudevents-batch+json'
+CLOUDEVENT_TYPE = 'application/cloudevents+json'
+CLOUDEVENT_BATCH_TYPE = 'application/cloudevents-batch+json'
 Keys = Sequence[str]
-# Of PostgreSQL's bigint. With as many each, sequences sort as text.
+# As many as PostgreSQL's bigint has. Texts of the same length sort as their numbers do.
 SEQUENCE_DIGITS = 19
+# NetBox's names for our kinds of change.
 NETBOX_EVENT_TYPES = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
 
 ENCODER = JSONEncoder(ensure_ascii=False)
 
 
 class Raw(str):
-    """JSON text, which dumps() copies."""
+    """A text that is JSON already: dumps() copies it."""
 
 
 def body(webhook: Webhook, events: Sequence[Event], expand: Keys = (), part: Part | None = None) -> bytes:
-    """Return the body without a template. `expand` holds keys.
+    """Return the body of a request whose webhook has no body template, in the webhook's payload format.
 
-    Webhooks with equal settings share an event's body.
+    `events` are one, or all of a batch or a part of a change set. `expand` holds the keys to show in full.
     """
     if part:
         return _encoded(webhook, _change_set(webhook, events, expand, part))
     if _is_batch(webhook, events):
         return _body(webhook, events, expand)
+    # Many webhooks may send one event. If their settings are the same, they share the body.
     bodies = vars(events[0]).setdefault('_bodies', {})
     way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots, *expand
     if way not in bodies:
@@ -76,7 +79,7 @@ def _change_set(webhook: Webhook, events: Sequence[Event], expand: Keys, part: P
 
 
 def _encoded(webhook: Webhook, shown: Any) -> bytes:
-    # NetBox's own webhooks send JSON with any content type.
+    # In the format netbox a form stays JSON, as NetBox's own webhooks send JSON with any content type.
     if is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
         return urlencode(
             {key: value if isinstance(value, str) else dumps(value) for key, value in shown.items()}
@@ -85,14 +88,14 @@ def _encoded(webhook: Webhook, shown: Any) -> bytes:
 
 
 def content_type(webhook: Webhook, events: Sequence[Event], part: Part | None = None) -> str:
-    """CloudEvents replace the default."""
+    """Return the `Content-Type`: that of CloudEvents if the webhook sends them and has the default, else its own."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
         return webhook.http_content_type
     return CLOUDEVENT_BATCH_TYPE if part or _is_batch(webhook, events) else CLOUDEVENT_TYPE
 
 
 def dumps(value: Any) -> str:
-    """Raises TypeError."""
+    """Return the value as JSON. Raises TypeError for a value that JSON cannot show."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -108,12 +111,11 @@ def _key(key: Any) -> str:
     return ENCODER.encode({key: 0}).removeprefix('{').removesuffix(': 0}')
 
 
-#
-# The formats
-#
+# The formats.
 
 
 def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
+    """Return the default format. For a batch `data` and `events` are parallel lists."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -139,6 +141,7 @@ def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dic
 
 
 def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
+    """Return the format of NetBox's own webhooks, with `context` from plugins' callbacks."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -148,7 +151,7 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
     }
     if last.request:
         shown['request'] = last.request
-    # Snapshots may exist only because other webhooks asked.
+    # If only other webhooks asked for snapshots, this one does not show them.
     snapshots = [event.snapshots if webhook.needs_before else None for event in events]
     shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
     if webhook.include_snapshots:
@@ -162,12 +165,13 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
 
 
 def cloudevents(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> Any:
+    """Return a CloudEvent, or the list of them for a batch."""
     shown = [_cloudevent(webhook, event, expand) for event in events]
     return shown if _is_batch(webhook, events) else shown[0]
 
 
 def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
-    """CloudEvents 1.0.2, section 3: extension names are lower case letters."""
+    """Return an event as a CloudEvent. Its extensions are named in lower case letters (1.0.2, section 3)."""
     data, _unknown = _shown(event, expand)
     optional = {
         'subject': str(event.object_id) if event.object_id > 0 else None,
@@ -194,14 +198,14 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
 
 
 def source() -> str:
-    """The same from every worker, and after every redeployment with the same SECRET_KEY."""
+    """Return the `source` of CloudEvents: the setting, else a URN. Redeployments with the same SECRET_KEY keep it."""
     return conf.get().cloudevents_source or f'urn:netbox:{settings.DEPLOYMENT_ID}'
 
 
 def key(webhook: Webhook, events: Sequence[Event]) -> str:
-    """Return the key of a broker's message: messages of one key stay in order.
+    """Return the key of a broker's message: messages with the same key stay in order.
 
-    Batches and change sets hold several objects. All of a webhook have one key.
+    It names the object. Batches and change sets hold several, so all of a webhook's have the same key.
     """
     if webhook.change_set or _is_batch(webhook, events):
         return f'webhook:{webhook.pk}'
@@ -220,7 +224,7 @@ FORMATS = {
 
 
 def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
-    """Batches made before `batch` was switched off stay batches."""
+    """Return whether the body is a list. A batch that was made before `batch` was switched off stays a list."""
     return webhook.batch or len(events) > 1
 
 
@@ -230,7 +234,7 @@ def _data(webhook: Webhook, events: Sequence[Event], expand: Keys) -> Raw | list
 
 
 def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
-    """Return data and unknown keys."""
+    """Return the event's data, its related objects in full as `expand` says, and the names of unknown values."""
     if not expand:
         return Raw(event.data), event.partial or []
     objects = json.loads(event.expanded) if event.expanded else {}
@@ -247,7 +251,7 @@ def _identity(event: Event, expand: Keys) -> dict[str, Any]:
 
 
 def differences(event: Event) -> dict[str, dict[str, Any]] | None:
-    """None if a needed snapshot is missing."""
+    """Return {name: value} `added` and `removed`, {name: [before, after]} `changed`. None without a needed snapshot."""
     snapshots: dict[str, dict[str, Any] | None] | None = event.snapshots
     if snapshots is None or (snapshots['prechange'] is None and event.kind != KindChoices.CREATED):
         return None
@@ -268,18 +272,16 @@ def _differences(webhook: Webhook, events: Sequence[Event]) -> Any:
     return found if _is_batch(webhook, events) else found[0]
 
 
-#
-# Parts
-#
+# Their parts.
 
 
 def object_type(event: Event) -> str:
-    """Such as 'dcim.site'."""
+    """Return the label of the event's model, such as 'dcim.site'."""
     return '.'.join(_type(event).natural_key())
 
 
 def model_name(event: Event) -> str:
-    """Such as 'Site'."""
+    """Return the class name of the event's model, such as 'Site'. If its plugin was removed, the lower-case name."""
     model = _type(event).model_class()
     return model.__name__ if model else _type(event).model
 
@@ -289,14 +291,14 @@ def _type(event: Event) -> ContentType:
 
 
 def _callbacks(event: Event) -> dict[str, Any]:
-    """Plugins add to the payload by register_webhook_callback()."""
+    """Return the values that plugins add by register_webhook_callback(). Their errors are only logged."""
     context: dict[str, Any] = {}
     for callback in registry['webhook_callbacks']:
         try:
             event_type = NETBOX_EVENT_TYPES.get(event.kind, event.kind)
             context.update(callback(_type(event), event_type, event.payload_data, _request(event)) or {})
         except BaseTimeoutException:
-            # RQ ends the job.
+            # RQ ends the job: this is no error of the callback.
             raise
         except Exception:
             logger.exception('event=%s callback=%s failed', event.uuid, callback)
@@ -304,7 +306,7 @@ def _callbacks(event: Event) -> dict[str, Any]:
 
 
 def _request(event: Event) -> NetBoxFakeRequest | None:
-    """Cookies, form and headers are not stored."""
+    """Return the event's request for callbacks, or None. Cookies, form and headers are not stored."""
     shown = event.request
     if not shown:
         return None
@@ -329,7 +331,10 @@ def template_context(
     more: Mapping[str, Any] = MappingProxyType({}),
     part: Part | None = None,
 ) -> str:
-    """Return JSON, with the names of two formats."""
+    """Return the names of templates and their values, as JSON: from the formats default and netbox, and `more`.
+
+    A change set has its envelope instead, with these names in each of its changes.
+    """
     if part:
         changes = [_names(webhook, [event], expand) for event in events]
         return dumps({**change_set.envelope(events, changes, part), **more})

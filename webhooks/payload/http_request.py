@@ -1,3 +1,5 @@
+"""Builds the HTTP request, or the broker's message, of a delivery: URL, headers, body, signatures and credential."""
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -24,8 +26,9 @@ from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, e
 from .change_set import part_of
 
 AUTHORIZATION_HEADER = 'authorization'
-# Stands for the method of a request to a broker.
+# A request to a broker has this in place of an HTTP method.
 PUBLISH_METHOD = 'PUBLISH'
+# In lower case.
 SIGNATURE_HEADERS = ('webhook-signature', 'x-hook-signature')
 
 # Returns the templates' context as JSON.
@@ -33,7 +36,10 @@ Context = Callable[[], str]
 
 
 class Builder:
-    """Reads a webhook's definition once. Members raise DefinitionError."""
+    """Builds the requests of a webhook's deliveries. It reads the definition once, so a saved webhook needs a new one.
+
+    For a preview credentials are masks, and no token is fetched. Members raise DefinitionError for a wrong definition.
+    """
 
     def __init__(self, webhook: Webhook, *, is_preview: bool = False) -> None:
         self.webhook = webhook
@@ -42,7 +48,8 @@ class Builder:
     def build(self, delivery: Delivery, now: float, events: Sequence[Event] = ()) -> Request:
         """Return the attempt's request, or a request for the access token to send first.
 
-        `now` is in Unix seconds; `events` belong to all deliveries of a batch. Raises DefinitionError and TokenPending.
+        `now` is in Unix seconds; `events` belong to all deliveries of a batch. May write the row of the access token.
+        Raises DefinitionError, TokenPending and Shortage.
         """
         webhook, events = self.webhook, events or [delivery.told]
         _check_rendered(events)
@@ -81,14 +88,16 @@ class Builder:
         )
 
     def forget_token(self, request: Request) -> bool:
-        """Returns whether a new one may help."""
+        """End the token that the endpoint refused in this request. Return whether a new one may help."""
         return self._authorizer.forget(request)
 
     def _render(
         self, delivery: Delivery, now: int, events: Sequence[Event], expand: formats.Keys, access: Access
     ) -> 'tuple[_Target, bytes, str, bytes | None]':
-        """Return URL and headers, the body, and URL and body masked: '' if the
-        URL holds no credential, None if the body has no template."""
+        """Render the templates, and return URL and headers, the body, and URL and body masked.
+
+        The masked URL is '' if the URL holds no credential, the masked body None if the body has no template.
+        """
         webhook, placeholders = self.webhook, Placeholders()
         part = part_of(webhook, delivery, len(events))
         more: dict[str, object] = {
@@ -103,7 +112,7 @@ class Builder:
             text = _render('body_template', webhook.body_template, context) if webhook.body_template else None
             url = _url(webhook, context)
             headers = _headers(self._lines, context, url)
-        # Before secrets are filled in: they must not make the host.
+        # A secret could make the host, too. So the host is checked before secrets are filled in.
         self._check_host(url)
         content_type = formats.content_type(webhook, events, part)
         shown_body = None
@@ -123,11 +132,12 @@ class Builder:
         return self._target(whole, filled), body, shown_url, shown_body
 
     def _check_host(self, url: str) -> None:
+        """Raise DefinitionError unless the webhook's credential may go to the URL's host."""
         if self.webhook.credential:
             check_host(self.webhook.credential, url, verified=self.webhook.ssl_verification)
 
     def mask(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Return URL and headers, masked. Raises DecryptionError."""
+        """Return the request's URL and headers, masked for pages and the log. Raises DecryptionError."""
         secret = self._secret_names
         headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
         return request.shown_url or mask_url(request.url, self.webhook.secret_path), headers
@@ -138,10 +148,15 @@ class Builder:
 
     @cached_property
     def is_to_broker(self) -> bool:
+        """Return whether the webhook publishes to a broker."""
         return address.split(whole_url(self.webhook.payload_url)) is not None
 
     @cached_property
     def is_templated(self) -> bool:
+        """Return whether URL, headers or body have a template. A thread then builds the request.
+
+        Headers that cannot be decrypted do not count: building fails anyway.
+        """
         webhook = self.webhook
         if webhook.body_template or JINJA2_TEMPLATE_RE.search(whole_url(webhook.payload_url)):
             return True
@@ -171,6 +186,7 @@ class Builder:
 
     @property
     def _secrets(self) -> list[str]:
+        """Return the secret, and the previous one while it is valid. Raises DefinitionError if a key is missing."""
         reveal('secret', self.webhook.secret)
         try:
             return self.webhook.secrets()
@@ -179,6 +195,7 @@ class Builder:
 
     @cached_property
     def _plain_target(self) -> '_Target':
+        """Return URL and headers of a webhook without templates. They are the same for all its requests."""
         url = whole_url(self.webhook.payload_url)
         self._check_host(url)
         if self.is_to_broker:
@@ -196,7 +213,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class _Target:
-    """`secrets` are masked in the answer."""
+    """Where a request goes, rendered. `secrets` are masked in the answer."""
 
     url: str
     headers: Mapping[str, str]
@@ -205,19 +222,21 @@ class _Target:
 
 
 def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
-    """A typed secret could be guessed offline with a part."""
+    """Return the headers with masks for signatures.
+
+    A secret that somebody typed could be guessed offline with the body and a part of its signature.
+    """
     return {name: MASK if name.lower() in SIGNATURE_HEADERS else value for name, value in headers.items()}
 
 
 def _check_rendered(events: Sequence[Event]) -> None:
+    """Raise DefinitionError, with the event's error, if an event has no data."""
     for event in events:
         if not event.data:
             raise DefinitionError('data', event.error or _('The event has no data yet.'))
 
 
-#
-# URL and headers
-#
+# URL and headers.
 
 
 def _url(webhook: Webhook, context: Context) -> str:
@@ -230,18 +249,25 @@ def _url(webhook: Webhook, context: Context) -> str:
 
 
 def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> dict[str, str]:
-    """One by one: an object's data cannot add a header."""
+    """Return the additional headers with rendered values, and the URL's basic login if they set no other.
+
+    They are rendered one by one, so an object's data cannot add a header.
+    """
     own = {name: _header_value(name, value, context) for name, value in lines}
     return own if AUTHORIZATION_HEADER in map(str.lower, own) else {**_login(url), **own}
 
 
 def _merged(*headers: Mapping[str, str]) -> dict[str, str]:
-    """CaseInsensitiveDict would take a tenth of a delivery's time."""
+    """Return all headers. A later one replaces an earlier one of the same name, in any case of letters.
+
+    requests' CaseInsensitiveDict would take a tenth of a delivery's time.
+    """
     by_name = {name.lower(): (name, value) for some in headers for name, value in some.items()}
     return dict(by_name.values())
 
 
 def _login(url: str) -> dict[str, str]:
+    """Return the header of the basic login in the URL, or {}."""
     parts = urlsplit(url)
     return {} if parts.username is None else basic_login(unquote(parts.username), unquote(parts.password or ''))
 
@@ -269,11 +295,12 @@ def _of_signatures(signatures: Mapping[str, str]) -> Iterator[str]:
 
 
 def _trace(events: Sequence[Event]) -> Mapping[str, str]:
-    """Of the first event that has one: a batch is of one transaction."""
+    """Return the trace headers of the first event that has any. All events of a batch have the same."""
     return next((event.trace for event in events if event.trace), {})
 
 
 def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Return the headers of Standard Webhooks, and NetBox's signature. Without a secret there are no signatures."""
     headers = {'webhook-id': delivery_id, 'webhook-timestamp': str(timestamp)}
     if secrets:
         headers['webhook-signature'] = signing.standard(secrets, delivery_id, timestamp, body)
@@ -283,7 +310,7 @@ def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: 
 
 
 def _value(field: str, access: Access, encode: Callable[[str], str], key: str) -> str:
-    """Raises DefinitionError."""
+    """Return the text for a placeholder in URL or body. Raises DefinitionError for hmac()."""
     kind, _dash, name = key.partition('-')
     if kind != 'credential':
         raise DefinitionError(field, _('hmac() is for headers only: it signs the body.'))
@@ -291,16 +318,17 @@ def _value(field: str, access: Access, encode: Callable[[str], str], key: str) -
 
 
 def _in_header(access: Access, sign: Callable[[str], str], key: str) -> str:
+    """Return the text for a placeholder in a header: a credential's value, or a signature."""
     kind, _dash, name = key.partition('-')
     return access.values[name] if kind == 'credential' else sign(key)
 
 
 def _sign(secrets: Sequence[str], timestamp: int, body: bytes, key: str) -> str:
-    """Raises DefinitionError."""
+    """Return the signature for a placeholder of hmac(). Raises DefinitionError if the secret cannot sign so."""
     _hmac, algorithm, encoding, over, which = key.split('-')
     check_signs(secrets[0] if secrets else '')
     signed = body if over == 'body' else b'%d.%b' % (timestamp, body)
-    # Receivers of hmac() know only one secret.
+    # A receiver that checks hmac() knows only one secret: the template says whether that is the old one.
     return signing.plain(secrets[-1 if which == 'old' else 0], signed, algorithm, encoding)
 
 

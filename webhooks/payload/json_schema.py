@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of payloads, from NetBox's OpenAPI description.
+"""Makes the JSON Schema (2020-12) of payloads, from NetBox's OpenAPI description.
 
 NetBox's answers differ from it:
 
@@ -29,12 +29,15 @@ from ..rendering.expansion import Tree, tree_of
 from ..rendering.keys import targets
 
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
-# This version uses JSON Schema 2020-12.
+# OpenAPI 3.1 uses JSON Schema 2020-12, 3.0 does not.
 OPENAPI_SETTINGS = {'OAS_VERSION': '3.1.1'}
-COMPONENTS_PREFIX, DEFINITIONS_PREFIX = '#/components/schemas/', '#/$defs/'
-# For requests or client generators.
+# References begin so in OpenAPI, and in our schemas.
+COMPONENTS_PREFIX = '#/components/schemas/'
+DEFINITIONS_PREFIX = '#/$defs/'
+# Keywords for requests or client generators.
 DROPPED_KEYWORDS = ('readOnly', 'writeOnly', 'x-spec-enum-id', 'description')
 
+# Names of sums, which are null over nothing.
 SUM_NAMES = re.compile('allocated_.*')
 
 Schema = dict[str, Any]
@@ -45,6 +48,7 @@ TIME: Schema = {'type': 'string', 'format': 'date-time'}
 NUMBERED: Schema = {'type': 'integer', 'minimum': 1}
 TRUE: Schema = {'const': True}
 NAMES: Schema = {'type': 'array', 'items': TEXT, 'minItems': 1}
+# A nested object that was deleted.
 GONE: Schema = {
     'type': 'object',
     'properties': {'id': {'type': 'integer'}, 'url': TEXT, 'display': TEXT},
@@ -54,7 +58,7 @@ GONE: Schema = {
 
 
 class NoSchema(Exception):
-    pass
+    """The model has no page in the REST API, so NetBox does not describe it. str() names the model."""
 
 
 def payload(
@@ -65,7 +69,11 @@ def payload(
     change_set: bool = False,
     expand: Collection[str] = (),
 ) -> Schema:
-    """`expand` holds keys. Deleted objects stay brief. A change set may hold other models. Raises NoSchema."""
+    """Return the schema of a webhook's bodies with objects of this model. Raises NoSchema.
+
+    `expand` holds the keys to show in full. They may also stay brief, as deleted objects do. Objects of other models in
+    a change set may have any keys.
+    """
     definitions = _definitions(model)
     _expand(definitions, definitions['data'], model, tree_of(expand), '')
     label = f'{model._meta.app_label}.{model._meta.model_name}'
@@ -76,9 +84,7 @@ def payload(
     return {'$schema': DIALECT, 'title': title, **shape, '$defs': definitions}
 
 
-#
-# The formats: $defs holds `data` and nested objects
-#
+# The formats: $defs holds `data` and nested objects.
 
 DATA: Schema = {'$ref': f'{DEFINITIONS_PREFIX}data'}
 SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS_PREFIX}snapshots'}
@@ -179,7 +185,10 @@ def _change_set(shape: Schema, payload_format: str) -> Schema:
 
 
 def _of_any_model(shape: Schema, name: str) -> Schema:
-    """`name`: the key that tells the model."""
+    """Return a schema that applies `shape` to objects of its model only.
+
+    `name` is the key that tells the model.
+    """
     of_model = {'type': 'object', 'properties': {name: shape['properties'][name]}, 'required': [name]}
     return {'if': of_model, 'then': shape, 'else': {'type': 'object'}}
 
@@ -199,12 +208,11 @@ def _one_or_many(schema: Schema, many: bool) -> Schema:
     return {'type': 'array', 'items': schema, 'minItems': 1} if many else schema
 
 
-#
-# From OpenAPI
-#
+# From OpenAPI.
 
 
 def _definitions(model: type[Model]) -> Schema:
+    """Return `$defs`: `data` as GET shows it, the nested objects, and our own parts."""
     described = _describe(_view(model))
     (response,) = described['paths'].values()
     reference = response['get']['responses']['200']['content']['application/json']['schema']['$ref']
@@ -228,7 +236,10 @@ def _definitions(model: type[Model]) -> Schema:
 
 
 def _expand(definitions: Schema, data: Schema, model: type[Model], tree: Tree, path: str) -> None:
-    """Keys for any model already allow any object."""
+    """Add the definitions of expanded objects, and let `data` hold them in full. Changes both.
+
+    A key for any model already allows any object.
+    """
     for name, below in tree.items():
         target = targets(model).get(name)
         if target in (None, Model) or name not in data['properties']:
@@ -248,7 +259,7 @@ def _or_whole(schema: Schema, whole: Schema) -> Schema:
 
 
 def _never_shown(model: type[Model]) -> list[str]:
-    """The REST API skips fields whose source the model lacks."""
+    """Return the names of fields that the REST API skips, as the model lacks their source."""
     fields = get_serializer_for_model(model)().fields
     return [name for name, field in fields.items() if _may_be_skipped(field) and not _has_source(model, field)]
 
@@ -262,6 +273,7 @@ def _has_source(model: type[Model], field: Field) -> bool:
 
 
 def _view(model: type[Model]) -> type:
+    """Return the view of the model's page in the REST API. Raises NoSchema."""
     try:
         return resolve(reverse(get_viewname(model, 'detail', rest_api=True), args=[1])).func.cls
     except NoReverseMatch:
@@ -269,13 +281,17 @@ def _view(model: type[Model]) -> type:
 
 
 def _describe(view: type) -> Schema:
-    """One GET only: all of NetBox takes half a minute."""
+    """Return NetBox's OpenAPI description of the view's GET.
+
+    Only that: all of NetBox takes half a minute.
+    """
     patterns = [path('object/<int:pk>/', view.as_view({'get': 'retrieve'}))]
     with patched_settings(OPENAPI_SETTINGS), GENERATOR_STATS.silence():
         return SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
 
 
 def _translate(node: Any) -> Any:
+    """Return a part of the OpenAPI description as JSON Schema, with NetBox's answers in mind."""
     if isinstance(node, list):
         return [_translate(item) for item in node]
     if isinstance(node, Decimal):
@@ -295,7 +311,10 @@ def _translate(node: Any) -> Any:
 
 
 def _translate_object(node: Schema) -> Schema:
-    """Property names are not keywords."""
+    """Return the description of an object as JSON Schema.
+
+    Its properties may have the names of keywords, so they are translated by themselves.
+    """
     rest = {key: value for key, value in node.items() if key != 'properties'}
     properties = {name: _translate(value) for name, value in node['properties'].items()}
     for name in filter(SUM_NAMES.fullmatch, properties):

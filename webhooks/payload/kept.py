@@ -1,8 +1,9 @@
-"""What the receiver got: an attempt keeps its body, or what makes it again.
+"""Keeps the bodies of attempts for the log: the text itself, or a recipe that makes it again.
 
-A body without a template that tells of one event is made again: all that it says stands in the event, but for a few
-fields of the webhook, which may be saved later. `made_from` holds these, and a checksum, which tells whether the result
-is what was sent. Any other body is kept, for nobody could make it again: its template, or its batch, may have changed.
+If one event makes a body without a template, the event holds nearly all of it. The rest is a few fields of the webhook,
+which may be saved later. So `made_from` keeps these fields, and a checksum: it tells whether the body that is made
+again is the same. Any other body is kept itself. Nobody could make it again: its template, or its batch, may have
+changed.
 """
 
 import base64
@@ -20,35 +21,39 @@ from ..transport.exchange import Request
 from . import formats
 from .access import TokenRequest
 
-# Of the body, before it is compressed.
+# Before compression. The log keeps no more of a body.
 MAX_KEPT_BYTES = 64 * 1024
-# Of zlib. It takes half the time of the default, and a tenth more room.
+# zlib's fastest level takes half the time of the default, and a tenth more room.
 COMPRESSION_LEVEL = 1
 
-# The fields that decide over a body that is made again, beside `expand`.
+# Beside `expand`, these fields of a webhook decide over a body that is made again.
 RECIPE_FIELDS = ('payload_format', 'http_content_type', 'include_snapshots')
 
 
 class Origin(Enum):
-    # As it was sent, but that credentials are masked.
+    """Where a body comes from, and whether it is the body that was sent."""
+
+    # The body that was sent, with masks for credentials.
     KEPT = 'kept'
-    # The same, without its end.
+    # The beginning of the body that was sent, with masks for credentials.
     CUT = 'cut'
-    # Made again, with the checksum of what was sent.
+    # Made again. It has the checksum of the body that was sent, so it is the same.
     SAME = 'same'
-    # Made again, but what was sent was another body.
+    # Made again, but with another checksum: another body was sent.
     OTHER = 'other'
     # Nothing was sent, or nothing is known of it.
     UNKNOWN = 'unknown'
 
 
 class Body(NamedTuple):
+    """A body as text, and its origin. The text is '' if nothing is known."""
+
     text: str
     origin: Origin
 
 
 def columns(webhook: Webhook, deliveries: Sequence[Delivery], request: Request | None) -> dict[str, Any]:
-    """Return the attempt's `request_body` (in base64) or `made_from`, or nothing if no body was sent.
+    """Return the attempt's `request_body` (compressed, in base64) or `made_from`, or {} if no body was sent.
 
     `deliveries` went out together in `request`.
     """
@@ -57,13 +62,13 @@ def columns(webhook: Webhook, deliveries: Sequence[Delivery], request: Request |
     if request.shown_body is None and _can_be_made_again(webhook, deliveries):
         return {'made_from': _recipe(webhook, deliveries[0], request.body)}
     shown = request.body if request.shown_body is None else request.shown_body
-    # One byte more tells that it was cut.
+    # If the body is longer, one byte more is kept, which tells that it was cut.
     compressed = zlib.compress(shown[: MAX_KEPT_BYTES + 1], COMPRESSION_LEVEL)
     return {'request_body': base64.b64encode(compressed).decode()}
 
 
 def body_of(attempt: Attempt) -> Body:
-    """Return what the attempt has sent. Reads its delivery, event and webhook, and writes nothing."""
+    """Return the body that the attempt has sent. Reads its delivery, event and webhook, and writes nothing."""
     if attempt.request_body is not None:
         body = zlib.decompress(attempt.request_body)
         origin = Origin.CUT if len(body) > MAX_KEPT_BYTES else Origin.KEPT
@@ -76,26 +81,28 @@ def body_of(attempt: Attempt) -> Body:
 
 
 def known_body_of(attempt: Attempt) -> str | None:
-    """Return what the attempt has sent, or None if nobody knows."""
+    """Return the body that the attempt has sent, or None if it is not known exactly. A long one lacks its end."""
     text, origin = body_of(attempt)
     return None if origin in (Origin.UNKNOWN, Origin.OTHER) else text
 
 
 def _can_be_made_again(webhook: Webhook, deliveries: Sequence[Delivery]) -> bool:
+    """Return whether the event and a recipe are enough to make the body again."""
     together = webhook.batch or webhook.change_set or len(deliveries) > 1 or deliveries[0].parts is not None
-    # They may say something else each time.
+    # Callbacks of plugins may add something else each time.
     has_callbacks = webhook.payload_format == FormatChoices.NETBOX and bool(registry['webhook_callbacks'])
     return not together and not has_callbacks
 
 
 def _recipe(webhook: Webhook, delivery: Delivery, body: bytes) -> dict[str, Any]:
-    """Return the fields without those that have their default."""
+    """Return the value of `made_from`. Fields with their default value are left out."""
     chosen = {name: getattr(webhook, name) for name in RECIPE_FIELDS if getattr(webhook, name) != _default(name)}
     expand = {'expand': list(webhook.expand)} if delivery.expanded and webhook.expand else {}
     return {'crc32': zlib.crc32(body), **chosen, **expand}
 
 
 def _made_again(delivery: Delivery, recipe: Mapping[str, Any]) -> bytes:
+    """Return the body by the recipe. The webhook itself is not changed."""
     webhook = copy.copy(delivery.webhook)
     for name in RECIPE_FIELDS:
         setattr(webhook, name, recipe.get(name, _default(name)))
