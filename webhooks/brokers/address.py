@@ -8,6 +8,7 @@ from . import registry
 
 # Driver and name. Only the address after them may have templates.
 BROKER_URL = re.compile(r'([a-z][a-z0-9+.-]*)://([^/?#{}\s]*)(?:/|$)', re.IGNORECASE)
+# A URL's scheme, which may be a driver's name.
 SCHEME = re.compile(r'([a-z][a-z0-9+.-]*)://', re.IGNORECASE)
 
 

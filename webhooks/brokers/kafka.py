@@ -10,6 +10,7 @@ from .driver import Away, Driver, Lost, Message, Refused
 
 logger = logging.getLogger('webhooks.kafka')
 
+# Kafka's rule for names of topics.
 TOPIC = re.compile(r'[A-Za-z0-9._-]{1,249}')
 # These win over the operator's options: with any others a confirmation does not mean that all in-sync replicas have
 # the message, once and in order.

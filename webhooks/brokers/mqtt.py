@@ -17,6 +17,7 @@ BUSY_REASON_CODES = frozenset({0x88, 0x89, 0x8B, 0x93, 0x96, 0x97})
 MAX_MESSAGE_BYTES = 268_435_455
 # Room for a packet's header, lengths and number, which this driver does not count exactly.
 HEADER_MARGIN_BYTES = 16
+# Any other option is a mistake of the operator.
 OPTION_NAMES = frozenset({'host', 'port', 'username', 'password', 'tls', 'qos', 'keepalive', 'transport'})
 
 

@@ -22,7 +22,7 @@ class Redis(Driver):
     def __init__(self, options: Mapping[str, Any]) -> None:
         from redis.asyncio import Redis as Client
 
-        # NetBox's redis: the asynchronous class of Retry has the same name.
+        # Not the class of the same name in redis.retry: the asynchronous client needs its own.
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 

@@ -42,6 +42,7 @@ NEW_TOKEN_PERIOD = timedelta(minutes=1)
 DEFAULT_TOKEN_SECONDS = 300
 MIN_TOKEN_SECONDS = 10
 MAX_TOKEN_SECONDS = 86400
+# An answer of a token's server with a longer token counts as a failure.
 MAX_TOKEN_CHARS = 16 * 1024
 
 USER_AGENT = f'netbox-webhooks/{VERSION}'

@@ -23,6 +23,7 @@ Document = dict[str, Any]
 UNFIT_IN_NAMES = re.compile(r'[^\w.-]')
 # One expression of a template.
 EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
+# The schema of any text.
 TEXT: Document = {'type': 'string'}
 
 

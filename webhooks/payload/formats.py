@@ -34,9 +34,11 @@ from .change_set import Part
 
 logger = logging.getLogger('webhooks.formats')
 
-JSON = 'application/json'
+# Content types. JSON_TYPE is the default of webhooks.
+JSON_TYPE = 'application/json'
 CLOUDEVENT_TYPE = 'application/cloudevents+json'
 CLOUDEVENT_BATCH_TYPE = 'application/cloudevents-batch+json'
+# Keys of related objects that are shown in full, such as device.site.
 Keys = Sequence[str]
 # As many as PostgreSQL's bigint has. Texts of the same length sort as their numbers do.
 SEQUENCE_DIGITS = 19
@@ -89,7 +91,7 @@ def _encoded(webhook: Webhook, shown: Any) -> bytes:
 
 def content_type(webhook: Webhook, events: Sequence[Event], part: Part | None = None) -> str:
     """Return the `Content-Type`: that of CloudEvents if the webhook sends them and has the default, else its own."""
-    if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
+    if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON_TYPE:
         return webhook.http_content_type
     return CLOUDEVENT_BATCH_TYPE if part or _is_batch(webhook, events) else CLOUDEVENT_TYPE
 
@@ -190,7 +192,7 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
         'source': source(),
         'type': f'netbox.{object_type(event)}.{event.kind}',
         'time': event.timestamp.isoformat(),
-        'datacontenttype': JSON,
+        'datacontenttype': JSON_TYPE,
         'sequence': f'{event.sequence:0{SEQUENCE_DIGITS}}',
         **{key: value for key, value in optional.items() if value is not None},
         'data': _with_snapshots(data, event) if webhook.include_snapshots else data,

@@ -27,6 +27,7 @@ from utilities.views import get_viewname
 from ..choices import OBJECT_KINDS, FormatChoices
 from ..rendering.expansion import Tree, tree_of
 from ..rendering.keys import targets
+from .formats import SEQUENCE_DIGITS
 
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
 # OpenAPI 3.1 uses JSON Schema 2020-12, 3.0 does not.
@@ -42,13 +43,13 @@ SUM_NAMES = re.compile('allocated_.*')
 
 Schema = dict[str, Any]
 
+# Parts of schemas. GONE is a nested object that was deleted.
 TEXT: Schema = {'type': 'string'}
 UUID: Schema = {'type': 'string', 'format': 'uuid'}
 TIME: Schema = {'type': 'string', 'format': 'date-time'}
 NUMBERED: Schema = {'type': 'integer', 'minimum': 1}
 TRUE: Schema = {'const': True}
 NAMES: Schema = {'type': 'array', 'items': TEXT, 'minItems': 1}
-# A nested object that was deleted.
 GONE: Schema = {
     'type': 'object',
     'properties': {'id': {'type': 'integer'}, 'url': TEXT, 'display': TEXT},
@@ -146,7 +147,7 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'time': TIME,
             'datacontenttype': {'const': 'application/json'},
             'partitionkey': TEXT,
-            'sequence': {'type': 'string', 'pattern': '^[0-9]{19}$'},
+            'sequence': {'type': 'string', 'pattern': f'^[0-9]{{{SEQUENCE_DIGITS}}}$'},
             'data': {'anyOf': [DATA, with_snapshots]},
         },
         optional={

@@ -22,6 +22,7 @@ MIN_SECRET_CHARS = 4
 MIN_PART_CHARS = 8
 # Between the parts of a header's value.
 PART_SEPARATORS = re.compile(r'[\s,;:=&"]+')
+# Base64 has `+`, `/` and `=`, which URLs and JSON may escape.
 NOT_ALPHANUMERIC = re.compile(r'[^A-Za-z0-9]+')
 # Characters that requests does not quote in a URL.
 SAFE_IN_URL = "!#$%&'()*+,/:;=?@[]~"

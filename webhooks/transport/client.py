@@ -33,6 +33,7 @@ from .connections import GuardedAdapter, Unanswered
 from .exchange import MAX_ERROR_CHARS, MAX_HEADER_CHARS, SHORTAGE_ERRNOS, Answer, Outcome, Request, check_headers
 from .publishing import Publisher
 
+# They are never followed: each is a failure that names the new place.
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 # A proxy answers so while its endpoint is down: the endpoint then counts as unreachable.
 AWAY_STATUSES = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})

@@ -98,7 +98,7 @@ class _Response(http.client.HTTPResponse):
         if lines.last == b'':
             raise http.client.HTTPException('the connection was cut inside the headers')
         if self.chunked and self.fp is not None:
-            # Lines between and after chunks may have any length.
+            # http.client does not bound the lines between and after chunks.
             self.fp = _Lines(self.fp, 'lines of the chunks', MAX_CHUNK_LINE_BYTES)
         if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
             self.will_close = True  # no HTTP follows

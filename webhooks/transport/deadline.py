@@ -34,7 +34,7 @@ class Watched:
         """Keep a duplicate of the request's socket, to cut it later. Cuts at once if the request is overdue already."""
         if self.sock is not None:
             return  # a request has one connection
-        # TLS sockets cannot duplicate themselves.
+        # socket.dup() fails for TLS sockets, so the descriptor is duplicated.
         self.sock = socket.socket(fileno=os.dup(sock.fileno()))
         if self.is_overdue:
             self.cut()
@@ -52,6 +52,7 @@ class Watched:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
 
+# By thread: `watched` is the request that it makes, or None.
 _under_way = threading.local()
 
 

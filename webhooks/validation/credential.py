@@ -20,9 +20,11 @@ from .url import AUTHORITY, check_plain_url, origin_of
 MAX_HOSTS = 50
 # A signed token may be long.
 MAX_SECRET_CHARS = 8192
+# Scheme, host and perhaps port, in lower case.
 ORIGIN = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
 # A template that uses a credential.
 CREDENTIAL_IN_TEMPLATE = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
+# If `goes_elsewhere`, the credential's form and the API show this at `secret`.
 ELSEWHERE = gettext_lazy('Enter the secret again: it would go to a new place.')
 # By type of credential.
 NEEDED_FIELDS = {

@@ -22,6 +22,7 @@ from .definition import Definition
 from .secret import reveal
 from .templates import check_template
 
+# RFC 9110, 5.6.2.
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # These NetBox settings name headers that identify a user.
 TRUSTED_BY_NETBOX = (
@@ -33,6 +34,7 @@ TRUSTED_BY_NETBOX = (
 )
 # Presets have it in place of a token. A webhook cannot be saved before a user has put a token there.
 PLACEHOLDER = '<token>'
+# If `is_moved`, forms and the API show this at `additional_headers`.
 MOVED = _(
     'You changed the host or the TLS settings. Enter the values of the headers again: stored values are not sent to '
     'another receiver.'

@@ -17,6 +17,7 @@ from . import broker
 from .definition import Definition
 from .templates import check_template
 
+# Origins leave these ports out.
 DEFAULT_PORTS = {'http': 80, 'https': 443}
 SCHEMES = tuple(DEFAULT_PORTS)
 # A beginning with scheme, host and port. The character after them tells that they are complete.
@@ -25,6 +26,7 @@ AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
 # requests and urlsplit() read such a host alike, and pages show it unchanged.
 HOST_NAME = re.compile(r'[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?', re.IGNORECASE)
 
+# If somebody switches `secret_path` off, and leaves the masked URL in place, forms and the API show this.
 UNMASKED = gettext_lazy('Enter the whole URL again: its path was hidden so far, and will be shown from now on.')
 
 
