@@ -47,7 +47,7 @@ def check_feed(definition: Definition) -> None:
 
 
 def check_text(url: str) -> None:
-    """Raise DefinitionError for a wrong URL. If it is a template, only its fixed beginning is checked. A feed has none."""
+    """Raise DefinitionError for a wrong URL. Of a template, only the fixed beginning is checked. A feed has none."""
     if not url:
         return
     if MASK in url:
