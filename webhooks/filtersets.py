@@ -32,7 +32,7 @@ from utilities.filtersets import register_filterset
 from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
-from .models.confidential import CONFIDENTIAL, EVENT
+from .models.confidential import CONFIDENTIAL_FIELDS, EVENT_PREFIX
 from .models.delivery import CAUSE_CHARS, where_error_is_found
 from .presentation.fields import field, shown_in
 from .presentation.states import IS_SUSPENDED, STATES, in_state, with_states
@@ -159,7 +159,7 @@ class LogFilterSet(BaseFilterSet):
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
         """Hide rows from filters by values that the reader may not see."""
         asked = {name.partition('__')[0] for name, value in self.form.cleaned_data.items() if value not in EMPTY_VALUES}
-        if asked & CONFIDENTIAL:
+        if asked & CONFIDENTIAL_FIELDS:
             queryset = queryset.filter(self.visible())
         return super().filter_queryset(queryset)
 
@@ -256,7 +256,7 @@ class DeliveryFilterSet(LogFilterSet):
         first = list(found.values_list('pk', flat=True)[: MAX_EVENTS_FOUND + 1])
         if len(first) <= MAX_EVENTS_FOUND:
             return Q(event__in=first)
-        return Q(event__object_repr__icontains=value) & self.visible(EVENT)
+        return Q(event__object_repr__icontains=value) & self.visible(EVENT_PREFIX)
 
     def filter_error(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
         """Take errors as the reader sees them. Their first CAUSE_CHARS characters count."""

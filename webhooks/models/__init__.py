@@ -1,4 +1,8 @@
-"""docs/architecture.md defines the words."""
+"""The tables: webhooks with their subscriptions, and the log of events, deliveries and attempts.
+
+docs/architecture.md defines the words. Import models from here; constants and query functions from the file that has
+them.
+"""
 
 from .attempt import Attempt
 from .backfill import Backfill

@@ -1,3 +1,5 @@
+"""Attempt, the row of a request, and its manager."""
+
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -5,24 +7,29 @@ from .delivery import Delivery
 
 
 class AttemptManager(models.Manager):
+    """Reads attempts without their bodies, which may be long. A body is read when somebody asks for it."""
+
     def get_queryset(self) -> models.QuerySet['Attempt']:
-        """Bodies are read one by one: a list needs none."""
+        """Return all attempts, with `request_body` deferred."""
         return super().get_queryset().defer('request_body')
 
 
 class Attempt(models.Model):
-    """One HTTP request. `duration` is in seconds."""
+    """One HTTP request, or one message to a broker, for a delivery; with its answer.
+
+    `number` counts a delivery's attempts from 1. `duration` is in seconds.
+    """
 
     delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='attempts')
     number = models.PositiveSmallIntegerField(_('number'))
     started_at = models.DateTimeField(_('started'))
     duration = models.FloatField(_('duration'))
     method = models.CharField(_('method'), max_length=30)
-    # Secrets are masked.
+    # With masked secrets, as are the headers.
     url = models.TextField(_('URL'))
     request_headers = models.JSONField(_('request headers'), default=dict)
-    # The body that was sent, for payload/kept.py: compressed, or what makes it again from its event. An attempt without
-    # a request, or of an older version, has neither.
+    # The sent body, for payload/kept.py: compressed, or a recipe that makes it again from its event. An attempt
+    # without a request, or of an older version, has neither.
     request_body = models.BinaryField(null=True)
     made_from = models.JSONField(null=True)
     # Null: no response came.

@@ -1,7 +1,4 @@
-"""A webhook has one Backfill, its last. `position` and `last_id` are the cursor.
-
-Without a foreign key, deletions wait for no worker.
-"""
+"""Backfill: the job that sends all objects of a webhook in their present state."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -15,16 +12,23 @@ from .webhook import Webhook
 
 
 class Backfill(models.Model):
+    """The last backfill of a webhook: which objects it sends, how far it has come, and how it ended.
+
+    `services/backfill.py` starts, pauses and cancels it. A dispatcher that has nothing to dispatch records the objects
+    (`engine/backfill.py`): object type after object type, and in each by primary key. `position` and `last_id` say
+    where it goes on. The webhook is no foreign key in PostgreSQL, so deleting a webhook waits for no worker.
+    """
+
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='backfill', primary_key=True
     )
     state = models.CharField(_('state'), max_length=10, choices=BackfillStateChoices)
     error = models.TextField(_('error'), blank=True)
-    # Ids of content types.
+    # Ids of content types, in the order of sending.
     object_types = ArrayField(models.BigIntegerField(), verbose_name=_('object types'))
     # A list's URL query; blank: all objects.
     query = models.TextField(_('filter'), blank=True)
-    # Index of the current object type, and its highest key.
+    # The cursor: the index of the current object type, and the highest primary key of it that is recorded.
     position = models.PositiveSmallIntegerField(default=0)
     last_id = models.BigIntegerField(default=0)
     total = models.PositiveBigIntegerField(_('objects'))
@@ -46,9 +50,14 @@ class Backfill(models.Model):
 
     @property
     def is_open(self) -> bool:
+        """Whether it is running or paused, so that no other one may start."""
         return self.state in BackfillStateChoices.OPEN
 
     def count_open(self) -> int:
+        """Return how many of its objects are recorded and not yet sent, failed, replaced or excluded.
+
+        Takes two queries.
+        """
         undispatched = Event.objects.filter(dispatched_at=None, backfill_for=self.pk).count()
         waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status__in=WAITING_STATUSES).count()
         return undispatched + waiting

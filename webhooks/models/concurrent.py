@@ -1,4 +1,8 @@
-"""Forms, bulk edits and the REST API save all columns. So they could undo others' commits."""
+"""Saves that keep other people's commits of the meantime.
+
+Forms, bulk edits and the REST API save all columns as they read them. If a secret was rotated since, such a save would
+bring the old one back.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -10,16 +14,24 @@ from utilities.exceptions import AbortRequest
 
 
 class ChangedMeanwhile(AbortRequest):
-    pass
+    """Raised by a save whose columns somebody else has changed since they were read.
+
+    NetBox shows its text to the user.
+    """
 
 
 class ConcurrentModel(models.Model):
-    """Saves `guarded` columns only if the caller changed them."""
+    """A model whose `guarded` columns are written only by a caller who has changed them.
 
-    # Groups of columns that others write too.
+    A save of a group that the caller left alone takes over the row's present values. If the caller changed it, the
+    caller's values are written; in an `exclusive` group the save raises ChangedMeanwhile if others changed it too.
+    """
+
+    # Groups of columns that other code writes too, such as a rotation of the secret.
     guarded: tuple[tuple[str, ...], ...] = ()
-    # If others changed such a group too, saving fails.
+    # Groups that make sense only together. If two people change one at once, the second save fails.
     exclusive: tuple[tuple[str, ...], ...] = ()
+    # {column: its value when it was read}
     _read: Mapping[str, Any] = MappingProxyType({})
 
     class Meta:
@@ -27,16 +39,22 @@ class ConcurrentModel(models.Model):
 
     @classmethod
     def from_db(cls, *args, **kwargs) -> 'ConcurrentModel':
+        """Make an instance of a row, and remember the values of its guarded columns."""
         made = super().from_db(*args, **kwargs)
         made._remember(made._guarded_names())
         return made
 
     def refresh_from_db(self, using: str | None = None, fields: Iterable[str] | None = None, **kwargs) -> None:
+        """Read the row again, or only `fields` of it, and remember the guarded columns anew."""
         names = None if fields is None else list(fields)
         super().refresh_from_db(using, names, **kwargs)
         self._remember(name for name in self._guarded_names() if names is None or name in names)
 
     def save(self, *args, using: str | None = None, update_fields: Iterable[str] | None = None, **kwargs) -> None:
+        """Write the row under its lock, with others' values in the guarded columns that this caller left alone.
+
+        It does nothing more to new rows, and to saves with `update_fields`. Raises ChangedMeanwhile.
+        """
         names = None if update_fields is None else list(update_fields)
         if self._state.adding or names is not None:
             super().save(*args, using=using, update_fields=names, **kwargs)
@@ -50,12 +68,13 @@ class ConcurrentModel(models.Model):
     save.alters_data = True
 
     def has_changed(self, name: str) -> bool:
+        """Whether a guarded column differs from the value that was read. True if it was set and never read."""
         if name not in vars(self):
             return False
         return name not in self._read or not self._is_same(name, vars(self)[name], self._read[name])
 
     def _is_same(self, name: str, one: Any, other: Any) -> bool:
-        """Compare stored forms: masks may be equal."""
+        """Compare the stored forms: two masks look equal."""
         prepare = self._meta.get_field(name).get_prep_value
         return prepare(one) == prepare(other)
 
@@ -66,7 +85,7 @@ class ConcurrentModel(models.Model):
         self._read = {**self._read, **{name: vars(self)[name] for name in names if name in vars(self)}}
 
     def _forget_changed(self, names: Collection[str] | None) -> None:
-        """The save may be rolled back."""
+        """Forget the saved values: they count as changed, because the save may be rolled back."""
         saved = {name for name in self._read if self.has_changed(name) and (names is None or name in names)}
         self._read = {name: value for name, value in self._read.items() if name not in saved}
 
@@ -96,6 +115,6 @@ class ConcurrentModel(models.Model):
         vars(self).update({name: vars(stored)[name] for name in names})
         self._remember(names)
         if '_prechange_snapshot' in vars(self):
-            # Else the change log would count others' changes.
+            # If the snapshot kept the old values, the change log would name this user for others' changes.
             stored.snapshot()
             self._prechange_snapshot = stored._prechange_snapshot

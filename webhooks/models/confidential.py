@@ -1,4 +1,8 @@
-"""Hides an event's object and user from people who may not view the object. Filters must ask for it."""
+"""A queryset of the log that blanks the columns that its reader may not view.
+
+A reader who may not view an object still sees that a delivery exists, but not its object and its user. Filters by such
+columns have to leave the rows out themselves, with `visibility.query`: a match would tell the blanked value.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +15,8 @@ from utilities.querysets import RestrictedQuerySet
 
 from .. import visibility
 
-BLANK: dict[str, Any] = {
+# The values that are shown in place of columns that the reader may not view.
+BLANK_FIELDS: dict[str, Any] = {
     'object_id': None,
     'object_repr': '',
     'username': None,
@@ -19,14 +24,22 @@ BLANK: dict[str, Any] = {
     'partial': None,
     'caused_by': None,
 }
-CONFIDENTIAL = frozenset(BLANK)
-EVENT = 'event__'
-CHUNK = 2000
-# The rest may quote an object.
+CONFIDENTIAL_FIELDS = frozenset(BLANK_FIELDS)
+# Leads from a delivery to its event's columns, in a filter.
+EVENT_PREFIX = 'event__'
+# `iterator` asks for permissions once for so many rows.
+ROWS_PER_CHECK = 2000
+# The rest of an error may quote an object.
 BEGINNING = re.compile(r'HTTP \d+|[^:]*')
 
 
 class LogQuerySet(RestrictedQuerySet):
+    """Rows of the log, as one reader may see them: `restrict` names the reader, and columns in BLANK_FIELDS are
+    blanked.
+
+    It blanks model instances only. `values()` and aggregates show everything.
+    """
+
     _reader: visibility.Reader | None = None
 
     @property
@@ -35,24 +48,27 @@ class LogQuerySet(RestrictedQuerySet):
         return self._reader
 
     def restrict(self, user: visibility.Reader, action: str = 'view') -> 'LogQuerySet':
+        """Return the rows on which the user may do `action`, blanked for this user."""
         return super().restrict(user, action).seen_by(user)
 
     def seen_by(self, reader: visibility.Reader) -> 'LogQuerySet':
-        """Return the same rows without what the reader may not view."""
-        # All requests share the view's queryset.
+        """Return all the same rows, blanked for this reader."""
+        # All requests share the view's queryset. If the reader were set on it, the next request would see as this one.
         seen = self.all()
         seen._reader = reader
         return seen
 
     def order_by(self, *names: Any) -> 'LogQuerySet':
+        """Sort the rows. Blanked values come last in either direction, so that their place does not reveal them."""
         return super().order_by(*map(self._as_shown, names))
 
     def iterator(self, chunk_size: int | None = None) -> Iterator[Any]:
+        """Yield the rows one by one, blanked. It asks for permissions once for ROWS_PER_CHECK rows."""
         rows = super().iterator(chunk_size)
         if not self._is_confidential():
             yield from rows
             return
-        for chunk in batched(rows, CHUNK):
+        for chunk in batched(rows, ROWS_PER_CHECK):
             self._conceal(chunk)
             yield from chunk
 
@@ -72,17 +88,17 @@ class LogQuerySet(RestrictedQuerySet):
         return is_limited and issubclass(self._iterable_class, ModelIterable)
 
     def _as_shown(self, name: Any) -> Any:
-        """Blanks come last."""
+        """Return the ordering by a confidential column's shown values. Other names come back unchanged."""
         if not isinstance(name, str) or self._reader is None or visibility.sees_everything(self._reader):
             return name
         bare = name.removeprefix('-')
-        if bare.removeprefix(EVENT) not in {*CONFIDENTIAL, 'error'}:
+        if bare.removeprefix(EVENT_PREFIX) not in {*CONFIDENTIAL_FIELDS, 'error'}:
             return name
         shown = Case(When(self._where_shown(self._reader, bare), then=F(bare)))
         return shown.desc(nulls_last=True) if name.startswith('-') else shown.asc(nulls_last=True)
 
     def _where_shown(self, reader: visibility.Reader, name: str) -> Q:
-        return visibility.query(reader, EVENT if name.startswith(EVENT) else '')
+        return visibility.query(reader, EVENT_PREFIX if name.startswith(EVENT_PREFIX) else '')
 
     def _conceal(self, rows: Sequence[Any]) -> None:
         visible = visibility.visible_objects(self._reader, {(row.object_type_id, row.object_id) for row in rows})
@@ -95,16 +111,18 @@ class LogQuerySet(RestrictedQuerySet):
 
 
 def _blank(row: Model) -> None:
-    # Else a deferred column would be read later.
-    vars(row).update({name: value for name, value in BLANK.items() if _has(row, name)})
+    # A deferred column too gets a value, or a template would read it from the row later.
+    vars(row).update({name: value for name, value in BLANK_FIELDS.items() if _has(row, name)})
     shorten_error(row)
 
 
 def shorten_error(row: Model) -> None:
+    """Shorten the error of an event or a delivery to its beginning, in memory only: the rest may quote the object."""
     vars(row)['error'] = beginning(vars(row).get('error', ''))
 
 
 def beginning(error: str) -> str:
+    """Return the harmless beginning of an error: 'HTTP 500', or the text before its first colon."""
     return BEGINNING.match(error)[0]
 
 

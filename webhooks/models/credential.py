@@ -1,4 +1,4 @@
-"""A Credential admits requests of many webhooks, to its own hosts only."""
+"""Credentials that many webhooks may share, and the OAuth2 tokens that workers fetch with them."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -21,11 +21,16 @@ from .concurrent import ConcurrentModel
 from .fields import SealedField
 from .webhook import Webhook
 
-# The secret, and where it goes.
-BOUND = ('type', 'hosts', 'token_url', 'ca_file_path', 'secret')
+# The secret, and the fields that decide where it goes. A save writes all of them, or none.
+BOUND_FIELDS = ('type', 'hosts', 'token_url', 'ca_file_path', 'secret')
 
 
 class Credential(ConcurrentModel, NetBoxModel):
+    """A login or token that webhooks add to their requests, but only to the `hosts` that it names.
+
+    `secret` is encrypted at rest, and masked wherever it is shown.
+    """
+
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
     type = models.CharField(_('type'), max_length=30, choices=CredentialTypeChoices)
@@ -67,8 +72,8 @@ class Credential(ConcurrentModel, NetBoxModel):
         _('CA file'), max_length=4096, blank=True, help_text=_("Verifies the token URL's certificate.")
     )
 
-    guarded = (BOUND,)
-    exclusive = (BOUND,)
+    guarded = (BOUND_FIELDS,)
+    exclusive = (BOUND_FIELDS,)
     docs_url = ''
     clone_fields = ('description', 'type', 'hosts', 'username', 'header', 'token_url', 'scope', 'audience')
 
@@ -82,23 +87,31 @@ class Credential(ConcurrentModel, NetBoxModel):
 
     @property
     def is_oauth2(self) -> bool:
+        """Whether workers first fetch an access token at `token_url`."""
         return self.type in CredentialTypeChoices.OAUTH2
 
     def clean(self) -> None:
+        """Bring the hosts into one form, and check all fields. Raises ValidationError.
+
+        If the secret would go elsewhere than it did, it has to be entered again: nobody may read it out that way.
+        """
         super().clean()
         if isinstance(self.hosts, list):
             self.hosts = [validation.normalized(host) for host in self.hosts]
         errors = validation.errors(self)
         stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
         if stored:
-            vars(stored).update({name: value for name, value in self._read.items() if name in BOUND})
+            vars(stored).update({name: value for name, value in self._read.items() if name in BOUND_FIELDS})
             if self.secret == stored.secret and validation.goes_elsewhere(stored, self):
                 errors.setdefault('secret', validation.ELSEWHERE)
         if errors:
             raise ValidationError(errors)
 
     def save(self, *args, **kwargs) -> None:
-        """Drop the old OAuth2 token, and make workers read its webhooks again."""
+        """Save it, drop its OAuth2 token, and touch its webhooks, so that workers read them again.
+
+        Raises ChangedMeanwhile.
+        """
         super().save(*args, **kwargs)
         AccessToken.objects.update_or_create(credential=self, create_defaults={}, defaults=AccessToken.NOTHING)
         Webhook.objects.filter(credential=self).update(last_updated=timezone.now())
@@ -106,6 +119,10 @@ class Credential(ConcurrentModel, NetBoxModel):
     save.alters_data = True
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
+        """Return the change log's data, with a masked secret.
+
+        `stamps` changes with the secret, or its change left no trace.
+        """
         data = super().serialize_object(exclude=[*(exclude or ()), 'secret'])
         data['secret'] = str(self.secret)
         # Else its change would leave no trace.
@@ -119,7 +136,8 @@ def _protect(instance: Credential, **kwargs) -> None:
         raise ProtectedError(_('Webhooks use this credential.'), users)
 
 
-# A save of the credential holds the row until its commit. These do not wait.
+# A save of the credential locks the row until its commit. The next three skip a locked row, so no worker waits for it.
+# From expired or refused to being fetched. The first of several workers gets it.
 CLAIM_TOKEN = """
     UPDATE webhooks_accesstoken SET fetching_until = %(until)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
@@ -127,6 +145,7 @@ CLAIM_TOKEN = """
           AND (fetching_until IS NULL OR fetching_until < %(now)s)
         FOR UPDATE SKIP LOCKED
     )"""
+# From being fetched to usable, if the claim still stands.
 KEEP_TOKEN = """
     UPDATE webhooks_accesstoken
     SET token = %(token)s, fetched_at = %(now)s, expires_at = %(expires_at)s, fetching_until = NULL
@@ -134,6 +153,7 @@ KEEP_TOKEN = """
         SELECT credential_id FROM webhooks_accesstoken
         WHERE credential_id = %(credential)s AND fetching_until = %(until)s FOR UPDATE SKIP LOCKED
     )"""
+# From usable to expired, if it is still the same token.
 END_TOKEN = """
     UPDATE webhooks_accesstoken SET expires_at = %(now)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
@@ -143,8 +163,12 @@ END_TOKEN = """
 
 
 class AccessToken(models.Model):
-    """One worker fetches it for all."""
+    """The present OAuth2 token of a credential. One worker fetches the next one for all.
 
+    `fetching_until` is a claim: until then nobody else fetches. A worker that stops meanwhile loses it by this time.
+    """
+
+    # A row without a token.
     NOTHING = {'token': '', 'fetched_at': None, 'expires_at': None, 'fetching_until': None}
 
     credential = models.OneToOneField(
@@ -165,17 +189,26 @@ class AccessToken(models.Model):
         return str(self.credential)
 
     def claim(self, now: datetime, until: datetime) -> bool:
-        """Returns whether this worker is to fetch the next one."""
+        """Claim the next fetch until `until`.
+
+        Return whether this worker is to fetch: False if another worker does, or has.
+        """
         return _write(CLAIM_TOKEN, credential=self.pk, fetched_at=self.fetched_at, now=now, until=until)
 
     @staticmethod
     def keep(credential_id: int, token: str, until: datetime, now: datetime, expires_at: datetime) -> None:
-        """Keep a fetched one. `until` identifies the claim: a later worker's counts."""
+        """Write a fetched token, if the claim that ends at `until` still stands.
+
+        A later claim counts more, so nothing is written.
+        """
         sealed = SealedField().get_prep_value(token)
         _write(KEEP_TOKEN, credential=credential_id, token=sealed, until=until, now=now, expires_at=expires_at)
 
     def end(self, now: datetime) -> bool:
-        """Let nobody use it any more. Returns False if somebody holds the row: then it stays."""
+        """Let nobody use this token any more, because the endpoint refused it. Return whether that is done.
+
+        False: somebody holds the row, so the token stays in use.
+        """
         is_ended = _write(END_TOKEN, credential=self.pk, fetched_at=self.fetched_at, now=now)
         in_use = type(self).objects.filter(pk=self.pk, fetched_at=self.fetched_at, expires_at__gt=now)
         return is_ended or not in_use.exists()

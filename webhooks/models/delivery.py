@@ -1,6 +1,7 @@
-"""A Delivery is one event for one webhook. In hand it stays pending. `due_at` is null while it is parked.
+"""Delivery: one event for one webhook, with its queryset.
 
-Without a foreign key to the webhook, dispatch never waits for edits. engine/tidy removes rows of a deleted one.
+While a worker has a delivery in hand, its status stays `pending`; the worker's row lists it. The webhook is no foreign
+key in PostgreSQL, so dispatch never waits for edits. `engine/tidy` removes the deliveries of a deleted webhook.
 """
 
 import uuid
@@ -24,12 +25,13 @@ from .webhook import Webhook
 PENDING = Q(status=StatusChoices.PENDING)
 FAILED = Q(status=StatusChoices.FAILED)
 
-# In place of a part: it comes after all parts.
+# In place of the number of a part, until the parts of a change set are made. As the highest smallint, it comes last.
 UNFORMED = 32767
 
-# Errors that begin alike have one cause. So the text fits into an address.
+# Errors that begin with the same characters count as one cause. It is short, so that a link to the list can name it.
 CAUSE_CHARS = 200
-# As confidential.BEGINNING. PostgreSQL's alternatives take the longest match, so each is a case of its own.
+# The same as confidential.BEGINNING, in SQL. PostgreSQL takes the longest alternative, and Python takes the first one.
+# So each one is a case here.
 BEGINNING_OF_ERROR = Case(
     When(error__regex=r'^HTTP \d+', then=Func(F('error'), Value(r'^HTTP \d+'), function='SUBSTRING')),
     default=Func(F('error'), Value(':'), Value(1), function='SPLIT_PART'),
@@ -38,11 +40,20 @@ BEGINNING_OF_ERROR = Case(
 
 
 class DeliveryQuerySet(LogQuerySet):
+    """Deliveries, as one reader may see them.
+
+    Their errors are shortened if the reader may not view all that a request told.
+    """
+
     def closed(self) -> 'DeliveryQuerySet':
+        """Leave only deliveries that nothing is sent for any more: delivered, failed or superseded ones."""
         return self.exclude(status__in=OPEN_STATUSES)
 
     def with_cause(self, reader: visibility.Reader | None = None) -> 'DeliveryQuerySet':
-        """Annotate `cause`: the beginning of the error, CAUSE_CHARS long. A reader gets no more than the rows show."""
+        """Annotate `cause`, the first CAUSE_CHARS characters of the error: deliveries with the same one failed alike.
+
+        For a reader, it holds no more of the error than the rows show. None: the whole error counts.
+        """
         if reader is None or visibility.sees_everything(reader):
             return self.annotate(cause=Left('error', CAUSE_CHARS))
         shown = Case(When(where_error_is_found(reader), then=F('error')), default=BEGINNING_OF_ERROR)
@@ -52,7 +63,7 @@ class DeliveryQuerySet(LogQuerySet):
         return where_error_is_found(reader) if name == 'error' else super()._where_shown(reader, name)
 
     def _conceal(self, rows: Sequence[Any]) -> None:
-        """A request's deliveries share the error."""
+        """Shorten errors too that may quote another object of the same request."""
         super()._conceal(rows)
         more = [row for row in rows if vars(row).get('error') and (row.batch or row.expanded)]
         if not more:
@@ -65,7 +76,11 @@ class DeliveryQuerySet(LogQuerySet):
 
 
 def where_error_is_found(user: visibility.Reader) -> Q:
-    """Cheap: of a request with others, the user must view the whole model."""
+    """Return the condition for deliveries whose whole error this user may search.
+
+    To be cheap, it finds fewer than the rows show. Where a request told of several objects, the user must view all of
+    their model. Change sets and batches with expanded objects are left out.
+    """
     if visibility.sees_everything(user):
         return Q()
     together = Q(object_type__in=visibility.whole_types(user), change_set=None, expanded=False)
@@ -73,7 +88,7 @@ def where_error_is_found(user: visibility.Reader) -> Q:
 
 
 def _in_visible_requests(user: visibility.Reader) -> Q:
-    """As permissions.visible_deliveries."""
+    """Return the condition that permissions.visible_deliveries checks in Python."""
     visible = _visible(user)
     return visible & ~Exists(Delivery.objects.filter(batch=OuterRef('batch')).exclude(visible))
 
@@ -84,13 +99,18 @@ def _visible(user: visibility.Reader) -> Q:
 
 
 class Delivery(models.Model):
-    # Also the `webhook-id` and the failed job's id.
+    """One event for one webhook: whether and when it is sent, and how that went.
+
+    `due_at` is null while it is parked: it waits for an earlier delivery of its object, or a paused backfill holds it.
+    """
+
+    # The `webhook-id` that receivers get, and the id of the failed job on RQ's status page.
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     webhook = models.ForeignKey(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='deliveries', db_index=False
     )
     event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='deliveries')
-    # For order per object, without a join.
+    # Copied from the event, so that finding an object's earlier deliveries needs no join.
     object_type = models.ForeignKey(
         ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False, verbose_name=_('model')
     )
@@ -138,13 +158,13 @@ class Delivery(models.Model):
             models.Index(
                 fields=['webhook', 'backfill', 'due_at', 'id'], condition=PENDING, name='webhooks_delivery_next'
             ),
-            # Neighbours; the object's tab.
+            # An object's deliveries to a webhook, and those on its tab in NetBox.
             models.Index(
                 fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
             ),
-            # First to expire; longest waiting.
+            # The first to expire, which has waited longest.
             models.Index(fields=['webhook', 'expires_at', 'id'], condition=PENDING, name='webhooks_delivery_overdue'),
-            # Suspects; failures without a failed job.
+            # Suspects, and failures that have no failed job yet.
             models.Index(
                 fields=['status', 'id'],
                 condition=PENDING & Q(lapses__gt=0) | FAILED & Q(listed=False),
@@ -166,8 +186,9 @@ class Delivery(models.Model):
                 condition=PENDING & Q(change_set__isnull=False),
                 name='webhooks_delivery_change_set',
             ),
-            # Lists. With pending rows, PostgreSQL would prefer it to the first index.
+            # A webhook's list.
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
+            # The list of a status. If it had pending rows, PostgreSQL would prefer it to the first index.
             models.Index(fields=['status', '-id'], condition=~PENDING, name='webhooks_delivery_closed'),
         ]
 
@@ -175,32 +196,44 @@ class Delivery(models.Model):
         return str(self.uuid)
 
     def get_absolute_url(self) -> str:
+        """Return the address of its page in NetBox."""
         return reverse('plugins:webhooks:delivery', args=[self.pk])
 
     def get_status_color(self) -> str:
+        """Return the colour of NetBox's badge for its status."""
         return StatusChoices.colors[self.status]
 
     @property
     def kind(self) -> str:
+        """The kind of change that the receiver is told of.
+
+        It differs from the event's if the delivery replaced earlier ones.
+        """
         return (self.span or {}).get('kind', self.event.kind)
 
     def get_kind_display(self) -> str:
+        """Return the kind of change in words. A kind from an event rule comes back unchanged."""
         return dict(KindChoices).get(self.kind, self.kind)
 
     def get_kind_color(self) -> str | None:
+        """Return the colour of NetBox's badge for its kind of change. None: an event rule's kind."""
         return KindChoices.colors.get(self.kind)
 
     @property
     def shown_part(self) -> str:
-        """Such as '2/3'. Empty before the parts are made."""
+        """Its part of a change set, such as '2/3'. Empty outside of change sets, and before the parts are made."""
         return f'{self.part}/{self.parts}' if self.parts else ''
 
     @property
     def is_open(self) -> bool:
+        """Whether something may still be sent for it: it is undecided, pending or a test under way."""
         return self.status in OPEN_STATUSES
 
     def together(self) -> list['Delivery']:
-        """With the same status, by sequence."""
+        """Return the deliveries of its request that have its status, by sequence, with their events.
+
+        Sent alone: only itself.
+        """
         if self.batch is None:
             return [self]
         others = Delivery.objects.filter(batch=self.batch, webhook=self.webhook_id, status=self.status)
@@ -208,4 +241,8 @@ class Delivery(models.Model):
 
     @property
     def told(self) -> Event:
+        """The event as this delivery tells of it: with the kind and the former state that `span` gives it.
+
+        Do not save it.
+        """
         return self.event.spanning(self.span)

@@ -1,6 +1,7 @@
-"""An Event is one change to one object, written in the transaction that made it.
+"""Event: one change to one object, written in the transaction that made it.
 
-Events of backfills, components' owners, event rules and tests show no change. The last two are not dispatched.
+Backfills, changes of components, event rules and tests make events as well; these show no change of their object. No
+dispatcher takes the events of event rules and tests.
 """
 
 import copy
@@ -21,6 +22,12 @@ from .confidential import LogQuerySet
 
 
 class Event(models.Model):
+    """One change to one object: kind, object, author, payload, and whether it is dispatched.
+
+    A second change of the object in the same transaction updates the row. A worker turns `snapshot` into `data`, the
+    payload, and makes the deliveries.
+    """
+
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     # Grows with each change of an object, not with time.
     sequence = models.BigIntegerField(_('sequence'))
@@ -37,7 +44,7 @@ class Event(models.Model):
     changelog_message = models.TextField(_('changelog message'), null=True)
     # Until rendered: outbox/snapshots.py. A rendered deletion also has "shown" (rendering/batch.py).
     snapshot = models.JSONField(null=True)
-    # The same, before the change.
+    # A snapshot of the object before the change, if some webhook needs it.
     prechange = models.JSONField(null=True)
     # Headers of W3C Trace Context of the request that made the change.
     trace = models.JSONField(null=True)
@@ -45,21 +52,21 @@ class Event(models.Model):
     snapshots = models.JSONField(null=True)
     # JSON text: jsonb would lose the order of keys.
     data = models.TextField(blank=True)
-    # Keys that nobody knew at rendering.
+    # Keys of `data` whose values nobody knew any more at rendering.
     partial = models.JSONField(null=True)
     # JSON text {URL: object}, with the ids of their types.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
-    # Models of components.
+    # The models of components whose change made this event of their owner. Null: the object itself changed.
     caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
     # Webhooks whose conditions or ignored users excluded it.
     skipped = models.PositiveIntegerField(_('webhooks that skipped it'), default=0)
     test = models.BooleanField(_('test'), default=False, db_default=False)
-    # The webhook's id.
+    # The id of the webhook whose backfill recorded it.
     backfill_for = models.BigIntegerField(null=True)
     dispatched_at = models.DateTimeField(_('processed'), null=True)
-    # As in Delivery.
+    # See Delivery.
     lapses = models.SmallIntegerField(default=0, db_default=0)
     stopped = models.BooleanField(default=False, db_default=False)
     retry_at = models.DateTimeField(null=True)
@@ -107,13 +114,18 @@ class Event(models.Model):
         return f'{self.object_repr or self.object_id or ""} {self.get_kind_display().lower()}'.strip()
 
     def get_absolute_url(self) -> str:
+        """Return the address of its page in NetBox."""
         return reverse('plugins:webhooks:event', args=[self.pk])
 
     def get_kind_color(self) -> str | None:
+        """Return the colour of NetBox's badge for its kind of change. None: an event rule's kind."""
         return KindChoices.colors.get(self.kind)
 
     def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
-        """Return the event as a delivery with this span shows it. Do not save a copy."""
+        """Return the event as a delivery with this `span` tells of it, or itself without one. Do not save the copy.
+
+        A span has the kind of change and the state before, both of several changes together (engine/deliver/merge.py).
+        """
         if not span:
             return self
         told = copy.copy(self)
@@ -125,9 +137,10 @@ class Event(models.Model):
 
     @property
     def backfill(self) -> bool:
+        """Whether a backfill recorded it, for one webhook only."""
         return self.backfill_for is not None
 
     @property
     def payload_data(self) -> dict[str, Any] | None:
-        """None before rendering."""
+        """The object as the REST API shows it, parsed. None: it is not rendered yet."""
         return json.loads(self.data) if self.data else None

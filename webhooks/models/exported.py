@@ -1,23 +1,32 @@
+"""The export of a webhook as YAML, which NetBox's import takes back."""
+
 from typing import Any
 
 import yaml
 from django.db import models
 
-APART = ('id', 'custom_field_data', 'secret')
+# `id` comes first, and custom fields get keys of their own. A secret is not exported.
+EXPORTED_APART = ('id', 'custom_field_data', 'secret')
 
 
 class ExportedModel(models.Model):
-    """Masked values stay masked: an import keeps stored values."""
+    """Gives Webhook the YAML that NetBox's export asks for.
+
+    Masked values stay masked: an import keeps the stored ones.
+    """
 
     class Meta:
         abstract = True
 
     def to_yaml(self) -> str:
-        """In a list, NetBox's import recognizes YAML."""
+        """Return the webhook as a YAML list with one item.
+
+        In a list, NetBox's import recognizes YAML. Takes one query a relation.
+        """
         return yaml.safe_dump([self._as_imported()], sort_keys=False, allow_unicode=True)
 
     def _as_imported(self) -> dict[str, Any]:
-        columns = [one.name for one in self._meta.concrete_fields if one.editable and one.name not in APART]
+        columns = [one.name for one in self._meta.concrete_fields if one.editable and one.name not in EXPORTED_APART]
         return {
             'id': self.pk,
             **{name: getattr(self, name) for name in columns},

@@ -1,7 +1,6 @@
-"""The state of a webhook's endpoint, and its lane (engine/deliver/order.py).
+"""Health: the workers' knowledge of a webhook's endpoint. The same row is the lane that a worker owns.
 
-While `suspended_since` is set, one delivery probes the endpoint at `probe_at`. Without a foreign key, editing or
-deleting the webhook locks no lane.
+The webhook is no foreign key in PostgreSQL, so editing or deleting it locks no lane.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -21,22 +20,26 @@ IS_LEFT = """
     SELECT EXISTS (SELECT FROM webhooks_health WHERE webhook_id = %(webhook)s)
         OR EXISTS (SELECT FROM webhooks_delivery WHERE webhook_id = %(webhook)s)"""
 
-# What it has left beside its log, which may be long.
+# Remove its backfill and its hourly figures. Its log may be long, so engine/tidy removes that.
 REMOVE_LEFT = """
     WITH backfill AS (DELETE FROM webhooks_backfill WHERE webhook_id = %(webhook)s)
     DELETE FROM webhooks_hour WHERE health_id = %(webhook)s"""
 
 
 def no_latency() -> list[int]:
+    """Return the histogram of a new row: a zero for each bucket of LATENCY_BUCKETS, and one for slower requests."""
     return [0] * (len(LATENCY_BUCKETS) + 1)
 
 
 class HealthManager(OfWebhookManager):
+    """Makes the lanes of new webhooks. It finds no lanes of deleted ones."""
+
     def begin(self, webhook: Webhook) -> None:
         """Make the lane of a new webhook.
 
-        Fixtures and restored changes may bring the id of a deleted webhook. That one's lane is made anew then, and
-        engine/tidy removes its log before anything is sent. A worker that still owns the lane leaves it by itself.
+        Fixtures and restored changes may bring the id of a deleted webhook. Then that one's lane is reset, its hourly
+        figures and its backfill are removed, and `former_until` is set. A worker that owns the lane still leaves it by
+        itself.
         """
         its = {'webhook': webhook.pk}
         with connection.cursor() as cursor:
@@ -50,10 +53,15 @@ class HealthManager(OfWebhookManager):
 
 
 class Health(models.Model):
+    """How the endpoint of a webhook does: counts, last answer, latency, and since when it is suspended.
+
+    While `suspended_since` is set, one delivery probes the endpoint at `probe_at`, and all others wait.
+    """
+
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='health', primary_key=True
     )
-    # Alone decides which deliveries go next.
+    # The worker that alone decides which of its deliveries go next. Null: any worker may take the lane.
     owner = models.ForeignKey(Worker, on_delete=models.DB_SET_NULL, null=True, related_name='lanes', db_index=False)
     delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
     failed = models.PositiveBigIntegerField(_('failed'), default=0)
@@ -71,9 +79,9 @@ class Health(models.Model):
     probes = models.PositiveIntegerField(default=0)
     # A later save of the webhook overrides it.
     gone_at = models.DateTimeField(null=True)
-    # People are told once a day.
+    # The day on which people were last told of a failure: that happens once a day.
     failure_told_on = models.DateField(null=True)
-    # Attempts in each bucket, and beyond. Total seconds.
+    # The histogram: attempts in each of LATENCY_BUCKETS, then slower ones. Their total in seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
     # The last number that a feed published.

@@ -1,4 +1,4 @@
-"""Rows that outlive their webhook."""
+"""Managers of rows that outlive their webhook, until `engine/tidy` removes them."""
 
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
@@ -8,7 +8,7 @@ from .webhook import Webhook
 
 
 class OfWebhookManager(models.Manager):
-    """Hides rows of deleted webhooks; `_base_manager` shows all."""
+    """Finds only rows whose webhook exists. `_base_manager` finds all."""
 
     @cached_property
     def _existing(self) -> models.QuerySet:
@@ -16,7 +16,8 @@ class OfWebhookManager(models.Manager):
         return super().get_queryset().filter(Exists(self._webhooks()))
 
     def get_queryset(self) -> models.QuerySet:
-        # `db_manager` copies the manager, with what it has cached.
+        """Return the rows whose webhook exists."""
+        # `db_manager` copies the manager, and its cached queryset.
         return self._existing.using(self._db)
 
     def _webhooks(self) -> models.QuerySet[Webhook]:
@@ -25,7 +26,7 @@ class OfWebhookManager(models.Manager):
 
 
 class LogManager(OfWebhookManager):
-    """Also hides the log of a deleted webhook whose id another one has now, until it is removed."""
+    """Finds only deliveries of existing webhooks, and none of a deleted one whose id a new webhook has now."""
 
     def _webhooks(self) -> models.QuerySet[Webhook]:
         its_own = Q(health__former_until=None) | Q(health__former_until__lt=OuterRef('sequence'))

@@ -1,30 +1,41 @@
-"""They prefetch: a join would run for all earlier pages too."""
+"""Querysets for lists and pages. They prefetch: a join would run for the rows of all earlier pages too."""
 
 from django.db.models import Prefetch, QuerySet
 
 from ..choices import WAITING_STATUSES
 from . import Attempt, Delivery, Event, Webhook
 
+# Columns of Event that may have megabytes.
 LONG_COLUMNS = ('data', 'expanded', 'snapshot', 'prechange', 'snapshots', 'request')
 
 
 def events() -> QuerySet[Event]:
+    """Return all events without their long columns, which are read one by one if somebody asks."""
     return Event.objects.defer(*LONG_COLUMNS)
 
 
 def deliveries() -> QuerySet[Delivery]:
+    """Return all deliveries, with event, webhook, and the webhook's health and backfill.
+
+    Takes three queries for any number.
+    """
     webhooks = Webhook.objects.select_related('health', 'backfill')
     return Delivery.objects.prefetch_related(Prefetch('webhook', webhooks), Prefetch('event', events()))
 
 
 def listed_deliveries() -> QuerySet[Delivery]:
-    """With `last_attempts`, which holds at most one."""
+    """Return all deliveries as `deliveries` does, and with `last_attempts`: a list with the last attempt, or an empty
+    one.
+    """
     last = Attempt.objects.order_by('delivery_id', '-pk').distinct('delivery_id').only('delivery', 'duration')
     return deliveries().prefetch_related(Prefetch('attempts', last, to_attr='last_attempts'))
 
 
 def earlier_of(delivery: Delivery) -> Delivery | None:
-    """Return the object's first earlier delivery that is pending."""
+    """Return the first waiting delivery of an earlier change of its object, to the same webhook.
+
+    None: nothing is before it.
+    """
     earlier = Delivery.objects.filter(
         object_type=delivery.object_type_id,
         object_id=delivery.object_id,

@@ -1,3 +1,5 @@
+"""The secrets with which a webhook signs its requests."""
+
 from datetime import datetime, timedelta
 
 from django.db import models
@@ -9,7 +11,7 @@ from .fields import Sealed
 
 
 class SigningModel(models.Model):
-    """The webhook defines the columns."""
+    """Gives Webhook its present secret, and for a while the previous one. Webhook defines the columns."""
 
     secret: Sealed | str
     previous_secret: Sealed | str
@@ -19,7 +21,11 @@ class SigningModel(models.Model):
         abstract = True
 
     def secrets(self) -> list[str]:
-        """The current first. Raises DecryptionError."""
+        """Return the secrets that sign a request, as texts: the present one first, then the previous one while it is
+        valid.
+
+        Empty: requests are not signed. Raises DecryptionError.
+        """
         if not self.secret:
             return []
         secrets = [self.secret.reveal()]
@@ -31,12 +37,13 @@ class SigningModel(models.Model):
 
     @property
     def is_previous_secret_valid(self) -> bool:
+        """Whether requests are signed with the previous secret, too."""
         expires = self.previous_secret_expires
         return bool(self.secret and self.previous_secret and expires and expires > timezone.now())
 
     @property
     def public_key(self) -> str:
-        """'' without a key pair."""
+        """The public key that receivers verify with. '' if the secret is no key pair, or cannot be decrypted."""
         try:
             secret = self.secret.reveal()
             return signing.public_key(secret) if signing.is_asymmetric(secret) else ''
@@ -44,8 +51,8 @@ class SigningModel(models.Model):
             return ''
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:
-        """For `overlap` both secrets sign. Does not save."""
-        # Its key may soon be removed.
+        """Replace the secret. For `overlap` the former one signs too. Saves nothing: the caller does."""
+        # Encrypted anew, with the present key: the former key may soon be removed from the settings.
         self.previous_secret = self._present_secret()
         self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
         self.secret = secret
@@ -53,14 +60,14 @@ class SigningModel(models.Model):
     rotate_secret.alters_data = True
 
     def _present_secret(self) -> str:
-        """A damaged secret must not block a new one."""
+        """Return the secret's text, '' if it cannot be decrypted: that must not block a new one."""
         try:
             return self.secret.reveal()
         except DecryptionError:
             return ''
 
     def _drop_previous_secret(self, stored: 'SigningModel') -> None:
-        """Only a rotation keeps the previous secret."""
+        """End the previous secret if the present one was replaced. Only a rotation keeps it."""
         if self.secret == stored.secret or self.previous_secret != stored.previous_secret:
             return
         if self._present_secret() != stored._present_secret():

@@ -1,6 +1,7 @@
-"""From one sequence to another, a webhook wants one kind of change: docs/architecture.md.
+"""Subscriptions: from one sequence to another, a webhook wants a kind of change of an object type.
 
-Closed stretches stay: earlier changes are still sent.
+A save of a webhook closes and opens them. Closed ones stay, so that earlier changes are still sent. See
+docs/architecture.md, *Subscriptions*.
 """
 
 import functools
@@ -22,7 +23,8 @@ from . import sequence
 from .event import Event
 from .webhook import Webhook
 
-# A thousand webhooks cost as much as one.
+# Read each object type with an open subscription once. It jumps from type to type in the index, so a thousand webhooks
+# cost as much as one.
 OPEN_OBJECT_TYPES = """
     WITH RECURSIVE step AS (
         (SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL ORDER BY object_type_id LIMIT 1)
@@ -33,12 +35,15 @@ OPEN_OBJECT_TYPES = """
         FROM step WHERE step.object_type_id IS NOT NULL
     )
     SELECT object_type_id FROM step WHERE object_type_id IS NOT NULL"""
-# For less than MANY rows, PostgreSQL plans OF_ONE in half the time.
-MANY = 30
-OF_ONE = f"""
+# A type with fewer open subscriptions is read by READ_OPEN_OF_TYPE, and Python sums them up: PostgreSQL plans that in
+# half the time of ASKED_OF_TYPES.
+MAX_SUBSCRIPTIONS_READ = 30
+# Read the wishes of each open subscription of an object type.
+READ_OPEN_OF_TYPE = f"""
     SELECT before, kind = 'deleted', unchanged FROM webhooks_subscription
-    WHERE until IS NULL AND object_type_id = {{object_type_id:d}} LIMIT {MANY}"""
-ASKED = """
+    WHERE until IS NULL AND object_type_id = {{object_type_id:d}} LIMIT {MAX_SUBSCRIPTIONS_READ}"""
+# Read the wishes of all open subscriptions of each object type together.
+ASKED_OF_TYPES = """
     SELECT t.object_type_id, EXISTS (
         SELECT 1 FROM webhooks_subscription b
         WHERE b.object_type_id = t.object_type_id AND b.until IS NULL AND b.before
@@ -50,28 +55,34 @@ ASKED = """
         WHERE u.object_type_id = t.object_type_id AND u.until IS NULL AND u.unchanged
     )
     FROM ({object_types}) t"""
-# One round trip. A user's transaction survives if the table is gone.
-GUARDED = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
-UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
+# Inside a user's transaction a look runs in a savepoint, in one round trip. If the table is gone, only the savepoint
+# fails.
+IN_SAVEPOINT = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
+UNDO_SAVEPOINT = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
+# Draw a sequence, and read which transaction and which cluster this is.
 DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
+# Whether a subscription's transaction ids are from this cluster. After a restore into another, they mean nothing.
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
-
-# For `include_components`. The state before tells an address's old owner.
+# In place of a kind of change, for `include_components`: it covers changes of owners and of their components. The state
+# before is recorded with it, because only that tells the old owner of an address that moved.
 COMPONENT = 'component'
 
-
-EXPANDED = """
+# Read the keys that are expanded by webhooks with open subscriptions to deletions of an object type.
+READ_EXPANDED_OF_DELETIONS = """
     SELECT DISTINCT key FROM webhooks_subscription s
     JOIN webhooks_webhook w ON w.id = s.webhook_id CROSS JOIN unnest(w.expand) AS key
     WHERE s.object_type_id = %s AND s.kind = 'deleted' AND s.until IS NULL"""
 
 
 class Asked(NamedTuple):
-    """Whether any webhook asks for it."""
+    """The wishes of all webhooks for an object type. A save records no more.
+
+    `before`: the state before a change. `deletions`: deletions at all. `unchanged`: also saves that change nothing.
+    """
 
     before: bool
     deletions: bool
@@ -79,9 +90,15 @@ class Asked(NamedTuple):
 
 
 class SubscriptionManager(models.Manager):
+    """Opens and closes subscriptions, and finds all that may cover a change."""
+
     def sync(self, webhook: Webhook) -> None:
+        """Bring the open subscriptions of a webhook in line with its definition: close some, open others.
+
+        Locks the webhook's row. It runs after each save of the webhook, and after each change of its object types.
+        """
         with transaction.atomic():
-            # Two edits must not open the same stretch. FOR UPDATE would block dispatch.
+            # If two edits ran at once, both would open the same subscription. FOR UPDATE would block dispatch.
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
@@ -113,24 +130,37 @@ class SubscriptionManager(models.Manager):
             )
 
     def open_object_types(self) -> dict[int, Asked] | None:
-        """None if the table was removed. An open transaction survives."""
+        """Return {content type id: wishes} for all object types that some webhook wants.
+
+        None: the tables were removed. An open transaction survives that.
+        """
         return _asked(OPEN_OBJECT_TYPES)
 
     def open_object_type(self, object_type_id: int) -> dict[int, Asked] | None:
-        rows = _look(OF_ONE.format(object_type_id=object_type_id))
+        """Return the same for one object type, more cheaply: {} if no webhook wants it, None if the tables were
+        removed.
+        """
+        rows = _look(READ_OPEN_OF_TYPE.format(object_type_id=object_type_id))
         if not rows:
             return None if rows is None else {}
-        if len(rows) == MANY:
+        if len(rows) == MAX_SUBSCRIPTIONS_READ:
             return _asked(f'SELECT {object_type_id:d} AS object_type_id')
         return {object_type_id: Asked(*map(any, zip(*rows, strict=True)))}
 
     def expanded_of_deletions(self, object_type_id: int) -> list[str]:
+        """Return the keys that are expanded by webhooks that want deletions of this type.
+
+        A deletion is rendered with them.
+        """
         with connection.cursor() as cursor:
-            cursor.execute(EXPANDED, [object_type_id])
+            cursor.execute(READ_EXPANDED_OF_DELETIONS, [object_type_id])
             return [key for (key,) in cursor.fetchall()]
 
     def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
-        """Return stretches that may cover an event, for `covers`."""
+        """Return the subscriptions that may cover any of the events.
+
+        Then ask each one's `covers`. `events` is not empty.
+        """
         oldest = min(event.first_sequence or event.sequence for event in events)
         # All events saw how transactions below this id ended.
         settled = min((_seen(visible)[0] for visible in map(_first_visible, events) if visible), default=None)
@@ -156,17 +186,22 @@ class SubscriptionManager(models.Manager):
 
 
 class Subscription(models.Model):
+    """From sequence `since` to `until`, a webhook wants a kind of change of an object type. Null: it is open.
+
+    `kind` may also be COMPONENT. `before` and `unchanged` are wishes, as in Asked.
+    """
+
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
     kind = models.CharField(max_length=20, choices=KindChoices)
-    # Drawn at opening and closing.
+    # Sequences, drawn at opening and closing.
     since = models.BigIntegerField()
     until = models.BigIntegerField(null=True)
     # Transaction ids, which count only in this cluster.
     opened_by = models.BigIntegerField(null=True)
     closed_by = models.BigIntegerField(null=True)
     cluster = models.BigIntegerField(null=True)
-    # Set by `near`.
+    # Whether `cluster` is the present one. Only `near` sets it.
     is_here: bool = False
     # PostgreSQL's clock, after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
@@ -200,7 +235,10 @@ class Subscription(models.Model):
         return f'{self.webhook}: {self.object_type} {self.kind}'
 
     def covers(self, event: Event) -> bool:
-        """Whether it was open before the event's last change, and not closed before its first. Needs `near`."""
+        """Whether the webhook wants this event, given that type and kind match. Call it on results of `near`.
+
+        It was open, as committed, before the event's last change, and not closed before its first.
+        """
         if self.since >= event.sequence or self._is_hidden(self.opened_by, event, event.visible):
             return False
         return (
@@ -210,7 +248,7 @@ class Subscription(models.Model):
         )
 
     def _is_hidden(self, transaction_id: int | None, event: Event, visible: str | None) -> bool:
-        """Whether the event's transaction did not see that commit."""
+        """Whether the event's transaction did not see that commit, by its snapshot `visible`."""
         if transaction_id is None or visible is None or not self.is_here or transaction_id == event.transaction_id:
             return False
         _lowest, next_one, in_progress = _seen(visible)
@@ -229,7 +267,7 @@ def _seen(visible: str) -> tuple[int, int, frozenset[int]]:
 
 
 def _asked(object_types: str) -> dict[int, Asked] | None:
-    rows = _look(ASKED.format(object_types=object_types))
+    rows = _look(ASKED_OF_TYPES.format(object_types=object_types))
     return None if rows is None else {object_type_id: Asked(*asked) for object_type_id, *asked in rows}
 
 
@@ -237,12 +275,12 @@ def _look(query: str) -> list[tuple] | None:
     in_transaction = connection.in_atomic_block or not connection.get_autocommit()
     with connection.cursor() as cursor:
         try:
-            cursor.execute(GUARDED.format(look=query) if in_transaction else query)
+            cursor.execute(IN_SAVEPOINT.format(look=query) if in_transaction else query)
         except ProgrammingError as error:
             if not isinstance(error.__cause__, UndefinedTable):
                 raise
             if in_transaction:
-                cursor.execute(UNDO)
+                cursor.execute(UNDO_SAVEPOINT)
             return None
         if in_transaction:
             cursor.nextset()
@@ -257,7 +295,7 @@ def _draw() -> tuple[int, int, int | None]:
 
 @functools.cache
 def _cluster() -> str:
-    """Somebody may have revoked the right to ask."""
+    """Return SQL for the cluster's id: null if somebody has revoked the right to ask for it."""
     with connection.cursor() as cursor:
         cursor.execute(MAY_ASK)
         return CLUSTER if cursor.fetchone()[0] else 'NULL::bigint'
@@ -278,7 +316,7 @@ def _object_types_changed(instance: Webhook, action: str, **kwargs) -> None:
 
 @receiver(pre_save, sender=Subscription, dispatch_uid='webhooks.subscribe')
 def _loaded(instance: Subscription, raw: bool, **kwargs) -> None:
-    """After `loaddata`, the webhook has just opened the same stretch."""
+    """Make room for a subscription of a fixture: saving its webhook has just opened the same one."""
     if raw and instance.until is None:
         same = Subscription.objects.filter(
             webhook_id=instance.webhook_id, object_type_id=instance.object_type_id, kind=instance.kind, until=None

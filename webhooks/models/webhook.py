@@ -1,3 +1,5 @@
+"""Webhook: an endpoint with its settings, as users enter them."""
+
 from collections.abc import Iterable
 
 from django.conf import settings
@@ -25,15 +27,18 @@ from .fields import SealedField, UrlField
 from .signing_secret import SigningModel
 from .wishes import Wishes
 
+# Whether any enabled webhook has a template, or conditions with regular expressions.
 ANY_TEMPLATE = """
-    SELECT EXISTS (
-        SELECT FROM webhooks_webhook
+    SELECT EXISTS (SELECT FROM webhooks_webhook
         WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{%' OR conditions::text LIKE '%"regex"%'))"""
-ENDPOINT = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verification', *IDENTIFYING)
+# Where requests go, with which headers, and how the endpoint is verified. A save writes all of them, or none.
+ENDPOINT_FIELDS = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verification', *IDENTIFYING)
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
 class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
+    """An endpoint, which changes are sent to it, and how. A save also syncs its subscriptions and makes its lane."""
+
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
     enabled = models.BooleanField(
@@ -70,10 +75,7 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
         help_text=_('The path of the URL is a secret, as with Slack. It is shown as ********.'),
     )
     http_method = models.CharField(
-        _('HTTP method'),
-        max_length=30,
-        choices=WebhookHttpMethodChoices,
-        default=WebhookHttpMethodChoices.METHOD_POST,
+        _('HTTP method'), max_length=30, choices=WebhookHttpMethodChoices, default=WebhookHttpMethodChoices.METHOD_POST
     )
     http_content_type = models.CharField(_('content type'), max_length=100, default=HTTP_CONTENT_TYPE_JSON)
     payload_format = models.CharField(
@@ -107,8 +109,7 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
     only_real_changes = models.BooleanField(
         _('only real changes'),
         default=True,
-        # For what 1.0.0 has stored.
-        db_default=False,
+        db_default=False,  # 1.0.0 has no such column, and sends every save
         help_text=_('An update is sent only if a value, a tag or a link is new. Off: each save is sent.'),
     )
     only_if_changed = ArrayField(
@@ -253,15 +254,12 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
             'soon.'
         ),
     )
-
     # As with NetBox's own webhooks, they are deleted with it.
     event_rules = GenericRelation('extras.EventRule', 'action_object_id', 'action_object_type')
-
-    # Others rotate secrets and disable.
-    guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)
-    exclusive = (ENDPOINT,)
-    # NetBox would link to its own manual.
-    docs_url = ''
+    # Rotations write secrets, and an answer 410 disables.
+    guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT_FIELDS)
+    exclusive = (ENDPOINT_FIELDS,)
+    docs_url = ''  # otherwise NetBox links to its own manual
     clone_fields = (
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'secret_path',
         'credential', 'http_method', 'http_content_type', 'payload_format', 'standard_headers', 'body_template',
@@ -291,39 +289,43 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
 
     @property
     def masked_url(self) -> str:
+        """The URL without its secrets, for people. '' for a feed."""
         return str(self.payload_url)
 
     @property
     def masked_headers(self) -> str:
+        """The additional headers with masked values, one a line."""
         return mask_headers(self.additional_headers)
 
     @property
     def effective_timeout(self) -> int:
-        """Seconds."""
+        """Seconds that a request may take: the webhook's own, or NetBox's default."""
         return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
 
     @property
     def has_new_secret(self) -> bool:
+        """Whether somebody has entered a secret since it was read."""
         return self.has_changed('secret')
 
     @classmethod
     def any_is_templated(cls) -> bool:
-        """Headers are encrypted, so they do not count."""
+        """Whether workers need a renderer. Headers are encrypted, so templates in them do not count."""
         with connection.cursor() as cursor:
             cursor.execute(ANY_TEMPLATE)
             return cursor.fetchone()[0]
 
     def clone(self) -> dict:
-        """A link shows them, so masked."""
+        """Return the fields for NetBox's *Clone* link. A link shows them, so the URL is masked."""
         return super().clone() | {'payload_url': self.masked_url}
 
     def clean(self) -> None:
+        """Check all fields. Raises ValidationError. Drops the previous secret if the present one was replaced."""
         super().clean()
         errors = validation.errors(self)
         stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
         if stored:
-            # Others may have entered headers since.
-            vars(stored).update({name: value for name, value in self._read.items() if name in ENDPOINT})
+            # Compare with the values that this user has read: others may have entered headers since.
+            vars(stored).update({name: value for name, value in self._read.items() if name in ENDPOINT_FIELDS})
             if self._takes_headers_along(stored):
                 errors.setdefault('additional_headers', MOVED)
             if stored.secret_path and not self.secret_path and not getattr(self.payload_url, 'is_entered', True):
@@ -338,10 +340,11 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
         return is_untouched and is_moved(stored, vars(self))
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
+        """Return the change log's data, with masks in place of secrets, and `stamps` that change with them."""
         data = super().serialize_object(exclude=[*(exclude or ()), *SEALED_FIELDS, 'previous_secret_expires'])
         data['payload_url'] = self.masked_url
         data['additional_headers'] = self.masked_headers
         data['secret'] = str(self.secret)
-        # Else their change would leave no trace.
+        # Without stamps, a new secret would leave no trace in the change log: both masks are the same.
         data['stamps'] = {name: getattr(self, name).stamp for name in ('additional_headers', 'secret')}
         return data

@@ -1,4 +1,4 @@
-"""Which changes a webhook wants, and what has to be recorded for it."""
+"""Which changes a webhook wants, and which states of objects have to be recorded for it."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ from ..choices import FormatChoices, KindChoices
 
 
 class Wishes:
+    """Answers these questions for Webhook, from its columns, without a query."""
+
     type_create: bool
     type_update: bool
     type_delete: bool
@@ -17,6 +19,7 @@ class Wishes:
 
     @property
     def kinds(self) -> list[str]:
+        """The kinds of change that it sends: values of KindChoices."""
         flags = (
             (KindChoices.CREATED, self.type_create),
             (KindChoices.UPDATED, self.type_update),
@@ -26,12 +29,13 @@ class Wishes:
 
     @property
     def kind_labels(self) -> str:
+        """The same for people, such as 'Created, Deleted'."""
         labels = dict(KindChoices)
         return ', '.join(str(labels[kind]) for kind in self.kinds)
 
     @property
     def needs_before(self) -> bool:
-        """Whether it shows what was before, or asks for it in its conditions."""
+        """Whether it shows the state before a change, or may ask for it in its conditions."""
         return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
 
     @property
@@ -41,8 +45,10 @@ class Wishes:
 
     @property
     def wants_unchanged(self) -> bool:
+        """Whether saves that change nothing have to be recorded for it."""
         return self.type_update and not self.compares
 
     @property
     def records_before(self) -> bool:
+        """Whether the state before a change has to be recorded: to show it, or to see if the change is one."""
         return self.needs_before or (self.type_update and self.compares)

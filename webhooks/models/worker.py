@@ -1,12 +1,15 @@
+"""Worker: the row of a living process of the engine."""
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 
 
 class Worker(models.Model):
-    """A living process of the engine, and its work in hand.
+    """A living process of the engine, and which events and deliveries it has in hand.
 
-    After `alive_until` anybody may delete the row (engine/rescue.py). Without it the worker records nothing.
+    Each turn renews `alive_until`. After that time anybody may delete the row (engine/rescue.py), and without its row a
+    worker records nothing.
     """
 
     name = models.CharField(max_length=200)
@@ -15,7 +18,7 @@ class Worker(models.Model):
     # Ids of events to dispatch, and of deliveries to send.
     events = ArrayField(models.BigIntegerField(), default=list, db_default=[])
     deliveries = ArrayField(models.BigIntegerField(), default=list, db_default=[])
-    # engine/registry.py. Dead while some of its deliveries or lanes are still to be freed.
+    # One of engine/registry.py. It is `dead` while some of its deliveries or lanes are still to be freed.
     role = models.CharField(max_length=10)
 
     _netbox_private = True

@@ -25,7 +25,7 @@ from webhooks.engine.registry import SEND, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
-from webhooks.models.hour import KEPT
+from webhooks.models.hour import HOUR_RETENTION
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -176,7 +176,7 @@ def test_the_log_of_a_deleted_webhook_goes_a_part_at_a_time(webhook, receiver, m
 
 
 def test_counts_of_old_hours_go(webhook):
-    old, new = (timezone.now() - KEPT + timedelta(hours=hours) for hours in (-1, 1))
+    old, new = (timezone.now() - HOUR_RETENTION + timedelta(hours=hours) for hours in (-1, 1))
     Hour.objects.bulk_create([Hour(health_id=webhook.pk, start=start) for start in (old, new)])
     retention.prune_all()
     assert Hour.objects.get().start == new

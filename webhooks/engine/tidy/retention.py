@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from ... import conf
 from ...choices import OPEN_STATUSES, StatusChoices
-from ...models.hour import KEPT, Hour
+from ...models.hour import HOUR_RETENTION, Hour
 from .. import sql, transactions
 from ..each import first_within
 
@@ -74,7 +74,7 @@ def slices(days: int | None = None) -> Iterator[int]:
 
     Yields each transaction's number of deleted events. A caller may stop after any, and prune the rest later.
     """
-    Hour.objects.filter(start__lt=timezone.now() - KEPT).delete()
+    Hour.objects.filter(start__lt=timezone.now() - HOUR_RETENTION).delete()
     yield from by_size(conf.get().retention_size)
     yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
 
