@@ -1,3 +1,5 @@
+"""The actions on webhooks, backfills and deliveries: label, icon, permission and explanation."""
+
 from typing import NamedTuple
 
 from django.utils.translation import gettext_lazy as _
@@ -6,7 +8,11 @@ from ..choices import BackfillStateChoices
 
 
 class Action(NamedTuple):
-    """`name` is the view's; `permission` is an action of NetBox's permissions."""
+    """An action that users may take, as a button or in a menu shows it.
+
+    `name` is the name of its view. `permission` is an action of NetBox's permissions, such as 'change'. `title` and
+    `explanation` head its page, if it has one.
+    """
 
     name: str
     label: str
@@ -73,6 +79,7 @@ REDELIVER_FROM_HERE = Action('replay', _('Redeliver everything from here on'), '
 REDELIVER_SELECTED = Action('bulk_redeliver', _('Redeliver selected'), 'redeliver', 'send')
 REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver failed deliveries'), 'redeliver', 'send')
 
+# {state of a backfill: the actions that are possible in it}
 MOVES = {
     BackfillStateChoices.RUNNING: (PAUSE_BACKFILL, CANCEL_BACKFILL),
     BackfillStateChoices.PAUSED: (RESUME_BACKFILL, CANCEL_BACKFILL),

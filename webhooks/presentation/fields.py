@@ -1,3 +1,9 @@
+"""The fields of a webhook: groups, order, help, and which place leaves which of them out.
+
+Forms, tables, filters, the REST API and GraphQL are made from these. A new field needs a name in GROUPS, and a reason
+in LEFT_OUT for each place that does without it.
+"""
+
 from collections.abc import Container
 from typing import NamedTuple
 
@@ -9,26 +15,38 @@ from ..models import Webhook
 
 
 class Row(NamedTuple):
+    """Several fields in one row of a form, under one label."""
+
     names: tuple[str, ...]
     label: str
     help: str = ''
 
 
 class Group(NamedTuple):
+    """Fields under a title, in the order of the forms.
+
+    `is_folded`: a form shows only the title until somebody opens it.
+    """
+
     title: str
     rows: tuple[str | Row, ...]
     is_folded: bool = True
 
     @property
     def names(self) -> list[str]:
+        """The names of all its fields, those in rows too."""
         return [name for row in self.rows for name in (row.names if isinstance(row, Row) else (row,))]
 
     def is_open(self, webhook: Webhook, wrong: Container[str] = ()) -> bool:
-        """With an error or a changed value."""
+        """Whether a form shows its fields: it is never folded, has an error (`wrong` names the fields), or has a
+        changed value.
+        """
         return not self.is_folded or any(name in wrong or _is_chosen(webhook, name) for name in self.names)
 
 
+# The switches for kinds of change. Forms show them in one row.
 KINDS = ('type_create', 'type_update', 'type_delete')
+# Fields of the form alone: they say how to replace the secret.
 SECRET_WISHES = ('generate_secret', 'clear_secret', 'keep_previous')
 
 GROUPS = (
@@ -58,9 +76,10 @@ GROUPS = (
     Group(_('Notifications'), ('notification_groups',)),
 )  # fmt: skip
 
+# All fields of the model that users may set.
 NAMES = tuple(name for group in GROUPS for name in group.names if name not in SECRET_WISHES)
 
-# Placeholders.
+# Examples that an empty field of a form shows in grey (placeholders).
 EXAMPLES = {
     'payload_url': 'https://example.com/hooks/netbox',
     'additional_headers': 'Authorization: Bearer …',
@@ -71,7 +90,7 @@ EXAMPLES = {
     'success_conditions': '{"attr": "body.ok", "value": true}',
 }
 
-# The model's own help is missing or too short.
+# Help that replaces the model's own, where that is missing or too short.
 MORE_HELP = {
     'conditions': _(
         'Only changes that meet these conditions are sent. JSON, as in event rules. Example, for sites that became '
@@ -114,7 +133,7 @@ _OF_ONE = 'belongs to one endpoint'
 _NETBOX = 'NetBox has it on every page'
 _OF_TYPES = 'belongs to the object types'
 _LIST = 'a list of texts'
-# Field → why the place leaves it out.
+# {place: {field: why the place leaves it out}}
 LEFT_OUT = {
     'bulk edit': {
         'name': 'unique',
@@ -197,23 +216,27 @@ LEFT_OUT = {
 
 
 def shown_in(place: str) -> tuple[str, ...]:
-    """`place` is a key of LEFT_OUT."""
+    """Return the names of the fields that a place shows, in the order of the groups. `place` is a key of LEFT_OUT."""
     return tuple(name for name in NAMES if name not in LEFT_OUT[place])
 
 
 def field(name: str) -> Field:
+    """Return the model's field of this name."""
     return Webhook._meta.get_field(name)
 
 
 def is_switch(name: str) -> bool:
+    """Whether the field is true or false."""
     return isinstance(field(name), BooleanField)
 
 
 def label(name: str) -> str:
+    """Return the field's label, such as 'Payload format'."""
     return capfirst(field(name).verbose_name)
 
 
 def help_of(name: str) -> str:
+    """Return the help for forms and the REST API: MORE_HELP's or the model's. '' if the field needs none."""
     return '' if name in LEFT_OUT['help'] else MORE_HELP.get(name) or field(name).help_text
 
 

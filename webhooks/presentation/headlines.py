@@ -1,3 +1,5 @@
+"""A delivery in one line."""
+
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 
@@ -5,6 +7,7 @@ from ..models import Delivery
 from ..models.confidential import beginning
 from .states import marks_of
 
+# Of the error that a headline quotes.
 MAX_REASON_CHARS = 60
 
 

@@ -1,3 +1,5 @@
+"""How far a backfill is, as one reader may see it."""
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,32 +15,43 @@ from ..visibility import Reader, may_view_all, sees_everything
 
 @dataclass(frozen=True)
 class Progress:
-    """Readers who may not view all objects get no `query`, `error`, `sent` and `total`: figures reveal facts."""
+    """A backfill as its reader may see it. `reader` None sees everything.
+
+    Figures reveal facts about objects. So a reader who may not view all objects of its types gets '' for `query` and
+    `error`, and None for `sent` and `total`.
+    """
 
     backfill: Backfill
     reader: Reader | None = None
 
     @cached_property
     def is_restricted(self) -> bool:
+        """Whether this reader may not view all objects of its types."""
         return self.reader is not None and not may_view_objects(self.reader, self._types())
 
     @property
     def query(self) -> str:
+        """The URL query that chooses the objects. '' for all objects, or if it is hidden."""
         return '' if self.is_restricted else self.backfill.query
 
     @property
     def error(self) -> str:
+        """Why the backfill failed. '' if it did not, or if that is hidden."""
         return '' if self.is_restricted else self.backfill.error
 
     @cached_property
     def sent(self) -> int | None:
+        """Number of objects that are done: sent, failed, replaced or excluded.
+
+        None if it is hidden. Takes two queries.
+        """
         if self.is_restricted:
             return None
         return max(self.backfill.recorded - self.backfill.count_open(), 0)
 
     @property
     def total(self) -> int | None:
-        """As first counted."""
+        """Number of objects to send: as counted when it began, and exact once it is completed. None if it is hidden."""
         if self.is_restricted:
             return None
         backfill = self.backfill
@@ -47,14 +60,17 @@ class Progress:
 
     @property
     def color(self) -> str:
+        """The colour of NetBox's badge for its state."""
         return BackfillStateChoices.colors[self.backfill.state]
 
     @property
     def names(self) -> str:
+        """Its object types for people, such as 'Device, Site', by name. Types that no longer exist are left out."""
         return ', '.join(sorted(map(object_types.name_of, self._types())))
 
     @property
     def labels(self) -> list[str]:
+        """Its object types for programs, such as 'dcim.site', in the order of sending."""
         return ['.'.join(object_type.natural_key()) for object_type in self._types()]
 
     def _types(self) -> list[ContentType]:
@@ -63,7 +79,7 @@ class Progress:
 
 
 def may_view_objects(reader: Reader, types: Iterable[ContentType]) -> bool:
-    """Whether the reader may view all objects of these types."""
+    """Whether the reader may view all objects of these types. For a type without a model, only a superuser may."""
     return all(_may_view_all(reader, one.model_class()) for one in types)
 
 
@@ -72,5 +88,6 @@ def _may_view_all(reader: Reader, model: type[Model] | None) -> bool:
 
 
 def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
+    """Return the progress of the webhook's last backfill, as the reader may see it. None: there was no backfill."""
     backfill = Backfill.objects.filter(pk=webhook.pk).first()
     return backfill and Progress(backfill, reader)

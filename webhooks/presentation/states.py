@@ -1,3 +1,5 @@
+"""The state of a webhook in a word, and why it does not send."""
+
 from typing import NamedTuple
 
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
@@ -13,26 +15,30 @@ from .moments import moment
 
 
 class State(NamedTuple):
-    """`color` is from NetBox's choices. `query` assumes that no earlier state matches."""
+    """A state for people.
+
+    `color` is from NetBox's choices. `query` finds it among webhooks in none of the states before it.
+    """
 
     label: str
     color: str
     query: Q
 
 
-# The first matching state counts. An answer 410 has disabled it, and nobody has enabled it since.
+# The first matching state counts. GONE: an answer 410 has disabled the webhook, and nobody has enabled it since.
 GONE = State(_('Disabled by its receiver'), 'red', Q(enabled=False, health__last_status=constants.GONE))
 DISABLED = State(pgettext_lazy('webhooks', 'Disabled'), 'gray', Q(enabled=False))
 PAUSED = State(_('Paused'), 'yellow', Q(paused=True))
 SUSPENDED = State(_('Suspended'), 'orange', Q(health__suspended_since__isnull=False))
 FAILING = State(_('Failing'), 'red', Q(health__isnull=False) & ~Q(health__last_error=''))
-# No object types, and no event rule.
+# The webhook has no object types, and no enabled event rule uses it.
 UNUSED = State(_('Nothing is sent'), 'gray', Q(is_used=False))
 ACTIVE = State(_('Active'), 'green', Q())
 
-# Disabled webhooks are not probed.
+# Among all webhooks. A disabled one may still have `suspended_since`, but nobody probes its endpoint.
 IS_SUSPENDED = Q(enabled=True) & SUSPENDED.query
 
+# {key of the filter: state}, the first that matches counts
 STATES = {
     'gone': GONE,
     'disabled': DISABLED,
@@ -45,7 +51,7 @@ STATES = {
 
 
 def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """Annotate for `in_state` and `state_of`."""
+    """Annotate `is_used`, as `in_state` needs it. With it, `state_of` takes no query."""
     types = Webhook.object_types.through.objects.filter(webhook=OuterRef('pk'))
     rules = EventRule.objects.filter(
         action_object_type__app_label='webhooks',
@@ -57,7 +63,7 @@ def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
 
 
 def with_waiting(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """Annotate `waiting`, how many deliveries are pending. An index alone has them."""
+    """Annotate `waiting`: how many deliveries of the webhook are pending. An index alone answers it."""
     pending = Delivery.objects.filter(webhook=OuterRef('pk'), status=StatusChoices.PENDING).order_by()
     return webhooks.annotate(
         waiting=Coalesce(Subquery(pending.values('webhook').annotate(n=Count('pk')).values('n')), 0)
@@ -65,7 +71,7 @@ def with_waiting(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
 
 
 def reason_of(webhook: Webhook) -> str:
-    """Return in one line why the webhook does not send, or how its last request went. '' if nothing is wrong."""
+    """Return in one line why the webhook does not send, or how its last request failed. '' if nothing is wrong."""
     health = getattr(webhook, 'health', None)
     if health is None or not health.last_error:
         return ''
@@ -76,13 +82,20 @@ def reason_of(webhook: Webhook) -> str:
 
 
 def is_used(webhook: Webhook) -> bool:
+    """Whether the webhook has object types, or an enabled event rule sends through it.
+
+    Takes a query without `with_states`.
+    """
     if 'is_used' in vars(webhook):
         return vars(webhook)['is_used']
     return with_states(Webhook.objects.filter(pk=webhook.pk)).values_list('is_used', flat=True).get()
 
 
 def state_of(webhook: Webhook) -> State:
-    """No query after `with_states`."""
+    """Return the state of the webhook: the first in STATES that matches.
+
+    Takes a query at most, none after `with_states`.
+    """
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         return GONE if health and health.last_status == constants.GONE else DISABLED
@@ -101,7 +114,7 @@ def refuses(health: Health) -> bool:
 
 
 def in_state(key: str) -> Q:
-    """For a key of STATES, after `with_states`."""
+    """Return the condition for webhooks in this state, given as a key of STATES. Only after `with_states`."""
     earlier = list(STATES)[: list(STATES).index(key)]
     query = STATES[key].query
     for taken in earlier:
@@ -110,6 +123,7 @@ def in_state(key: str) -> Q:
 
 
 def both_sign(webhook: Webhook) -> str:
+    """Return a sentence that says until when both secrets sign. '' if only one does."""
     if not webhook.is_previous_secret_valid:
         return ''
     return gettext('Requests are also signed with the previous secret until {until}.').format(
@@ -118,6 +132,10 @@ def both_sign(webhook: Webhook) -> str:
 
 
 def rotation_warning(webhook: Webhook) -> str:
+    """Return a warning for forms: a new secret would end the previous one at once.
+
+    '' if there is no valid previous one.
+    """
     if not webhook.is_previous_secret_valid:
         return ''
     text = gettext(
@@ -128,5 +146,6 @@ def rotation_warning(webhook: Webhook) -> str:
 
 
 def marks_of(event: Event) -> list[str]:
+    """Return the words that mark an event as a test or a part of a backfill. Empty for a usual change."""
     marks = ((event.test, gettext('Test')), (event.backfill, gettext('Backfill')))
     return [mark for is_marked, mark in marks if is_marked]

@@ -1,3 +1,5 @@
+"""Why a delivery is not sent yet, and when it is tried."""
+
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,7 +14,11 @@ from .moments import moment
 
 
 class Wait(NamedTuple):
-    """`label` is '' if only its turn is missing. `earlier` goes first, if known. `at`: when it is tried, if planned."""
+    """Why an open delivery is not sent yet.
+
+    `label` is the reason in a word or two, '' if only its turn is missing; `text` says it in a sentence. `earlier` goes
+    first, if it is known. `at` is the time of the next attempt, None if nothing is planned.
+    """
 
     label: str
     text: str
@@ -25,7 +31,11 @@ RETRYING = gettext_lazy('Retrying')
 
 
 def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) -> Wait | None:
-    """`earlier` comes from models.querysets.earlier_of. No query if the webhook's health and backfill are loaded."""
+    """Return why the delivery is not sent yet at `now`. None: it is closed, or a test that is under way.
+
+    `earlier` comes from models.querysets.earlier_of, if the caller can afford that query. It takes no query itself if
+    the webhook's health and backfill are loaded.
+    """
     if delivery.status == StatusChoices.UNDECIDED:
         return Wait('', _('A worker evaluates the regular expressions in the conditions. Then it is sent, or goes.'))
     if delivery.status != StatusChoices.PENDING:
@@ -34,8 +44,9 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
 
 
 def next_attempt_at(delivery: Delivery) -> datetime | None:
-    """Return when it is tried: at once if that is over. None: nothing is planned, because it is closed, held, or
-    behind another one.
+    """Return when the delivery is tried next. A time in the past means: at once.
+
+    None: nothing is planned. It is closed, held, or behind another delivery.
     """
     wait = wait_of(delivery, timezone.now())
     return wait.at if wait else None
