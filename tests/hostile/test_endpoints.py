@@ -258,7 +258,7 @@ class TestChunks:
 class TestSlowEndpoints:
     def test_a_test_waits_no_longer_than_a_web_thread_may(self, monkeypatch, receiver: Receiver):
         """10 seconds, shortened here."""
-        monkeypatch.setattr(trial, 'MAX_SECONDS', 0.2)
+        monkeypatch.setattr(trial, 'MAX_TEST_SECONDS', 0.2)
         site()
         receiver.answers('/', Answer(200, manner=Manner.HANG))
         webhook = subscribe(receiver.url('/'), Site, timeout=60)
@@ -267,7 +267,7 @@ class TestSlowEndpoints:
         assert Webhook.objects.get().health.unreachable == 0, 'it is not out of reach for that'
 
     def test_tests_of_slow_endpoints_hold_few_web_threads(self, monkeypatch):
-        monkeypatch.setattr(trial, 'MAX_SECONDS', 60)
+        monkeypatch.setattr(trial, 'MAX_TEST_SECONDS', 60)
         site()
         monkeypatch.setattr(trial, 'MAX_TESTS', 2)
         with serving(None) as server:
@@ -284,7 +284,7 @@ class TestSlowEndpoints:
             assert trial.send_test(subscribe(server.url(), Site, name='Quick')).status == 'delivered'
 
     def test_one_webhook_is_tested_once_at_a_time(self, api_client, monkeypatch):
-        monkeypatch.setattr(trial, 'MAX_SECONDS', 60)
+        monkeypatch.setattr(trial, 'MAX_TEST_SECONDS', 60)
         site()
         with serving(None) as server:
             webhook = subscribe(server.url(), Site, timeout=60)

@@ -45,11 +45,11 @@ class FeedQuerySerializer(StorableMixin, serializers.Serializer):
         required=False, help_text=_('The cursor of the last answer or item. Left out: from the start of the log.')
     )
     limit = serializers.IntegerField(
-        min_value=1, max_value=feed.MOST, default=100, help_text=_('How many items at most.')
+        min_value=1, max_value=feed.MAX_ITEMS_PER_PAGE, default=100, help_text=_('How many items at most.')
     )
     wait = serializers.IntegerField(
         min_value=0,
-        max_value=feed.LONGEST,
+        max_value=feed.MAX_WAIT_SECONDS,
         default=0,
         help_text=_('Seconds to wait if nothing is new.'),
     )

@@ -8,10 +8,10 @@ backfill: sends all objects in their present state.
 trial: sends a test event.
 feed: shows the published changes of a feed.
 preview: shows a request without sending it.
-preview_sources: the events and objects that it can show.
+preview_sources: finds events and objects for a preview.
 preview_room: lets only a few people preview at once.
 decision: says why a webhook takes an event or not.
-sent: shows what a delivery has sent.
+sent: shows the bodies that a delivery has sent.
 expandable, comparable, keys: check keys of the payload that a webhook names.
 switching: switches webhooks on and off.
 secret_rotation: makes a new secret, and shows it once.

@@ -1,4 +1,7 @@
-"""Each function locks the backfill's row first."""
+"""Starts, pauses, resumes and cancels backfills: all objects of a webhook, in their present state.
+
+Each function that writes locks the backfill's row first, as the dispatcher that records the objects does.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,16 +22,17 @@ from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
 
-# The REST API answers these errors with 409.
+# The field of errors about the backfill's present state. The REST API answers these with 409.
 STATE = 'state'
 
-# Skip rows of dispatchers: they make no deliveries of them, or engine/tidy removes those.
+# From recorded to gone, before dispatch. It skips rows that a dispatcher has locked: that one makes no deliveries of
+# them, or engine/tidy removes the deliveries.
 DISCARD_UNDISPATCHED = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
     ))"""
 
-# While a backfill is paused, the lane's owner parks its deliveries.
+# From parked to due, after a pause: while a backfill is paused, the lane's owner parks its untried deliveries.
 UNPARK_UNTRIED = """
     UPDATE webhooks_delivery SET due_at = %s
     WHERE webhook_id = %s AND backfill AND status = 'pending' AND due_at IS NULL AND lapses = 0"""
@@ -36,19 +40,25 @@ UNPARK_UNTRIED = """
 
 @dataclass(frozen=True)
 class Choice:
+    """The objects that a backfill would send.
+
+    `counts` is {object type: number}, `query` the URL query that chose them.
+    """
+
     counts: dict[ContentType, int]
     query: str
 
     @property
     def total(self) -> int:
+        """Number of objects of all types."""
         return sum(self.counts.values())
 
 
 def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query: str = '', user: Any = None) -> Choice:
-    """Return the objects to send, of all the webhook's types or of `types`.
+    """Return the objects to send: of all the webhook's types, or only of `types`. Counts them, and writes nothing.
 
     `query` is the URL query of a model's list. A filter's counts reveal data, so the `user` then needs unconstrained
-    view permission. Raises DefinitionError.
+    view permission. Raises DefinitionError for a wrong type or filter.
     """
     query = query.strip().removeprefix('?')
     chosen = _chosen(webhook, types)
@@ -90,7 +100,11 @@ def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
 
 @transaction.atomic
 def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
-    """Raises DefinitionError if the webhook is disabled, or another backfill is open."""
+    """Make the webhook's backfill, which replaces its last one. A dispatcher begins after the commit.
+
+    If the last one was canceled, its untried deliveries are removed first. Raises DefinitionError if the webhook is
+    disabled, or another backfill is open.
+    """
     if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
         raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
     backfill = Backfill(
@@ -102,7 +116,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
         username=user.username if user else '',
         started_at=_now(),
     )
-    # Without a row, two starts cannot both insert it.
+    # If the webhook has no backfill yet, there is no row to lock. Then only one of two starts inserts it.
     Backfill.objects.bulk_create([backfill], ignore_conflicts=True)
     last, now = _lock(webhook)
     if last.started_at != backfill.started_at:
@@ -119,17 +133,17 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
 
 
 def pause(webhook: Webhook) -> Backfill:
-    """Raises DefinitionError if no backfill is running."""
+    """Record no more objects, and hold untried deliveries. Raises DefinitionError if no backfill is running."""
     return _move(webhook, [BackfillStateChoices.RUNNING], BackfillStateChoices.PAUSED)
 
 
 def resume(webhook: Webhook) -> Backfill:
-    """Raises DefinitionError if no backfill is paused."""
+    """Go on recording, and let the held deliveries go out. Raises DefinitionError if no backfill is paused."""
     return _move(webhook, [BackfillStateChoices.PAUSED], BackfillStateChoices.RUNNING)
 
 
 def cancel(webhook: Webhook) -> Backfill:
-    """Remove untried deliveries. Raises DefinitionError if no backfill is open."""
+    """End the backfill, and remove its untried deliveries. Raises DefinitionError if no backfill is open."""
     return _move(webhook, BackfillStateChoices.OPEN, BackfillStateChoices.CANCELED)
 
 

@@ -1,3 +1,5 @@
+"""Counts the backlog: all that is recorded and not sent yet, for monitoring and for the pages."""
+
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -14,7 +16,11 @@ from ..visibility import Reader
 
 @dataclass(frozen=True)
 class Backlog:
-    """`oldest`: since when the oldest unsent change waits. `workers` needs Redis."""
+    """The figures of the backlog. Without Redis, `workers` is None and `redis` False.
+
+    `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
+    change waits. `suspended` counts webhooks.
+    """
 
     undispatched: int
     suspect_events: int
@@ -29,7 +35,7 @@ class Backlog:
 
 
 def measure(user: Reader | None = None) -> Backlog:
-    """With a user, the part that the user may view. Does not raise without Redis."""
+    """Count the backlog: the part that the user may view, or all of it. Does not raise without Redis."""
     undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
     changes = undispatched.aggregate(
         count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
@@ -62,7 +68,11 @@ def _visible(manager: Manager, user: Reader | None) -> QuerySet:
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
-    """Return since when the oldest of these deliveries waits, None if none does. Indexes find the first to expire."""
+    """Return since when the oldest of `deliveries` waits, pending or undecided. None: nothing waits.
+
+    The first to expire counts as the oldest, because an index finds it. The wait begins with its event, or with a
+    redelivery.
+    """
     orders = {StatusChoices.PENDING: 'expires_at', StatusChoices.UNDECIDED: 'pk'}
     columns = ('status', 'created', 'expires_at', 'attempt_limit')
     firsts = [

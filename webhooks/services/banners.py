@@ -1,4 +1,4 @@
-"""Banners that say why a webhook does not send, and the way out."""
+"""Banners on a webhook's page: why it does not send, and the way out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +18,16 @@ from ..presentation.actions import Action
 from ..presentation.moments import moment
 from . import waiting
 
-LONG = timedelta(minutes=1)
+# If the oldest change waits longer, a banner offers to send all now.
+LONG_WAIT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Banner:
-    """`kind` is from Bootstrap: danger (changes are lost, or nothing is sent), warning, info, secondary."""
+    """A banner, with a button if there is an `action`.
+
+    `kind` is from Bootstrap: danger (changes are lost, or nothing is sent), warning, info, secondary.
+    """
 
     kind: str
     icon: str
@@ -33,7 +37,10 @@ class Banner:
 
 
 def of(webhook: Webhook) -> list[Banner]:
-    """The most important first."""
+    """Return the banners for a webhook, the most important first.
+
+    Counts its waiting deliveries, and asks Redis for workers.
+    """
     return [
         *_definition(webhook),
         *_state(webhook),
@@ -161,7 +168,7 @@ def _waiting(webhook: Webhook) -> Iterator[Banner]:
     if waiting.is_held(webhook):
         return
     found = waiting.measure(webhook)
-    if found.since is None or timezone.now() - found.since < LONG:
+    if found.since is None or timezone.now() - found.since < LONG_WAIT:
         return
     text = _('The oldest change has waited for {age}. You can send all now, or only the latest changes.')
     yield Banner(

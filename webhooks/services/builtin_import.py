@@ -1,4 +1,7 @@
-"""An event rule becomes a webhook with the same name, whole or not at all. Existing webhooks stay."""
+"""Imports NetBox's own webhooks: first `plan`, then `carry_out`.
+
+An event rule becomes a webhook with the same name, whole or not at all. Existing webhooks stay.
+"""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,22 +27,28 @@ from ..models import Webhook
 from ..models.fields import MaskedUrl, Sealed
 from ..security import signing
 
+# {event type of NetBox: the webhook's switch}
 FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
-COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
-# NetBox's own webhooks lack these.
-OURS = (
+COPIED_FIELDS = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
+# Fields that only our webhooks have. An import sets them so that requests stay the same; somebody may change them later.
+OUR_FIELDS = (
     'batch', 'change_set', 'latest_only', 'include_components', 'expand', 'include_snapshots', 'only_if_changed',
     'only_real_changes',
 )  # fmt: skip
-COMPARED = (*OURS, *COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
+COMPARED_FIELDS = (*OUR_FIELDS, *COPIED_FIELDS, 'payload_format', 'ssl_verification', 'ca_file_path')
+# The most attempts that a webhook may have: the field's validator.
 MAX_ATTEMPTS = 100
-# A command has no user.
+# In the change log, in place of a user: a command has none.
 ACTOR = 'webhooks_import'
 
 
 @dataclass
 class Plan:
-    """`existing` was imported before; `reasons` prevent an import."""
+    """The plan for an event rule: the `webhook` that it would become, and the `reasons` that prevent it.
+
+    `existing` is the webhook of this name, imported before. `webhook` is not saved. It is None if NetBox's own webhook
+    no longer exists.
+    """
 
     rule: EventRule
     webhook: Webhook | None = None
@@ -49,13 +58,19 @@ class Plan:
 
     @property
     def is_new(self) -> bool:
+        """Whether the rule is to be imported now."""
         return not self.existing and not self.reasons
 
     @property
     def may_be_disabled(self) -> bool:
+        """Whether the rule is on and its webhook sends all that it sends. Then nothing is lost without it."""
         return self.rule.enabled and not self.reasons and not self.gaps()
 
     def gaps(self) -> list[str]:
+        """Return the settings by which the existing webhook sends less than the rule, or other requests.
+
+        Empty: it may replace it.
+        """
         if self.existing is None:
             return []
         differs = {
@@ -78,16 +93,21 @@ class Plan:
             yield 'creations, updates and deletions'
         if ours.conditions and ours.conditions != wanted.conditions:
             yield 'conditions'
-        yield from (name for name in COMPARED if not _is_same(getattr(ours, name), getattr(wanted, name)))
+        yield from (name for name in COMPARED_FIELDS if not _is_same(getattr(ours, name), getattr(wanted, name)))
 
 
 def plan() -> list[Plan]:
+    """Return a plan for each event rule that sends a webhook, sorted by name. Writes nothing."""
     rules = EventRule.objects.filter(action_type=EventRuleActionChoices.WEBHOOK).order_by('name')
     ours = {webhook.name: webhook for webhook in Webhook.objects.all()}
     return [_plan(rule, ours.get(rule.name)) for rule in rules.prefetch_related('object_types')]
 
 
 def carry_out(plans: Sequence[Plan], *, disable_builtin: bool) -> None:
+    """Create the webhooks of new plans, and with `disable_builtin` disable their rules: all in one transaction.
+
+    Each change gets an entry in the change log, under one request id.
+    """
     request_id = uuid.uuid4()
     with transaction.atomic():
         for one in plans:
@@ -123,7 +143,7 @@ def _whole(value: Any) -> Any:
 
 
 def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
-    """NetBox's templates can use snapshots."""
+    """Return the unsaved webhook that sends the same. With a template it includes snapshots, as NetBox's own does."""
     has_template = bool(builtin.body_template)
     return Webhook(
         name=rule.name,
@@ -138,7 +158,7 @@ def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
         ca_file_path=builtin.ca_file_path or '',
         timeout=builtin.timeout,
         max_attempts=min(1 + get_config().RQ_RETRY_MAX, MAX_ATTEMPTS),
-        **{name: getattr(builtin, name) for name in COPIED},
+        **{name: getattr(builtin, name) for name in COPIED_FIELDS},
         **{flag: event_type in rule.event_types for event_type, flag in FLAGS.items()},
     )
 
@@ -191,7 +211,7 @@ def _disable(rule: EventRule, request_id: uuid.UUID) -> None:
 
 
 def _log(instance: Model, action: str, request_id: uuid.UUID) -> None:
-    """NetBox logs only requests."""
+    """Write an entry of the change log: NetBox writes them only in requests."""
     change: ObjectChange = instance.to_objectchange(action)
     change.user_name = ACTOR
     change.request_id = request_id

@@ -21,15 +21,19 @@ from ..presentation.moments import moment
 from ..storable import storable
 from ..visibility import Reader
 
-# The newest failures that are read and grouped. A page must not read millions of rows.
+# So many of the newest failures are read and grouped. If a page read millions of rows, it would take minutes.
 MAX_FAILURES_READ = 20_000
 MAX_CAUSES_SHOWN = 50
+# The receiver's last answer is cut to so many.
 MAX_ANSWER_CHARS = 200
 
 
 @dataclass(frozen=True)
 class Cause:
-    """`answer`: what the receiver said last, '' if it said nothing or the reader may not see it."""
+    """A webhook and an error, with the number of deliveries that failed so, from `first` to `last`.
+
+    `answer`: the receiver's last answer, '' if it gave none or the reader may not see it.
+    """
 
     webhook: Webhook
     error: str
@@ -40,16 +44,18 @@ class Cause:
 
     @property
     def is_cut(self) -> bool:
+        """Whether the error may go on: it fills CAUSE_CHARS."""
         return len(self.error) == CAUSE_CHARS
 
     @property
     def figures(self) -> str:
+        """The number in words, such as '1,200 deliveries'."""
         shown = {'shown': intcomma(self.count)}
         return ngettext('%(shown)s delivery', '%(shown)s deliveries', self.count) % shown
 
     @property
     def period(self) -> str:
-        """Such as '10:57 – 10:59' today, with the date on other days."""
+        """When they failed, such as '10:57 – 10:59' today, with the date on other days."""
         (first_day, first), (last_day, last) = (moment(when)[:16].split() for when in (self.first, self.last))
         if first_day != last_day:
             return f'{first_day} {first} – {last_day} {last}'
@@ -58,13 +64,13 @@ class Cause:
 
     @property
     def filters(self) -> dict[str, Any]:
-        """For the filters of the list of deliveries, in NetBox and in REST."""
+        """The query of the list that shows these deliveries, in NetBox and in REST."""
         return {'status': StatusChoices.FAILED, 'webhook_id': self.webhook.pk, 'error': self.error}
 
 
 @dataclass(frozen=True)
 class Causes:
-    """The causes with most failures, and how many others there are. `is_bounded`: older failures were not read."""
+    """The causes with most failures, and how many `others` there are. `is_bounded`: older failures were not read."""
 
     shown: list[Cause]
     others: int
@@ -72,6 +78,7 @@ class Causes:
 
     @property
     def note(self) -> str:
+        """Sentences about causes and failures that `shown` leaves out. '' if it has all."""
         parts = []
         if self.is_bounded:
             text = _('Only the newest {count} failures are grouped.')
@@ -95,19 +102,21 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
+    """The context of webhooks/inc/causes.html."""
+
     rows: list[Row]
     note: str
 
 
 def table(found: Causes, row: Callable[[Cause], Row]) -> Table | None:
-    """None: nothing has failed."""
+    """Return the causes as a table; `row` adds the links of the caller's pages. None: nothing has failed."""
     return Table([row(cause) for cause in found.shown], found.note) if found.shown else None
 
 
 def find(reader: Reader | None = None, webhook: Webhook | None = None, action: str = 'view') -> Causes:
-    """Group the newest failures that the reader may view; None may view all.
+    """Group the newest failures that the reader may view, and on which the reader may do `action`.
 
-    Reads MAX_FAILURES_READ rows at most, by an index. Takes four queries, whatever there is.
+    Reader None may view all. Reads MAX_FAILURES_READ rows at most, by an index. Takes four queries.
     """
     newest = failed(reader, action)
     if webhook is not None:

@@ -1,4 +1,4 @@
-"""Keys that `only_if_changed` may name: what a snapshot holds, as the payload shows it."""
+"""Checks the keys that `only_if_changed` may name: a snapshot holds them, and the payload shows them."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
@@ -13,11 +13,14 @@ from ..validation.only_if_changed import FIELD, check_bounds
 
 CUSTOM_FIELDS = 'custom_fields'
 # So many keys are named beside a wrong one.
-MOST_NAMED = 3
+MAX_KEYS_NAMED = 3
 
 
 def check_keys(wanted: Collection[str], models: Collection[type[Model]]) -> None:
-    """Raises DefinitionError for a key of none of the models. It names the nearest right ones."""
+    """Check that each key is known to one of the models.
+
+    Raises DefinitionError for a key that no model has. It names the nearest right ones.
+    """
     check_bounds(wanted)
     if not wanted:
         return
@@ -28,7 +31,7 @@ def check_keys(wanted: Collection[str], models: Collection[type[Model]]) -> None
 
 
 def _reason(key: str, known: list[str]) -> str:
-    near = get_close_matches(key, known, MOST_NAMED, cutoff=0.5)
+    near = get_close_matches(key, known, MAX_KEYS_NAMED, cutoff=0.5)
     if not near:
         return _('{key}: the chosen object types store no such key.').format(key=key)
     text = _('{key}: the chosen object types store no such key. The nearest ones are: {near}.')

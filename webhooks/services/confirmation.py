@@ -1,4 +1,4 @@
-"""The page that is shown before many deliveries are sent again. NetBox's pages and the admin share what it says."""
+"""The page that is shown before many deliveries are sent again. NetBox's pages and the admin share its content."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ MAX_WEBHOOKS_NAMED = 20
 
 @dataclass(frozen=True)
 class Line:
+    """A webhook in that page: how many deliveries go to it, and its state."""
+
     webhook: Webhook
     count: str
     state: State
@@ -33,7 +35,7 @@ class Line:
 
 
 def confirmed_at(request: HttpRequest) -> datetime | None:
-    """Return when the figures were counted that the user confirms, None before."""
+    """Return when the figures were counted that the user has read and confirms. None: nobody has confirmed yet."""
     try:
         found = parse_datetime(request.POST.get(COUNTED_AT, ''))
     except ValueError:
@@ -42,7 +44,10 @@ def confirmed_at(request: HttpRequest) -> datetime | None:
 
 
 def context(request: HttpRequest, figures: Figures, action: Action, **more: str) -> dict[str, object]:
-    """For webhooks/inc/redeliver.html: the form posts again what was posted, `more`, and the time of the figures."""
+    """Return the context of webhooks/inc/redeliver.html. Its form posts the same fields again, and `more`.
+
+    It also posts the time of the figures, for `confirmed_at`.
+    """
     left_out = {CSRF, COUNTED_AT, *more}
     kept = [(name, value) for name, values in request.POST.lists() if name not in left_out for value in values]
     return {

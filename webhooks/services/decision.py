@@ -1,4 +1,4 @@
-"""Why a webhook takes an event or not: decided anew, and nothing is written."""
+"""Says why a webhook takes an event or not. It decides anew, and writes nothing."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -20,18 +20,21 @@ from ..models.subscription import COMPONENT
 from ..permissions import may_see_expanded
 from . import preview_room
 
-# In a reason.
+# A reason quotes so many of a value.
 MAX_VALUE_CHARS = 80
-# Webhooks whose reasons a page tells.
-MAX_WEBHOOKS = 20
+# A page tells the reasons of so many webhooks: each evaluates its conditions.
+MAX_WEBHOOKS_EXPLAINED = 20
 
 LOGIC = {'and', 'or'}
-# Where the object has no such key. Unlike null, which it may have elsewhere.
+# The value of a key that the object does not have. It differs from null, which a key may have.
 ABSENT = object()
 
 
 class Refusal(NamedTuple):
-    """A webhook that did not take an event. `saved_at`: its settings are newer than that decision."""
+    """A webhook that did not take an event, and why.
+
+    `saved_at`: its settings are newer than that decision, else None.
+    """
 
     webhook: Webhook
     reasons: list[str]
@@ -39,7 +42,11 @@ class Refusal(NamedTuple):
 
 
 class Refusals(NamedTuple):
-    """`hidden`: how many more webhooks did not take it, which the reader may not view, or which are gone."""
+    """The webhooks that did not take an event.
+
+    `hidden`: how many more there are, which the reader may not view, or which are gone. `problem` says why none is
+    shown.
+    """
 
     shown: list[Refusal]
     hidden: int
@@ -60,7 +67,7 @@ def refusals_of(event: Event, user: User) -> Refusals:
     webhooks = Webhook.objects.restrict(user, 'view').filter(wanting).exclude(pk__in=taken)
     try:
         with preview_room.taken():
-            found = webhooks.prefetch_related('ignore_users')[:MAX_WEBHOOKS]
+            found = webhooks.prefetch_related('ignore_users')[:MAX_WEBHOOKS_EXPLAINED]
             shown = [_refusal(webhook, event, user) for webhook in found]
     except Busy as busy:
         return Refusals([], event.skipped, str(busy))
@@ -76,7 +83,7 @@ def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
 
 
 def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[str]:
-    """Return why the webhook does not take the event, one sentence each. Empty: it takes it.
+    """Return why the webhook does not take the event, a sentence each. Empty: it takes it.
 
     `ignored` are names of users. Regular expressions run in the renderer's process.
     """
@@ -89,7 +96,10 @@ def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[st
 
 
 def data_of(webhook: Webhook, event: Event) -> dict[str, Any] | None:
-    """Return what conditions are about. None: the event has no data, and is taken whatever the conditions say."""
+    """Return the data that conditions are about.
+
+    None: the event has no data, and is taken in spite of all conditions.
+    """
     expanded = json.loads(event.expanded) if event.expanded else {}
     shown = Shown(event, event.payload_data, snapshots=event.snapshots, expanded=expanded)
     data = shown.data_for(webhook)
@@ -107,7 +117,7 @@ def unmet(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
 
 
 def warnings(conditions: Any, data: Mapping[str, Any]) -> list[str]:
-    """Return what is probably a mistake: attributes that the object does not have, and lists without conditions."""
+    """Return probable mistakes in conditions: attributes that the object lacks, and lists without conditions."""
     return list(_warnings(conditions, data)) if isinstance(conditions, dict) else []
 
 
@@ -118,7 +128,7 @@ def _evaluate(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[b
     except INTERRUPTIONS:
         raise
     except Exception as error:
-        # A script may have saved unchecked conditions.
+        # A script may have saved conditions that nobody checked, so anything may be raised.
         return False, str(error)
 
 
@@ -159,7 +169,7 @@ def _warnings(node: Any, data: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_unknown(leaf: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
     if leaf.get('op') not in Condition.SNAPSHOT_OPERATORS:
-        # Of creations and deletions, one of the snapshots is null.
+        # After a creation or a deletion, only one snapshot has values.
         return _value(data, leaf['attr']) is ABSENT
     snapshots = [one for one in (data.get('snapshots') or {}).values() if one is not None]
     return bool(snapshots) and all(_value(one, leaf['attr']) is ABSENT for one in snapshots)
@@ -176,7 +186,7 @@ def _is_set(node: Mapping[str, Any]) -> bool:
 
 
 def _value(data: Any, name: str) -> Any:
-    """Return what NetBox compares: null if something on the way is null."""
+    """Return the value that NetBox compares: null if something on the way is null, ABSENT if there is no such key."""
     for key in name.split('.'):
         if data is None:
             return None

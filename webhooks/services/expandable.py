@@ -1,3 +1,5 @@
+"""Checks the keys that `expand` may name: each part points to another object, and reveals no users and no secrets."""
+
 from collections.abc import Collection, Iterator
 
 from django.db.models import Model
@@ -10,7 +12,10 @@ from ..validation.expand import check_bounds
 
 
 def check_keys(keys: Collection[str], models: Collection[type[Model]]) -> None:
-    """Raises DefinitionError for a key that is unknown, or not allowed."""
+    """Check that each key leads from at least one of the models to another object.
+
+    Raises DefinitionError for a key that is unknown, or not allowed.
+    """
     check_bounds(keys)
     for key in keys:
         _check_key(key, models)
@@ -31,7 +36,7 @@ def _check_key(key: str, models: Collection[type[Model]]) -> None:
 
 
 def _each(models: Collection[type[Model]]) -> Iterator[type[Model]]:
-    """A generic relation may point to any model."""
+    """Yield the models, and in place of `Model` all that may be expanded: a generic relation may point to any."""
     if Model in models:
         yield from filter(may_be_expanded, object_types.every_model())
     yield from (model for model in models if model is not Model)

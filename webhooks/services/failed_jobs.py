@@ -1,6 +1,6 @@
-"""Failed deliveries are failed jobs on RQ's status page, with the delivery's uuid.
+"""Shows failed deliveries as failed jobs on RQ's status page. A job's id is the delivery's uuid.
 
-After a loss of Redis the newest failures come back.
+PostgreSQL leads: after a loss of Redis the newest failures come back.
 """
 
 import logging
@@ -24,15 +24,17 @@ from ..outbox import redis_queue
 
 logger = logging.getLogger('webhooks.status')
 
+# The function of each job, which *Requeue* runs.
 REDELIVER = 'webhooks.worker.redeliver'
-# Missing after a loss of Redis.
-MARKER = 'rq:webhooks:listed'
-FAILURE_TTL = 365 * 24 * 3600
-# Deliveries that are listed in one round trip.
-TOGETHER = 100
+# A key in Redis. If it is missing, Redis has lost its data, and the newest failures are listed again.
+LISTED_KEY = 'rq:webhooks:listed'
+FAILURE_TTL_SECONDS = 365 * 24 * 3600
+# So many jobs are written to Redis at once.
+JOBS_PER_ROUND_TRIP = 100
 RELATED = ('webhook', 'event', 'object_type')
 
-# Skip rows that a redelivery or another worker holds.
+# From failed to failed and listed: these deliveries, unless they failed anew since, and all with an id below the last
+# argument. It skips rows that a redelivery or another worker has locked.
 MARK_LISTED = """
     UPDATE webhooks_delivery SET listed = true WHERE status = 'failed' AND id = ANY(ARRAY(
         SELECT d.id FROM webhooks_delivery d
@@ -48,14 +50,18 @@ MARK_LISTED = """
 
 
 def publish(except_for: str | None = None) -> None:
-    """Show new failures, at most 1,000. `except_for` is a uuid: a running job's delivery fails by itself."""
+    """Show new failures on the status page, and take off deliveries that are no longer failed. Workers call it.
+
+    At most STATUS_PAGE_LIMIT jobs stay there. `except_for` is the uuid of a delivery whose own job is running: RQ lists
+    that one by itself. Raises RedisError.
+    """
     _recover()
     _sweep()
     unlisted = Delivery.objects.filter(status=StatusChoices.FAILED, listed=False)
     if except_for:
         unlisted.filter(uuid=except_for).update(listed=True)
     newest = list(unlisted.select_related(*RELATED).order_by('-pk')[:STATUS_PAGE_LIMIT])
-    for some in batched(reversed(newest), TOGETHER):
+    for some in batched(reversed(newest), JOBS_PER_ROUND_TRIP):
         _list(some)
     if newest:
         _mark_listed(newest)
@@ -63,7 +69,7 @@ def publish(except_for: str | None = None) -> None:
 
 
 def unlist(uuids: Collection[str]) -> None:
-    """Does nothing without Redis."""
+    """Take the deliveries' jobs off the status page. Without Redis it only writes to the log."""
     try:
         registry = _registry()
         _remove(registry, set(registry.get_job_ids(cleanup=False)).intersection(uuids))
@@ -73,14 +79,14 @@ def unlist(uuids: Collection[str]) -> None:
 
 def _recover() -> None:
     redis = redis_queue.connection()
-    if redis.exists(MARKER):
+    if redis.exists(LISTED_KEY):
         return
     newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
     with transaction.atomic():
         free = Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True)), listed=True)
         locked = free.select_for_update(skip_locked=True).values_list('pk', flat=True)
         Delivery.objects.filter(pk__in=list(locked)).update(listed=False)
-    redis.set(MARKER, 1)
+    redis.set(LISTED_KEY, 1)
 
 
 def _mark_listed(deliveries: Sequence[Delivery]) -> None:
@@ -112,8 +118,8 @@ def _list(deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
             job = _job_of(delivery)
             job.save(pipeline=pipeline)
-            registry.add(job, ttl=FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
-            Result.create_failure(job, FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
+            registry.add(job, ttl=FAILURE_TTL_SECONDS, exc_string=delivery.error, pipeline=pipeline)
+            Result.create_failure(job, FAILURE_TTL_SECONDS, exc_string=delivery.error, pipeline=pipeline)
         pipeline.execute()
 
 
@@ -128,7 +134,7 @@ def _job_of(delivery: Delivery) -> Job:
         status=JobStatus.FAILED,
         description=str(delivery),
         timeout=redis_queue.job_timeout(),
-        failure_ttl=FAILURE_TTL,
+        failure_ttl=FAILURE_TTL_SECONDS,
         meta=describe(delivery),
     )
     job.created_at = delivery.created
@@ -138,12 +144,14 @@ def _job_of(delivery: Delivery) -> Job:
 
 
 def renew(delivery_uuid: str) -> None:
+    """Write the delivery's new facts into the RQ job that is running, which redelivers it."""
     job = get_current_job()
     job.meta = describe(Delivery.objects.select_related(*RELATED).get(uuid=delivery_uuid))
     job.save_meta()
 
 
 def describe(delivery: Delivery) -> dict[str, str]:
+    """Return the facts about a failed delivery that the status page shows, with a masked URL."""
     return {
         'webhook': delivery.webhook.name,
         'request': f'{delivery.webhook.http_method} {delivery.webhook.masked_url}',
@@ -166,7 +174,7 @@ def _trim() -> None:
 
 
 def _remove(registry: FailedJobRegistry, job_ids: Iterable[str]) -> None:
-    """In one round trip. RQ's own way raises if somebody has just deleted one."""
+    """Remove jobs in one round trip. RQ's own way raises if somebody has just deleted one."""
     with registry.connection.pipeline() as pipeline:
         for job_id in job_ids:
             pipeline.zrem(registry.key, job_id)

@@ -1,4 +1,7 @@
-"""The numbers of a feed have no gap (engine/deliver/feed.py): a missing one was deleted from the log."""
+"""Reads feeds: the changes of webhooks without a URL, by number.
+
+The numbers of a feed have no gap (engine/deliver/feed.py). So a missing one was deleted from the log.
+"""
 
 import logging
 import re
@@ -30,36 +33,41 @@ from ..visibility import Reader
 
 logger = logging.getLogger('webhooks.feed')
 
-# Limits of an answer: items, bytes and seconds.
-MOST, BYTES, SECONDS = 1000, 8 * 1024 * 1024, 10.0
-# Seconds: the longest wait, and between two looks.
-LONGEST, POLL = 60, 0.1
-# For the metric of unread changes.
-KEPT = timedelta(days=30)
+# Limits of an answer. It ends at the first that is reached, and has at least one item.
+MAX_ITEMS_PER_PAGE = 1000
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+MAX_PAGE_SECONDS = 10.0
+# How long a reader may ask to wait for a change.
+MAX_WAIT_SECONDS = 60
+# Between two looks of a waiting reader.
+POLL_SECONDS = 0.1
+# How long NetBox's cache knows how far a feed was read, for the metric of unread changes.
+LAST_READ_KEPT = timedelta(days=30)
 
-# Number, and beginning of the webhook-id: after a restore numbers repeat.
+# A number, and the beginning of its webhook-id. After a restore numbers repeat, and only the id tells two items apart.
 CURSOR = re.compile(r'([0-9]{1,18})(?:\.([0-9a-f]{8}))?')
 
-# The first number after the last gap, and the last number. Both null: the log is empty.
-UNBROKEN = """
+# Read the first number after the last gap, and the last number. Both null: the log is empty.
+READ_UNBROKEN = """
     SELECT max(position) FILTER (WHERE before IS DISTINCT FROM position - 1), max(position)
     FROM (
         SELECT position, lag(position) OVER (ORDER BY position) AS before
         FROM webhooks_delivery WHERE webhook_id = %s AND position IS NOT NULL
     ) numbered"""
 
-AFTER = """
+# Read the items after a number, with an estimate of their size in bytes.
+READ_AFTER = """
     SELECT d.position, d.id, d.uuid, d.finished_at, octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %(webhook)s AND d.position > %(position)s
     ORDER BY d.position LIMIT %(most)s"""
 
-# Threads that hold a waiting reader.
+# The ids of this process's threads that hold a waiting reader. Its size is limited by the setting feed_readers.
 _waiting: set[int] = set()
 
 
 class Gone(WebhooksError):
-    """`cursor` is the present end of the feed."""
+    """The items after a cursor are no longer in the log. `cursor` is the present end of the feed."""
 
     def __init__(self, last: int):
         super().__init__(
@@ -85,7 +93,7 @@ class Hidden(WebhooksError):
 
 @dataclass(frozen=True)
 class Item:
-    """`id` is the webhook-id. `error` says why there is no body."""
+    """A change, as a request would have carried it. `id` is the webhook-id. `error` says why there is no body."""
 
     cursor: str
     id: str
@@ -97,7 +105,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Page:
-    """`unread` changes follow; the first was published at `unread_since`."""
+    """The items after a cursor, and the `cursor` to read on after them.
+
+    `unread` changes follow; the first was published at `unread_since`.
+    """
 
     items: list[Item]
     cursor: str
@@ -120,17 +131,19 @@ class _Row(NamedTuple):
 def wait(webhook: Webhook, user: Reader, after: str | None, seconds: int) -> None:
     """Wait up to `seconds` for an item after the cursor, without a transaction. Meanwhile permissions may change.
 
-    Raises Busy if too many readers wait, and what `follow` raises.
+    Raises Busy if too many readers wait, and all errors of `follow`.
     """
     begin = _begin(webhook, user, after)
     if _last(webhook) <= begin:
         _wait(webhook, begin, seconds)
 
 
-def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int = MOST) -> Page:
-    """Return the items after a cursor (None: after the last gap in the log).
+def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int = MAX_ITEMS_PER_PAGE) -> Page:
+    """Return at most `limit` items after a cursor (None: after the last gap in the log). May return fewer, for size and
+    time.
 
-    Raises DefinitionError for a bad cursor or a webhook with a URL, Hidden, and Gone.
+    It notes in NetBox's cache how far the feed was read. Raises DefinitionError for a bad cursor or a webhook with a
+    URL, Hidden, and Gone.
     """
     begin = _begin(webhook, user, after)
     return _page(webhook, user, begin, limit, after or str(begin))
@@ -144,14 +157,15 @@ def _begin(webhook: Webhook, user: Reader, after: str | None) -> int:
     begin = _start(webhook) if after is None else _position(webhook, after)
     # A full Redis takes no writes.
     with suppress(RedisError):
-        cache.set(_key(webhook.pk), begin, KEPT.total_seconds())
+        cache.set(_key(webhook.pk), begin, LAST_READ_KEPT.total_seconds())
     return begin
 
 
 def _check(user: Reader, type_ids: Iterable[int]) -> None:
     """Raise Hidden unless the user may view all objects of these types.
 
-    Leaving out single items would not do: nobody is told when an object is deleted, or leaves what he may view.
+    Leaving out single items would not do: nobody would learn that an object is deleted, or has left the part that this
+    reader may view.
     """
     hidden = [pk for pk in type_ids if not may_see_expanded(user, [pk])]
     if hidden:
@@ -159,12 +173,16 @@ def _check(user: Reader, type_ids: Iterable[int]) -> None:
 
 
 def unread(feeds: Iterable[Health]) -> list[int]:
-    """Return how many changes the last reader of each feed has not read."""
+    """Return how many changes the last reader of each feed has not read, in the order of `feeds`.
+
+    The cache knows that.
+    """
     read = cache.get_many([_key(one.pk) for one in feeds])
     return [max(one.position - int(read.get(_key(one.pk), 0)), 0) for one in feeds]
 
 
 def unread_of(webhook: Webhook) -> int:
+    """Return how many changes the last reader of this feed has not read."""
     return sum(unread(Health.objects.filter(webhook=webhook)))
 
 
@@ -173,14 +191,14 @@ def _key(webhook_id: int) -> str:
 
 
 def _last(webhook: Webhook) -> int:
-    """0: nothing was published."""
+    """Return the number that was published last. 0: nothing was."""
     return Health.objects.filter(webhook=webhook).values_list('position', flat=True).first() or 0
 
 
 def _start(webhook: Webhook) -> int:
     """Return the number before the first item after which none is missing."""
     last = _last(webhook)
-    ((first, newest),) = sql.fetch(UNBROKEN, [webhook.pk])
+    ((first, newest),) = sql.fetch(READ_UNBROKEN, [webhook.pk])
     return first - 1 if first and newest >= last else last
 
 
@@ -199,14 +217,14 @@ def _position(webhook: Webhook, after: str) -> int:
 
 
 def _wait(webhook: Webhook, position: int, seconds: int) -> None:
-    """Each reader holds a thread of this process."""
+    """Wait for a number above `position`. Each waiting reader holds a thread of this process. Raises Busy."""
     end, thread = time.monotonic() + seconds, threading.get_ident()
     _waiting.add(thread)
     try:
         if len(_waiting) > conf.get().feed_readers:
             raise Busy(_('Nothing is new, and no more readers may wait (setting feed_readers). Try again soon.'))
         while _last(webhook) <= position and (left := end - time.monotonic()) > 0:
-            time.sleep(min(POLL, left))
+            time.sleep(min(POLL_SECONDS, left))
     finally:
         _waiting.discard(thread)
 
@@ -214,11 +232,11 @@ def _wait(webhook: Webhook, position: int, seconds: int) -> None:
 def _page(webhook: Webhook, user: Reader, begin: int, limit: int, after: str) -> Page:
     last = _last(webhook)  # before the rows: all up to it are committed
     # One more says since when something is unread.
-    found = [_Row(*row) for row in sql.fetch(AFTER, {'webhook': webhook.pk, 'position': begin, 'most': limit + 1})]
+    found = [_Row(*row) for row in sql.fetch(READ_AFTER, {'webhook': webhook.pk, 'position': begin, 'most': limit + 1})]
     rows = [row for number, row in enumerate(found, begin + 1) if row.position == number]  # up to a gap
     if not rows and last > begin:
         raise Gone(last)
-    items, read = _items(webhook, user, first_within(rows[:limit], lambda row: row.size, BYTES))
+    items, read = _items(webhook, user, first_within(rows[:limit], lambda row: row.size, MAX_PAGE_BYTES))
     return Page(
         items,
         cursor=rows[read - 1].cursor if read else after,
@@ -233,10 +251,10 @@ def _items(webhook: Webhook, user: Reader, rows: Sequence[_Row]) -> tuple[list[I
     _check(user, _types_in(deliveries.values()))
     builder = Builder(webhook)
     items: list[Item] = []
-    size, end = 0, time.monotonic() + SECONDS
+    size, end = 0, time.monotonic() + MAX_PAGE_SECONDS
     with renderer.shared():
         for read, row in enumerate(rows):
-            if row.pk not in deliveries or size > BYTES or time.monotonic() > end:
+            if row.pk not in deliveries or size > MAX_PAGE_BYTES or time.monotonic() > end:
                 return items, read
             items.append(_item(builder, deliveries[row.pk], row))
             size += len(items[-1].body or '')

@@ -1,4 +1,4 @@
-"""Shows the request for an event or an object, and whether it would be sent."""
+"""Shows the request for an event or an object, and whether it would be sent. Nothing is sent."""
 
 import json
 import time
@@ -25,7 +25,10 @@ from .preview_sources import Draft
 
 @dataclass(frozen=True)
 class Preview:
-    """`reasons` say why this event would not be sent. `warnings` name what is probably a mistake."""
+    """A request with masked credentials and signatures, as it would be sent.
+
+    `reasons` say why this event would not be sent. `warnings` name probable mistakes.
+    """
 
     event: Event
     method: str
@@ -37,6 +40,7 @@ class Preview:
 
     @property
     def is_sent(self) -> bool:
+        """Whether the webhook would send this event."""
         return not self.reasons
 
 
@@ -108,7 +112,9 @@ def _expand(event: Event, keys: Sequence[str], user: User) -> None:
 
 
 def context(draft: Draft, user: User, source: str = '') -> dict[str, Any]:
-    """Return a page's `preview` and `body`, or its `problem` and `field`."""
+    """Return the context of a page: its `preview` and `body`; after a DefinitionError or Busy, its `problem` and
+    `field`.
+    """
     try:
         shown = show(draft, user, source)
     except DefinitionError as error:
@@ -119,7 +125,7 @@ def context(draft: Draft, user: User, source: str = '') -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """Errors of events name no field."""
+    """Return the label of a field. An error about the event names none, and comes back unchanged."""
     try:
         return Webhook._meta.get_field(name).verbose_name
     except FieldDoesNotExist:
@@ -127,7 +133,10 @@ def _label(name: str) -> str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """By the webhook's present definition. Raises DefinitionError and Busy."""
+    """Return the body that a delivery would send now, by the webhook's present definition, laid out for people.
+
+    Raises DefinitionError and Busy.
+    """
     builder = http_request.Builder(delivery.webhook, is_preview=True)
     events = [one.told for one in change_sets.in_order(delivery.together())]
     with preview_room.taken() if builder.is_templated else nullcontext():

@@ -26,12 +26,17 @@ from ..storable import is_key
 
 logger = logging.getLogger('webhooks.preview')
 
-LATEST = 50
-# No index finds events with a snapshot.
-RECENT = 10_000
-# In a list of choices: events, object types, and objects of each.
-EVENTS, TYPES, OBJECTS = 15, 5, 5
-EVENT, OBJECT = 'event', 'object'
+# So many of the latest events are checked for the user's permission.
+MAX_EVENTS_CHECKED = 50
+# Only so many of the newest events are searched: no index finds events with a snapshot in a long log.
+MAX_EVENTS_SEARCHED = 10_000
+# In a list of choices: events, object types, and objects of each type.
+MAX_EVENT_CHOICES = 15
+MAX_TYPE_CHOICES = 5
+MAX_OBJECT_CHOICES = 5
+# The kinds of source, before its colon.
+EVENT_SOURCE = 'event'
+OBJECT_SOURCE = 'object'
 WITHOUT_TYPES = gettext_lazy('None are chosen. Without them, only event rules send something through this webhook.')
 
 
@@ -45,13 +50,13 @@ class Draft:
 
     @classmethod
     def of(cls, webhook: Webhook) -> 'Draft':
-        """Return a saved one."""
+        """Return the draft of a saved webhook."""
         types = list(webhook.object_types.order_by('pk'))
         return cls(webhook, types, list(webhook.ignore_users.values_list('username', flat=True)))
 
 
 class Choice(NamedTuple):
-    """`value` is a source for `find`."""
+    """A source in a list. `value` is for `find`."""
 
     value: str
     label: str
@@ -70,28 +75,36 @@ def find(draft: Draft, source: str, user: User) -> Event:
             raise DefinitionError('object_types', reason if draft.object_types else WITHOUT_TYPES)
         return event
     kind, _colon, name = source.partition(':')
-    event = _event(name, user) if kind == EVENT else _event_of_object(draft, name, user) if kind == OBJECT else None
+    event = (
+        _event(name, user)
+        if kind == EVENT_SOURCE
+        else _event_of_object(draft, name, user)
+        if kind == OBJECT_SOURCE
+        else None
+    )
     if event is None:
         raise DefinitionError('source', _('There is no such event or object, or you may not view it.'))
     return event
 
 
 def choices(draft: Draft, user: User, text: str = '') -> list[tuple[str, list[Choice]]]:
-    """Return titles with what can be shown: the latest events, and objects of the types, as they are now.
+    """Return titles with sources: the latest events, and objects of the types in their present state.
 
-    With a `text`, those whose names contain it.
+    With a `text`, only sources whose names contain it.
     """
     groups = [(_('Events'), _event_choices(draft, user, text))]
-    groups += [(object_types.name_of(one), _object_choices(one, user, text)) for one in draft.object_types[:TYPES]]
+    groups += [
+        (object_types.name_of(one), _object_choices(one, user, text)) for one in draft.object_types[:MAX_TYPE_CHOICES]
+    ]
     return [(title, found) for title, found in groups if found]
 
 
 def _event_choices(draft: Draft, user: User, text: str) -> list[Choice]:
     named = _events(draft, user).filter(object_repr__icontains=text) if text else _events(draft, user)
-    latest = list(named.only('object_type', 'object_id', 'object_repr', 'kind', 'timestamp')[:LATEST])
+    latest = list(named.only('object_type', 'object_id', 'object_repr', 'kind', 'timestamp')[:MAX_EVENTS_CHECKED])
     visible = permissions.visible_events(user, latest)
-    shown = [event for event in latest if event.pk in visible][:EVENTS]
-    return [Choice(f'{EVENT}:{event.pk}', f'{event} · {moment(event.timestamp)}') for event in shown]
+    shown = [event for event in latest if event.pk in visible][:MAX_EVENT_CHOICES]
+    return [Choice(f'{EVENT_SOURCE}:{event.pk}', f'{event} · {moment(event.timestamp)}') for event in shown]
 
 
 def _object_choices(object_type: ContentType, user: User, text: str) -> list[Choice]:
@@ -103,7 +116,7 @@ def _object_choices(object_type: ContentType, user: User, text: str) -> list[Cho
     filterset = registry['filtersets'].get(label)
     if text and filterset:
         found = filterset({'q': text}, found).qs
-    return [Choice(f'{OBJECT}:{label}:{pk}', name) for pk, name in _names(found[:OBJECTS])]
+    return [Choice(f'{OBJECT_SOURCE}:{label}:{pk}', name) for pk, name in _names(found[:MAX_OBJECT_CHOICES])]
 
 
 def _names(found: QuerySet) -> list[tuple[int, str]]:
@@ -137,7 +150,7 @@ def _event_of_object(draft: Draft, name: str, user: User) -> Event | None:
 
 
 def _latest_event(draft: Draft, user: User) -> Event | None:
-    latest = list(_events(draft, user).only('object_type', 'object_id')[:LATEST])
+    latest = list(_events(draft, user).only('object_type', 'object_id')[:MAX_EVENTS_CHECKED])
     visible = permissions.visible_events(user, latest)
     pk = next((event.pk for event in latest if event.pk in visible), None)
     return Event.objects.filter(pk=pk).first()
@@ -148,10 +161,10 @@ def _events(draft: Draft, user: User) -> QuerySet[Event]:
     viewable = Event.objects.restrict(user, 'view')
     if types:
         newest = Event.objects.values_list('pk', flat=True).first() or 0
-        events = viewable.filter(pk__gt=newest - RECENT, object_type__in=types)
+        events = viewable.filter(pk__gt=newest - MAX_EVENTS_SEARCHED, object_type__in=types)
     else:  # event rules use it
         sent = Delivery.objects.filter(webhook=draft.webhook.pk).order_by('-pk').values_list('event', flat=True)
-        events = viewable.filter(pk__in=list(sent[:RECENT]))
+        events = viewable.filter(pk__in=list(sent[:MAX_EVENTS_SEARCHED]))
     if draft.webhook.needs_before:
         events = events.filter(snapshots__isnull=False)
     return events.exclude(data='').filter(test=False).order_by('-pk')

@@ -1,3 +1,5 @@
+"""Sends closed deliveries again, and counts them before."""
+
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,16 +26,18 @@ from ..outbox import wakeup
 from ..presentation.moments import moment
 from . import failed_jobs
 
-# No receiver has confirmed these: they keep their id.
+# Deliveries with these statuses were not confirmed by a receiver. So they go again under the same id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
-PART = 500
+# A transaction redelivers so many, and the rest of their change sets and batches.
+DELIVERIES_PER_PART = 500
 
-# Skip events that pruning locks: they and their deliveries go.
+# Lock the deliveries' events against pruning, until the commit. It skips events that pruning has locked: they go.
 HOLD_EVENTS = """
     SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
 
-# A new delivery repeats the old one. `seen`: the receiver must hear of a deletion.
+# Give new deliveries the span of the old ones that they repeat. `seen`: the receiver knows of the object, so it must
+# hear of its deletion.
 TELL_AGAIN = """
     UPDATE webhooks_delivery n SET span = coalesce(d.span, '{}') || '{"seen": true}'
     FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
@@ -41,7 +45,7 @@ TELL_AGAIN = """
     WHERE n.id = v.new AND (d.span IS NOT NULL OR e.kind = 'created')"""
 
 
-# What a redelivery of these would bring about. A later change of the same object has arrived at the same webhook.
+# Read the oldest change among these deliveries, and how many are outdated: a later change of their object has arrived.
 FORETELL = """
     SELECT min(e.timestamp), count(*) FILTER (WHERE EXISTS (
         SELECT 1 FROM webhooks_delivery l JOIN webhooks_event le ON le.id = l.event_id
@@ -52,6 +56,8 @@ FORETELL = """
 
 
 class Found(NamedTuple):
+    """The columns of a delivery that decide how it goes again."""
+
     sequence: int
     pk: int
     status: str
@@ -61,15 +67,16 @@ class Found(NamedTuple):
 
     @property
     def together(self) -> Hashable:
-        """The key of a change set or a batch."""
+        """The key of its change set or its batch, which goes again in one part."""
         return (self.webhook_id, self.change_set) if self.change_set else self.batch or self.pk
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a redelivery would send. `counted_at`: `redeliver` then leaves out what is closed later.
+    """The results that a redelivery would have.
 
     `outdated` deliveries are older than a later delivered change of their object. `delivered` ones get a new id.
+    `counted_at` goes to `redeliver`, which then leaves out deliveries that are closed later.
     """
 
     count: int
@@ -81,7 +88,7 @@ class Figures:
 
     @property
     def sentences(self) -> list[str]:
-        """The number first, then what may surprise."""
+        """The figures for people: the number first, then surprising facts."""
         if not self.count:
             return [_('Nothing to redeliver: only finished deliveries can be redelivered.')]
         told = [f'{self._what_is_sent} {self._age}']
@@ -118,7 +125,7 @@ class Figures:
 
 
 def foretell(deliveries: QuerySet[Delivery]) -> Figures:
-    """Count what `redeliver` would send again. Sends and changes nothing."""
+    """Count the deliveries that `redeliver` would send again. Sends and changes nothing."""
     now = sql.fetch_value('SELECT clock_timestamp()')
     found = _find(deliveries)
     oldest, outdated = sql.fetch(FORETELL, {'ids': [one.pk for one in found]})[0]
@@ -131,7 +138,7 @@ def redeliver(
     watch: Callable[[Sequence[Sequence[int]]], Iterable[Sequence[int]]] = iter,
     counted_at: datetime | None = None,
 ) -> int:
-    """Redeliver closed deliveries in parts, by sequence, and return their number.
+    """Redeliver closed deliveries in parts, by sequence, and return their number. A worker sends them.
 
     A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its batch. A delivered one
     gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar. `counted_at` is from
@@ -145,7 +152,7 @@ def redeliver(
 
 
 def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) -> set[Found]:
-    """Return the closed ones, and those that share a request with one that goes again as itself."""
+    """Return the closed deliveries. A failed or superseded one brings the rest of its request along."""
     closed = deliveries.exclude(status__in=OPEN_STATUSES)
     if closed_until is not None:
         closed = closed.filter(Q(finished_at__lte=closed_until) | Q(finished_at=None))
@@ -158,7 +165,7 @@ def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) 
 
 
 def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:
-    """Yield the ids, PART or more at a time. Equal keys stay together."""
+    """Yield the ids, DELIVERIES_PER_PART or more at a time. Equal keys stay together."""
     last = {key: pk for pk, key in keys.items()}
     part: list[int] = []
     unfinished: set[Hashable] = set()
@@ -167,7 +174,7 @@ def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:
         unfinished.add(key)
         if last[key] == pk:
             unfinished.remove(key)
-        if len(part) >= PART and not unfinished:
+        if len(part) >= DELIVERIES_PER_PART and not unfinished:
             yield part
             part = []
     if part:
@@ -221,7 +228,7 @@ def _reopen(pks: Sequence[int]) -> int:
 
 
 def _render_again(unsent: QuerySet[Delivery]) -> None:
-    """NetBox or a plugin may be newer now."""
+    """Render events anew that could not be rendered: NetBox or a plugin may be newer now."""
     pks = set(unsent.exclude(event__error='').values_list('event_id', flat=True))
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
@@ -262,11 +269,15 @@ def select(
 def replay(
     webhook: Webhook, since: datetime | None = None, until: datetime | None = None, status: str | None = None
 ) -> int:
-    """Returns how many."""
+    """Redeliver the closed deliveries of a webhook in this period, and return their number.
+
+    Arguments as in `select`.
+    """
     return redeliver(select(webhook, since, until, status))
 
 
 def announce(count: int) -> str:
+    """Return the message to the user after a redelivery."""
     return ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
 
 
@@ -276,7 +287,7 @@ def announce(count: int) -> str:
 
 
 def redeliver_failed(delivery_uuid: str) -> None:
-    """Inside the delivery's own RQ job. Raises DeliveryFailed."""
+    """Redeliver a failed delivery inside its own RQ job. Raises DeliveryFailed if it is gone from the log."""
     found = Delivery.objects.filter(uuid=delivery_uuid)
     if not found.exists():
         raise DeliveryFailed('the delivery was deleted from the log')
@@ -284,7 +295,7 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """In words. Raises DeliveryFailed and Delivery.DoesNotExist."""
+    """Return in words how the delivery stands after its RQ job. Raises DeliveryFailed and Delivery.DoesNotExist."""
     delivery = Delivery.objects.get(uuid=delivery_uuid)
     if delivery.status == StatusChoices.FAILED:
         raise DeliveryFailed(delivery.error)

@@ -1,4 +1,7 @@
-"""Also removes NetBox's objects that name only our models, such as permissions."""
+"""Removes all data of the plugin from PostgreSQL and Redis, for the command webhooks_remove.
+
+It also removes NetBox's objects that name only our models, such as permissions.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -40,10 +43,11 @@ from ..models.sequence import SEQUENCE
 from ..outbox import redis_queue, wakeup
 from . import builtin_import, failed_jobs
 
+# NetBox's models whose objects name object types. An object that names only ours is removed.
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
-# From version 1.0.0.
-OLD_MARKER = 'webhooks:listed'
-# NetBox creates this type for the removed migrations. Django would query dropped tables.
+# The key in Redis that version 1.0.0 used in place of failed_jobs.LISTED_KEY.
+OLD_LISTED_KEY = 'webhooks:listed'
+# Remove the content type that NetBox creates for the removed migrations. Otherwise Django queries dropped tables.
 FORGET_MIGRATIONS = """
     DELETE FROM core_objecttype o USING django_content_type t
     WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
@@ -52,7 +56,10 @@ EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
 def plan() -> tuple[Counter[str], dict[str, list[str]]]:
-    """Return {label: rows}, and {label: names of NetBox's objects among them}."""
+    """Return {label: rows}, and {label: names of NetBox's objects among them}, without removing anything.
+
+    It does remove them, in a transaction that is rolled back.
+    """
     with transaction.atomic():
         found = Counter({model._meta.label: model._base_manager.count() for model in _models()})
         before = _names()
@@ -67,13 +74,16 @@ def _names() -> dict[str, dict[int, str]]:
 
 
 def switched_off() -> list[str]:
-    """Return the event rules that an import switched off. A rule that was off became a disabled webhook."""
+    """Return the names of the event rules that an import switched off.
+
+    A rule that was off became a disabled webhook.
+    """
     plans = builtin_import.plan()
     return [one.rule.name for one in plans if one.existing and one.existing.enabled and not one.rule.enabled]
 
 
 def carry_out() -> None:
-    """Repeatable. Raises RedisError before any removal."""
+    """Remove jobs, then rows, then tables. It may be repeated. Raises RedisError before any removal from PostgreSQL."""
     remove_jobs()
     with transaction.atomic():
         _remove_rows()
@@ -81,6 +91,7 @@ def carry_out() -> None:
 
 
 def static_folders() -> list[Path]:
+    """Return the folders below STATIC_ROOT that have our static files. An operator has to delete them."""
     return [folder for app in _apps() if (folder := Path(settings.STATIC_ROOT, app)).is_dir()]
 
 
@@ -89,7 +100,7 @@ def _models() -> list[type[Model]]:
 
 
 def _apps() -> tuple[str, ...]:
-    """Two apps cannot share the label 'admin', so it is ours."""
+    """Return our apps' labels. With the setting `admin`, Django's admin is ours: no other app can have its label."""
     return ('webhooks', 'admin') if conf.get().admin else ('webhooks',)
 
 
@@ -99,7 +110,10 @@ def _apps() -> tuple[str, ...]:
 
 
 def _drop_tables() -> None:
-    """Undoing migrations takes minutes, and its signal makes NetBox create our content types again."""
+    """Drop our tables and forget our migrations.
+
+    Undoing migrations would take minutes, and its signal would make NetBox create our content types again.
+    """
     with connection.schema_editor() as editor:
         tables = connection.introspection.table_names()
         for model in _models():
@@ -123,7 +137,7 @@ def _remove_rows() -> Counter[str]:
 
 
 def _first(types: list[int]) -> Iterator[QuerySet]:
-    """They block the content types' deletion, or outlive it."""
+    """Yield the rows to remove before the content types: they would block that, or outlive it."""
     yield NetBoxJob.objects.filter(name=WebhooksRetentionJob.name)
     yield ObjectChange.objects.filter(Q(changed_object_type__in=types) | Q(related_object_type__in=types))
     for model in (Bookmark, Notification, Subscription):
@@ -136,7 +150,7 @@ def _first(types: list[int]) -> Iterator[QuerySet]:
 
 
 def _clear_dashboards() -> None:
-    """A dashboard with an unknown widget makes NetBox show its default one."""
+    """Remove our widgets from all dashboards. If one stayed, NetBox would show the default dashboard in its place."""
     for dashboard in Dashboard.objects.all():
         if _clear(dashboard):
             dashboard.save()
@@ -178,20 +192,20 @@ def _is_ours(dotted: str) -> bool:
 
 
 def jobs() -> list[Job]:
-    """From all queues and states. Raises RedisError."""
+    """Return our jobs from all queues and in all states. Raises RedisError."""
     return [job for name in settings.RQ_QUEUES for job in _jobs(get_queue(name))]
 
 
 def remove_jobs() -> None:
-    """Also our keys, and the queue on our own Redis. Raises RedisError."""
+    """Remove our jobs and keys from Redis, and the whole queue if the Redis is our own. Raises RedisError."""
     for job in jobs():
         CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
         Result.delete_all(job)
         job.delete()
     ours = redis_queue.get()
-    ours.connection.delete(failed_jobs.MARKER)
+    ours.connection.delete(failed_jobs.LISTED_KEY)
     with suppress(NoPermissionError):
-        ours.connection.delete(OLD_MARKER)
+        ours.connection.delete(OLD_LISTED_KEY)
     wakeup.accept()
     if conf.get().has_own_redis:
         ours.delete()

@@ -1,4 +1,4 @@
-"""The session keeps a new secret, encrypted, for the user's next page."""
+"""Makes a new secret, and shows it once: the session keeps it, encrypted, for the user's next page."""
 
 from datetime import timedelta
 
@@ -11,16 +11,17 @@ from ..models import Webhook
 from ..security import encryption, signing
 from ..validation.secret import check
 
+# How long both secrets sign, unless the user says otherwise.
 DEFAULT_OVERLAP = timedelta(hours=24)
 SESSION_KEY = '_webhooks_secret_{}'
 
 
 @transaction.atomic
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
-    """For `overlap` both secrets sign. Returns the new secret too.
+    """Replace the webhook's secret by a generated one, and save. Return the webhook and the new secret.
 
-    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates. Raises Http404 and
-    DefinitionError.
+    `prefix` is signing.SYMMETRIC or signing.PRIVATE. For `overlap` both secrets sign. The row's lock prevents lost
+    updates. Raises Http404 and DefinitionError.
     """
     secret = signing.generate(prefix)
     webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)
@@ -33,15 +34,17 @@ def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
 
 
 def show_once(session: SessionBase, webhook: Webhook, secret: str) -> None:
+    """Keep a new secret in the session, encrypted, until `take`."""
     session[SESSION_KEY.format(webhook.pk)] = encryption.encrypt(secret)
 
 
 def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
+    """Whether a new secret of this webhook is still to be shown in this session."""
     return SESSION_KEY.format(webhook.pk) in session
 
 
 def take(session: SessionBase, webhook: Webhook) -> str:
-    """Also forgets it. '' without one."""
+    """Return the new secret of this webhook, and forget it. '' if nothing is kept, or it cannot be decrypted."""
     token = session.pop(SESSION_KEY.format(webhook.pk), '')
     try:
         return encryption.decrypt(token) if token else ''

@@ -1,4 +1,4 @@
-"""What a delivery has sent, and what it would send now."""
+"""The bodies that a delivery has sent, and the next one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,7 +32,7 @@ def attempts_of(delivery: Delivery) -> list[Attempt]:
 
 
 def body_of(attempt: Attempt) -> Body | None:
-    """Return what the attempt has sent. None: nobody knows."""
+    """Return the body that the attempt has sent. None: nobody knows it."""
     text, origin = kept.body_of(attempt)
     if origin is Origin.UNKNOWN:
         return None
@@ -47,18 +47,18 @@ def body_of(attempt: Attempt) -> Body | None:
 
 
 def last_body(delivery: Delivery, attempts: Sequence[Attempt]) -> Body:
-    """Return what the newest of its attempts has sent, else what it would send now."""
+    """Return the body of the newest of its attempts. If that is unknown, the body that it would send now."""
     return (body_of(attempts[0]) if attempts else None) or Body(_now(delivery), _note(delivery, attempts), False)
 
 
 def other_body_of(attempt: Attempt, last: Body) -> Body | None:
-    """Return what the attempt has sent, if that is another body than the last one."""
+    """Return the body that the attempt has sent, if it differs from the last one."""
     body = body_of(attempt)
     return None if body is None or body.text == last.text else body
 
 
 def next_body(delivery: Delivery, last: Body) -> str:
-    """Return what it would send now, if that is another body than the last one, else ''."""
+    """Return the text that it would send now, if it differs from the last one, else ''."""
     if not last.is_sent or not (delivery.is_open or delivery.error):
         return ''
     text = _now(delivery)

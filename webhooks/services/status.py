@@ -1,3 +1,5 @@
+"""The installation's state in a few lines, for the page *Status* in NetBox and the index of the admin."""
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +16,8 @@ from .backlog import Backlog
 
 @dataclass(frozen=True)
 class Line:
+    """A line: a label with a link, a coloured word, and a text."""
+
     label: str
     url: str
     word: str = ''
@@ -22,7 +26,10 @@ class Line:
 
 
 def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
-    """`urls` has the keys 'workers', 'waiting', 'failed' and 'suspended'."""
+    """Yield the lines that the user may see. User None sees all.
+
+    `urls` has the keys 'workers', 'waiting', 'failed' and 'suspended': where the lines link to.
+    """
     found = backlog.measure(user)
     if not conf.get().enabled:
         text = _(

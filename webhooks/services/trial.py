@@ -1,3 +1,5 @@
+"""Sends a test event at once, in the process of the user who asks."""
+
 import copy
 import dataclasses
 import json
@@ -27,26 +29,28 @@ from ..payload.http_request import Builder
 from ..transport.client import Client
 from ..transport.exchange import Outcome
 
-# Seconds: a person and a thread of NetBox wait.
-MAX_SECONDS = 10
-# Each holds a thread of NetBox.
+# A test's request ends after this time: a person and a thread of NetBox wait for it.
+MAX_TEST_SECONDS = 10
+# At a time, in all processes: each test holds a thread of NetBox.
 MAX_TESTS = 4
-# Seconds. An older test has lost its process.
-LOST_AFTER = 60
-# Milliseconds.
-LOCK_TIMEOUT = 5_000
-COUNTING = 0x7765626A
-# In place of a kind of change.
-PING = 'test'
+# Beyond MAX_TEST_SECONDS. A test that is older has lost its process, and no longer counts as running.
+LOST_AFTER_SECONDS = 60
+# How long a test waits for others to be counted.
+LOCK_TIMEOUT_MS = 5_000
+# The advisory lock under which running tests are counted: "webj" in ASCII.
+TEST_LOCK = 0x7765626A
+# The kind of an event without an object, in place of a kind of change.
+PING_KIND = 'test'
 
 
 def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
     """Send a test event of the newest subscribed object, else a ping. Return its delivery as the user may see it.
 
-    A disabled webhook is tested too. There is one attempt, of MAX_SECONDS seconds. Raises Busy.
+    Event, delivery and attempt are saved. A disabled webhook is tested too. There is one attempt, of MAX_TEST_SECONDS
+    at most. Raises Busy if too many tests run, or one of this webhook.
     """
     tried = copy.copy(webhook)
-    tried.timeout = min(webhook.effective_timeout, MAX_SECONDS)
+    tried.timeout = min(webhook.effective_timeout, MAX_TEST_SECONDS)
     delivery, builder = _make_test(tried, user), Builder(tried)
     sent = Sent(delivery, builder) if webhook.is_feed else _sent(delivery, builder, webhook)
     if webhook.is_feed and sent.build():
@@ -85,13 +89,13 @@ def _publish(delivery: Delivery) -> None:
 
 
 def _record(sent: Sent) -> None:
-    # The tester sees the result.
+    # The tester sees the result, so nobody else is notified of a failure.
     with transactions.short() as now:
         endpoint.write(record.conclude([sent], now), now, tells_failures=False)
 
 
 def announce(delivery: Delivery) -> tuple[int, str]:
-    """Return the level and the text of the message to the tester."""
+    """Return the level (of django.contrib.messages) and the text of the message to the tester."""
     level, text = _result(delivery)
     if not conf.get().enabled:
         off = _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
@@ -116,8 +120,8 @@ def _result(delivery: Delivery) -> tuple[int, str]:
 
 
 def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
-    """A slow endpoint is not unreachable if its deliveries may take longer than a test."""
-    if not outcome.unreachable or outcome.duration < MAX_SECONDS or webhook.effective_timeout <= MAX_SECONDS:
+    """Return the outcome with a hint if the test ended early. Then a slow endpoint does not count as unreachable."""
+    if not outcome.unreachable or outcome.duration < MAX_TEST_SECONDS or webhook.effective_timeout <= MAX_TEST_SECONDS:
         return outcome
     error = _('{error}. A test waits no longer, but a delivery waits up to {timeout} seconds.').format(
         error=outcome.error, timeout=webhook.effective_timeout
@@ -126,10 +130,10 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
-    """Raises Busy. The lock lasts until the commit."""
-    transactions.set_lock_timeout(LOCK_TIMEOUT)
+    """Raise Busy if too many tests run, or one of this webhook. Others are counted only after this one's commit."""
+    transactions.set_lock_timeout(LOCK_TIMEOUT_MS)
     try:
-        sql.fetch('SELECT pg_advisory_xact_lock(%s)', [COUNTING])
+        sql.fetch('SELECT pg_advisory_xact_lock(%s)', [TEST_LOCK])
     except OperationalError as error:
         if not transactions.is_lock_timeout(error):
             raise
@@ -156,7 +160,7 @@ def _make_test(webhook: Webhook, user: User | None) -> Delivery:
         expanded=bool(webhook.expand),
         status=StatusChoices.SENDING,
         created=now,
-        expires_at=now + timedelta(seconds=MAX_SECONDS + LOST_AFTER),
+        expires_at=now + timedelta(seconds=MAX_TEST_SECONDS + LOST_AFTER_SECONDS),
         attempt_limit=1,
     )
 
@@ -184,7 +188,7 @@ def _save_ping(webhook: Webhook, user: User | None) -> Event:
     }
     return Event.objects.create(
         sequence=draw(),
-        kind=PING,
+        kind=PING_KIND,
         object_type=ContentType.objects.get_for_model(Webhook),
         object_id=webhook.pk,
         object_repr=webhook.name,

@@ -1,3 +1,5 @@
+"""Counts the deliveries that wait for a webhook, and sends them now."""
+
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,25 +18,29 @@ from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
 
-# A page must not read millions of rows.
-MAX_COUNTED = 100_000
+# So many are counted at most. If a page read millions of rows, it would take minutes.
+MAX_CHANGES_COUNTED = 100_000
 
+# Count pending deliveries, and the objects that they are about.
 COUNT_WAITING = """
     SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
         SELECT object_type_id, object_id FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
     ) d"""
 
+# Read the objects that have more than one pending delivery, with the webhook.
 READ_SEVERAL = """
     SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
     WHERE webhook_id = %(webhook)s AND status = 'pending'
     GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
 
+# Read the ids of deliveries that the lane's owner has in hand. They are left alone.
 IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# The requests of suspects and of stopped workers may still be under way.
+# From waiting for a retry to due. Suspects and deliveries of stopped workers are left out: their requests may still be
+# under way.
 RETRY_NOW = """
     UPDATE webhooks_delivery SET due_at = now()
     WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND NOT stopped AND due_at > now()"""
@@ -42,7 +48,10 @@ RETRY_NOW = """
 
 @dataclass(frozen=True)
 class Waiting:
-    """`since`: the oldest. MAX_COUNTED means that or more."""
+    """How many changes of how many objects wait.
+
+    `since`: the oldest one. A count of MAX_CHANGES_COUNTED means that or more.
+    """
 
     changes: int
     objects: int
@@ -55,21 +64,27 @@ class Waiting:
 
 
 def _shown(count: int) -> str:
-    return f'{intcomma(count)}+' if count >= MAX_COUNTED else intcomma(count)
+    return f'{intcomma(count)}+' if count >= MAX_CHANGES_COUNTED else intcomma(count)
 
 
 def measure(webhook: Webhook) -> Waiting:
-    changes, objects = sql.fetch(COUNT_WAITING, {'webhook': webhook.pk, 'most': MAX_COUNTED})[0]
+    """Count the pending deliveries of a webhook, and their objects, up to MAX_CHANGES_COUNTED."""
+    changes, objects = sql.fetch(COUNT_WAITING, {'webhook': webhook.pk, 'most': MAX_CHANGES_COUNTED})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 
 
 def is_held(webhook: Webhook) -> bool:
+    """Whether its deliveries are held until somebody enables or resumes it."""
     return webhook.paused or not webhook.enabled
 
 
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
-    """Make waiting deliveries due, without a probe or retry first. Returns how many were superseded."""
+    """Make waiting deliveries due, without a probe or retry first. Return how many were superseded.
+
+    `latest_only`: only the latest change of each object stays. It supersedes earlier ones, in a transaction for some
+    objects at a time.
+    """
     superseded = _supersede(webhook) if latest_only else 0
     _retry_now(webhook)
     wakeup.wake()
@@ -77,6 +92,7 @@ def send(webhook: Webhook, *, latest_only: bool = False) -> int:
 
 
 def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
+    """Return the message to the user after `send`."""
     if is_held(webhook):
         text = _('{webhook} is disabled or paused: nothing is sent yet. Replaced deliveries: {count}.')
         return text.format(webhook=webhook, count=intcomma(superseded))

@@ -229,7 +229,7 @@ class TestWebhookActions:
 
     def test_a_button_opens_no_transaction_around_its_parts(self, committed, client, monkeypatch):
         """A part holds up all sending until its transaction ends."""
-        monkeypatch.setattr(redelivery, 'PART', 1)
+        monkeypatch.setattr(redelivery, 'DELIVERIES_PER_PART', 1)
         webhook = subscribe(NOWHERE, Site)
         first, second = (delivery(event(site()), webhook) for _ in range(2))
         told: list[str] = []

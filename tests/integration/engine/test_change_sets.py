@@ -440,7 +440,7 @@ class TestAgain:
         assert {one.attempt_count for one in deliveries(lapses__gt=0)} == {3}
 
     def test_a_part_of_many_is_redelivered_whole(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(redelivery, 'PART', 2)
+        monkeypatch.setattr(redelivery, 'DELIVERIES_PER_PART', 2)
         switch(webhook, max_attempts=1)
         receiver.answers('/', 500, 200)
         make_sites(*'abcde')

@@ -189,7 +189,7 @@ def test_it_lists_what_goes_and_leaves_nothing_and_netbox_works(netbox, stack):
     with stack.tasks.client() as redis:
         assert len(redis.keys('rq:job:*')) > 2
         assert redis.keys('*webhooks*')
-        redis.set(removal.OLD_MARKER, 1)
+        redis.set(removal.OLD_LISTED_KEY, 1)
     before = rows_that_name_us(netbox.database)
     assert {'webhooks_delivery', 'django_content_type', 'extras_dashboard', 'core_job'} <= before
     folders = [netbox.root / 'static' / app for app in ('webhooks', 'admin')]

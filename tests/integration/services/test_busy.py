@@ -44,7 +44,7 @@ def test_who_redelivers_waits_for_no_worker(api_client, webhook, failed, action)
 class TestTrial:
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trial, 'LOCK_TIMEOUT', 100)
+        monkeypatch.setattr(trial, 'LOCK_TIMEOUT_MS', 100)
 
     def test_the_api_says_so(self, api_client, webhook):
         site()
@@ -63,4 +63,4 @@ class TestTrial:
 
 def count_tests() -> None:
     with connection.cursor() as cursor:
-        cursor.execute('SELECT pg_advisory_xact_lock(%s)', [trial.COUNTING])
+        cursor.execute('SELECT pg_advisory_xact_lock(%s)', [trial.TEST_LOCK])

@@ -163,7 +163,7 @@ class TestCursor:
         publish('A', 'B', 'C')
         first, second, _third = (len(item['body'].encode()) for item in read(api_client, feed)['items'])
         for most, told in ((1, ['A']), (first, ['A']), (first + second, ['A', 'B'])):
-            monkeypatch.setattr(service, 'BYTES', most)
+            monkeypatch.setattr(service, 'MAX_PAGE_BYTES', most)
             page = read(api_client, feed)
             assert names(page) == told
             assert names(read(api_client, feed, after=page['cursor']))[0] == 'ABC'[len(told)]

@@ -76,7 +76,7 @@ class TestWhatIsShown:
         assert api_client.get(api(other)).data['body'] == 'Bern'
 
     def test_of_one_that_only_event_rules_use_and_seldom(self, api_client, monkeypatch):
-        monkeypatch.setattr(preview_sources, 'RECENT', 2)
+        monkeypatch.setattr(preview_sources, 'MAX_EVENTS_SEARCHED', 2)
         other = subscribe(NOWHERE, body_template='{{ data.name }}')
         delivery(event(site(name='Bern')), other)
         for _ in range(3):

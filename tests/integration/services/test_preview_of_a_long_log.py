@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 
 def test_it_is_not_read_to_its_start(api_client, monkeypatch):
-    monkeypatch.setattr(preview_sources, 'RECENT', 500)
+    monkeypatch.setattr(preview_sources, 'MAX_EVENTS_SEARCHED', 500)
     places = [site(name=name) for name in ('Bern', 'Genf')]
     webhook = subscribe(NOWHERE, Site, body_template='{{ snapshots.postchange.name }}', include_snapshots=True)
     first = event(places[0], snapshots={'prechange': None, 'postchange': {'name': 'long ago'}})

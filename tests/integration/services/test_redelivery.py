@@ -262,7 +262,7 @@ class TestMany:
 
     @pytest.fixture(autouse=True)
     def parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(redelivery, 'PART', 2)
+        monkeypatch.setattr(redelivery, 'DELIVERIES_PER_PART', 2)
 
     def test_they_are_sent_in_order_and_once(self, many, receiver):
         assert redeliver() == 5

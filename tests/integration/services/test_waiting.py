@@ -69,7 +69,7 @@ class TestMeasure:
         assert waiting.measure(webhook) == waiting.Waiting(0, 0, None)
 
     def test_not_more_is_counted_than_can_be_read_quickly(self, webhook, monkeypatch):
-        monkeypatch.setattr(waiting, 'MAX_COUNTED', 4)
+        monkeypatch.setattr(waiting, 'MAX_CHANGES_COUNTED', 4)
         assert str(waiting.measure(webhook)).startswith('4+ changes · ')
 
 

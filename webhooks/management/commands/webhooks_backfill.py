@@ -13,7 +13,7 @@ from ...presentation import progress
 from ...services import backfill
 
 # Seconds.
-INTERVAL = 0.5
+PROGRESS_INTERVAL_SECONDS = 0.5
 OPTIONS = {'object_types': '--model', 'filter': '--filter'}
 
 
@@ -59,7 +59,7 @@ class Command(BaseCommand):
                 bar.update(task, completed=found.sent, total=found.total)
                 if not found.backfill.is_open:
                     break
-                time.sleep(INTERVAL)
+                time.sleep(PROGRESS_INTERVAL_SECONDS)
         if found is None:
             raise CommandError(f'{webhook}: the webhook was deleted meanwhile')
         if found.backfill.state != BackfillStateChoices.COMPLETED:

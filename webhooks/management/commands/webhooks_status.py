@@ -14,7 +14,7 @@ from ...services.causes import Cause, Causes
 
 OK, WARNING, CRITICAL = 0, 1, 2
 # A worker takes this lock of NetBox's for a moment when it starts.
-BLOCKED = """
+COUNT_BLOCKED = """
     SELECT count(*) FROM pg_locks
     WHERE locktype = 'advisory' AND (classid, objid, objsubid) = (0, %s, 1) AND NOT granted
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -68,7 +68,7 @@ class Command(BaseCommand):
 def _blocked() -> int:
     """Return how many wait to schedule NetBox's jobs: docs/installation.md, PgBouncer."""
     with connection.cursor() as cursor:
-        cursor.execute(BLOCKED, [ADVISORY_LOCK_KEYS['job-schedules']])
+        cursor.execute(COUNT_BLOCKED, [ADVISORY_LOCK_KEYS['job-schedules']])
         return cursor.fetchone()[0]
 
 
