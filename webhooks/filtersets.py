@@ -1,4 +1,7 @@
-"""No filter searches encrypted or masked values: matches would reveal them. `distinct=False` keeps long logs fast."""
+"""The filters of lists and of the REST API.
+
+No filter searches encrypted or masked values: matches would reveal them. `distinct=False` keeps long logs fast.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -40,13 +43,15 @@ from .storable import NO_SUCH_OFFSET, is_storable_time
 from .validation.credential import normalized
 
 REGEX_LOOKUPS = ('regex', 'iregex')
-# With more matches, PostgreSQL joins faster than it looks them up.
+# A search for an object's name reads so many matching events. If there are more, PostgreSQL joins faster than it looks
+# them up.
 MAX_EVENTS_FOUND = 10_000
+# Lookups that need a text, so NetBox's word for "null" is an error.
 TEXT_LOOKUPS = ('ic', 'nic', 'iew', 'niew', 'isw', 'nisw', *REGEX_LOOKUPS)
 
 
 class FilterForm(forms.Form):
-    """Refuses values that are errors to PostgreSQL."""
+    """The form behind each filterset. It refuses values that would be errors to PostgreSQL."""
 
     def clean(self) -> dict[str, Any]:
         for name, value in list(self.cleaned_data.items()):
@@ -65,7 +70,7 @@ def _times(values: list[Any]) -> Iterator[datetime]:
 
 
 def _is_regex(pattern: str) -> bool:
-    """PostgreSQL's regular expressions differ from Python's."""
+    """Whether PostgreSQL takes the pattern: its regular expressions differ from Python's."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT '' ~ %s", [pattern])
@@ -75,12 +80,16 @@ def _is_regex(pattern: str) -> bool:
 
 
 class NamedFilterSet(NetBoxModelFilterSet):
+    """Filters of models with a name and a description, which the search looks through."""
+
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
         return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
 
 
 @register_filterset
 class WebhookFilterSet(NamedFilterSet):
+    """Filters of webhooks."""
+
     object_type = MultiValueContentTypeFilter(field_name='object_types')
     object_type_id = django_filters.ModelMultipleChoiceFilter(
         field_name='object_types', queryset=ContentType.objects.all(), label=_('Object type (ID)')
@@ -122,17 +131,21 @@ class WebhookFilterSet(NamedFilterSet):
         fields = ('id', *(name for name in shown_in('filters') if not field(name).many_to_many))
 
     def filter_state(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
+        """Keep webhooks in any state of the list, by their keys in STATES."""
         if not value:
             return queryset
         found = reduce(or_, map(in_state, value))
         return with_states(queryset).filter(found)
 
     def filter_suspended(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
+        """Keep webhooks whose endpoint is suspended, or all others."""
         return queryset.filter(IS_SUSPENDED) if value else queryset.exclude(IS_SUSPENDED)
 
 
 @register_filterset
 class CredentialFilterSet(NamedFilterSet):
+    """Filters of credentials."""
+
     type = django_filters.MultipleChoiceFilter(choices=CredentialTypeChoices, distinct=False)
     host = MultiValueCharFilter(method='filter_hosts', label=_('Host'))
 
@@ -142,11 +155,16 @@ class CredentialFilterSet(NamedFilterSet):
         fields = ('id', 'name', 'description', 'username', 'header', 'valid_until', 'token_url', 'scope', 'audience')
 
     def filter_hosts(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
-        """Take a host as people enter it."""
+        """Keep credentials for any such host, as people enter it: it is brought into one form first."""
         return queryset.filter(hosts__overlap=[normalized(host) for host in value])
 
 
 class LogFilterSet(BaseFilterSet):
+    """Filters that events and deliveries share.
+
+    A row whose object the reader may not view is not found by hidden values.
+    """
+
     q = django_filters.CharFilter(method='search', label=_('Search'))
     uuid = django_filters.UUIDFilter(label='UUID')
     object_type = MultiValueContentTypeFilter(distinct=False)
@@ -157,20 +175,21 @@ class LogFilterSet(BaseFilterSet):
     sequence = MultiValueBigNumberFilter(distinct=False)
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
-        """Hide rows from filters by values that the reader may not see."""
+        """Filter the rows. If a filter asks for a hidden column, leave only rows whose object the reader may view."""
         asked = {name.partition('__')[0] for name, value in self.form.cleaned_data.items() if value not in EMPTY_VALUES}
         if asked & CONFIDENTIAL_FIELDS:
             queryset = queryset.filter(self.visible())
         return super().filter_queryset(queryset)
 
     def visible(self, prefix: str = '') -> Q:
+        """Return the condition for rows whose object the reader may view. `prefix` leads to the object's columns."""
         return visibility.query(self.reader, prefix)
 
     @property
     def reader(self) -> visibility.Reader:
         """Return who asks. NetBox's widget *Object Counts* tells no request, but restricts the rows.
 
-        Of rows that nobody restricted, as in a script, nothing hidden is found.
+        If nobody restricted the rows, as in a script, nothing hidden is found.
         """
         if self.request:
             return self.request.user
@@ -179,6 +198,8 @@ class LogFilterSet(BaseFilterSet):
 
 @register_filterset
 class EventFilterSet(LogFilterSet):
+    """Filters of events. The search takes a uuid, or a part of the object's or the user's name."""
+
     kind = django_filters.MultipleChoiceFilter(choices=KindChoices, distinct=False)
     object_repr = MultiValueCharFilter(distinct=False)
     username = MultiValueCharFilter(distinct=False)
@@ -204,16 +225,23 @@ class EventFilterSet(LogFilterSet):
         return queryset.filter(named & self.visible())
 
     def filter_deliveries(self, queryset: QuerySet, name: str, value: list[Delivery]) -> QuerySet:
+        """Keep only the deliveries' events."""
         if not value:
             return queryset
         return queryset.filter(pk__in=[delivery.event_id for delivery in value])
 
     def filter_has_error(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
+        """Keep events with an error, or all others."""
         return queryset.exclude(error='') if value else queryset.filter(error='')
 
 
 @register_filterset
 class DeliveryFilterSet(LogFilterSet):
+    """Filters of deliveries.
+
+    The search takes a uuid, or a part of the object's name, the webhook's name or the error.
+    """
+
     webhook_id = django_filters.ModelMultipleChoiceFilter(
         queryset=Webhook.objects.all(), distinct=False, label=_('Webhook (ID)')
     )
@@ -251,7 +279,7 @@ class DeliveryFilterSet(LogFilterSet):
         return queryset.filter(self._of_object(value) | Q(webhook__in=list(webhooks)) | errors)
 
     def _of_object(self, value: str) -> Q:
-        """Look for the object's name once, not once for the page and once for its count."""
+        """Return the condition for objects with such a name. It looks once for a page and its count."""
         found = Event.objects.filter(self.visible(), object_repr__icontains=value).order_by()
         first = list(found.values_list('pk', flat=True)[: MAX_EVENTS_FOUND + 1])
         if len(first) <= MAX_EVENTS_FOUND:
@@ -259,12 +287,16 @@ class DeliveryFilterSet(LogFilterSet):
         return Q(event__object_repr__icontains=value) & self.visible(EVENT_PREFIX)
 
     def filter_error(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
-        """Take errors as the reader sees them. Their first CAUSE_CHARS characters count."""
+        """Keep deliveries with such errors, as the reader sees them.
+
+        Their first CAUSE_CHARS characters count.
+        """
         if not value:
             return queryset
         return queryset.with_cause(self.reader).filter(cause__in=[text[:CAUSE_CHARS] for text in value])
 
     def filter_events(self, queryset: QuerySet, name: str, value: list[Event]) -> QuerySet:
+        """Keep only the events' deliveries."""
         if not value:
             return queryset
         return queryset.filter(event__in=value)

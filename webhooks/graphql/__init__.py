@@ -1,1 +1,1 @@
-"""NetBox finds the classes by the model's name. GraphQL names need our prefix: all apps share them."""
+"""GraphQL: queries for webhooks, credentials, events and deliveries."""

@@ -1,4 +1,7 @@
-"""No filter reads encrypted or masked fields, payloads, requests or responses."""
+"""The filters of GraphQL lists. None reads encrypted or masked fields, payloads, requests or responses.
+
+Filters by hidden columns find only rows whose object the asker may view.
+"""
 # ruff: noqa: RUF009  (so a field of a filter is declared)
 
 from dataclasses import dataclass
@@ -41,6 +44,8 @@ BigInteger = Annotated['BigIntegerLookup', strawberry.lazy('netbox.graphql.filte
 
 @register_filter(Health, name='WebhooksHealthFilter', lookups=True)
 class HealthFilter:
+    """Filters of a webhook's health."""
+
     delivered: BigInteger | None = strawberry_django.filter_field()
     failed: BigInteger | None = strawberry_django.filter_field()
     superseded: BigInteger | None = strawberry_django.filter_field()
@@ -53,6 +58,8 @@ class HealthFilter:
 
 @register_filter(Credential, name='WebhooksCredentialFilter', lookups=True)
 class CredentialFilter(NetBoxModelFilter):
+    """Filters of credentials. None is about the secret."""
+
     name: StrFilterLookup | None = strawberry_django.filter_field()
     description: StrFilterLookup | None = strawberry_django.filter_field()
     type: BaseFilterLookup[CredentialTypeEnum] | None = strawberry_django.filter_field()
@@ -63,7 +70,7 @@ Found = tuple[QuerySet, Q]
 
 
 def _where_viewable(name: str, model: type[Model], info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
-    """Look for related objects among those that the asker may view: a match would confirm what others hold."""
+    """Filter by related objects that the asker may view: any other match would confirm its hidden values."""
     viewable = visibility.viewable(info.context.request.user, model)
     viewable, found = strawberry_django.process_filters(value, viewable, info)
     return queryset, Q(**{f'{prefix}{name}__in': viewable.filter(found).values('pk')})
@@ -71,6 +78,8 @@ def _where_viewable(name: str, model: type[Model], info: Info, queryset: QuerySe
 
 @register_filter(Webhook, name='WebhooksWebhookFilter', lookups=True)
 class WebhookFilter(NetBoxModelFilter):
+    """Filters of webhooks, also by related objects that the asker may view."""
+
     name: StrFilterLookup | None = strawberry_django.filter_field()
     description: StrFilterLookup | None = strawberry_django.filter_field()
     enabled: FilterLookup[bool] | None = strawberry_django.filter_field()
@@ -101,14 +110,17 @@ class WebhookFilter(NetBoxModelFilter):
 
     @strawberry_django.filter_field
     def credential(self, info: Info, queryset: QuerySet, value: CredentialFilter, prefix: str) -> Found:
+        """Keep webhooks whose credential matches, and may be viewed."""
         return _where_viewable('credential', Credential, info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def ignore_users(self, info: Info, queryset: QuerySet, value: IgnoredUserFilter, prefix: str) -> Found:
+        """Keep webhooks with an ignored user who matches, and may be viewed."""
         return _where_viewable('ignore_users', User, info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def notification_groups(self, info: Info, queryset: QuerySet, value: NotifiedFilter, prefix: str) -> Found:
+        """Keep webhooks with a notification group that matches, and may be viewed."""
         return _where_viewable('notification_groups', NotificationGroup, info, queryset, value, prefix)
 
 
@@ -119,6 +131,8 @@ def _where_visible(name: str, info: Info, queryset: QuerySet, value: Any, prefix
 
 @dataclass
 class LogFilter(BaseModelFilter):
+    """Filters that events and deliveries share."""
+
     uuid: BaseFilterLookup[UUID] | None = strawberry_django.filter_field()
     sequence: BigInteger | None = strawberry_django.filter_field()
     object_type: ObjectTypeFilter | None = strawberry_django.filter_field()
@@ -127,31 +141,39 @@ class LogFilter(BaseModelFilter):
 
 @register_filter(Event, name='WebhooksEventFilter', lookups=True)
 class EventFilter(LogFilter):
+    """Filters of events."""
+
     kind: BaseFilterLookup[KindEnum] | None = strawberry_django.filter_field()
     timestamp: DatetimeFilterLookup | None = strawberry_django.filter_field()
 
     @strawberry_django.filter_field
     def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
+        """Keep events of this object, if the asker may view it."""
         return _where_visible('object_id', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def object_repr(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        """Keep events of objects with such a name that the asker may view."""
         return _where_visible('object_repr', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def username(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        """Keep events by such a user, of objects that the asker may view."""
         return _where_visible('username', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def request_id(self, info: Info, queryset: QuerySet, value: BaseFilterLookup[UUID], prefix: str) -> Found:
+        """Keep events of this request, of objects that the asker may view."""
         return _where_visible('request_id', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        """Keep events with such an error, of objects that the asker may view."""
         return _where_visible('error', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def backfill(self, value: bool, prefix: str) -> Q:
+        """Keep events of backfills, or all others."""
         return Q(**{f'{prefix}backfill_for__isnull': not value})
 
     test: FilterLookup[bool] | None = strawberry_django.filter_field()
@@ -161,6 +183,8 @@ class EventFilter(LogFilter):
 
 @register_filter(Delivery, name='WebhooksDeliveryFilter', lookups=True)
 class DeliveryFilter(LogFilter):
+    """Filters of deliveries."""
+
     webhook_id: ID | None = strawberry_django.filter_field()
     event_id: ID | None = strawberry_django.filter_field()
     batch: BigInteger | None = strawberry_django.filter_field()
@@ -177,17 +201,21 @@ class DeliveryFilter(LogFilter):
 
     @strawberry_django.filter_field
     def webhook(self, info: Info, queryset: QuerySet, value: WebhookFilter, prefix: str) -> Found:
+        """Keep deliveries of a webhook that matches, and may be viewed."""
         return _where_viewable('webhook', Webhook, info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def event(self, info: Info, queryset: QuerySet, value: EventFilter, prefix: str) -> Found:
+        """Keep deliveries of an event that matches, and may be viewed."""
         return _where_viewable('event', Event, info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
+        """Keep deliveries of this object, if the asker may view it."""
         return _where_visible('object_id', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        """Keep deliveries with such an error, if the asker may view the whole error."""
         queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}error__')
         return queryset, found & where_error_is_found(info.context.request.user)

@@ -1,3 +1,5 @@
+"""The queries that NetBox adds to its GraphQL schema."""
+
 import strawberry
 import strawberry_django
 
@@ -6,6 +8,8 @@ from .types import CredentialType, DeliveryType, EventType, WebhookType
 
 @strawberry.type(name='Query')
 class WebhooksQuery:
+    """An object by its id, and a list with filters, for each of our models."""
+
     webhooks_webhook: WebhookType = strawberry_django.field()
     webhooks_webhook_list: list[WebhookType] = strawberry_django.field()
 

@@ -1,3 +1,8 @@
+"""The GraphQL types of our models. Masked and restricted fields are resolved here.
+
+The descriptions in GraphQL are the docstrings of the models.
+"""
+
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,12 +25,13 @@ if TYPE_CHECKING:
     from extras.graphql.types import NotificationGroupType
     from users.graphql.types import UserType
 
-# The type masks or converts these.
+# WebhookType masks or converts these fields.
 SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions', 'success_conditions', 'credential')
 COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE and not field(name).many_to_many]
 
+# The columns that `is_visible` reads.
 REFERENCE = ['object_type', 'object_id']
-# Of presentation.waits.
+# The columns that presentation.waits reads.
 WAIT = ['status', 'webhook', 'due_at', 'expires_at', 'attempt_count', 'attempt_limit', 'lapses', 'backfill', 'parts']
 
 
@@ -38,6 +44,8 @@ WAIT = ['status', 'webhook', 'due_at', 'expires_at', 'attempt_count', 'attempt_l
     ],
 )  # fmt: skip
 class HealthType:
+    """The health of a webhook's endpoint."""
+
     delivered: BigInt
     failed: BigInt
     superseded: BigInt
@@ -54,7 +62,7 @@ class HealthType:
     pagination=True,
 )  # fmt: skip
 class CredentialType(NetBoxObjectType):
-    pass
+    """A credential without its secret."""
 
 
 @register_type(
@@ -65,7 +73,7 @@ class CredentialType(NetBoxObjectType):
     pagination=True,
 )
 class WebhookType(NetBoxObjectType):
-    """Has no deliveries, for there may be millions."""
+    """A webhook with masked URL and headers. It has no deliveries, for there may be millions."""
 
     object_types: list[ContentTypeType]
     ignore_users: list[Annotated['UserType', strawberry.lazy('users.graphql.types')]]
@@ -77,20 +85,23 @@ class WebhookType(NetBoxObjectType):
 
     @strawberry_django.field(only=['payload_url', 'secret_path'])
     def payload_url(self) -> str:
+        """Return the URL with masked secrets."""
         return self.masked_url
 
     @strawberry_django.field(only=['additional_headers'])
     def additional_headers(self) -> str:
+        """Return the headers with masked values."""
         return self.masked_headers
 
     @strawberry_django.field(only=['secret'])
     def public_key(self) -> str:
+        """Return the public key that receivers verify with, '' without a key pair."""
         return self.public_key
 
 
 @strawberry.type
 class LogType(BaseObjectType):
-    """FETCH_PEERS lets `is_visible` check all rows at once."""
+    """The fields that events and deliveries share. FETCH_PEERS lets `is_visible` check all rows at once."""
 
     object_id: BigInt | None
     object_type: ContentTypeType
@@ -112,26 +123,33 @@ class LogType(BaseObjectType):
     pagination=True,
 )  # fmt: skip
 class EventType(LogType):
+    """An event. Its payload is null if the asker may not view the object."""
+
     deliveries: list[Annotated['DeliveryType', strawberry.lazy('webhooks.graphql.types')]]
 
     @strawberry_django.field(only=['backfill_for'])
     def backfill(self) -> bool:
+        """Return whether a backfill recorded it."""
         return self.backfill
 
     @strawberry_django.field(only=REFERENCE)
     def restricted(self, info: Info) -> bool:
+        """Return whether fields are hidden, because the asker may not view the object."""
         return not is_visible(self, info, visible_events)
 
     @strawberry_django.field(only=['data', *REFERENCE])
     def data(self, info: Info) -> JSON | None:
+        """Return the payload, or null if it is hidden or not rendered yet."""
         return self.payload_data if is_visible(self, info, visible_events) else None
 
     @strawberry_django.field(only=['partial', *REFERENCE])
     def partial(self, info: Info) -> JSON | None:
+        """Return the payload's keys with unknown values, or null if that is hidden."""
         return self.partial if is_visible(self, info, visible_events) else None
 
     @strawberry_django.field(only=['caused_by', *REFERENCE])
     def caused_by(self, info: Info) -> JSON | None:
+        """Return the models of components whose change made it an event of their owner, or null if that is hidden."""
         return self.caused_by if is_visible(self, info, visible_events) else None
 
 
@@ -141,7 +159,7 @@ class EventType(LogType):
     fields=['id', 'number', 'started_at', 'duration', 'method', 'response_status', 'error'],
 )
 class AttemptType:
-    """Restricted fields are null."""
+    """An attempt. Restricted fields are null."""
 
     url: str | None
     request_headers: JSON | None
@@ -160,20 +178,25 @@ class AttemptType:
     pagination=True,
 )  # fmt: skip
 class DeliveryType(LogType):
+    """A delivery with its attempts."""
+
     webhook: WebhookType | None
     event: EventType | None
     position: BigInt | None
 
     @strawberry_django.field(only=['id'])
     def event_count(self) -> int:
+        """Return 1. In 1.0.0 a batch was one delivery."""
         return 1  # in 1.0.0 a batch was one delivery
 
     @strawberry_django.field(only=['part', 'parts'])
     def part(self) -> int | None:
+        """Return its part of the change set, or null before the parts are made."""
         return self.part if self.parts else None
 
     @strawberry_django.field(only=WAIT)
     def next_attempt_at(self) -> datetime | None:
+        """Return the time of the next attempt, or null if nothing is planned."""
         try:
             return waits.next_attempt_at(self)
         except Webhook.DoesNotExist:  # the reader may not view it, nor why it waits
@@ -181,10 +204,12 @@ class DeliveryType(LogType):
 
     @strawberry_django.field(only=['batch', *REFERENCE])
     def restricted(self, info: Info) -> bool:
+        """Return whether fields of its attempts are hidden, because the asker may not view an object of its request."""
         return not is_visible(self, info, visible_deliveries)
 
     @strawberry_django.field(only=['batch', *REFERENCE], prefetch_related=['attempts'])
     def attempts(self, info: Info) -> list[AttemptType]:
+        """Return the attempts, with null in hidden fields."""
         attempts = list(self.attempts.all())
         if not is_visible(self, info, visible_deliveries):
             for attempt in attempts:

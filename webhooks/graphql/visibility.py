@@ -1,4 +1,4 @@
-"""Asks once for all rows of a query."""
+"""Permissions in GraphQL. It asks once for all rows of a query."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,6 +10,9 @@ Visible = Callable[[User, Iterable[Model]], set[int]]
 
 
 def is_visible(record: Model, info: Info, visible: Visible) -> bool:
+    """Whether the asker may view the object of this record, which `visible` decides for all of the query's rows at
+    once.
+    """
     if not hasattr(record, '_payload_visible'):
         peers = [peer for reference in record._state.peers if (peer := reference()) is not None] or [record]
         shown = visible(info.context.request.user, peers)

@@ -1,4 +1,4 @@
-"""Webhook: an endpoint with its settings, as users enter them."""
+"""Webhook: an endpoint with its settings. A save of it also syncs its subscriptions, and makes its lane."""
 
 from collections.abc import Iterable
 
@@ -37,7 +37,7 @@ SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
 class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
-    """An endpoint, which changes are sent to it, and how. A save also syncs its subscriptions and makes its lane."""
+    """An endpoint: which changes are sent to it, how, and when they are tried again."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)

@@ -30,7 +30,7 @@ from ..security import signing
 # {event type of NetBox: the webhook's switch}
 FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
 COPIED_FIELDS = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
-# Fields that only our webhooks have. An import sets them so that requests stay the same; somebody may change them later.
+# Fields that only our webhooks have. An import sets them so that requests stay the same; people may change them.
 OUR_FIELDS = (
     'batch', 'change_set', 'latest_only', 'include_components', 'expand', 'include_snapshots', 'only_if_changed',
     'only_real_changes',

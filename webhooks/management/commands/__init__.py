@@ -1,0 +1,1 @@
+"""One file for each command. They read options, call services, and print the results."""

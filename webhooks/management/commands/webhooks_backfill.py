@@ -1,3 +1,5 @@
+"""manage.py webhooks_backfill: send all objects of a webhook in their present state."""
+
 import time
 
 from django.contrib.contenttypes.models import ContentType
@@ -12,12 +14,18 @@ from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
 
-# Seconds.
+# Between two looks at the progress.
 PROGRESS_INTERVAL_SECONDS = 0.5
+# {field of an error: the option that has it}
 OPTIONS = {'object_types': '--model', 'filter': '--filter'}
 
 
 class Command(BaseCommand):
+    """Starts a backfill, or only counts its objects. On a terminal it shows the progress until the end.
+
+    Fails if the webhook, a model or the filter is wrong, or if the backfill does not complete.
+    """
+
     help = (
         'Send the present state of all objects through a webhook (a backfill). The workers send it. '
         'On a terminal, this command shows the progress until the end.'
@@ -52,7 +60,7 @@ class Command(BaseCommand):
             self._follow(webhook)
 
     def _follow(self, webhook: Webhook) -> None:
-        """Ctrl-C stops only the display."""
+        """Show the progress until the end. Ctrl-C stops only the display. Raises CommandError if it fails."""
         with Progress() as bar:
             task = bar.add_task('Sending')
             while found := progress.of(webhook):

@@ -1,3 +1,5 @@
+"""manage.py webhooks_import: make webhooks of NetBox's own ones."""
+
 from collections.abc import Iterator, Sequence
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -8,6 +10,11 @@ from ...services.builtin_import import Plan
 
 
 class Command(BaseCommand):
+    """Imports event rules that send NetBox's own webhooks, and prints a line for each.
+
+    It may also disable the rules.
+    """
+
     help = (
         "Import NetBox's own webhooks. Each event rule that sends one becomes a webhook of this plugin, with the same "
         'name and the same body. A rule that cannot be imported is listed with the reason, and is not changed.'

@@ -1,3 +1,5 @@
+"""manage.py webhooks_prune: delete old events and deliveries from the log, without waiting for the daily job."""
+
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import ngettext
 
@@ -6,6 +8,8 @@ from ...engine.tidy import retention
 
 
 class Command(BaseCommand):
+    """Deletes old events with their deliveries, and prints how many. `--days` replaces the setting retention_days."""
+
     help = (
         'Delete old events and deliveries from the log: first the oldest beyond retention_size, then all that are '
         'older than retention_days. Pending deliveries are kept.'

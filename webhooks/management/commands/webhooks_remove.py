@@ -1,3 +1,5 @@
+"""manage.py webhooks_remove: remove all data of the plugin, before the package is uninstalled."""
+
 import sys
 from collections.abc import Iterator
 
@@ -9,6 +11,7 @@ from ... import conf
 from ...outbox import scope
 from ...services import removal
 
+# Printed at the end: work that the command cannot do.
 BY_HAND = """
 All data of webhooks is removed. Do the rest by hand:
   - configuration.py: remove 'webhooks' from PLUGINS and PLUGINS_CONFIG, the widget from DEFAULT_DASHBOARD, and the
@@ -19,6 +22,11 @@ All data of webhooks is removed. Do the rest by hand:
 
 
 class Command(BaseCommand):
+    """Lists the data, asks, removes it from PostgreSQL and Redis, and lists the work to do by hand.
+
+    Fails while the plugin is switched on, or if Redis does not answer.
+    """
+
     help = (
         'Remove all data of webhooks from the database and from Redis. Run it before you uninstall the package. '
         'It lists what would be removed, and asks before it removes anything.'

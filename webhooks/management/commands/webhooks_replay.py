@@ -1,3 +1,5 @@
+"""manage.py webhooks_replay: redeliver deliveries of the past."""
+
 from datetime import datetime
 from functools import partial
 
@@ -14,7 +16,7 @@ from ...storable import is_storable_time
 
 
 def moment(text: str) -> datetime:
-    """By default in NetBox's time zone. Raises ValueError."""
+    """Return the time that an operator has entered, by default in NetBox's time zone. Raises ValueError."""
     parsed = parse_datetime(text)
     if parsed is None or not is_storable_time(parsed):
         raise ValueError(text)
@@ -22,6 +24,8 @@ def moment(text: str) -> datetime:
 
 
 class Command(BaseCommand):
+    """Redelivers the closed deliveries that the options choose, or only counts them, and prints how many."""
+
     help = (
         'Redeliver past deliveries: those that failed, were delivered or were replaced. '
         'Pending deliveries are sent anyway.'

@@ -1,3 +1,5 @@
+"""manage.py webhooks_schema: print the schema of payloads."""
+
 import json
 from typing import Any
 
@@ -13,6 +15,8 @@ from ...services.expandable import check_keys
 
 
 class Command(BaseCommand):
+    """Prints the JSON Schema of a model's payload, or an AsyncAPI document of all webhooks."""
+
     help = "Print the JSON Schema of a model's payload, or an AsyncAPI document of all webhooks."
 
     def add_arguments(self, parser: CommandParser) -> None:

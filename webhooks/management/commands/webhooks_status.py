@@ -1,3 +1,5 @@
+"""manage.py webhooks_status: print the backlog, with exit codes for monitoring."""
+
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,8 +14,12 @@ from ...services import causes
 from ...services.backlog import Backlog, measure
 from ...services.causes import Cause, Causes
 
-OK, WARNING, CRITICAL = 0, 1, 2
-# A worker takes this lock of NetBox's for a moment when it starts.
+# Exit codes, as Nagios and its successors read them.
+OK = 0
+WARNING = 1
+CRITICAL = 2
+# Count workers that have waited for a lock for five seconds. A worker takes this lock of NetBox's for a moment when it
+# starts, so something blocks them.
 COUNT_BLOCKED = """
     SELECT count(*) FROM pg_locks
     WHERE locktype = 'advisory' AND (classid, objid, objsubid) = (0, %s, 1) AND NOT granted
@@ -23,6 +29,8 @@ COUNT_BLOCKED = """
 
 
 class Command(BaseCommand):
+    """Prints the figures of the backlog and the causes of failures, for people or as JSON, and exits with 0, 1 or 2."""
+
     help = (
         'Show what webhooks have still to send (the backlog). Exit codes for monitoring. 0: all is well. '
         '1: there are failed deliveries, suspended webhooks or workers that cannot start. '
@@ -66,7 +74,10 @@ class Command(BaseCommand):
 
 
 def _blocked() -> int:
-    """Return how many wait to schedule NetBox's jobs: docs/installation.md, PgBouncer."""
+    """Return how many workers cannot start, because they wait to schedule NetBox's jobs.
+
+    See docs/installation.md, PgBouncer.
+    """
     with connection.cursor() as cursor:
         cursor.execute(COUNT_BLOCKED, [ADVISORY_LOCK_KEYS['job-schedules']])
         return cursor.fetchone()[0]
@@ -97,7 +108,9 @@ def _table(report: dict) -> str:
 
 
 def _described(cause: Cause) -> dict[str, object]:
-    """Without the answer: monitoring keeps what it reads, and people see it who may not see the object."""
+    """Return a cause without the receiver's answer: monitoring would keep it, and show it to people who may not view
+    the object.
+    """
     return {
         'webhook': cause.webhook.name,
         'error': cause.error,
