@@ -1,0 +1,15 @@
+"""The REST API, below /api/plugins/webhooks/.
+
+views: the endpoints of webhooks, credentials, events and deliveries.
+failures: the endpoint of failed deliveries by cause.
+feed: the endpoint of a feed.
+serializers: webhooks, credentials and the log as JSON.
+action_serializers: requests and answers of actions, such as a redelivery.
+fields: fields of serializers.
+permissions: the permissions of actions.
+refusals: errors as HTTP answers.
+urls: the routes.
+
+The docstrings of serializers and actions are descriptions in NetBox's OpenAPI, so people who write programs read them.
+A viewset with a route must not have a docstring: NetBox would show it for each action, in place of the action's own.
+"""

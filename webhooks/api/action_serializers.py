@@ -1,3 +1,5 @@
+"""Requests and answers of actions: redelivery, feed, waiting deliveries, backfill, rotation, preview."""
+
 from datetime import timedelta
 from typing import Any
 
@@ -41,6 +43,8 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookFeedQuery')
 class FeedQuerySerializer(StorableMixin, serializers.Serializer):
+    """Which part of a feed to read, and how long to wait for it."""
+
     after = serializers.CharField(
         required=False, help_text=_('The cursor of the last answer or item. Left out: from the start of the log.')
     )
@@ -69,6 +73,8 @@ class FeedItemSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookFeed')
 class FeedSerializer(serializers.Serializer):
+    """The changes after a cursor."""
+
     items = FeedItemSerializer(many=True, read_only=True)
     cursor = serializers.CharField(read_only=True, help_text=_('To read on after this answer.'))
     unread = serializers.IntegerField(read_only=True, help_text=_('How many changes come after this answer.'))
@@ -79,6 +85,8 @@ class FeedSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookDeliveryCount')
 class CountSerializer(serializers.Serializer):
+    """The number of redelivered deliveries."""
+
     count = serializers.IntegerField(read_only=True, help_text=_('Number of deliveries that are redelivered.'))
 
 
@@ -103,6 +111,7 @@ class FiguresSerializer(CountSerializer):
 
 
 def figures_of(figures: Figures) -> dict[str, Any]:
+    """Return the answer to a dry run of a redelivery, as JSON."""
     values = {name: getattr(figures, name) for name in ('count', 'oldest', 'outdated', 'delivered')}
     return dict(FiguresSerializer(values | {'webhooks': len(figures.by_webhook)}).data)
 
@@ -120,6 +129,8 @@ class WaitingSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookSendWaiting')
 class SendWaitingSerializer(StorableMixin, serializers.Serializer):
+    """Which of the waiting changes to send."""
+
     latest_only = serializers.BooleanField(
         default=False,
         help_text=_('Send only the latest change of each object. Earlier ones are not sent: it replaces them.'),
@@ -128,6 +139,8 @@ class SendWaitingSerializer(StorableMixin, serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookSentWaiting')
 class SentWaitingSerializer(WaitingSerializer):
+    """The changes that still wait, and the number of replaced deliveries."""
+
     superseded = serializers.IntegerField(
         read_only=True, help_text=_('Number of deliveries that a later change replaced.')
     )
@@ -154,6 +167,8 @@ class BackfillStartSerializer(StorableMixin, serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookBackfill')
 class BackfillSerializer(serializers.Serializer):
+    """The last backfill of a webhook, and how far it is."""
+
     state = serializers.ChoiceField(choices=BackfillStateChoices, read_only=True, source='backfill.state')
     error = serializers.CharField(read_only=True)
     object_types = serializers.ListField(child=serializers.CharField(), read_only=True, source='labels')
@@ -178,6 +193,8 @@ class BackfillSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookBackfillCount')
 class BackfillCountSerializer(serializers.Serializer):
+    """The answer to a dry run of a backfill."""
+
     total = serializers.IntegerField(
         read_only=True,
         allow_null=True,
@@ -203,12 +220,16 @@ class RotateSerializer(StorableMixin, serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookSecret')
 class SecretSerializer(serializers.Serializer):
+    """The new secret. It is shown only once."""
+
     secret = serializers.CharField(read_only=True, help_text=_('Shown only once.'))
     public_key = serializers.CharField(read_only=True)
     previous_until = serializers.DateTimeField(read_only=True, allow_null=True)
 
 
 class PreviewSourceSerializer(StorableMixin, serializers.Serializer):
+    """The event or object to show."""
+
     source = serializers.CharField(required=False, allow_blank=True, max_length=200, help_text=SOURCE_HELP)
 
 
@@ -235,6 +256,8 @@ class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
 
 @extend_schema_serializer(component_name='WebhookPreviewed')
 class PreviewedSerializer(serializers.Serializer):
+    """A request that was not sent, and whether the webhook would send it."""
+
     method = serializers.CharField(read_only=True)
     url = serializers.CharField(read_only=True)
     headers = serializers.DictField(read_only=True)

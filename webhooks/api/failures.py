@@ -1,4 +1,4 @@
-"""`failures/`: failed deliveries by cause, and their redelivery."""
+"""The endpoint `failures/`: failed deliveries by cause, and their redelivery."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ class FailureRedeliverySerializer(StorableMixin, serializers.Serializer):
     dry_run = serializers.BooleanField(default=False, help_text=_('Only count the deliveries. Nothing is sent.'))
 
 
-# NetBox's viewsets are for rows of a model. A docstring here would stand in the schema in place of the methods' own.
+# It is no viewset of NetBox's, because these are for rows of a model.
 class FailureViewSet(RefusingMixin, GenericViewSet):
     # Permissions are about this model.
     queryset = Delivery.objects.all()

@@ -1,4 +1,4 @@
-"""GET …/webhooks/<id>/feed/"""
+"""The endpoint of a feed: GET …/webhooks/<id>/feed/"""
 
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -17,15 +17,21 @@ from .action_serializers import FeedQuerySerializer, FeedSerializer
 
 
 class ReadFeedPermission(TokenPermissions):
+    """Lets only people read who have the permission `read_feed` for webhooks."""
+
     perms_map = {**TokenPermissions.perms_map, 'GET': ['%(app_label)s.read_feed_%(model_name)s']}
 
 
 class Gone(APIException):
+    """The answer 410: the items after the cursor are no longer in the log."""
+
     status_code = status.HTTP_410_GONE
     default_code = 'gone'
 
 
 class FeedMixin:
+    """Adds the endpoint `feed/` to the viewset of webhooks."""
+
     @extend_schema(
         parameters=[FeedQuerySerializer],
         responses={

@@ -1,3 +1,5 @@
+"""Fields of serializers: object types, and masked texts."""
+
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
@@ -10,6 +12,8 @@ from .. import object_types
 
 
 class AllowedTypeField(ContentTypeField):
+    """An object type such as 'dcim.site'. It refuses types that webhooks may not send."""
+
     default_error_messages = {
         'not_allowed': _('Webhooks may not send {content_type}. See the setting allowed_models.'),
     }
@@ -27,6 +31,8 @@ class AllowedTypeField(ContentTypeField):
 
 
 class MaskedField(serializers.CharField):
+    """A text that is stored whole and shown masked. `shown` is the attribute of the instance that has the mask."""
+
     def __init__(self, *, shown: str, **kwargs):
         super().__init__(**kwargs)
         self.shown = shown

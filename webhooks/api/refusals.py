@@ -1,4 +1,4 @@
-"""Answers for refusals by Django, a worker or another request."""
+"""HTTP answers for refusals by Django, a worker or another request."""
 
 from typing import Any
 
@@ -15,19 +15,28 @@ from ..services import backfill
 
 
 class Conflict(APIException):
+    """The answer 409: the state does not allow it, or somebody else has just changed the object."""
+
     status_code = status.HTTP_409_CONFLICT
 
 
 class TooLarge(APIException):
+    """The answer 413: the body of the request is too long."""
+
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
 
 
 class TryAgain(APIException):
+    """The answer 503, with Retry-After: too many others do the same at the moment."""
+
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    # Seconds, for Retry-After.
     wait = 5
 
 
 class FlatJSONParser(JSONParser):
+    """Parses JSON, and refuses it with 400 if it is nested too deeply for Python."""
+
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().parse(*args, **kwargs)
@@ -36,6 +45,8 @@ class FlatJSONParser(JSONParser):
 
 
 class RefusingMixin:
+    """Gives a viewset this parser, and answers 400, 409, 413 or 503 in place of 500 to known errors."""
+
     parser_classes = (FlatJSONParser, MultiPartParser)
 
     def handle_exception(self, exc: Exception) -> Response:

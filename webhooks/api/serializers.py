@@ -1,4 +1,7 @@
-"""NetBox finds serializers here by name."""
+"""Webhooks, credentials, events and deliveries as JSON.
+
+NetBox finds serializers here by their models' names.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +40,8 @@ UNSTORABLE_TEXT = _('The value contains a character that cannot be stored, or it
 
 
 class StorableMixin:
+    """Refuses values that PostgreSQL cannot store, with an error at the field."""
+
     def to_internal_value(self, data: Any) -> Any:
         sent = data if isinstance(data, dict) else {}
         wrong = [name for name in self.fields if name in sent and not is_storable(sent[name])]
@@ -47,6 +52,8 @@ class StorableMixin:
 
 @extend_schema_serializer(component_name='WebhookHealth')
 class HealthSerializer(serializers.ModelSerializer):
+    """How the endpoint of a webhook does."""
+
     class Meta:
         model = Health
         fields = (
@@ -56,6 +63,8 @@ class HealthSerializer(serializers.ModelSerializer):
 
 
 class KeysMixin:
+    """Checks the fields that name keys of the payload (services/keys.py), each time they or the object types change."""
+
     def _check_keys(self, data: dict[str, Any]) -> None:
         for name, check in KEYS.items():
             if not data.keys().isdisjoint({name, 'object_types'}):
@@ -71,6 +80,8 @@ class KeysMixin:
 
 
 class CredentialSerializer(StorableMixin, NetBoxModelSerializer):
+    """A login or token of webhooks. The secret can only be written."""
+
     secret = serializers.CharField(write_only=True, required=False, allow_blank=True, trim_whitespace=False)
 
     class Meta:
@@ -84,6 +95,8 @@ class CredentialSerializer(StorableMixin, NetBoxModelSerializer):
 
 
 class ReliableWebhookSerializer(KeysMixin, StorableMixin, NetBoxModelSerializer):
+    """A webhook. The URL and the headers are masked, and the secret can only be written."""
+
     object_types = AllowedTypeField(many=True, required=False, help_text=help_of('object_types'))
     ignore_users = SerializedPKRelatedField(
         queryset=User.objects.all(),
@@ -182,11 +195,13 @@ class ReliableWebhookSerializer(KeysMixin, StorableMixin, NetBoxModelSerializer)
     validate_success_conditions = validate_conditions
 
 
-# NetBox's own webhooks have the plain name in OpenAPI.
+# NetBox's own webhooks have the plain name in OpenAPI, and NetBox finds ours by it here.
 WebhookSerializer = ReliableWebhookSerializer
 
 
 class RestrictedSerializer(BaseModelSerializer):
+    """Adds `restricted`: true if fields are hidden, because the reader may not view the object."""
+
     restricted = serializers.SerializerMethodField()
 
     def get_restricted(self, instance: Model) -> bool:
@@ -195,6 +210,8 @@ class RestrictedSerializer(BaseModelSerializer):
 
 @extend_schema_serializer(component_name='WebhookEvent')
 class EventSerializer(RestrictedSerializer):
+    """A change of an object. The payload is null if it is restricted."""
+
     # Event rules bring other names than the choices.
     kind = serializers.CharField(read_only=True)
     object_type = ContentTypeField(read_only=True)
@@ -246,12 +263,14 @@ class AttemptSerializer(serializers.ModelSerializer):
         )  # fmt: skip
 
     def get_request_body(self, attempt: Attempt) -> str | None:
-        # In a list this would make each body again.
+        # In a list, this would make the body of each attempt again.
         return kept.known_body_of(attempt) if self.context.get('with_bodies') else None
 
 
 @extend_schema_serializer(component_name='WebhookDelivery')
 class DeliverySerializer(RestrictedSerializer):
+    """An event for a webhook, with its attempts."""
+
     webhook = WebhookSerializer(nested=True, read_only=True)
     event = EventSerializer(nested=True, read_only=True)
     status = serializers.ChoiceField(choices=StatusChoices, read_only=True)

@@ -1,3 +1,5 @@
+"""The routes of the REST API."""
+
 from netbox.api.routers import NetBoxRouter
 
 from . import failures, views

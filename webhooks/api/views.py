@@ -1,3 +1,8 @@
+"""The endpoints of webhooks, credentials, events and deliveries.
+
+A viewset with a route must not have a docstring: NetBox's OpenAPI would show it for each action, in place of its own.
+"""
+
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -48,12 +53,14 @@ from .refusals import Conflict, RefusingMixin
 
 
 class WebhooksRootView(APIRootView):
+    """The REST API of reliable webhooks."""
+
     def get_view_name(self) -> str:
         return 'Webhooks'
 
 
 class StableOrderingFilter(OrderingFilter):
-    """Sorts by primary key last: pages must not overlap."""
+    """Sorts as the request asks, and last by primary key. Otherwise two pages could show the same row."""
 
     def get_ordering(self, request: Request, queryset: QuerySet, view: Any) -> list[str] | None:
         ordering = super().get_ordering(request, queryset, view)
@@ -64,6 +71,8 @@ FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
 def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
+    """Return a decorator that makes a method the endpoint POST …/backfill/<name>/, with the permission of an action."""
+
     def decorate(method: Callable) -> Callable:
         permissions = [post_needs(needed.permission)]
         endpoint = action(detail=True, methods=['post'], url_path=f'backfill/{name}', permission_classes=permissions)
@@ -73,12 +82,14 @@ def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
 
 
 class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
-    # A job would expose secrets in Redis and on NetBox's pages.
+    """The base of viewsets whose objects have secrets."""
+
+    # NetBox would run bulk requests as a job. That would expose their secrets in Redis and on NetBox's pages.
     background_enabled = False
     filter_backends = FILTER_BACKENDS
 
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
-        """NetBox 4.7.0 ignores `background_enabled`."""
+        """Refuse a job: NetBox 4.7.0 ignores `background_enabled`."""
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
@@ -224,7 +235,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         return Response(PreviewedSerializer(shown).data)
 
     def _get_permitted(self, name: str, pk: str) -> Webhook:
-        # NetBox limits self.queryset to webhooks that the user may add.
+        # In a POST, NetBox limits self.queryset to webhooks that the user may add. The action needs another permission.
         permitted = Webhook.objects.restrict(self.request.user, name).restrict(self.request.user, 'view')
         return get_object_or_404(permitted, pk=pk)
 
@@ -237,7 +248,10 @@ class CredentialViewSet(SecretiveViewSet):
 
 
 class LogViewSet(RefusingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
-    """NetBox's read-only viewset sends an ETag that never changes."""
+    """The base of read-only viewsets of the log. NetBox's own one would send an ETag that never changes.
+
+    `visible` decides which payloads the reader may see, for all rows of a page at once.
+    """
 
     filter_backends = FILTER_BACKENDS
 
