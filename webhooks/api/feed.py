@@ -17,7 +17,7 @@ from .action_serializers import FeedQuerySerializer, FeedSerializer
 
 
 class ReadFeedPermission(TokenPermissions):
-    """Lets only people read who have the permission `read_feed` for webhooks."""
+    """Asks for NetBox's permission `read_feed` of the model, in place of 'view'."""
 
     perms_map = {**TokenPermissions.perms_map, 'GET': ['%(app_label)s.read_feed_%(model_name)s']}
 

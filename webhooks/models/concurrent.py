@@ -90,7 +90,7 @@ class ConcurrentModel(models.Model):
         self._read = {name: value for name, value in self._read.items() if name not in saved}
 
     def _take_over(self, alias: str) -> None:
-        """Read unchanged columns under the save's lock. Raises ChangedMeanwhile."""
+        """Lock the row, and take over others' values in the groups that were left alone. Raises ChangedMeanwhile."""
         if not any(name in self._read for name in self._guarded_names()):
             return
         stored = type(self)._base_manager.using(alias).select_for_update(no_key=True).filter(pk=self.pk).first()

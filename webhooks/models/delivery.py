@@ -133,7 +133,7 @@ class Delivery(models.Model):
     lapses = models.SmallIntegerField(default=0, db_default=0)
     # Its worker stopped at the last attempt, so there is no outcome. Its request may still be under way until `due_at`.
     stopped = models.BooleanField(default=False, db_default=False)
-    # Changes go before a backfill. A later change replaces it while untried.
+    # A backfill recorded it. Changes go before it, and a later change of its object replaces it while it is untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # Its number in the feed. Null: not published.
     position = models.BigIntegerField(null=True)
@@ -144,7 +144,8 @@ class Delivery(models.Model):
     parts = models.SmallIntegerField(_('parts'), null=True)
     change_count = models.IntegerField(null=True)
     listed = models.BooleanField(default=False)
-    # Changes its event, in place of superseded deliveries (engine/deliver/merge.py).
+    # `kind` and `prechange` replace those of its event, once it has superseded other deliveries. `seen`: the receiver
+    # knows of the object (engine/deliver/merge.py).
     span = models.JSONField(null=True)
 
     objects = LogManager.from_queryset(DeliveryQuerySet)()
@@ -171,13 +172,13 @@ class Delivery(models.Model):
                 name='webhooks_delivery_odd',
             ),
             models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
-            # Whose regular expressions are to be evaluated.
+            # Undecided deliveries: regular expressions in the conditions are still to be evaluated.
             models.Index(
                 fields=['webhook', 'id'],
                 condition=Q(status=StatusChoices.UNDECIDED),
                 name='webhooks_delivery_undecided',
             ),
-            # Published by a feed.
+            # The changes that a feed has published, by number.
             models.Index(
                 fields=['webhook', 'position'], condition=Q(position__isnull=False), name='webhooks_delivery_published'
             ),

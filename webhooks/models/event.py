@@ -70,10 +70,10 @@ class Event(models.Model):
     lapses = models.SmallIntegerField(default=0, db_default=0)
     stopped = models.BooleanField(default=False, db_default=False)
     retry_at = models.DateTimeField(null=True)
-    # After a restore ids repeat, so the time belongs to the key.
+    # The transaction that made the change. After a restore its ids repeat, so the time belongs to the key.
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
-    # pg_snapshot at the last change, and at the first of several.
+    # PostgreSQL's snapshot (pg_snapshot) at the last change. Of several changes in the transaction, also at the first.
     visible = models.TextField(null=True)
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)

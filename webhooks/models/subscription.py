@@ -203,10 +203,10 @@ class Subscription(models.Model):
     cluster = models.BigIntegerField(null=True)
     # Whether `cluster` is the present one. Only `near` sets it.
     is_here: bool = False
-    # PostgreSQL's clock, after `since` was drawn.
+    # By PostgreSQL's clock, a moment after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
     before = models.BooleanField(default=False)
-    # Saves that change nothing. 1.0.0 wants them.
+    # Whether saves that change nothing are wanted. Version 1.0.0 sends them all.
     unchanged = models.BooleanField(default=True, db_default=True)
 
     _netbox_private = True

@@ -74,7 +74,7 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
 
 
 def _is_held_by_backfill(delivery: Delivery) -> bool:
-    """A paused backfill still finishes deliveries with an attempt."""
+    """Whether its paused backfill holds it. Deliveries with an attempt are finished all the same."""
     if not delivery.backfill or delivery.attempt_count or delivery.attempt_limit or delivery.lapses:
         return False
     backfill = getattr(delivery.webhook, 'backfill', None)

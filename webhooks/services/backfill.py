@@ -181,7 +181,7 @@ def _now() -> datetime:
 
 
 def _take_back(backfill: Backfill, now: datetime) -> int:
-    """Remove untried objects, also of earlier backfills. Returns the number of the backfill's own."""
+    """Remove untried objects, also of earlier backfills. Return the number of this backfill's own."""
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
     sql.execute(DISCARD_UNDISPATCHED, [backfill.pk])

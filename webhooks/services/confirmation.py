@@ -60,7 +60,7 @@ def context(request: HttpRequest, figures: Figures, action: Action, **more: str)
 
 
 def _lines(figures: Figures) -> Iterator[Line]:
-    """The webhooks with most deliveries first."""
+    """Yield the webhooks with most deliveries first, MAX_WEBHOOKS_NAMED at most."""
     first = sorted(figures.by_webhook.items(), key=lambda item: (-item[1], item[0]))[:MAX_WEBHOOKS_NAMED]
     found = states.with_states(Webhook.objects.select_related('health')).in_bulk([pk for pk, _count in first])
     for pk, count in first:

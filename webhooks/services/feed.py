@@ -155,7 +155,7 @@ def _begin(webhook: Webhook, user: Reader, after: str | None) -> int:
         raise DefinitionError('payload_url', _('This webhook has a URL, so it is no feed: it sends its changes.'))
     _check(user, webhook.object_types.values_list('pk', flat=True))
     begin = _start(webhook) if after is None else _position(webhook, after)
-    # A full Redis takes no writes.
+    # A full Redis takes no writes. Then the metric stays behind, but the reader gets the changes.
     with suppress(RedisError):
         cache.set(_key(webhook.pk), begin, LAST_READ_KEPT.total_seconds())
     return begin
@@ -231,7 +231,7 @@ def _wait(webhook: Webhook, position: int, seconds: int) -> None:
 
 def _page(webhook: Webhook, user: Reader, begin: int, limit: int, after: str) -> Page:
     last = _last(webhook)  # before the rows: all up to it are committed
-    # One more says since when something is unread.
+    # One row more than asked for: its time says since when something is unread.
     found = [_Row(*row) for row in sql.fetch(READ_AFTER, {'webhook': webhook.pk, 'position': begin, 'most': limit + 1})]
     rows = [row for number, row in enumerate(found, begin + 1) if row.position == number]  # up to a gap
     if not rows and last > begin:

@@ -1,4 +1,4 @@
-"""Sends closed deliveries again, and counts them before."""
+"""Sends closed deliveries again, and foretells before how many that would be."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ FORETELL = """
 
 
 class Found(NamedTuple):
-    """The columns of a delivery that decide how it goes again."""
+    """A closed delivery that was found, with the columns that decide in which part and under which id it goes again."""
 
     sequence: int
     pk: int
@@ -73,7 +73,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Figures:
-    """The results that a redelivery would have.
+    """The figures of a redelivery before it happens: how many deliveries, to which webhooks, how old.
 
     `outdated` deliveries are older than a later delivered change of their object. `delivered` ones get a new id.
     `counted_at` goes to `redeliver`, which then leaves out deliveries that are closed later.
@@ -144,7 +144,7 @@ def redeliver(
     gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar. `counted_at` is from
     Figures: while a person reads these, more may fail.
     """
-    # Later parts must not redeliver new deliveries.
+    # Find all before the first part: it makes new deliveries, which a later part must not redeliver.
     found = sorted(_find(deliveries, counted_at), key=itemgetter(0, 1))
     delivered = {one.pk for one in found if one.status == StatusChoices.DELIVERED}
     parts = list(_parts({one.pk: one.together for one in found}))
@@ -206,7 +206,7 @@ def _tell_again(delivered: QuerySet[Delivery]) -> int:
 
 
 def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    """Lock the events against pruning. Returns deliveries with a locked event."""
+    """Lock the events against pruning. Return the deliveries whose event is locked."""
     pks = list(deliveries.values_list('pk', flat=True))
     return deliveries.filter(event__in=sql.fetch_column(HOLD_EVENTS, {'ids': pks}))
 
@@ -233,7 +233,7 @@ def _render_again(unsent: QuerySet[Delivery]) -> None:
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
-    # Rendering drops the raw snapshots. So match all webhooks now, not only this part's.
+    # Rendering drops the raw snapshots. So render for all webhooks of these events now, not only for this part's.
     matches = defaultdict(list)
     for event_id, webhook_id in wanted:
         matches[event_id].append(webhooks[webhook_id])

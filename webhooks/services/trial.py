@@ -46,8 +46,8 @@ PING_KIND = 'test'
 def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
     """Send a test event of the newest subscribed object, else a ping. Return its delivery as the user may see it.
 
-    Event, delivery and attempt are saved. A disabled webhook is tested too. There is one attempt, of MAX_TEST_SECONDS
-    at most. Raises Busy if too many tests run, or one of this webhook.
+    The log has it like any other delivery. A feed's test is only published. A disabled webhook is tested too. There is
+    one attempt, of MAX_TEST_SECONDS at most. Raises Busy if too many tests run, or one of this webhook.
     """
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, MAX_TEST_SECONDS)
@@ -65,7 +65,7 @@ def _sent(delivery: Delivery, builder: Builder, webhook: Webhook) -> Sent:
     with closing(Client(1)) as client:
         sent = _send(delivery, builder, client)
         if sent.outcome is None:
-            # It fetched an access token, or the endpoint refused the old one.
+            # This request fetched an access token, or the endpoint refused the old one. Only the next one tests.
             sent = _send(delivery, sent.builder, client)
     if sent.outcome is None:
         error = _('The access token is being fetched. Test again.')
