@@ -6,6 +6,7 @@ from support.tables import copy_row, rows_read
 
 from webhooks.engine import sql
 from webhooks.models import Event
+from webhooks.services import preview_sources
 
 pytestmark = pytest.mark.usefixtures('committed')
 
