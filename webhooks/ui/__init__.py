@@ -1,1 +1,1 @@
-"""Parts of our pages in NetBox."""
+"""Parts of NetBox's pages that are ours: buttons, cards and their rows, the chart, and the tab on objects."""

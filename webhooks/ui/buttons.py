@@ -1,3 +1,8 @@
+"""Buttons on NetBox's pages, one class for each action.
+
+A view or template_content.py lists them, and asks for their permission before it shows them.
+"""
+
 from typing import Any
 
 from django.urls import reverse
@@ -13,6 +18,8 @@ from ..presentation.moments import moment
 
 
 class Button(ObjectAction):
+    """A link to the page of an action. A subclass names its `action`: name, label and permission come from that."""
+
     action: Action
     template_name = 'webhooks/buttons/link.html'
     url_kwargs = ['pk']
@@ -28,14 +35,20 @@ class Button(ObjectAction):
 
 
 class PostButton(Button):
+    """A button that posts to the action's view at once, with no page before it."""
+
     template_name = 'webhooks/buttons/post.html'
 
 
 class SendTest(PostButton):
+    """Sends a test of the webhook now."""
+
     action = actions.TEST
 
 
 class Redeliver(PostButton):
+    """Redelivers one delivery. Before it is closed, the button is disabled and says why."""
+
     action = actions.REDELIVER
 
     @classmethod
@@ -44,10 +57,13 @@ class Redeliver(PostButton):
 
 
 class RedeliverFromHere(Button):
-    """Leads to the form of its webhook, filled in."""
+    """Leads to the form that redelivers past events of the delivery's webhook, from the time of this event on.
+
+    Hidden if the user may not do that with the webhook.
+    """
 
     action = actions.REDELIVER_FROM_HERE
-    # Not of the delivery: `render` asks for the webhook's.
+    # The view would ask for a permission for the delivery. Replay needs one for the webhook, so `render` asks.
     permissions_required = set()
 
     @classmethod
@@ -62,6 +78,8 @@ class RedeliverFromHere(Button):
 
 
 class Pause(PostButton):
+    """Pauses the webhook. Hidden if it is paused."""
+
     action = actions.PAUSE
 
     @classmethod
@@ -70,6 +88,8 @@ class Pause(PostButton):
 
 
 class Resume(PostButton):
+    """Resumes the webhook. Hidden if it is not paused."""
+
     action = actions.RESUME
 
     @classmethod
@@ -78,22 +98,32 @@ class Resume(PostButton):
 
 
 class Replay(Button):
+    """Leads to the form that redelivers the events of a period."""
+
     action = actions.REPLAY
 
 
 class SendWaiting(Button):
+    """Leads to the form that sends waiting deliveries now."""
+
     action = actions.SEND_WAITING
 
 
 class Backfill(Button):
+    """Leads to the form that starts a backfill."""
+
     action = actions.BACKFILL
 
 
 class RotateSecret(Button):
+    """Leads to the form that generates a new secret."""
+
     action = actions.ROTATE_SECRET
 
 
 class More(ObjectAction):
+    """A menu of the rarer actions on a webhook that the user may take. Hidden if there are none."""
+
     label = _('More')
     template_name = 'webhooks/buttons/menu.html'
     members = (SendWaiting, Replay, Backfill, RotateSecret)
@@ -106,6 +136,8 @@ class More(ObjectAction):
 
 
 class BulkRedeliver(Button):
+    """Posts the rows that are selected in a list. The page that follows asks before it redelivers them."""
+
     action = actions.REDELIVER_SELECTED
     multi = True
     url_kwargs = []

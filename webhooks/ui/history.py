@@ -1,3 +1,5 @@
+"""The chart of a webhook's deliveries in the last day or week: its figures, and the picture."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,11 @@ from . import charts
 
 @dataclass(frozen=True, eq=False)
 class Period:
+    """The time that a chart shows: `slots` bars of `hours` hours each. The last one contains now.
+
+    Every `tick_every`-th slot has its time below, in Django's format `tick_format`. `key` is its name in an address.
+    """
+
     key: str
     label: str
     title: str
@@ -26,6 +33,7 @@ class Period:
 
     @property
     def step(self) -> timedelta:
+        """The length of a slot."""
         return timedelta(hours=self.hours)
 
 
@@ -36,7 +44,7 @@ PERIODS = {period.key: period for period in (DAY, WEEK)}
 
 @dataclass(frozen=True)
 class Slot:
-    """From `since` on and before `until`."""
+    """How many deliveries were closed from `since` on and before `until`, by status."""
 
     since: datetime
     until: datetime
@@ -49,7 +57,10 @@ class Slot:
 
 
 def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
-    """Oldest first; the last contains `now`. One query."""
+    """Return the period's slots with their counts, the oldest first. The last contains `now`.
+
+    Reads the hourly counts in one query.
+    """
     since = _next_boundary(now, period) - period.slots * period.step
     totals = [[0, 0, 0] for _ in range(period.slots)]
     hours = Hour.objects.filter(health=webhook.pk, start__gte=since)
@@ -61,14 +72,20 @@ def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
 
 
 def _next_boundary(now: datetime, period: Period) -> datetime:
-    """At a full local hour. In UTC all slots have one length."""
+    """Return the end of the slot that contains `now`: a full local hour, in UTC.
+
+    In UTC all slots have one length, even when the clocks change.
+    """
     local = localtime(now)
     hour = local.hour // period.hours * period.hours
     return local.replace(hour=hour, minute=0, second=0, microsecond=0).astimezone(UTC) + period.step
 
 
 def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
-    """For webhooks/inc/history.html."""
+    """Return the context of the template webhooks/inc/history.html: the slots, their sums, the chart and the legend.
+
+    The caller adds `failed_url`, a list of the failed deliveries, or ''.
+    """
     slots = read(webhook, period, now)
     return {
         'webhook': webhook,
@@ -84,6 +101,7 @@ def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
 
 
 def picture(slots: Sequence[Slot], period: Period) -> SafeString:
+    """Return the chart of these slots as safe SVG. Screen readers get its sums."""
     bars = [_bar(slot, _tick(slot, number, period)) for number, slot in enumerate(slots)]
     total = _words(sum(slot.delivered for slot in slots), sum(slot.failed for slot in slots))
     # ElementTree escapes all texts.

@@ -1,4 +1,8 @@
-from datetime import datetime
+"""Cards on NetBox's pages of webhooks, credentials, deliveries and events.
+
+A panel's `get_context` prepares the template's context, from which `should_render` decides whether it is shown.
+"""
+
 from typing import Any
 
 from django.urls import reverse
@@ -7,80 +11,52 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 from netbox.ui import attrs, panels
-from utilities.object_types import object_type_name
 
 from ..choices import StatusChoices
 from ..constants import MAX_RESPONSE_KEPT
-from ..models import Attempt, Delivery, Event, querysets
+from ..models import Attempt, Delivery
 from ..presentation import actions, progress
 from ..presentation.actions import Action
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..presentation.json_text import readable
-from ..presentation.states import both_sign
-from ..presentation.waits import next_attempt_at, wait_of
-from ..tables import object_url, state_badge
 from . import history
-
-
-class TimeoutAttr(attrs.TextAttr):
-    """Seconds, or NetBox's default."""
-
-    def get_value(self, obj: Any) -> str:
-        if obj.timeout:
-            return _('{timeout} seconds').format(timeout=obj.timeout)
-        return _('{timeout} seconds (default)').format(timeout=obj.effective_timeout)
-
-
-class LinesAttr(attrs.TextAttr):
-    template_name = 'webhooks/attrs/lines.html'
-
-
-class ListAttr(attrs.TextAttr):
-    def get_value(self, obj: Any) -> str:
-        return ', '.join(super().get_value(obj) or ())
-
-
-class UrlAttr(attrs.TextAttr):
-    def get_value(self, obj: Any) -> str:
-        return super().get_value(obj) or _('Feed')
-
-
-class ObjectTypesAttr(LinesAttr):
-    def get_value(self, obj: Any) -> str:
-        types = obj.object_types.order_by('app_label', 'model')
-        return '\n'.join(object_type_name(object_type) for object_type in types)
-
-
-class StateAttr(attrs.TextAttr):
-    def get_value(self, obj: Any) -> str:
-        return state_badge(obj)
-
-
-class SecretAttr(LinesAttr):
-    def get_value(self, obj: Any) -> str:
-        return '\n'.join(filter(None, (str(super().get_value(obj)), both_sign(obj))))
+from .attributes import (
+    ChangedObjectAttr,
+    LinesAttr,
+    ListAttr,
+    NextAttemptAttr,
+    ObjectTypesAttr,
+    SecretAttr,
+    StateAttr,
+    StatusAttr,
+    TimeoutAttr,
+    UrlAttr,
+)
 
 
 class ConditionsPanel(panels.JSONPanel):
+    """Shows a webhook's conditions as JSON. Left out if there are none."""
+
     def should_render(self, context: dict[str, Any]) -> bool:
         return bool(context['data'])
 
 
 class BodyTemplatePanel(panels.TextCodePanel):
+    """Shows a webhook's body template. Left out if it is blank."""
+
     def should_render(self, context: dict[str, Any]) -> bool:
         return bool(context['value'])
 
 
 #
-# Webhook
+# Webhook and credential
 #
 
-
-MONOSPACE = 'font-monospace text-break'
-# Fields whose type does not decide their look.
-SHOWN = {
+MONOSPACE_CLASSES = 'font-monospace text-break'
+# Fields whose row depends on more than their type.
+SPECIAL_ATTRIBUTES = {
     'object_types': ObjectTypesAttr('object_types', label=label('object_types')),
-    'payload_url': UrlAttr('masked_url', label=label('payload_url'), style=MONOSPACE),
+    'payload_url': UrlAttr('masked_url', label=label('payload_url'), style=MONOSPACE_CLASSES),
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
     'secret': SecretAttr('secret', label=label('secret')),
     'expand': ListAttr('expand', label=label('expand'), style='text-break'),
@@ -88,17 +64,20 @@ SHOWN = {
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} per second')),
 }
-# Extra rows, each below the field that is its key.
-DERIVED = {
+# Extra rows by the field that they stand below. The field itself may be left out.
+DERIVED_ATTRIBUTES = {
     'type_delete': {'kinds': attrs.TextAttr('kind_labels', label=_('Events'))},
-    'secret': {'public_key': attrs.TextAttr('public_key', label=_('Public key'), style=MONOSPACE, copy_button=True)},
+    'secret': {
+        'public_key': attrs.TextAttr('public_key', label=_('Public key'), style=MONOSPACE_CLASSES, copy_button=True)
+    },
 }
 
 
 def attribute(name: str) -> attrs.ObjectAttribute:
+    """Return the row of a card that shows this field of a webhook. Its type decides, unless the field is special."""
     of_model = field(name)
-    if name in SHOWN:
-        return SHOWN[name]
+    if name in SPECIAL_ATTRIBUTES:
+        return SPECIAL_ATTRIBUTES[name]
     if is_switch(name):
         return attrs.BooleanAttr(name, label=label(name))
     if of_model.choices:
@@ -111,19 +90,23 @@ def attribute(name: str) -> attrs.ObjectAttribute:
 
 
 def card(group: Group) -> panels.ObjectAttributesPanel:
+    """Return the card of a group of fields, with extra rows. LEFT_OUT['cards'] names the fields that it leaves out."""
     shown = {}
     for name in group.names:
         if name in shown_in('cards'):
             shown[name] = attribute(name)
-        shown |= DERIVED.get(name, {})
+        shown |= DERIVED_ATTRIBUTES.get(name, {})
     return type('GroupPanel', (panels.ObjectAttributesPanel,), {**shown, 'title': group.title})()
 
 
 def cards() -> list[panels.ObjectAttributesPanel]:
+    """Return one card for each of GROUPS, in their order. views/webhook.py relies on that order."""
     return [card(group) for group in GROUPS]
 
 
 class CredentialPanel(panels.ObjectAttributesPanel):
+    """Shows the fields of a credential but its name, which is the page's title. Its secret is masked."""
+
     title = _('Credential')
 
     description = attrs.TextAttr('description', label=_('Description'))
@@ -133,14 +116,14 @@ class CredentialPanel(panels.ObjectAttributesPanel):
     header = attrs.TextAttr('header', label=_('Header'))
     secret = attrs.TextAttr('secret', label=pgettext_lazy('webhooks', 'Secret'))
     valid_until = attrs.DateTimeAttr('valid_until', label=_('Valid until'), spec='date')
-    token_url = attrs.TextAttr('token_url', label=_('Token URL'), style=MONOSPACE)
+    token_url = attrs.TextAttr('token_url', label=_('Token URL'), style=MONOSPACE_CLASSES)
     scope = attrs.TextAttr('scope', label=_('Scope'), style='text-break')
     audience = attrs.TextAttr('audience', label=_('Audience'), style='text-break')
-    ca_file_path = attrs.TextAttr('ca_file_path', label=_('CA file'), style=MONOSPACE)
+    ca_file_path = attrs.TextAttr('ca_file_path', label=_('CA file'), style=MONOSPACE_CLASSES)
 
 
 class HealthPanel(panels.ObjectAttributesPanel):
-    """How it goes. What did not happen has no row."""
+    """Shows the webhook's state, its counts and its last request. Rows without a value are left out."""
 
     title = _('Health')
 
@@ -163,6 +146,11 @@ class HealthPanel(panels.ObjectAttributesPanel):
 
 
 class HistoryPanel(panels.Panel):
+    """Shows the chart of the last day, or of the period that the address names.
+
+    The number of failures leads to their list, if the user may view deliveries.
+    """
+
     title = _('Deliveries and Failures')
     template_name = 'webhooks/panels/history.html'
 
@@ -181,6 +169,8 @@ class HistoryPanel(panels.Panel):
 
 
 class BackfillPanel(panels.Panel):
+    """Shows the webhook's last backfill, with buttons to move it for users who may. Left out if there was none."""
+
     title = _('Backfill')
     template_name = 'webhooks/panels/backfill.html'
 
@@ -209,30 +199,8 @@ def _moves(state: str) -> list[tuple[Action, str]]:
 #
 
 
-class ChangedObjectAttr(attrs.TemplatedAttr):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, template_name='webhooks/attrs/object.html', **kwargs)
-
-    def get_context(self, obj: Event, attr: str, value: Any, context: dict) -> dict[str, Any]:
-        return {**super().get_context(obj, attr, value, context), 'url': object_url(obj)}
-
-
-class StatusAttr(attrs.TemplatedAttr):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, template_name='webhooks/attrs/status.html', **kwargs)
-
-    def get_context(self, obj: Delivery, attr: str, value: Any, context: dict) -> dict[str, Any]:
-        wait = wait_of(obj, timezone.now(), querysets.earlier_of(obj) if obj.is_open else None)
-        return {**super().get_context(obj, attr, value, context), 'wait': wait}
-
-
-class NextAttemptAttr(attrs.DateTimeAttr):
-    def get_value(self, obj: Delivery) -> datetime | None:
-        return next_attempt_at(obj)
-
-
 class FilledPanel(panels.ObjectAttributesPanel):
-    """Leaves out empty rows."""
+    """A card without its empty rows."""
 
     def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
         own = super().get_context(context)
@@ -240,7 +208,10 @@ class FilledPanel(panels.ObjectAttributesPanel):
 
 
 class AnswerPanel(panels.Panel):
-    """The last answer. `is_cut`: the receiver said more than is kept."""
+    """Shows the answer to the newest of the view's `attempts`. Left out before there is one.
+
+    `is_cut`: the receiver said more than is kept.
+    """
 
     title = _('Last Answer')
     template_name = 'webhooks/panels/answer.html'
@@ -261,7 +232,7 @@ class AnswerPanel(panels.Panel):
 
 
 def _outcome(attempt: Attempt) -> str:
-    """Return the answer's status with its name, if it failed for that."""
+    """Return the status of the answer, or the whole error if that begins with the status: it then says its name."""
     if attempt.response_status is None:
         return _('No response')
     status = f'HTTP {attempt.response_status}'
@@ -269,6 +240,8 @@ def _outcome(attempt: Attempt) -> str:
 
 
 class DeliveryPanel(FilledPanel):
+    """Shows the status of a delivery, its error, its numbers and its times."""
+
     title = _('Delivery')
 
     status = StatusAttr('status', label=_('Status'))
@@ -289,6 +262,8 @@ class DeliveryPanel(FilledPanel):
 
 
 class EventPanel(FilledPanel):
+    """Shows an event: which change of which object, when, by whom, and where it comes from."""
+
     title = _('Event')
 
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
@@ -309,6 +284,8 @@ class EventPanel(FilledPanel):
 
 
 class BatchPanel(panels.ObjectsTablePanel):
+    """Lists the deliveries that went out in one request with this one. Left out if it was sent alone."""
+
     def should_render(self, context: dict[str, Any]) -> bool:
         delivery = context['object']
         others = Delivery.objects.filter(batch=delivery.batch).exclude(pk=delivery.pk)
@@ -316,6 +293,8 @@ class BatchPanel(panels.ObjectsTablePanel):
 
 
 class RefusalsPanel(panels.Panel):
+    """Shows the webhooks that did not take the event, and why. Left out if the view's `refusals` are None."""
+
     title = _('Webhooks That Did Not Take It')
     template_name = 'webhooks/panels/refusals.html'
 
@@ -327,6 +306,8 @@ class RefusalsPanel(panels.Panel):
 
 
 class EventStatePanel(FilledPanel):
+    """Shows when the event was dispatched, and how many webhooks skipped it."""
+
     title = _('Processing')
 
     dispatched_at = attrs.DateTimeAttr('dispatched_at', label=_('Processed'))

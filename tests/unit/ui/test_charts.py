@@ -5,9 +5,9 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from webhooks.ui.charts import PLOT, STRIPES, Bar, draw, swatch
+from webhooks.ui.charts import PLOT_PIXELS, STRIPES_ID, Bar, draw, swatch
 
-STRIPED = f'url(#{STRIPES})'
+STRIPED = f'url(#{STRIPES_ID})'
 
 
 def drawn(*bars: Bar) -> Element:
@@ -46,8 +46,8 @@ class TestBars:
 
     def test_one_scale_for_both(self):
         svg = drawn(Bar(6, 2, ''), Bar(3, 1, ''))
-        assert heights(solid(svg)) == [PLOT * 6 / 8, PLOT * 3 / 8]
-        assert heights(striped(svg)) == [PLOT * 2 / 8, PLOT * 1 / 8]
+        assert heights(solid(svg)) == [PLOT_PIXELS * 6 / 8, PLOT_PIXELS * 3 / 8]
+        assert heights(striped(svg)) == [PLOT_PIXELS * 2 / 8, PLOT_PIXELS * 1 / 8]
 
     def test_one_failure_among_a_million_is_seen(self):
         """Three pixels can be seen and pointed at."""
