@@ -1,4 +1,4 @@
-"""NetBox's pages for our models. Importing a module registers its views."""
+"""NetBox's pages for our models. urls.py imports them; that registers their views."""
 
 from . import credential, delivery, event, objects, status, webhook, webhook_actions
 

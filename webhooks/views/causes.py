@@ -1,4 +1,4 @@
-"""Causes of failures on NetBox's pages."""
+"""Failed deliveries by cause, with the links of NetBox's pages."""
 
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -10,7 +10,11 @@ from ..visibility import Reader
 
 
 def causes_for(reader: Reader, return_url: str, webhook: Webhook | None = None) -> Table | None:
-    """None: nothing has failed, or the reader may not view deliveries."""
+    """Return the table of causes that the reader may view, in all webhooks or in one.
+
+    None: nothing has failed, or the reader may not view deliveries. A row has no link to redeliver without the
+    permission. After a redelivery the user comes back to `return_url`.
+    """
     if not reader.has_perm('webhooks.view_delivery'):
         return None
     may_redeliver = reader.has_perm(f'webhooks.{REDELIVER.permission}_delivery')

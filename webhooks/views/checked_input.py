@@ -1,3 +1,5 @@
+"""Mixins that refuse a filter or a name that NetBox's bulk views cannot cope with."""
+
 from core.signals import clear_events
 from django.contrib import messages
 from django.db import DataError
@@ -8,7 +10,10 @@ from django_filters import FilterSet
 
 
 class CheckedSelectionMixin:
-    """With an invalid filter, NetBox takes every object."""
+    """Refuses a bulk action on all filtered objects if the filter is not valid.
+
+    NetBox would ignore the filter, and take every object.
+    """
 
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
         is_filtered = bool(request.POST.get('_all'))
@@ -17,6 +22,7 @@ class CheckedSelectionMixin:
         return super().post(request, *args, **kwargs)
 
     def is_refused(self, request: HttpRequest, filterset: FilterSet) -> bool:
+        """Return whether the filter is not valid. If so, a message tells the user."""
         if filterset.is_valid():
             return False
         messages.error(request, _('Nothing was selected, because the filter is not valid. Correct the filter.'))
@@ -24,8 +30,10 @@ class CheckedSelectionMixin:
 
 
 class CheckedRenameMixin(CheckedSelectionMixin):
+    """Shows a message if a new name does not fit its column. It refuses invalid filters too."""
+
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
-        """A name that is too long crashes NetBox's view."""
+        """Rename, or lead back with PostgreSQL's reason: NetBox's view crashes at a name that is too long."""
         try:
             return super().post(request, *args, **kwargs)
         except DataError as error:

@@ -1,3 +1,5 @@
+"""NetBox's pages of credentials."""
+
 from django.utils.translation import gettext_lazy
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
 from netbox.object_actions import CloneObject, DeleteObject, EditObject
@@ -15,6 +17,8 @@ from .imports import ImportNowMixin
 
 @register_model_view(Credential, 'list', path='', detail=False)
 class CredentialListView(generic.ObjectListView):
+    """Lists credentials, with filters and bulk actions."""
+
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
     filterset_form = forms.CredentialFilterForm
@@ -23,6 +27,8 @@ class CredentialListView(generic.ObjectListView):
 
 @register_model_view(Credential)
 class CredentialView(generic.ObjectView):
+    """Shows a credential, and below it the webhooks that use it."""
+
     queryset = Credential.objects.all()
     actions = (CloneObject, EditObject, DeleteObject)
     layout = layout.SimpleLayout(
@@ -41,23 +47,31 @@ class CredentialView(generic.ObjectView):
 @register_model_view(Credential, 'add', detail=False)
 @register_model_view(Credential, 'edit')
 class CredentialEditView(generic.ObjectEditView):
+    """Shows the form that adds or changes a credential, and saves it."""
+
     queryset = Credential.objects.all()
     form = forms.CredentialForm
 
 
 @register_model_view(Credential, 'delete')
 class CredentialDeleteView(generic.ObjectDeleteView):
+    """Asks, then deletes a credential. It is refused while a webhook uses the credential."""
+
     queryset = Credential.objects.all()
 
 
 @register_model_view(Credential, 'bulk_import', path='import', detail=False)
 class CredentialBulkImportView(ImportNowMixin, generic.BulkImportView):
+    """Adds or changes credentials that are given as CSV, JSON or YAML."""
+
     queryset = Credential.objects.all()
     model_form = forms.CredentialImportForm
 
 
 @register_model_view(Credential, 'bulk_edit', path='edit', detail=False)
 class CredentialBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
+    """Changes fields of the selected credentials."""
+
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
     table = tables.CredentialTable
@@ -66,12 +80,16 @@ class CredentialBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
 
 @register_model_view(Credential, 'bulk_rename', path='rename', detail=False)
 class CredentialBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
+    """Replaces text in the names of the selected credentials."""
+
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
 
 
 @register_model_view(Credential, 'bulk_delete', path='delete', detail=False)
 class CredentialBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
+    """Asks, then deletes the selected credentials."""
+
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
     table = tables.CredentialTable

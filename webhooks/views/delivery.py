@@ -1,3 +1,5 @@
+"""NetBox's pages of deliveries. Deliveries can be sent again here: one, selected ones, or all that a filter finds."""
+
 from typing import Any
 
 from django.contrib import messages
@@ -28,6 +30,8 @@ from .checked_input import CheckedSelectionMixin
 
 @register_model_view(Delivery, 'list', path='', detail=False)
 class DeliveryListView(generic.ObjectListView):
+    """Lists deliveries, with filters. Selected ones can be redelivered."""
+
     queryset = querysets.listed_deliveries()
     filterset = filtersets.DeliveryFilterSet
     filterset_form = forms.DeliveryFilterForm
@@ -38,6 +42,11 @@ class DeliveryListView(generic.ObjectListView):
 
 @register_model_view(Delivery)
 class DeliveryView(generic.ObjectView):
+    """Shows a delivery: the last answer, the body, all attempts, and its event.
+
+    A reader who may not view the object gets no requests and no answers.
+    """
+
     queryset = Delivery.objects.select_related('webhook', 'event')
     actions = (Redeliver, RedeliverFromHere)
     template_name = 'webhooks/delivery.html'
@@ -67,12 +76,14 @@ class DeliveryView(generic.ObjectView):
             return shown
         body = sent.last_body(instance, attempts)
         for attempt in attempts[1:]:
-            # The page shows the last one above.
+            # The page shows the last attempt's body above. So others are shown only where they differ.
             attempt.other_body = sent.other_body_of(attempt, body)
         return {**shown, 'body': body, 'next_body': sent.next_body(instance, body)}
 
 
 class RedeliverMixin(GetReturnURLMixin):
+    """The base of views that redeliver: deliveries that the user may view and redeliver."""
+
     queryset = Delivery.objects.all()
 
     def get_required_permission(self) -> str:
@@ -82,11 +93,17 @@ class RedeliverMixin(GetReturnURLMixin):
         return super().get_queryset(request).restrict(request.user, 'view')
 
     def redeliver(self, deliveries: QuerySet[Delivery]) -> None:
+        """Redeliver all closed ones among these deliveries, and tell the user how many."""
         messages.success(self.request, redelivery.announce(redelivery.redeliver(deliveries)))
 
 
 @register_model_view(Delivery, 'redeliver')
 class DeliveryRedeliverView(RedeliverMixin, BaseObjectView):
+    """Redelivers one delivery at once, without a question. GET only leads to the delivery.
+
+    If it is not closed yet, the user gets a warning instead.
+    """
+
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         return redirect(self.get_object(pk=pk).get_absolute_url())
 
@@ -102,7 +119,11 @@ class DeliveryRedeliverView(RedeliverMixin, BaseObjectView):
 def confirm_or_redeliver(
     request: HttpRequest, deliveries: QuerySet[Delivery], action: Action, return_url: str, **more: str
 ) -> HttpResponse:
-    """Ask with the numbers first. Once these are confirmed, redeliver what they counted."""
+    """Return a page that asks with the numbers. Once the user confirms these, redeliver and go to `return_url`.
+
+    The page is named after the action. `more` are fields that it posts back. Deliveries that are closed after the count
+    are left out.
+    """
     counted_at = confirmation.confirmed_at(request)
     if counted_at is None:
         shown = confirmation.context(request, redelivery.foretell(deliveries), action, **more)
@@ -114,7 +135,7 @@ def confirm_or_redeliver(
 
 @register_model_view(Delivery, 'bulk_redeliver', path='redeliver', detail=False)
 class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMultiObjectView):
-    """POST: what a list has selected. GET: what the filter in the address finds. Both ask first."""
+    """Asks, then redelivers: by POST the deliveries selected in a list, by GET all that the address's filter finds."""
 
     filterset = filtersets.DeliveryFilterSet
 
@@ -134,7 +155,7 @@ class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMulti
         filterset = self.filterset(request.GET, self.queryset, request=request)
         if self.is_refused(request, filterset):
             return redirect(self.get_return_url(request))
-        # The receiver of a superseded delivery got a later one.
+        # A superseded delivery's receiver got a later one. So it is sent again only if the filter names that status.
         is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
         found = filterset.qs if is_asked else filterset.qs.exclude(status=StatusChoices.SUPERSEDED)
         return self._answer(request, found, _all='1')

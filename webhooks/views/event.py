@@ -1,3 +1,5 @@
+"""NetBox's pages of events."""
+
 from typing import Any
 
 from django.http import HttpRequest
@@ -18,6 +20,8 @@ from ..ui import panels
 
 @register_model_view(Event, 'list', path='', detail=False)
 class EventListView(generic.ObjectListView):
+    """Lists events, with filters."""
+
     queryset = querysets.events()
     filterset = filtersets.EventFilterSet
     filterset_form = forms.EventFilterForm
@@ -27,6 +31,11 @@ class EventListView(generic.ObjectListView):
 
 @register_model_view(Event)
 class EventView(generic.ObjectView):
+    """Shows an event: its data, its deliveries, and why other webhooks did not take it.
+
+    A reader who may not view the object gets no data and no reasons.
+    """
+
     queryset = Event.objects.all()
     actions = ()
     layout = layout.SimpleLayout(

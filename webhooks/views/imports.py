@@ -1,3 +1,5 @@
+"""The import of webhooks and credentials on NetBox's pages."""
+
 from django.contrib import messages
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
@@ -9,8 +11,13 @@ from .. import forms
 
 
 class ImportNowMixin:
+    """Checks the imported text before NetBox's view reads it, and imports within the request."""
+
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Import at once: a job would keep secrets in Redis."""
+        """Import at once, even if a background job is asked for: that would keep secrets in Redis.
+
+        A text that cannot be read leads back to the form.
+        """
         form = forms.ImportedTextForm(request.POST, request.FILES)
         if not form.is_valid():
             return self._refuse(request, form)

@@ -1,4 +1,4 @@
-"""The tab "Webhooks" on NetBox's objects."""
+"""The tab *Webhooks* on NetBox's objects."""
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, QuerySet
@@ -14,18 +14,25 @@ from ..ui.buttons import BulkRedeliver
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
+    """Return the deliveries of changes to this object, to be listed. Callers apply the user's permissions."""
     object_type = ContentType.objects.get_for_model(instance)
     return querysets.listed_deliveries().filter(object_type=object_type, object_id=instance.pk)
 
 
 def _count(instance: Model) -> int:
-    """NetBox passes a badge no request."""
+    """Return the tab's badge: how many of its deliveries the user may view.
+
+    NetBox passes no request here, so it is taken from NetBox's context. Without one all count.
+    """
     deliveries, request = deliveries_of(instance), current_request.get()
     return (deliveries.restrict(request.user, 'view') if request else deliveries).count()
 
 
 class ObjectDeliveriesView(generic.ObjectChildrenView):
-    """ui/tabs.py registers it for each model."""
+    """Lists the deliveries of one NetBox object, on its tab.
+
+    ui/tabs.py registers it for each model, and passes that as `model`.
+    """
 
     child_model = Delivery
     table = tables.ObjectDeliveryTable

@@ -1,4 +1,4 @@
-"""Each line needs its own permission."""
+"""NetBox's page *Status*."""
 
 from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +13,11 @@ from .causes import causes_for
 
 
 class StatusView(PermissionRequiredMixin, View):
-    # One permission is enough.
+    """Shows the workers, how much waits and failed, the causes, and the suspended webhooks.
+
+    One of both permissions opens the page. Each line then needs its own.
+    """
+
     permission_required = ('webhooks.view_delivery', 'webhooks.view_webhook')
 
     def has_permission(self) -> bool:

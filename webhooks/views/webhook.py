@@ -1,3 +1,5 @@
+"""NetBox's pages of webhooks, but for the actions: these are in webhook_actions.py."""
+
 import copy
 from typing import Any
 
@@ -29,13 +31,16 @@ from .causes import causes_for
 from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
-WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
-# The last deliveries on the webhook's page. All are on a tab.
-RECENT = 10
+# In the order of the groups in presentation/fields.py.
+WEBHOOK_CARD, STATE_CARD, SOME_CHANGES_CARD, REQUEST_CARD, RETRIES_CARD, *OTHER_CARDS = panels.cards()
+# The webhook's page lists only the newest ones. The tab has them all.
+DELIVERIES_ON_WEBHOOK_PAGE = 10
 
 
 @register_model_view(Webhook, 'list', path='', detail=False)
 class WebhookListView(generic.ObjectListView):
+    """Lists webhooks with their states and the number of waiting deliveries."""
+
     queryset = with_waiting(with_states(Webhook.objects.select_related('health')))
     filterset = filtersets.WebhookFilterSet
     filterset_form = forms.WebhookFilterForm
@@ -44,10 +49,15 @@ class WebhookListView(generic.ObjectListView):
 
 @register_model_view(Webhook)
 class WebhookView(generic.ObjectView):
+    """Shows how a webhook does, its last deliveries, and its settings.
+
+    A new secret is shown here once, then it is forgotten.
+    """
+
     queryset = Webhook.objects.select_related('health')
-    # Others are on all tabs: template_content.py.
+    # More buttons are on all tabs: see template_content.py.
     actions = (CloneObject, EditObject, DeleteObject)
-    # How it goes, then what was sent, then how it is set.
+    # First how the webhook does, then its last deliveries, then its settings.
     layout = layout.Layout(
         layout.Row(
             layout.Column(panels.HealthPanel(), panels.BackfillPanel()),
@@ -59,19 +69,22 @@ class WebhookView(generic.ObjectView):
                 ObjectsTablePanel(
                     'webhooks.delivery',
                     title=gettext_lazy('Last Deliveries'),
-                    filters={'webhook_id': lambda context: context['object'].pk, 'per_page': RECENT},
+                    filters={
+                        'webhook_id': lambda context: context['object'].pk,
+                        'per_page': DELIVERIES_ON_WEBHOOK_PAGE,
+                    },
                     exclude_columns=['webhook'],
                 ),
             )
         ),
         layout.Row(
-            layout.Column(WEBHOOK, STATE, REQUEST, RETRIES, PluginContentPanel('left_page')),
+            layout.Column(WEBHOOK_CARD, STATE_CARD, REQUEST_CARD, RETRIES_CARD, PluginContentPanel('left_page')),
             layout.Column(
-                SOME_CHANGES,
+                SOME_CHANGES_CARD,
                 panels.ConditionsPanel('conditions', title=label('conditions')),
                 panels.ConditionsPanel('success_conditions', title=label('success_conditions')),
                 panels.BodyTemplatePanel('body_template', title=label('body_template')),
-                *REST,
+                *OTHER_CARDS,
                 CustomFieldsPanel(),
                 TagsPanel(),
                 PluginContentPanel('right_page'),
@@ -91,7 +104,7 @@ class WebhookView(generic.ObjectView):
 
 @register_model_view(Webhook, 'deliveries')
 class WebhookDeliveriesView(generic.ObjectChildrenView):
-    """The list of deliveries, of one webhook."""
+    """Lists the deliveries of one webhook, on a tab."""
 
     queryset = Webhook.objects.all()
     child_model = Delivery
@@ -104,7 +117,10 @@ class WebhookDeliveriesView(generic.ObjectChildrenView):
     additional_permissions = ['webhooks.view_delivery']
 
     def get_permitted_actions(self, user: User, model: type[Model] | None = None) -> list[type[ObjectAction]]:
-        """NetBox asks for permissions of the children, but buttons beside the title are about the webhook."""
+        """Return bulk actions by permissions for deliveries, and other buttons by those for the webhook.
+
+        NetBox asks for permissions of the children, but buttons beside the title are about the webhook.
+        """
         of_webhook = super().get_permitted_actions(user, Webhook)
         of_deliveries = super().get_permitted_actions(user, Delivery)
         return [one for one in self.actions if one in (of_deliveries if one.multi else of_webhook)]
@@ -128,6 +144,11 @@ class WebhookDeliveriesView(generic.ObjectChildrenView):
 @register_model_view(Webhook, 'add', detail=False)
 @register_model_view(Webhook, 'edit')
 class WebhookEditView(generic.ObjectEditView):
+    """Shows the form that adds or changes a webhook, and saves it.
+
+    A POST with `_preset` only fills in the form by another preset.
+    """
+
     queryset = Webhook.objects.all()
     form = forms.WebhookForm
     template_name = 'webhooks/webhook_edit.html'
@@ -139,7 +160,7 @@ class WebhookEditView(generic.ObjectEditView):
         return super().post(request, *args, **kwargs)
 
     def _begin_anew(self, request: HttpRequest, **kwargs) -> HttpResponse:
-        """Fill in the form by another preset. What was typed stays, but for a secret, which no page shows."""
+        """Return the form filled in by another preset. Typed values stay, but for a secret, which no page shows."""
         webhook = self.get_object(**kwargs)
         before = {'preset': request.POST.get('preset', '')}
         typed = self.form(request.POST, instance=copy.copy(webhook), initial=before).typed()
@@ -149,7 +170,7 @@ class WebhookEditView(generic.ObjectEditView):
         return render(request, self.htmx_template_name, context)
 
     def alter_object(self, obj: Webhook, request: HttpRequest, url_args: tuple, url_kwargs: dict) -> Webhook:
-        # Keeps a generated secret, to be shown once.
+        # If the form generates a secret, it keeps the secret in the session, to be shown once.
         obj._session = request.session
         return obj
 
@@ -162,7 +183,7 @@ class WebhookEditView(generic.ObjectEditView):
 @register_model_view(Webhook, 'new_draft', path='draft', detail=False)
 @register_model_view(Webhook, 'draft')
 class WebhookDraftView(BaseObjectView):
-    """Shows what a form would send, beside it. Nothing is saved."""
+    """Shows the request that the posted form would send, beside the form. Nothing is saved."""
 
     queryset = Webhook.objects.all()
     template_name = 'webhooks/inc/draft.html'
@@ -185,17 +206,23 @@ class WebhookDraftView(BaseObjectView):
 
 @register_model_view(Webhook, 'delete')
 class WebhookDeleteView(generic.ObjectDeleteView):
+    """Asks, then deletes a webhook."""
+
     queryset = Webhook.objects.all()
 
 
 @register_model_view(Webhook, 'bulk_import', path='import', detail=False)
 class WebhookBulkImportView(ImportNowMixin, generic.BulkImportView):
+    """Adds or changes webhooks that are given as CSV, JSON or YAML."""
+
     queryset = Webhook.objects.all()
     model_form = forms.WebhookImportForm
 
 
 @register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)
 class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
+    """Changes fields of the selected webhooks."""
+
     queryset = with_states(Webhook.objects.all())
     filterset = filtersets.WebhookFilterSet
     table = tables.WebhookTable
@@ -204,12 +231,16 @@ class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
 
 @register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)
 class WebhookBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
+    """Replaces text in the names of the selected webhooks."""
+
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
 
 
 @register_model_view(Webhook, 'bulk_delete', path='delete', detail=False)
 class WebhookBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
+    """Asks, then deletes the selected webhooks."""
+
     queryset = with_states(Webhook.objects.all())
     filterset = filtersets.WebhookFilterSet
     table = tables.WebhookTable
@@ -217,6 +248,8 @@ class WebhookBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
 
 @register_model_view(Webhook, 'preview')
 class WebhookPreviewView(generic.ObjectView):
+    """Shows on a tab the request that a webhook would send for the chosen event or object. Nothing is sent."""
+
     queryset = Webhook.objects.all()
     template_name = 'webhooks/webhook_preview.html'
     tab = ViewTab(label=gettext_lazy('Preview'), permission='webhooks.view_webhook', weight=500)

@@ -1,3 +1,5 @@
+"""Actions on one webhook, each by a form or a button. Names, labels and permissions are in presentation/actions.py."""
+
 from collections.abc import Callable
 
 from core.signals import clear_events
@@ -24,6 +26,11 @@ from .delivery import confirm_or_redeliver
 
 
 class WebhookActionView(BaseObjectView):
+    """The base of all actions: finds a webhook that the user may view, with the action's permission.
+
+    A POST acts; a GET shows the form, or leads to the webhook if there is none. `Busy` becomes a message.
+    """
+
     queryset = Webhook.objects.all()
     action: Action
     template_name = 'webhooks/webhook_action.html'
@@ -45,6 +52,7 @@ class WebhookActionView(BaseObjectView):
         return redirect(self.get_object(pk=pk).get_absolute_url())
 
     def render_form(self, request: HttpRequest, webhook: Webhook, form: Form, figures: object = '') -> HttpResponse:
+        """Return the action's page with the form. `figures` is a line above the form, '' for none."""
         shown = {
             'object': webhook,
             'form': form,
@@ -57,6 +65,8 @@ class WebhookActionView(BaseObjectView):
 
 @register_model_view(Webhook, 'test')
 class WebhookTestView(WebhookActionView):
+    """Sends a test, waits for the answer, and leads to its delivery, or to the webhook if that may not be viewed."""
+
     action = actions.TEST
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -72,6 +82,11 @@ class WebhookTestView(WebhookActionView):
 
 
 class WebhookSwitchView(WebhookActionView):
+    """The base of pausing and resuming: saves `paused` as `is_paused` says, then shows `told`.
+
+    If NetBox refuses the change, nothing is saved, and the reason is shown.
+    """
+
     is_paused: bool
     told: str
 
@@ -80,7 +95,7 @@ class WebhookSwitchView(WebhookActionView):
         try:
             with transaction.atomic():
                 switching.switch(webhook, paused=self.is_paused)
-                # As in NetBox, the permission must still cover the changed webhook.
+                # A permission may cover only webhooks that are not paused. As in NetBox, such a change is refused.
                 if not self.queryset.filter(pk=pk).exists():
                     raise PermissionsViolation
         except (AbortRequest, PermissionsViolation) as refusal:
@@ -93,18 +108,24 @@ class WebhookSwitchView(WebhookActionView):
 
 @register_model_view(Webhook, 'pause')
 class WebhookPauseView(WebhookSwitchView):
+    """Pauses the webhook: its changes are recorded, and wait."""
+
     action, is_paused = actions.PAUSE, True
     told = gettext_lazy('Paused. Resume the webhook before its changes expire.')
 
 
 @register_model_view(Webhook, 'resume')
 class WebhookResumeView(WebhookSwitchView):
+    """Resumes the webhook: its waiting deliveries are sent."""
+
     action, is_paused = actions.RESUME, False
     told = gettext_lazy('Resumed. Waiting deliveries are sent.')
 
 
 @register_model_view(Webhook, 'replay')
 class WebhookReplayView(WebhookActionView):
+    """Redelivers the events of a period. A form asks for the period; a second page asks with the numbers."""
+
     action = actions.REPLAY
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -121,6 +142,8 @@ class WebhookReplayView(WebhookActionView):
 
 @register_model_view(Webhook, 'send_waiting', path='send-waiting')
 class WebhookSendWaitingView(WebhookActionView):
+    """Sends waiting deliveries now: all of them, or only the latest change of each object."""
+
     action = actions.SEND_WAITING
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -139,6 +162,8 @@ class WebhookSendWaitingView(WebhookActionView):
 
 @register_model_view(Webhook, 'backfill')
 class WebhookBackfillView(WebhookActionView):
+    """Asks which objects to send, and starts a backfill of these."""
+
     action = actions.BACKFILL
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -154,6 +179,11 @@ class WebhookBackfillView(WebhookActionView):
 
 
 class WebhookMoveView(WebhookActionView):
+    """The base of the buttons of a backfill: calls `move` with the webhook.
+
+    If that is refused, the reason is shown.
+    """
+
     move: Callable[[Webhook], object]
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -167,21 +197,32 @@ class WebhookMoveView(WebhookActionView):
 
 @register_model_view(Webhook, 'pause_backfill', path='backfill/pause')
 class WebhookPauseBackfillView(WebhookMoveView):
+    """Pauses the webhook's running backfill."""
+
     action, move = actions.PAUSE_BACKFILL, staticmethod(backfill.pause)
 
 
 @register_model_view(Webhook, 'resume_backfill', path='backfill/resume')
 class WebhookResumeBackfillView(WebhookMoveView):
+    """Resumes the webhook's paused backfill."""
+
     action, move = actions.RESUME_BACKFILL, staticmethod(backfill.resume)
 
 
 @register_model_view(Webhook, 'cancel_backfill', path='backfill/cancel')
 class WebhookCancelBackfillView(WebhookMoveView):
+    """Cancels the webhook's backfill, and removes its untried deliveries."""
+
     action, move = actions.CANCEL_BACKFILL, staticmethod(backfill.cancel)
 
 
 @register_model_view(Webhook, 'rotate_secret', path='rotate-secret')
 class WebhookRotateSecretView(WebhookActionView):
+    """Generates a new secret, and shows it once on the webhook's page.
+
+    For the time that the form says, requests are also signed with the present secret.
+    """
+
     action = actions.ROTATE_SECRET
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
