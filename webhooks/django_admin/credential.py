@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..forms.credential import NAMES
+from ..forms.credential import CREDENTIAL_NAMES
 from ..forms.masked import SecretMixin
 from ..models import Credential, Webhook
 from .base import BaseAdmin, BaseForm
@@ -16,7 +16,7 @@ from .base import BaseAdmin, BaseForm
 class CredentialForm(BaseForm, SecretMixin):
     class Meta:
         model = Credential
-        fields = NAMES
+        fields = CREDENTIAL_NAMES
         widgets = {
             'secret': forms.PasswordInput(
                 render_value=False, attrs={'class': 'vTextField wh-wide', 'autocomplete': 'new-password'}

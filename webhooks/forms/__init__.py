@@ -1,3 +1,5 @@
+"""The forms of NetBox's pages. The admin uses some of them."""
+
 from .backfill import BackfillForm
 from .bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
 from .bulk_import import CredentialImportForm, ImportedTextForm, WebhookImportForm

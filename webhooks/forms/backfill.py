@@ -1,3 +1,5 @@
+"""The form that starts a backfill, on NetBox's pages and in the admin."""
+
 from typing import Any
 
 from django import forms
@@ -13,6 +15,8 @@ from ..services import backfill
 
 
 class BackfillForm(forms.Form):
+    """Asks which object types of the webhook to send, and by which filter."""
+
     object_types = forms.ModelMultipleChoiceField(
         label=_('Object types'),
         queryset=ContentType.objects.none(),
@@ -34,7 +38,10 @@ class BackfillForm(forms.Form):
         self._webhook = webhook
 
     def start(self, user: User) -> bool:
-        """False: the error is on the form."""
+        """Start the backfill that the valid form asks for.
+
+        Return False if that is refused: the form then has the error.
+        """
         cleaned = self.cleaned_data
         try:
             choice = backfill.choose(self._webhook, cleaned['object_types'] or None, cleaned['filter'], user)

@@ -1,3 +1,5 @@
+"""The forms that change many webhooks or credentials at once."""
+
 from django import forms
 from django.db.models import BooleanField, DateField, Field
 from django.utils.text import capfirst
@@ -10,15 +12,16 @@ from utilities.forms.widgets import DatePicker
 from ..models import Credential, Webhook
 from ..models.fields import SealedField
 from ..presentation.fields import field, shown_in
-from .credential import NAMES as CREDENTIAL_NAMES
+from .credential import CREDENTIAL_NAMES
 from .definition import fieldsets
 from .fields import switch
 
-NAMES = shown_in('bulk edit')
-OF_CREDENTIAL = tuple(name for name in CREDENTIAL_NAMES if name != 'name')
+EDITED_OF_WEBHOOK = shown_in('bulk edit')
+EDITED_OF_CREDENTIAL = tuple(name for name in CREDENTIAL_NAMES if name != 'name')
 
 
 def form_field(of_model: Field) -> forms.Field:
+    """Return the form's field for a column of the model. Left blank, it changes nothing."""
     title = capfirst(of_model.verbose_name)
     if isinstance(of_model, BooleanField):
         return switch(title)
@@ -36,23 +39,29 @@ def form_field(of_model: Field) -> forms.Field:
 
 
 class BulkEditForm(NetBoxModelBulkEditForm):
-    # NetBox needs this field. A job would keep the secret in Redis.
+    """The base of both forms. It hides NetBox's offer to do the change in a background job."""
+
+    # NetBox needs this field. A job would keep an entered secret in Redis; therefore nobody can choose one.
     background_job = forms.BooleanField(label='', required=False, disabled=True, widget=forms.HiddenInput)
 
 
 class WebhookBulkEditForm(BulkEditForm):
+    """Changes the fields of webhooks that LEFT_OUT['bulk edit'] does not leave out."""
+
     model = Webhook
-    vars().update({name: form_field(field(name)) for name in NAMES})
+    vars().update({name: form_field(field(name)) for name in EDITED_OF_WEBHOOK})
 
     fieldsets = fieldsets('bulk edit')
-    nullable_fields = tuple(name for name in NAMES if field(name).blank)
+    nullable_fields = tuple(name for name in EDITED_OF_WEBHOOK if field(name).blank)
 
 
 class CredentialBulkEditForm(BulkEditForm):
-    model = Credential
-    vars().update({name: form_field(Credential._meta.get_field(name)) for name in OF_CREDENTIAL})
+    """Changes the fields of credentials, but not their names, which are unique."""
 
-    fieldsets = (FieldSet(*OF_CREDENTIAL),)
+    model = Credential
+    vars().update({name: form_field(Credential._meta.get_field(name)) for name in EDITED_OF_CREDENTIAL})
+
+    fieldsets = (FieldSet(*EDITED_OF_CREDENTIAL),)
     nullable_fields = (
         'description', 'username', 'header', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path',
     )  # fmt: skip

@@ -1,3 +1,5 @@
+"""The forms that import webhooks and credentials from CSV, JSON or YAML: one for the text, one for each record."""
+
 import csv
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,29 +27,34 @@ from ..choices import CredentialTypeChoices, FormatChoices
 from ..models import Credential, Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
-from .credential import NAMES as CREDENTIAL_NAMES
+from .credential import CREDENTIAL_NAMES
 from .definition import check_keys
 from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin, SecretMixin
 
 JSON_TYPES = str | int | float | list | dict
-MISSING = object()
-# Per record.
-MAX_NODES = 100_000
-GIVEN_BY = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
-SAID = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
-MERGE = 'tag:yaml.org,2002:merge'
+# In place of a column that a record does not have. Unlike None, it is not blank.
+ABSENT_COLUMN = object()
+# YAML aliases can repeat a value without limit. A record with more values is refused.
+MAX_NODES_PER_RECORD = 100_000
+# The form's field that holds the file, by the method of the import.
+FILE_FIELDS = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
+SWITCH_WORDS = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
+YAML_MERGE_TAG = 'tag:yaml.org,2002:merge'
 
 
 class ImportedTextForm(BulkImportForm):
-    """Reports errors at which NetBox's form crashes."""
+    """Reads an imported text into records:
+
+    `cleaned_data['data']`. Reports errors at which NetBox's form would crash.
+    """
 
     def clean(self) -> None:
         if self.errors:
             return
         method = self.cleaned_data['import_method']
-        if method in GIVEN_BY and not self.cleaned_data.get(GIVEN_BY[method]):
-            raise ValidationError({GIVEN_BY[method]: _('Choose a file.')})
+        if method in FILE_FIELDS and not self.cleaned_data.get(FILE_FIELDS[method]):
+            raise ValidationError({FILE_FIELDS[method]: _('Choose a file.')})
         try:
             super().clean()
         except (csv.Error, KeyError, RecursionError, StopIteration, TypeError, ValueError) as error:
@@ -73,10 +80,11 @@ class ImportedTextForm(BulkImportForm):
 def _is_merge(event: yaml.Event) -> bool:
     if not isinstance(event, yaml.ScalarEvent):
         return False
-    return event.tag == MERGE or (event.tag is None and event.implicit[0] and event.value == '<<')
+    return event.tag == YAML_MERGE_TAG or (event.tag is None and event.implicit[0] and event.value == '<<')
 
 
 def _problem(record: Any) -> str:
+    """Return why a record cannot be imported, '' if it can. The text still needs the record's number."""
     if not isinstance(record, dict) or not all(isinstance(name, str) for name in record):
         return _('Record %(number)d is not a mapping. Write the name of each field with its value.')
     if not _is_small(record) or not is_flat(record):
@@ -87,14 +95,19 @@ def _problem(record: Any) -> str:
 
 
 def _is_small(record: dict[str, Any]) -> bool:
-    """YAML aliases can repeat a value without limit."""
+    """Whether the record has MAX_NODES_PER_RECORD values at most."""
     try:
-        return sum(1 for _node in islice(nodes(record), MAX_NODES + 1)) <= MAX_NODES
+        return sum(1 for _node in islice(nodes(record), MAX_NODES_PER_RECORD + 1)) <= MAX_NODES_PER_RECORD
     except RecursionError:
         return False
 
 
 class ObjectTypesField(forms.ModelMultipleChoiceField):
+    """Takes labels such as 'dcim.site', as a list or with commas between them. Returns their content types.
+
+    Raises ValidationError for types that webhooks may not send.
+    """
+
     STATIC_CHOICES = True
 
     def clean(self, value: Any) -> list[ContentType]:
@@ -109,7 +122,7 @@ class ObjectTypesField(forms.ModelMultipleChoiceField):
 
 
 class StrictImportForm(NetBoxModelImportForm):
-    """Names unknown columns and unclear switches."""
+    """The base of both forms for a record: reports unknown columns, and switches that are neither true nor false."""
 
     def __init__(self, *args, headers: Mapping[str, str | None] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -117,7 +130,7 @@ class StrictImportForm(NetBoxModelImportForm):
         dotted = [(name, key) for name, key in self.headers.items() if key]
         self._unknown_headers = [f'{name}.{key}' for name, key in dotted if not self._find_by(name, key)]
         columns = self._meta.model._meta.concrete_fields
-        # These must have a value.
+        # Left blank, these keep their value or take the default (`_filled`). So the form must not ask for one.
         self._needed = [one.name for one in columns if one.has_default() and not (one.null or callable(one.default))]
         self._switches = {one.name for one in columns if isinstance(one, BooleanField)} & self.fields.keys()
         for name in set(self._needed) & self.fields.keys():
@@ -135,7 +148,10 @@ class StrictImportForm(NetBoxModelImportForm):
         return super().clean()
 
     def _find_by(self, name: str, key: str) -> bool:
-        """The header's column may name a key, as in ignore_users.email. Without such a column NetBox's form crashes."""
+        """Let a column such as ignore_users.email find objects by that key. Return False if they have no such key.
+
+        NetBox's form would crash there.
+        """
         queryset = getattr(self.fields.get(name), 'queryset', None)
         if queryset is None or key not in {column.name for column in queryset.model._meta.concrete_fields}:
             return False
@@ -143,19 +159,22 @@ class StrictImportForm(NetBoxModelImportForm):
         return True
 
     def _filled(self) -> dict[str, Any]:
-        """A form reads blank as false or null."""
-        missing = None if not self.instance.pk else MISSING
+        """Return values for blank columns that may not be null: the object's present ones, or defaults.
+
+        A form would read blank as false or null. A column that is absent changes nothing in a saved object.
+        """
+        missing = None if not self.instance.pk else ABSENT_COLUMN
         blank = (name for name in self._needed if self.data.get(name, missing) in EMPTY_VALUES)
         return {name: getattr(self.instance, name) for name in blank}
 
     def _as_switches(self) -> dict[str, bool]:
-        """A form reads "no" and "0" as true."""
+        """Return true or false for switches that are given as words. A form would read "no" and "0" as true."""
         given = {name: self.data.get(name) for name in self._switches}
         words = {name: value.strip().lower() for name, value in given.items() if isinstance(value, str)}
-        return {name: SAID[word] for name, word in words.items() if word in SAID}
+        return {name: SWITCH_WORDS[word] for name, word in words.items() if word in SWITCH_WORDS}
 
     def _as_text(self) -> dict[str, str]:
-        """Some types crash a field."""
+        """Return as text the values whose type would crash their field, such as a number in place of a list."""
         kinds = CSVModelMultipleChoiceField, SimpleArrayField
         lists = {name for name, field in self.fields.items() if isinstance(field, kinds)}
         return {
@@ -166,6 +185,8 @@ class StrictImportForm(NetBoxModelImportForm):
 
 
 class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
+    """Adds a webhook, or changes a webhook by its `id`."""
+
     object_types = ObjectTypesField(
         label=label('object_types'),
         queryset=ContentType.objects.all(),
@@ -221,6 +242,8 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
 
 
 class CredentialImportForm(SecretMixin, StrictImportForm):
+    """Adds a credential, or changes a credential by its `id`. A blank secret keeps the stored one."""
+
     type = CSVChoiceField(choices=CredentialTypeChoices)
     secret = forms.CharField(required=False, help_text=Credential._meta.get_field('secret').help_text)
 

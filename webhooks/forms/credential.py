@@ -1,3 +1,5 @@
+"""NetBox's form of a credential, and the names of its fields, which the admin and the import share."""
+
 from django import forms
 from django.contrib.postgres.forms import SimpleArrayField  # pyright: ignore[reportMissingImports]  (no stub)
 from django.utils.translation import gettext_lazy as _
@@ -9,13 +11,15 @@ from utilities.forms.widgets import DatePicker
 from ..models import Credential
 from .masked import SecretMixin
 
-NAMES = (
+CREDENTIAL_NAMES = (
     'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'valid_until', 'token_url', 'scope',
     'audience', 'ca_file_path',
 )  # fmt: skip
 
 
 class CredentialForm(SecretMixin, NetBoxModelForm):
+    """Adds or changes a credential. A blank secret keeps the stored one."""
+
     hosts = SimpleArrayField(
         forms.CharField(), label=_('Hosts'), help_text=Credential._meta.get_field('hosts').help_text
     )
@@ -25,9 +29,9 @@ class CredentialForm(SecretMixin, NetBoxModelForm):
         widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'}),
         help_text=Credential._meta.get_field('secret').help_text,
     )
-    fieldsets = (FieldSet(*NAMES, 'tags'),)
+    fieldsets = (FieldSet(*CREDENTIAL_NAMES, 'tags'),)
 
     class Meta:
         model = Credential
-        fields = (*NAMES, 'tags')
+        fields = (*CREDENTIAL_NAMES, 'tags')
         widgets = {'valid_until': DatePicker()}

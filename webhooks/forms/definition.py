@@ -1,3 +1,5 @@
+"""All that NetBox's form of a webhook shares with the admin's: presets, helps, checks and groups of fields."""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,12 @@ from .secret import SecretFieldsMixin
 
 
 class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
-    # From the page's address, or a hidden field.
+    """The base of both forms of a webhook. A new webhook begins with the values of a preset, if one is chosen.
+
+    Help texts and placeholders come from presentation/fields.py.
+    """
+
+    # The page's address names it; a posted form has it in a hidden field. A saved webhook has none.
     chosen_preset: Preset | None = None
 
     def __init__(self, *args, initial: dict[str, Any] | None = None, **kwargs):
@@ -29,14 +36,17 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             self.fields[name].help_text = help_of(name)
         for name, example in EXAMPLES.items():
             attrs = self.fields[name].widget.attrs
-            # NetBox's JSON field has an empty placeholder.
+            # NetBox's JSON field has a placeholder already, but an empty one.
             attrs['placeholder'] = attrs.get('placeholder') or example
         self.fields['object_types'].queryset = object_types.allowed()
         if self.instance.pk:
             self.fields['secret'].help_text = self._describe_secret()
 
     def _begin(self, given: Mapping[str, Any]) -> None:
-        """Values in the page's address win."""
+        """Set the first values of a new webhook: its preset's, all kinds of change, and the wish for a secret.
+
+        Values in the page's address win.
+        """
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
         self.chosen_preset = all_presets().get(str(given.get('preset')))
         begun['generate_secret'] = not self.chosen_preset or self.chosen_preset.is_signed
@@ -67,7 +77,10 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
 
 
 def check_keys(form: forms.ModelForm) -> None:
-    """Keys depend on the object types."""
+    """Check the fields that name keys of a payload against the form's object types. Called at the end of `clean`.
+
+    Errors go to the form.
+    """
     types = form.cleaned_data.get('object_types')
     if types is None:
         types = form.instance.object_types.all() if form.instance.pk else ()
@@ -80,6 +93,7 @@ def check_keys(form: forms.ModelForm) -> None:
 
 
 def fieldset(group: Group, is_titled: bool = True) -> FieldSet:
+    """Return a group of fields as NetBox's forms show it. The fields of a `Row` stand side by side."""
     items = [_inline(row) if isinstance(row, Row) else row for row in group.rows]
     return FieldSet(*items, name=group.title if is_titled else None)
 
@@ -89,6 +103,6 @@ def _inline(row: Row) -> InlineFields:
 
 
 def fieldsets(place: str) -> tuple[FieldSet, ...]:
-    """`place` is a key of LEFT_OUT."""
+    """Return the groups that have at least one field in `place`, a key of LEFT_OUT."""
     shown = set(shown_in(place))
     return tuple(fieldset(group) for group in GROUPS if shown.intersection(group.names))

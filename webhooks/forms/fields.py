@@ -1,3 +1,5 @@
+"""Form fields that are stricter than NetBox's and Django's, or keep objects that the user may not view."""
+
 import json
 from contextlib import suppress
 from datetime import datetime
@@ -13,10 +15,13 @@ from ..storable import NO_SUCH_OFFSET, is_flat, is_storable_time
 
 
 def switch(label: str) -> forms.NullBooleanField:
+    """Return a field with the choices blank (None), yes and no. It is optional."""
     return forms.NullBooleanField(label=label, required=False, widget=forms.Select(choices=BOOLEAN_WITH_BLANK_CHOICES))
 
 
 class TimeField(forms.DateTimeField):
+    """A time, chosen with NetBox's picker. Raises ValidationError if PostgreSQL cannot store its time zone."""
+
     widget = DateTimePicker
 
     def validate(self, value: datetime | None) -> None:
@@ -26,6 +31,8 @@ class TimeField(forms.DateTimeField):
 
 
 class FlatDecoder(json.JSONDecoder):
+    """Decodes JSON that is nested MAX_LEVELS deep at most (storable.py). Raises JSONDecodeError otherwise."""
+
     def decode(self, text: str, *args: Any) -> Any:
         with suppress(RecursionError):
             value = super().decode(text, *args)
@@ -35,15 +42,20 @@ class FlatDecoder(json.JSONDecoder):
 
 
 class HiddenChoicesMixin:
-    """Keep stored objects that the user may not view. NetBox offers only the rest."""
+    """Keeps stored objects that the user may not view. NetBox offers only the rest, and would drop them.
+
+    A subclass says in `_stored` which objects are stored.
+    """
 
     def get_bound_field(self, form: forms.ModelForm, field_name: str) -> forms.BoundField:
-        # NetBox's field then narrows its choices to the entered ones.
+        # NetBox's field then narrows its queryset to the entered choices. So look for hidden objects before.
         self._hidden = self._stored(form.instance, field_name).exclude(pk__in=self.queryset)
         return super().get_bound_field(form, field_name)
 
 
 class ModelChoiceField(HiddenChoicesMixin, DynamicModelChoiceField):
+    """Chooses one object. Left blank, it keeps a stored object that the user may not view."""
+
     def _stored(self, instance: Model, name: str) -> QuerySet:
         return self.model.objects.filter(pk=getattr(instance, f'{name}_id'))
 
@@ -52,6 +64,8 @@ class ModelChoiceField(HiddenChoicesMixin, DynamicModelChoiceField):
 
 
 class ModelMultipleChoiceField(HiddenChoicesMixin, DynamicModelMultipleChoiceField):
+    """Chooses many objects. Stored objects that the user may not view stay chosen."""
+
     def _stored(self, instance: Model, name: str) -> QuerySet:
         return getattr(instance, name).all() if instance.pk else self.model.objects.none()
 

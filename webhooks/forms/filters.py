@@ -1,3 +1,5 @@
+"""The filters beside NetBox's lists of our models."""
+
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext_lazy as _
@@ -17,6 +19,8 @@ from .fields import TimeField, switch
 
 
 class ObjectTypeFilterMixin(forms.Form):
+    """Filters by the object types that webhooks may send."""
+
     object_type_id = ContentTypeMultipleChoiceField(
         queryset=ContentType.objects.all(), required=False, label=_('Object type')
     )
@@ -27,7 +31,10 @@ class ObjectTypeFilterMixin(forms.Form):
 
 
 def form_field(name: str) -> tuple[str, forms.Field] | None:
-    """None for texts and numbers."""
+    """Return the filter of a webhook's field, with its name.
+
+    None for texts, numbers, object types and tags: the form has its own, or none.
+    """
     of_model = field(name)
     if is_switch(name):
         return name, switch(label(name))
@@ -40,6 +47,10 @@ def form_field(name: str) -> tuple[str, forms.Field] | None:
 
 
 def filter_name(name: str) -> str:
+    """Return the name of a field's filter: 'credential_id' of `credential`, 'ignore_user_id' of `ignore_users`.
+
+    A field that names no other objects keeps its own name.
+    """
     return f'{name.removesuffix("s")}_id' if field(name).is_relation else name
 
 
@@ -48,6 +59,8 @@ def _filters(group: Group) -> list[str]:
 
 
 class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
+    """Filters the list of webhooks."""
+
     model = Webhook
     vars().update(dict(filter(None, map(form_field, shown_in('filters')))))
     state = forms.MultipleChoiceField(
@@ -62,6 +75,8 @@ class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
 
 
 class CredentialFilterForm(NetBoxModelFilterSetForm):
+    """Filters the list of credentials."""
+
     model = Credential
     type = forms.MultipleChoiceField(label=_('Type'), choices=CredentialTypeChoices, required=False)
     host = forms.CharField(label=_('Host'), required=False)
@@ -75,6 +90,8 @@ class CredentialFilterForm(NetBoxModelFilterSetForm):
 
 
 class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
+    """Filters the list of all deliveries."""
+
     model = Delivery
     fieldsets = (
         FieldSet('q', 'filter_id'),
@@ -94,7 +111,7 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
 
 
 class WebhookDeliveryFilterForm(DeliveryFilterForm):
-    """On the page of one webhook."""
+    """Filters the deliveries of one webhook, on its tab."""
 
     fieldsets = (
         FieldSet('q', 'filter_id'),
@@ -105,6 +122,8 @@ class WebhookDeliveryFilterForm(DeliveryFilterForm):
 
 
 class EventFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
+    """Filters the list of events."""
+
     model = Event
     fieldsets = (
         FieldSet('q', 'filter_id'),

@@ -1,4 +1,4 @@
-"""An unchanged mask keeps the stored value."""
+"""Forms that show stored secrets masked. A blank secret or an unchanged mask keeps the stored value."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..validation.url import merge_url
 
 
 class SecretMixin(forms.ModelForm):
-    """A blank secret keeps the stored one."""
+    """Keeps the stored secret if the field is left blank. The form never shows it."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -24,6 +24,11 @@ class SecretMixin(forms.ModelForm):
 
 
 class MaskedFieldsMixin(SecretMixin):
+    """Shows URL and headers masked, and takes an unchanged mask as the stored value.
+
+    Masks of headers are refused if requests would go elsewhere: another receiver would get the stored values.
+    """
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.instance.pk:
@@ -34,7 +39,10 @@ class MaskedFieldsMixin(SecretMixin):
         return merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
 
     def clean(self) -> dict[str, Any] | None:
-        """Headers come last: unmasking needs all fields."""
+        """Put stored headers in place of their masks.
+
+        All other fields are cleaned before, since they decide about that.
+        """
         cleaned = super().clean()
         if 'additional_headers' in self.cleaned_data:
             try:

@@ -1,3 +1,5 @@
+"""The form that redelivers the events of a period, on NetBox's pages and in the admin."""
+
 from typing import Any
 
 from django import forms
@@ -13,6 +15,8 @@ from .fields import TimeField
 
 
 class ReplayForm(forms.Form):
+    """Asks for a period, and for the status of the deliveries, if not all are wanted."""
+
     since = TimeField(label=_('Since'), help_text=_('Redeliver events from this time on.'))
     until = TimeField(
         label=_('Until'), required=False, help_text=_('Redeliver events before this time. Blank: up to now.')

@@ -1,3 +1,5 @@
+"""Forms that enter, generate, replace or remove a webhook's secret."""
+
 from datetime import timedelta
 from typing import Any
 
@@ -9,28 +11,30 @@ from ..models.fields import Sealed
 from ..presentation.states import rotation_warning
 from ..security import signing
 
-WISHES = ('secret', 'generate_secret', 'clear_secret')
-KEEP_PREVIOUS = (
+# If two of these are filled in, the form is refused.
+EXCLUSIVE_FIELDS = ('secret', 'generate_secret', 'clear_secret')
+# As the value of a choice.
+DEFAULT_OVERLAP_HOURS = '24'
+OVERLAP_HOURS_CHOICES = (
     ('0', _('No: sign only with the new secret from now on')),
     ('1', _('For an hour')),
-    ('24', _('For a day')),
+    (DEFAULT_OVERLAP_HOURS, _('For a day')),
     ('168', _('For a week')),
 )
-A_DAY = '24'
-PREFIXES = (
+SECRET_PREFIX_CHOICES = (
     (signing.SYMMETRIC, _('Secret shared with the receiver (whsec_, HMAC-SHA256)')),
     (signing.PRIVATE, _('Key pair (whsk_, ed25519): the receiver gets only the public key')),
 )
 
 
 class KeepPreviousField(forms.ChoiceField):
-    """How long requests are also signed with the present secret; a timedelta."""
+    """Asks how long requests are also signed with the present secret. Returns a timedelta, zero if it is left blank."""
 
     def __init__(self, **kwargs):
         defaults = {
             'label': _('Also sign with the present secret'),
-            'choices': KEEP_PREVIOUS,
-            'initial': A_DAY,
+            'choices': OVERLAP_HOURS_CHOICES,
+            'initial': DEFAULT_OVERLAP_HOURS,
             'required': False,
             'help_text': _(
                 'After a change, requests are signed with both secrets for this time. '
@@ -44,7 +48,10 @@ class KeepPreviousField(forms.ChoiceField):
 
 
 class SecretFieldsMixin(forms.ModelForm):
-    """Leaves a new secret in `generated_secret`, to be shown once."""
+    """Enters, generates or removes a webhook's secret, one at a time.
+
+    `generated_secret` then is the new one, to be shown once, else ''.
+    """
 
     generate_secret = forms.BooleanField(
         label=_('Generate a secret'),
@@ -59,7 +66,7 @@ class SecretFieldsMixin(forms.ModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.generated_secret = ''
-        # An entered secret wins.
+        # A new webhook's form may begin with the wish to generate one. If a secret is entered too, that wins.
         self._is_generated_by_default = not self.instance.pk
         self._stored_secret: Sealed = self.instance.secret
 
@@ -68,7 +75,7 @@ class SecretFieldsMixin(forms.ModelForm):
         cleaned = self.cleaned_data
         if self._is_generated_by_default and cleaned.get('secret'):
             cleaned['generate_secret'] = False
-        if len([name for name in WISHES if name in self.changed_data and cleaned.get(name)]) > 1:
+        if len([name for name in EXCLUSIVE_FIELDS if name in self.changed_data and cleaned.get(name)]) > 1:
             self.add_error('secret', _('Choose only one: enter a secret, generate a secret, or remove the secret.'))
         elif cleaned.get('generate_secret'):
             cleaned['secret'] = self.generated_secret = signing.generate()
@@ -84,7 +91,9 @@ class SecretFieldsMixin(forms.ModelForm):
 
 
 class RotateSecretForm(forms.Form):
-    prefix = forms.ChoiceField(label=_('Type of secret'), choices=PREFIXES, initial=signing.SYMMETRIC)
+    """Asks which kind of secret to generate, and how long the present one signs too."""
+
+    prefix = forms.ChoiceField(label=_('Type of secret'), choices=SECRET_PREFIX_CHOICES, initial=signing.SYMMETRIC)
     keep_previous = KeepPreviousField()
 
     def __init__(self, *args, webhook: Webhook, **kwargs):
@@ -96,4 +105,5 @@ class RotateSecretForm(forms.Form):
 
     @property
     def overlap(self) -> timedelta:
+        """How long the present secret signs too, after the form was cleaned. Zero if there is none."""
         return self.cleaned_data.get('keep_previous', timedelta())

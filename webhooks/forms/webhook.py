@@ -1,3 +1,5 @@
+"""NetBox's form of a webhook."""
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +24,12 @@ from ..services.preview_sources import Draft
 from .definition import DefinitionForm, fieldset, fieldsets
 from .fields import FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
 
-MONOSPACE = {'class': 'font-monospace'}
+MONOSPACE_ATTRS = {'class': 'font-monospace'}
 
 
 class Section(NamedTuple):
+    """A group of fields on the page. `is_folded`: a click folds and unfolds it. `is_open`: it begins unfolded."""
+
     fieldset: FieldSet
     title: str
     is_folded: bool
@@ -33,17 +37,26 @@ class Section(NamedTuple):
 
 
 def _is_same(entered: Any, given: Any) -> bool:
-    """Browsers send other ends of lines."""
+    """Whether a value was left as the form gave it.
+
+    Browsers send other ends of lines, so white space does not count.
+    """
     return isinstance(given, str) and isinstance(entered, str) and entered.split() == given.split()
 
 
 def _begun(value: Any, field: forms.Field) -> Any:
+    """Return typed text as a form's first value. A JSON field shows it unchanged, even if it is no JSON."""
     if isinstance(field, JSONField):
         return InvalidJSONInput(value)
     return value
 
 
 class WebhookForm(DefinitionForm, NetBoxModelForm):
+    """Adds or changes a webhook. A saved one is shown without a secret, and its URL and headers masked.
+
+    Before `save`, the view sets the webhook's `_session`: after the commit, a generated secret is kept there.
+    """
+
     object_types = ContentTypeMultipleChoiceField(
         label=label('object_types'),
         queryset=ContentType.objects.all(),
@@ -67,8 +80,8 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         model = Webhook
         fields = NAMES
         widgets = {
-            'additional_headers': forms.Textarea(attrs={**MONOSPACE, 'rows': 3}),
-            'body_template': forms.Textarea(attrs={**MONOSPACE, 'rows': 6}),
+            'additional_headers': forms.Textarea(attrs={**MONOSPACE_ATTRS, 'rows': 3}),
+            'body_template': forms.Textarea(attrs={**MONOSPACE_ATTRS, 'rows': 6}),
         }
 
     def __init__(self, *args, **kwargs):
@@ -89,13 +102,16 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         selected.attrs['aria-label'] = _('Selected object types')
 
     def sections(self) -> Iterator[Section]:
-        """NetBox's own template cannot fold groups."""
+        """Yield the groups of fields in the order of the page. NetBox's own template cannot fold groups."""
         for group in self._groups():
             is_open = group.is_open(self.instance, self.errors)
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
 
     def _groups(self) -> Sequence[Group]:
-        """With a preset, what is left to enter is first, and all else is folded."""
+        """Return the groups to show.
+
+        With a preset, fields that are left to enter come first, and all others are folded.
+        """
         preset = self.chosen_preset
         if preset is None:
             return GROUPS
@@ -109,7 +125,10 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         return [left, more, *others]
 
     def typed(self) -> dict[str, Any]:
-        """Return what was entered, as another form's `initial`: all that differs from what the form began with."""
+        """Return all entered values that differ from those the form began with, as `initial` of another form.
+
+        A secret is left out: no page shows one.
+        """
         given = self.chosen_preset.fields if self.chosen_preset else {}
         names = {*self.changed_data}
         if not names.isdisjoint(KINDS):  # a form with one of them begins with none of the others
@@ -121,22 +140,23 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         }
 
     def presets(self) -> Iterable[Preset]:
+        """Return the presets that the page offers: all for a new webhook, none for a saved one."""
         return () if self.instance.pk else all_presets().values()
 
     def errors_before_preview(self) -> list[tuple[str, str]]:
-        """Return (label, error) of what keeps the draft from being shown. A name is not needed for that."""
+        """Return (label, error) of each error that prevents a preview. A missing name does not."""
         wrong = {name: errors for name, errors in self.errors.items() if name != 'name'}
         labels = {name: str(self.fields[name].label) if name in self.fields else '' for name in wrong}
         return [(labels[name], str(error)) for name, errors in wrong.items() for error in errors]
 
     def draft(self) -> Draft:
-        """Return the unsaved webhook. The form has no errors but of its name."""
+        """Return the unsaved webhook for a preview. The form may have an error of its name, and no other."""
         users = [user.username for user in self.cleaned_data['ignore_users']]
         return Draft(self.instance, list(self.cleaned_data['object_types']), users)
 
     def save(self, commit: bool = True) -> Webhook:
         webhook = super().save(commit)
         if secret := self.generated_secret:
-            # NetBox may still refuse the change.
+            # NetBox may still refuse the change. Then no secret may be shown, so this waits for the commit.
             transaction.on_commit(lambda: secret_rotation.show_once(webhook._session, webhook, secret))
         return webhook
