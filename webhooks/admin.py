@@ -1,4 +1,7 @@
-"""Django's admin looks for this module. Without our setting `admin`, the admin may be another plugin's."""
+"""Registers our models with Django's admin, which imports this module.
+
+Nothing is registered without the setting `admin`: the admin may then be another plugin's.
+"""
 
 from django.contrib import admin
 

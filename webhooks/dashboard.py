@@ -1,3 +1,5 @@
+"""The widget of NetBox's dashboard. NetBox finds it when this module is imported."""
+
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
@@ -20,12 +22,14 @@ from .outbox import redis_queue
 from .presentation.states import IS_SUSPENDED
 from .services.backlog import waiting_since
 
-RATE_HOURS = 24
-WEBHOOKS_NAMED = 5
+FAILURE_RATE_HOURS = 24
+MAX_SUSPENDED_NAMED = 5
 
 
 @register_widget
 class WebhooksWidget(DashboardWidget):
+    """Shows the last day's failures, how much waits, and suspended webhooks, as far as the user may view them."""
+
     description = _('Shows how many deliveries wait and fail, and which webhooks are suspended.')
     template_name = 'webhooks/dashboard/webhooks.html'
     width = 4
@@ -49,23 +53,30 @@ class WebhooksWidget(DashboardWidget):
 
 @dataclass(frozen=True)
 class LastDay:
+    """How many deliveries were delivered and failed in the last FAILURE_RATE_HOURS. `url` lists the failed ones."""
+
     delivered: int
     failed: int
     url: str
 
     @property
     def closed(self) -> int:
+        """Delivered and failed ones together."""
         return self.delivered + self.failed
 
     @property
     def failure_rate(self) -> float:
-        """In percent."""
+        """The share of failed ones in percent, 0.0 if none was closed."""
         return 100 * self.failed / self.closed if self.closed else 0.0
 
 
 @dataclass(frozen=True)
 class Unsent:
-    """None: `unseen` without permission, `workers` without Redis."""
+    """All that is not sent yet: `waiting` deliveries, and `unseen` events, which were not dispatched.
+
+    `oldest` is when the oldest of both began to wait. `unseen` is None without permission, and `workers` without Redis.
+    `worker` is the name of their service, for a text.
+    """
 
     waiting: int
     url: str
@@ -76,11 +87,12 @@ class Unsent:
 
     @property
     def is_stuck(self) -> bool:
+        """Whether something waits, and no worker runs or is known."""
         return bool(self.waiting or self.unseen) and not self.workers
 
 
 def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
-    since = timezone.now() - timedelta(hours=RATE_HOURS)
+    since = timezone.now() - timedelta(hours=FAILURE_RATE_HOURS)
     hours = Hour.objects.filter(health__webhook__in=webhooks, start__gt=since)
     sums = hours.aggregate(delivered=Sum('delivered'), failed=Sum('failed'))
     url = _list_url(status=StatusChoices.FAILED, finished_at__gte=since.isoformat())
@@ -113,7 +125,7 @@ def _suspended(webhooks: QuerySet[Webhook]) -> dict[str, object]:
     found = webhooks.filter(IS_SUSPENDED)
     return {
         'count': found.count(),
-        'first': list(found.order_by('health__suspended_since')[:WEBHOOKS_NAMED]),
+        'first': list(found.order_by('health__suspended_since')[:MAX_SUSPENDED_NAMED]),
         'url': f'{reverse("plugins:webhooks:webhook_list")}?suspended=true',
     }
 

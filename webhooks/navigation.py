@@ -1,13 +1,16 @@
+"""The menu *Webhooks* in NetBox. NetBox reads `menu`."""
+
 from django.utils.translation import gettext_lazy as _
 from netbox.context import current_request
 from netbox.plugins import PluginMenu, PluginMenuButton, PluginMenuItem
 
 
 class ItemForAny(PluginMenuItem):
-    """NetBox wants all permissions of an entry; this needs one."""
+    """An entry for users with any of its permissions. NetBox shows an entry only to users with all of them."""
 
     @property
     def permissions(self) -> list[str]:
+        """Return one permission that the present user has, else all. NetBox asks for each that is named here."""
         request = current_request.get()
         held = [name for name in self._any_of if request and request.user.has_perm(name)]
         return held[:1] or self._any_of

@@ -1,3 +1,8 @@
+"""Tables of NetBox's lists of our models, and their columns.
+
+A column's `render` is for pages, and `value` for exports.
+"""
+
 from html import unescape
 from typing import Any
 
@@ -20,21 +25,21 @@ from .models import Credential, Delivery, Event, Webhook
 from .presentation import states, waits
 from .presentation.fields import is_switch, label, shown_in
 
-ONE_LINE = {'td': {'class': 'text-nowrap'}}
+# Attributes of cells: a date must not break, a long name is cut, and an error is shown whole.
+ONE_LINE_CELL = {'td': {'class': 'text-nowrap'}}
 
 
 def text_of(value: Any) -> Any:
-    """Without markup."""
+    """Return a cell's text without markup, as its tooltip. Values other than HTML are returned unchanged."""
     return unescape(strip_tags(value)) if isinstance(value, SafeString) else value
 
 
-SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 12rem', 'title': text_of}}
-
-WHOLE = {'td': {'class': 'text-break', 'style': 'min-width: 12rem'}}
+SHORTENED_CELL = {'td': {'class': 'text-truncate', 'style': 'max-width: 12rem', 'title': text_of}}
+WHOLE_CELL = {'td': {'class': 'text-break', 'style': 'min-width: 12rem'}}
 
 
 class ObjectTypeColumn(tables.Column):
-    """From the cache of content types."""
+    """Shows the name of the object type. Exports its label, such as 'dcim.site'."""
 
     def render(self, value) -> str:
         return object_type_name(value, include_app=False)
@@ -44,7 +49,10 @@ class ObjectTypeColumn(tables.Column):
 
 
 class ChangedObjectColumn(tables.Column):
-    """Linked but never read: a page has objects of many models."""
+    """Shows the object's name at the event, with a link.
+
+    It never reads the object: a page has objects of many models.
+    """
 
     def render(self, record: Model, value: str) -> str:
         url = object_url(getattr(record, 'event', record))
@@ -55,6 +63,10 @@ class ChangedObjectColumn(tables.Column):
 
 
 def object_url(event: Event) -> str | None:
+    """Return the address of an event's object in NetBox, without looking whether the object still exists.
+
+    None for deletions, and if the model is gone or has no page.
+    """
     model = ContentType.objects.get_for_id(event.object_type_id).model_class()
     if event.kind == KindChoices.DELETED or model is None:
         return None
@@ -65,6 +77,8 @@ def object_url(event: Event) -> str | None:
 
 
 class KindColumn(columns.ChoiceFieldColumn):
+    """Shows the kind of change, and marks tests and backfills."""
+
     def render(self, record: Model, bound_column: Any, value: str) -> SafeString:
         marks = states.marks_of(getattr(record, 'event', record))
         marked = format_html_join('', ' <span class="badge text-bg-secondary">{}</span>', ((mark,) for mark in marks))
@@ -72,6 +86,8 @@ class KindColumn(columns.ChoiceFieldColumn):
 
 
 class StatusColumn(columns.ChoiceFieldColumn):
+    """Shows a delivery's status, and in a word or two why it waits."""
+
     def render(self, record: Delivery, bound_column: Any, value: str) -> SafeString:
         wait = waits.wait_of(record, timezone.now())
         badge = super().render(record, bound_column, value)
@@ -79,6 +95,8 @@ class StatusColumn(columns.ChoiceFieldColumn):
 
 
 class NextAttemptColumn(columns.DateTimeColumn):
+    """Shows when a delivery is tried next. Blank if nothing is planned."""
+
     def render(self, record: Delivery, value: str) -> str | None:
         return super().render(waits.next_attempt_at(record))
 
@@ -87,12 +105,14 @@ class NextAttemptColumn(columns.DateTimeColumn):
 
 
 class ListColumn(tables.Column):
+    """Shows a list of texts in one line, separated by commas."""
+
     def render(self, value: list[str]) -> str:
         return ', '.join(value)
 
 
 class DurationColumn(tables.Column):
-    """Seconds, shown in milliseconds."""
+    """Shows seconds as milliseconds. Exports seconds."""
 
     def render(self, value: float) -> str:
         return _('{duration} ms').format(duration=f'{value * 1000:,.0f}')
@@ -102,11 +122,14 @@ class DurationColumn(tables.Column):
 
 
 def state_badge(webhook: Webhook) -> SafeString:
+    """Return the webhook's state as a coloured badge. Takes no query after `states.with_states`."""
     state = states.state_of(webhook)
     return format_html('<span class="badge text-bg-{}">{}</span>', state.color, state.label)
 
 
 class StateColumn(tables.Column):
+    """Shows a webhook's state as a coloured badge."""
+
     def render(self, record: Webhook) -> SafeString:
         return state_badge(record)
 
@@ -115,6 +138,8 @@ class StateColumn(tables.Column):
 
 
 class ReasonColumn(tables.Column):
+    """Shows why a webhook does not send, or how its last request failed. Blank if nothing is wrong."""
+
     def render(self, record: Webhook) -> str:
         return states.reason_of(record)
 
@@ -123,7 +148,7 @@ class ReasonColumn(tables.Column):
 
 
 class WaitingColumn(tables.Column):
-    """Empty where nobody has asked for it (states.with_waiting)."""
+    """Shows how many deliveries wait, with a link to them. Blank unless `states.with_waiting` has counted them."""
 
     def render(self, record: Webhook) -> str:
         waiting = self.value(record)
@@ -138,15 +163,21 @@ class WaitingColumn(tables.Column):
 
 
 class WebhookTable(NetBoxTable):
+    """The list of webhooks."""
+
     name = tables.Column(verbose_name=label('name'), linkify=True)
     state = StateColumn(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
-    reason = ReasonColumn(verbose_name=_('Reason'), accessor='health__last_error', orderable=False, attrs=WHOLE)
+    reason = ReasonColumn(verbose_name=_('Reason'), accessor='health__last_error', orderable=False, attrs=WHOLE_CELL)
     waiting = WaitingColumn(verbose_name=_('Waiting'), empty_values=(), orderable=False)
     object_types = columns.ContentTypesColumn(verbose_name=label('object_types'), separator=', ', orderable=False)
     events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
-    # Its order would reveal masked values.
+    # Sorting by it would reveal the masked parts.
     payload_url = tables.Column(
-        verbose_name=label('payload_url'), accessor='masked_url', orderable=False, attrs=SHORTENED, default=_('Feed')
+        verbose_name=label('payload_url'),
+        accessor='masked_url',
+        orderable=False,
+        attrs=SHORTENED_CELL,
+        default=_('Feed'),
     )
     vars().update(
         {name: columns.BooleanColumn(verbose_name=label(name)) for name in shown_in('list') if is_switch(name)}
@@ -173,6 +204,8 @@ class WebhookTable(NetBoxTable):
 
 
 class CredentialTable(NetBoxTable):
+    """The list of credentials. Secrets have no column."""
+
     name = tables.Column(verbose_name=_('Name'), linkify=True)
     type = columns.ChoiceFieldColumn(verbose_name=_('Type'))
     hosts = ListColumn(verbose_name=_('Hosts'), orderable=False)
@@ -188,28 +221,32 @@ class CredentialTable(NetBoxTable):
 
 
 class DeliveryTable(NetBoxTable):
+    """The list of deliveries. Its query is `querysets.listed_deliveries`, which has the last attempt's duration."""
+
     id = tables.Column(verbose_name=_('ID'), linkify=True)
     uuid = tables.Column(verbose_name='UUID', linkify=True)
     status = StatusColumn(verbose_name=_('Status'))
-    webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED)
+    webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED_CELL)
     kind = KindColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind')
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
-    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED)
+    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED_CELL)
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
     batch = tables.Column(verbose_name=_('Batch'))
     change_set = tables.Column(verbose_name=_('Change Set'))
     shown_part = tables.Column(verbose_name=_('Part'), orderable=False)
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'))
-    # Sorting would look it up for the whole log.
+    # Sorting by it would look up the last attempt of each delivery in the log.
     last_duration = DurationColumn(
-        verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE
+        verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE_CELL
     )
-    # In order of ids, which have an index.
-    created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, order_by='pk', attrs=ONE_LINE)
-    due_at = NextAttemptColumn(verbose_name=_('Next Attempt'), accessor='status', order_by='due_at', attrs=ONE_LINE)
+    # The time has no index. Ids have one, and the same order.
+    created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, order_by='pk', attrs=ONE_LINE_CELL)
+    due_at = NextAttemptColumn(
+        verbose_name=_('Next Attempt'), accessor='status', order_by='due_at', attrs=ONE_LINE_CELL
+    )
     finished_at = columns.DateTimeColumn(verbose_name=_('Finished'))
-    error = tables.Column(verbose_name=_('Error'), attrs=WHOLE)
+    error = tables.Column(verbose_name=_('Error'), attrs=WHOLE_CELL)
     actions = columns.ActionsColumn(actions=(), orderable=False)
 
     class Meta(NetBoxTable.Meta):
@@ -226,6 +263,8 @@ class DeliveryTable(NetBoxTable):
 
 
 class ObjectDeliveryTable(DeliveryTable):
+    """The list of deliveries of one object: the columns of the object are hidden at first."""
+
     class Meta(DeliveryTable.Meta):
         default_columns = (
             'pk', 'created', 'status', 'error', 'webhook', 'kind', 'response_status', 'attempt_count', 'last_duration',
@@ -234,17 +273,21 @@ class ObjectDeliveryTable(DeliveryTable):
 
 
 class EventTable(NetBoxTable):
+    """The list of events."""
+
     id = tables.Column(verbose_name=_('ID'), linkify=True)
-    timestamp = columns.DateTimeColumn(verbose_name=_('Time'), linkify=True, timespec='milliseconds', attrs=ONE_LINE)
+    timestamp = columns.DateTimeColumn(
+        verbose_name=_('Time'), linkify=True, timespec='milliseconds', attrs=ONE_LINE_CELL
+    )
     kind = KindColumn(verbose_name=_('Event'))
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
-    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED)
+    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED_CELL)
     test = columns.BooleanColumn(verbose_name=_('Test'))
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'), order_by='backfill_for')
-    caused_by = ListColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED)
-    partial = ListColumn(verbose_name=_('Keys without Data'), orderable=False, attrs=SHORTENED)
+    caused_by = ListColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED_CELL)
+    partial = ListColumn(verbose_name=_('Keys without Data'), orderable=False, attrs=SHORTENED_CELL)
     dispatched_at = columns.DateTimeColumn(verbose_name=_('Processed'))
-    error = tables.Column(verbose_name=_('Error'), attrs=WHOLE)
+    error = tables.Column(verbose_name=_('Error'), attrs=WHOLE_CELL)
     actions = columns.ActionsColumn(actions=(), orderable=False)
 
     class Meta(NetBoxTable.Meta):

@@ -1,3 +1,8 @@
+"""The URLs of NetBox's pages for our models, below /plugins/webhooks/.
+
+Our metrics are here only without the admin: with it, NetBox's own address has them too (django_admin/urlconf.py).
+"""
+
 from django.conf import settings
 from django.urls import include, path
 from utilities.urls import get_model_urls

@@ -35,18 +35,19 @@ from .masked import MaskedFieldsMixin, SecretMixin
 JSON_TYPES = str | int | float | list | dict
 # In place of a column that a record does not have. Unlike None, it is not blank.
 ABSENT_COLUMN = object()
-# YAML aliases can repeat a value without limit. A record with more values is refused.
+# YAML aliases can repeat a value without limit. Therefore a record with more values than these is refused.
 MAX_NODES_PER_RECORD = 100_000
 # The form's field that holds the file, by the method of the import.
 FILE_FIELDS = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
+# Words in a column of true and false, in lower case.
 SWITCH_WORDS = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
 YAML_MERGE_TAG = 'tag:yaml.org,2002:merge'
 
 
 class ImportedTextForm(BulkImportForm):
-    """Reads an imported text into records:
+    """Reads an imported text into `cleaned_data['data']`, a list of records.
 
-    `cleaned_data['data']`. Reports errors at which NetBox's form would crash.
+    Reports errors at which NetBox's form would crash.
     """
 
     def clean(self) -> None:
