@@ -1,1 +1,1 @@
-"""Django's admin, as a site of our own inside NetBox."""
+"""Django's admin inside NetBox: a site with our models, and django-rq's pages as the status page."""

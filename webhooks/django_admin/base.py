@@ -1,3 +1,5 @@
+"""All admin pages share this: refusals as messages, concurrent saves, actions outside a transaction, redelivery."""
+
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -23,11 +25,15 @@ from ..models import Delivery
 from ..presentation.actions import Action
 from ..services import confirmation, redelivery
 
-EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
+# Such an action can be taken in the list, for selected rows, and on an object's page.
+ON_LIST_AND_FORM = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 def or_explain(view: Callable) -> Callable:
-    """If NetBox refuses a change or a worker is busy. The view needs its own transaction."""
+    """Wrap an admin view: if NetBox refuses a change or a worker is busy, show why and load the page again.
+
+    The view must have a transaction of its own. Otherwise a part of the refused change would stay.
+    """
 
     @wraps(view)
     def guarded(self: admin.ModelAdmin, request: HttpRequest, *args, **kwargs) -> HttpResponse:
@@ -49,13 +55,17 @@ def _is_action(request: HttpRequest) -> bool:
 
 
 class BaseForm(CheckLastUpdatedMixin, forms.ModelForm):
+    """The base of all forms. It refuses to save over a change that was saved since the page was opened."""
+
     @cached_property
     def changed_data(self) -> list[str]:
-        """The admin's history names the changed fields."""
+        """The names of the changed fields, as the admin's history shows them: without NetBox's hidden one."""
         return [name for name in super().changed_data if name != '_init_time']
 
 
 class BaseAdmin(admin.ModelAdmin):
+    """The base of the pages of our models."""
+
     changelist_view = or_explain(admin.ModelAdmin.changelist_view)
     delete_view = or_explain(admin.ModelAdmin.delete_view)
 
@@ -67,14 +77,17 @@ class BaseAdmin(admin.ModelAdmin):
         form_url: str = '',
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Run actions outside of Django's transaction: they send, or commit in parts."""
+        """Show, save or act. Actions run outside of Django's transaction: they send, or commit in parts."""
         if object_id and _is_action(request):
             return self._changeform_view(request, object_id, form_url, extra_context)
         return super().changeform_view(request, object_id, form_url, extra_context)
 
     @admin.display(description=SafeString('<input type="checkbox" id="action-toggle">'))
     def action_checkbox(self, obj: Model) -> SafeString:
-        """NetBox's template adds a hidden input that selects an object without an id."""
+        """Return a row's checkbox, written out.
+
+        NetBox's template of a checkbox adds a hidden input, which would select an object without an ID.
+        """
         return format_html(
             '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="{}">',
             ACTION_CHECKBOX_NAME,
@@ -88,7 +101,10 @@ class BaseAdmin(admin.ModelAdmin):
     def confirm_or_redeliver(
         self, request: HttpRequest, deliveries: QuerySet[Delivery], action: Action, return_url: str = ''
     ) -> HttpResponse | None:
-        """Ask with the numbers first. Once these are confirmed, redeliver what they counted, and return None."""
+        """Return a page that asks with the numbers. Once the user confirms these, redeliver and return None.
+
+        The page is named after the action. Deliveries that are closed after the count are left out.
+        """
         counted_at = confirmation.confirmed_at(request)
         if counted_at is None:
             shown = {
@@ -103,6 +119,7 @@ class BaseAdmin(admin.ModelAdmin):
         return None
 
     def tell_redelivered(self, request: HttpRequest, count: int) -> None:
+        """Tell the user how many deliveries are sent again, or why none is."""
         if count:
             self.message_user(request, redelivery.announce(count), messages.SUCCESS)
         else:

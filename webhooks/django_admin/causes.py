@@ -1,4 +1,4 @@
-"""Causes of failures on the admin's pages. Those who see them may view and redeliver everything."""
+"""Failed deliveries by cause, with the links of the admin's pages. Its users may view and redeliver everything."""
 
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -9,12 +9,12 @@ from ..services.causes import Cause, Row, Table, find, table
 
 
 def causes_for_admin(webhook: Webhook | None = None) -> Table | None:
-    """None: nothing has failed."""
+    """Return the table of causes, in all webhooks or in one. None: nothing has failed."""
     return table(find(webhook=webhook), _row)
 
 
 def redeliver_url(**filters: object) -> str:
-    """Return the page that asks before it redelivers what these filters of the admin's list find."""
+    """Return the page that asks before it redelivers. The filters are named as in the admin's list."""
     return f'{reverse("admin:webhooks_delivery_redeliver")}?{urlencode(filters)}'
 
 

@@ -1,3 +1,5 @@
+"""The admin's page of credentials."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from .base import BaseAdmin, BaseForm
 
 
 class CredentialForm(BaseForm, SecretMixin):
+    """Adds or changes a credential. A blank secret keeps the stored one."""
+
     class Meta:
         model = Credential
         fields = CREDENTIAL_NAMES
@@ -25,6 +29,8 @@ class CredentialForm(BaseForm, SecretMixin):
 
 
 class CredentialAdmin(BaseAdmin):
+    """Lists, adds, changes and deletes credentials. Snapshots are taken for NetBox's changelog."""
+
     form = CredentialForm
     list_display = ('name', 'type', 'where', 'valid_until', 'description')
     list_filter = ('type',)
@@ -35,7 +41,7 @@ class CredentialAdmin(BaseAdmin):
         return ', '.join(credential.hosts)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Matches would reveal a sealed value."""
+        """Refuse filters by the secret: matches would reveal a sealed value."""
         return lookup.partition('__')[0] != 'secret' and super().lookup_allowed(lookup, value, request)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Credential | None:
@@ -45,7 +51,7 @@ class CredentialAdmin(BaseAdmin):
         return credential
 
     def get_deleted_objects(self, objs: Sequence[Credential], request: HttpRequest) -> tuple[list, dict, set, list]:
-        """Webhooks protect their credential."""
+        """Name the webhooks that use these credentials as a reason not to delete them."""
         users = Webhook.objects.filter(credential__in=[credential.pk for credential in objs])
         counts = {Credential._meta.verbose_name_plural: len(objs)}
         return [str(credential) for credential in objs], counts, set(), [str(webhook) for webhook in users]

@@ -1,4 +1,4 @@
-"""Custom fields in the admin's form, which lacks NetBox's scripts for choices."""
+"""Custom fields of webhooks in the admin's form, which lacks NetBox's scripts for choices."""
 
 from typing import Any
 
@@ -16,22 +16,26 @@ from utilities.forms.fields import (
 
 from ..models import Webhook
 
-# Models first, since they are choices too.
-PLAIN = {
+# NetBox's fields whose choices a script fetches, and Django's in their place.
+PLAIN_FIELDS = {
     DynamicModelMultipleChoiceField: forms.ModelMultipleChoiceField,
     DynamicModelChoiceField: forms.ModelChoiceField,
     DynamicMultipleChoiceField: forms.MultipleChoiceField,
     DynamicChoiceField: forms.ChoiceField,
 }
-KEPT = ('required', 'initial', 'label', 'help_text', 'disabled')
+# A plain field keeps these.
+KEPT_ATTRIBUTES = ('required', 'initial', 'label', 'help_text', 'disabled')
 
 
 def names() -> list[str]:
+    """Return the custom fields' names in the form, such as 'cf_owner', without hidden fields."""
     fields = CustomField.objects.get_for_model(Webhook)
     return [f'cf_{one.name}' for one in fields if one.ui_editable != CustomFieldUIEditableChoices.HIDDEN]
 
 
 class CustomFieldsForm(CustomFieldsMixin, forms.ModelForm):
+    """Adds a webhook's custom fields to the admin's form, and their values to the webhook."""
+
     model = Webhook
 
     def _get_form_field(self, customfield: CustomField) -> forms.Field:
@@ -46,9 +50,10 @@ class CustomFieldsForm(CustomFieldsMixin, forms.ModelForm):
 
 
 def _plain(field: forms.Field) -> forms.Field:
-    for dynamic, plain in PLAIN.items():
+    """Return Django's field in place of a field that fetches its choices by NetBox's scripts."""
+    for dynamic, plain in PLAIN_FIELDS.items():
         if isinstance(field, dynamic):
-            kept = {name: getattr(field, name) for name in KEPT}
+            kept = {name: getattr(field, name) for name in KEPT_ATTRIBUTES}
             source = {'queryset': field.queryset} if hasattr(field, 'queryset') else {'choices': field.choices}
             return plain(**source, **kept)
     return field

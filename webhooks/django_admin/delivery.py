@@ -1,3 +1,5 @@
+"""The admin's pages of deliveries: list, one delivery with its attempts, and redelivery."""
+
 import uuid
 
 from django.contrib import admin
@@ -24,12 +26,14 @@ from ..presentation.states import marks_of
 from ..presentation.waits import next_attempt_at, wait_of
 from ..services import redelivery, sent
 from ..storable import is_key
-from .base import EVERYWHERE, BaseAdmin, or_explain
+from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
 from .filters import ObjectTypeFilter
 
 
 class ReadOnly:
+    """A mixin for the log: nobody adds, changes or deletes its rows."""
+
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
@@ -37,7 +41,7 @@ class ReadOnly:
 
 
 class AttemptFormSet(BaseInlineFormSet):
-    """Of a batch, each delivery shows the attempts of its request."""
+    """The attempts of a delivery, the oldest first. In a batch they may belong to its first delivery."""
 
     def get_queryset(self) -> list[Attempt]:
         if not hasattr(self, '_queryset'):
@@ -46,6 +50,8 @@ class AttemptFormSet(BaseInlineFormSet):
 
 
 class AttemptInline(ReadOnly, admin.TabularInline):
+    """Shows the attempts on a delivery's page: when, how long, the result and the answer."""
+
     model = Attempt
     formset = AttemptFormSet
     fields = ('number', 'started', 'took', 'outcome', 'answer')
@@ -78,7 +84,7 @@ class AttemptInline(ReadOnly, admin.TabularInline):
 
 
 class ObjectChangeList(ChangeList):
-    """Its rows have an object of NetBox's each."""
+    """A list whose rows know the existing objects of NetBox that they are about. Takes one query a model."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -88,7 +94,10 @@ class ObjectChangeList(ChangeList):
 
 
 def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
-    """`name` leads to the object's name."""
+    """Return the rows with this UUID or object ID, or with this text in the object's name.
+
+    `name` is the lookup of the name.
+    """
     term = search_term.strip()
     if not term:
         return queryset
@@ -100,6 +109,8 @@ def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
 
 
 class DeliveryAdmin(ReadOnly, BaseAdmin):
+    """Lists, shows and redelivers deliveries."""
+
     list_display = (
         'recorded',
         'state',
@@ -115,7 +126,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     list_filter = ('status', 'webhook', ObjectTypeFilter, 'backfill', 'created')
     list_per_page = 50
     show_full_result_count = False
-    # Other columns have no index.
+    # Only this column has an index. Sorting by another would read the whole log.
     sortable_by = ('recorded',)
     search_fields = ('uuid',)
     search_help_text = _('Search by webhook-id, object ID, or part of the object name')
@@ -135,8 +146,9 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
     )
 
-    @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=EVERYWHERE)
+    @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=ON_LIST_AND_FORM)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
+        """Redeliver one delivery at once from its page, or ask first about those selected in the list."""
         if request.resolver_match.url_name == 'webhooks_delivery_change':
             self.tell_redelivered(request, redelivery.redeliver(queryset))
             return None
@@ -145,7 +157,10 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         return self.confirm_or_redeliver(request, queryset, REDELIVER)
 
     def _unless_superseded(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> QuerySet[Delivery]:
-        """The receiver of a superseded delivery got a later one."""
+        """Leave out superseded deliveries, unless the list is filtered by that status.
+
+        Their receivers got a later one.
+        """
         is_asked = request.GET.get('status__exact') == StatusChoices.SUPERSEDED
         return queryset if is_asked else queryset.exclude(status=StatusChoices.SUPERSEDED)
 
@@ -155,7 +170,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @or_explain
     def redeliver_view(self, request: HttpRequest) -> HttpResponse:
-        """Redeliver what the filters in the address find, as in the list, and ask first."""
+        """Ask, then redeliver all deliveries that the filters in the address find, as in the list."""
         listed = f'{reverse("admin:webhooks_delivery_changelist")}?{request.GET.urlencode()}'
         try:
             found = self.get_changelist_instance(request).queryset

@@ -1,3 +1,5 @@
+"""Texts and HTML that several admin pages show."""
+
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -14,10 +16,12 @@ from ..models import Delivery, Event, Webhook
 from ..presentation import states
 from ..presentation.moments import moment
 
+# By (id of the content type, id).
 Objects = Mapping[tuple[int, int], Model]
 
 
 def last_call(webhook: Webhook) -> str:
+    """Return how the webhook's last request went: its error, else its time, else that it made no request yet."""
     health = getattr(webhook, 'health', None)
     if health is None or health.last_attempt_at is None:
         return _('no request yet')
@@ -25,23 +29,27 @@ def last_call(webhook: Webhook) -> str:
 
 
 def word(text: str, color: str, title: str = '') -> SafeString:
+    """Return a coloured label. `color` is one of NetBox's, `title` a tooltip."""
     return format_html('<span class="wh-word wh-{}" title="{}">{}</span>', color, title, text)
 
 
 def reason_word(text: str) -> SafeString:
+    """Return an error as a red label that may have several lines."""
     return format_html('<span class="wh-word wh-reason wh-red">{}</span>', text)
 
 
 def block(text: str) -> SafeString | str:
+    """Return a text as a block that keeps its lines, '' if there is no text."""
     return format_html('<pre class="wh-block" tabindex="0">{}</pre>', text) if text else ''
 
 
 def headers_block(headers: Mapping[str, str]) -> SafeString | str:
+    """Return headers by name, one a line, as a block. '' if there is no header."""
     return block('\n'.join(f'{name}: {value}' for name, value in sorted(headers.items())))
 
 
 def existing_objects(rows: Iterable[Delivery | Event]) -> Objects:
-    """One query a model."""
+    """Return the objects that still exist, by (id of the content type, id). Takes one query a model."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for row in rows:
         by_type[row.object_type_id].add(row.object_id)
@@ -54,6 +62,7 @@ def existing_objects(rows: Iterable[Delivery | Event]) -> Objects:
 
 
 def object_link(row: Delivery | Event, objects: Objects) -> SafeString | str:
+    """Return the object's name at the event. It is a link if the object is among `objects` and has a page."""
     event = row.event if isinstance(row, Delivery) else row
     text = event.object_repr or str(row.object_id)
     instance = objects.get((row.object_type_id, row.object_id))
@@ -64,5 +73,6 @@ def object_link(row: Delivery | Event, objects: Objects) -> SafeString | str:
 
 
 def failed_url(webhook: Webhook) -> str:
+    """Return the address of the admin's list of the webhook's failed deliveries."""
     filters = urlencode({'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED})
     return f'{reverse("admin:webhooks_delivery_changelist")}?{filters}'

@@ -1,3 +1,5 @@
+"""The admin's pages of events."""
+
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -20,6 +22,8 @@ from .filters import ObjectTypeFilter
 
 
 class DeliveryInline(ReadOnly, admin.TabularInline):
+    """Shows an event's deliveries, each with a link to its page."""
+
     model = Delivery
     fields = ('recorded', 'webhook', 'state', 'error', 'response_status', 'attempt_count')
     readonly_fields = fields
@@ -40,12 +44,14 @@ class DeliveryInline(ReadOnly, admin.TabularInline):
 
 
 class EventAdmin(ReadOnly, BaseAdmin):
+    """Lists and shows events with their deliveries. Nothing can be changed."""
+
     list_display = ('when', 'happened', 'object', 'username', 'error', 'skipped', 'processed')
     list_display_links = ('when',)
     list_filter = ('kind', ObjectTypeFilter, 'test', 'timestamp')
     list_per_page = 50
     show_full_result_count = False
-    # Other columns have no index.
+    # Only this column has an index. Sorting by another would read the whole log.
     sortable_by = ('when',)
     search_fields = ('uuid',)
     search_help_text = _('Search by ID of the event, object ID, or part of the object name')

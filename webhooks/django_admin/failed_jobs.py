@@ -1,4 +1,7 @@
-"""Our queue's failed jobs: django-rq's pages, with the causes, a search, and the numbers before a requeue."""
+"""Our queue's failed jobs: django-rq's pages, with the causes, a search, and the numbers before a requeue.
+
+The ID of a failed delivery's job is the UUID of the delivery.
+"""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +27,13 @@ from ..services import confirmation, redelivery
 from ..storable import is_key
 from .causes import causes_for_admin
 
-REQUEUE, DELETE = 'requeue', 'delete'
+# django-rq's names of its actions.
+REQUEUE = 'requeue'
+DELETE = 'delete'
 
 
 def of_our_queue(theirs: Callable) -> Callable:
-    """Leave other queues to django-rq's view."""
+    """Wrap a view, so that it answers for our queue, and django-rq's view `theirs` for all others."""
 
     def decorate(ours: Callable) -> Callable:
         @wraps(ours)
@@ -43,6 +48,7 @@ def of_our_queue(theirs: Callable) -> Callable:
 
 @of_our_queue(rq_views.failed_jobs)
 def failed_jobs(request: HttpRequest, queue_index: int) -> HttpResponse:
+    """Show a page of failed jobs, filtered by `webhook`, `reason` and the text `q`, with the causes of all failures."""
     queue = get_queue_by_index(queue_index)
     registry = FailedJobRegistry(queue.name, queue.connection)
     is_descending = request.GET.get('desc', '1') == '1'
@@ -69,6 +75,10 @@ def failed_jobs(request: HttpRequest, queue_index: int) -> HttpResponse:
 
 @of_our_queue(rq_views.confirm_action)
 def confirm_action(request: HttpRequest, queue_index: int) -> HttpResponse:
+    """Ask before the selected jobs are requeued or deleted. For a requeue the page shows its numbers.
+
+    It posts to django-rq's own view, which does it.
+    """
     action, chosen = request.POST.get('action'), request.POST.getlist('_selected_action')
     if action not in (REQUEUE, DELETE) or not chosen:
         return redirect('django_rq:failed_jobs', queue_index)
@@ -79,6 +89,7 @@ def confirm_action(request: HttpRequest, queue_index: int) -> HttpResponse:
 
 @of_our_queue(rq_views.requeue_all)
 def requeue_all(request: HttpRequest, queue_index: int) -> HttpResponse:
+    """GET asks with the numbers, then POST lets django-rq requeue all failed jobs."""
     if request.method == 'POST':
         return rq_views.requeue_all(request, queue_index)
     queue = get_queue_by_index(queue_index)
@@ -86,8 +97,8 @@ def requeue_all(request: HttpRequest, queue_index: int) -> HttpResponse:
     return _confirm(request, queue_index, get_jobs(queue, registry.get_job_ids(), registry), REQUEUE, is_all=True)
 
 
-# django-rq's views, and ours in their place.
-REPLACED = {
+# django-rq's views, and ours in their place. urlconf.py exchanges them.
+REPLACED_VIEWS = {
     rq_views.failed_jobs: failed_jobs,
     rq_views.confirm_action: confirm_action,
     rq_views.requeue_all: requeue_all,
@@ -148,7 +159,7 @@ def _named(term: str) -> Q:
 
 
 def _choices(listed: Sequence[str]) -> dict[str, object]:
-    """Return what the list can be filtered by: what is in it."""
+    """Return the webhooks and the reasons that the listed jobs have, to filter the list by them."""
     found = set(_deliveries(listed).with_cause().values_list('webhook_id', 'webhook__name', 'cause'))
     return {
         'webhooks_listed': sorted({(pk, name) for pk, name, _cause in found}, key=lambda one: one[1]),

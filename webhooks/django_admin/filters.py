@@ -1,3 +1,5 @@
+"""Filters beside the admin's lists."""
+
 from typing import Any
 
 from django.contrib import admin
@@ -10,6 +12,8 @@ from ..presentation.states import STATES, in_state
 
 
 class StateFilter(admin.SimpleListFilter):
+    """Filters webhooks by their state. The query needs `states.with_states`."""
+
     title = _('state')
     parameter_name = 'state'
 
@@ -21,7 +25,10 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class ObjectTypeFilter(admin.SimpleListFilter):
-    """A search for used types would read the whole log."""
+    """Filters rows by an object type that webhooks may send.
+
+    A search for the types in use would read the whole log.
+    """
 
     title = _('object type')
     parameter_name = 'object_type'
@@ -37,4 +44,6 @@ class ObjectTypeFilter(admin.SimpleListFilter):
 
 
 class SubscribedTypeFilter(ObjectTypeFilter):
+    """Filters webhooks by an object type that they are subscribed to."""
+
     field_name = 'object_types'

@@ -1,3 +1,5 @@
+"""The admin's form of a webhook."""
+
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget, FilteredSelectMultiple
 from django.contrib.contenttypes.models import ContentType
@@ -16,6 +18,8 @@ from .custom_fields import CustomFieldsForm
 
 
 class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
+    """Adds or changes a webhook, with widgets of the admin. Custom fields are added by `CustomFieldsForm`."""
+
     object_types = forms.ModelMultipleChoiceField(
         queryset=ContentType.objects.none(),
         label=label('object_types'),
@@ -24,7 +28,7 @@ class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
     )
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
-    # The mask may be longer than the column.
+    # A masked URL may be longer than the column. The model's field would refuse it.
     payload_url = forms.CharField(
         label=label('payload_url'), required=False, widget=AdminTextInputWidget(attrs={'class': 'wh-wide'})
     )
@@ -51,11 +55,12 @@ class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
         super().__init__(*args, **kwargs)
         self.fields['object_types'].choices = object_types.by_app
         self.fields['tags'].queryset = _tags()
-        # NetBox's field brings its own look.
+        # NetBox's field sets its own classes, which the admin's styles do not know.
         for name in ('conditions', 'success_conditions'):
             self.fields[name].widget.attrs.update({'class': 'wh-code', 'rows': 4})
 
 
 def _tags() -> QuerySet[Tag]:
+    """Return the tags that webhooks may have."""
     object_type = ContentType.objects.get_for_model(Webhook)
     return Tag.objects.filter(Q(object_types=None) | Q(object_types=object_type))

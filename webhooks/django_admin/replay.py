@@ -1,4 +1,4 @@
-"""*Redeliver past events* in the admin."""
+"""The page *Redeliver past events* in the admin."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -11,12 +11,15 @@ from .base import BaseAdmin, or_explain
 
 
 class ReplayMixin(BaseAdmin):
+    """Adds the page *Redeliver past events* to the admin's webhooks."""
+
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.replay_view)
         return [path('<path:object_id>/replay/', view, name='webhooks_webhook_replay'), *super().get_urls()]
 
     @or_explain
     def replay_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the form, then a page that asks with the numbers, then redeliver and show the webhook."""
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)

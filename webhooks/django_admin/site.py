@@ -1,3 +1,5 @@
+"""The admin site at /admin/: who may enter, and the figures on its pages."""
+
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
@@ -19,6 +21,8 @@ from .causes import causes_for_admin
 
 
 class WebhooksAdminSite(AdminSite):
+    """The site of our models. Only active superusers may enter; the log-in is NetBox's own."""
+
     site_header = _('NetBox webhooks')
     site_title = _('NetBox webhooks')
     site_url = reverse_lazy('home')
@@ -27,6 +31,7 @@ class WebhooksAdminSite(AdminSite):
     enable_nav_sidebar = False
 
     def register(self, model_or_iterable: type[models.Model] | Iterable, admin_class: Any = None, **options) -> None:
+        """Register our models, and pass over all others that apps register."""
         given = [model_or_iterable] if isinstance(model_or_iterable, type) else model_or_iterable
         ours = [model for model in given if model._meta.app_label == 'webhooks']
         if ours:
@@ -36,7 +41,7 @@ class WebhooksAdminSite(AdminSite):
         return request.user.is_active and request.user.is_superuser
 
     def admin_view(self, view: Callable, cacheable: bool = False) -> Callable:
-        """Redirect other users without the admin's login page."""
+        """Wrap a view: anonymous visitors go to NetBox's login, and other users get 403."""
         admitted = super().admin_view(view, cacheable)
 
         @wraps(admitted)
@@ -59,6 +64,10 @@ class WebhooksAdminSite(AdminSite):
         return redirect('account:change_password')
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Add our queue, the status and the causes to the context of all pages.
+
+        The last two are read where they are shown.
+        """
         settings = conf.get()
         return {
             **super().each_context(request),
@@ -72,6 +81,7 @@ class WebhooksAdminSite(AdminSite):
         }
 
     def _turn_away(self, request: HttpRequest, wanted: str) -> HttpResponse:
+        """Return a redirect to NetBox's login. Raises PermissionDenied for a user who is logged in already."""
         if request.user.is_authenticated:
             raise PermissionDenied
         return redirect_to_login(wanted, reverse('login'))

@@ -11,22 +11,25 @@ from django.utils.translation import gettext as _
 from redis import RedisError
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 
-# For a missing queue, job, worker or scheduler.
-ABSENT = (IndexError, NoSuchJobError, ValueError, AssertionError, ImproperlyConfigured)
+# django-rq raises these for a missing queue, job, worker or scheduler.
+ABSENCE_ERRORS = (IndexError, NoSuchJobError, ValueError, AssertionError, ImproperlyConfigured)
 
 
 def answered(view: Callable) -> Callable:
-    """404 for missing jobs. Without Redis, the admin's front page."""
+    """Wrap a view of django-rq: a missing job gives 404. A job that cannot be requeued gives a message.
+
+    Without Redis it leads to the admin's front page.
+    """
 
     @wraps(view)
     def answering(request: HttpRequest, *args, **kwargs) -> HttpResponse:
         try:
             return view(request, *args, **kwargs)
-        except ABSENT as error:
+        except ABSENCE_ERRORS as error:
             raise Http404 from error
         except InvalidJobOperation:
             messages.error(request, _('This job has not failed, or is already queued again.'))
-            # After a requeue of many, the failing job is unknown.
+            # After a requeue of many, nobody knows which job it was. So the list is shown.
             return redirect(f'django_rq:{"job_detail" if "job_id" in kwargs else "failed_jobs"}', **kwargs)
         except RedisError:
             messages.error(request, _('Redis cannot be reached. Check that it is running, then load the page again.'))

@@ -1,4 +1,4 @@
-"""Our pages under BASE_PATH, then NetBox's URLs."""
+"""NetBox's URLs with ours before them, below BASE_PATH. `install` makes this the root."""
 
 from importlib import import_module
 
@@ -8,16 +8,16 @@ from django.urls import include, path
 from django_rq.urls import app_name, get_admin_urlpatterns, get_api_urlpatterns
 
 from .. import metrics
-from .failed_jobs import REPLACED
+from .failed_jobs import REPLACED_VIEWS
 from .install import previous_urlconf
 from .status_page import answered
 
 _previous = import_module(previous_urlconf)
 
-# Like `django_rq.urls`, but with the admin's access check.
+# As `django_rq.urls`, but the admin decides who may enter, some views are ours, and errors are answered.
 _status_page = [
     *get_api_urlpatterns(),
-    *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(REPLACED.get(view, view)))),
+    *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(REPLACED_VIEWS.get(view, view)))),
 ]
 
 urlpatterns = [

@@ -1,3 +1,5 @@
+"""The admin's pages of webhooks: list, form, actions, backfill and preview."""
+
 import time
 from collections.abc import Container, Sequence
 from typing import Any
@@ -46,17 +48,19 @@ from ..presets import all_presets
 from ..services import backfill, banners, feed, preview, secret_rotation, switching, trial, waiting
 from ..ui import history
 from . import custom_fields
-from .base import EVERYWHERE, BaseAdmin, or_explain
+from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .causes import causes_for_admin
 from .display import failed_url, last_call, word
 from .filters import StateFilter, SubscribedTypeFilter
 from .forms import WebhookForm
 from .replay import ReplayMixin
 
-MASKED = ('payload_url', *SEALED_FIELDS)
+MASKED_FIELDS = ('payload_url', *SEALED_FIELDS)
+# A row of the list has room for these. A tooltip has them all.
 MODELS_SHOWN = 3
-CHARACTERS_SHOWN = 60
-START = '_start'
+URL_CHARS_SHOWN = 60
+# The button of the page's form.
+START_BUTTON = '_start'
 BACKFILL_MOVES = {
     PAUSE_BACKFILL.name: backfill.pause,
     RESUME_BACKFILL.name: backfill.resume,
@@ -65,6 +69,8 @@ BACKFILL_MOVES = {
 
 
 class WebhookAdmin(ReplayMixin, BaseAdmin):
+    """Lists, adds, changes, tests, switches and deletes webhooks. Redeliveries and backfills begin here too."""
+
     form = WebhookForm
     list_display = ('name', 'state', 'models', 'events', 'url')
     list_filter = (StateFilter, SubscribedTypeFilter)
@@ -83,13 +89,10 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         'delete_selected',
     )
     readonly_fields = ('state', 'backfill_progress', 'last_day')
-    #
-    # List
-    #
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Matches would reveal a masked value."""
-        return lookup.partition('__')[0] not in MASKED and super().lookup_allowed(lookup, value, request)
+        """Refuse filters by a masked field: matches would reveal its value."""
+        return lookup.partition('__')[0] not in MASKED_FIELDS and super().lookup_allowed(lookup, value, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         return states.with_states(super().get_queryset(request)).prefetch_related('object_types')
@@ -121,7 +124,7 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
     @admin.display(description=_('URL'))
     def url(self, webhook: Webhook) -> SafeString:
         masked = webhook.masked_url or gettext('Feed')
-        return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(CHARACTERS_SHOWN))
+        return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(URL_CHARS_SHOWN))
 
     #
     # Actions
@@ -135,11 +138,11 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
     def disable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         self._switch(request, queryset, ngettext_lazy('%d webhook disabled.', '%d webhooks disabled.'), enabled=False)
 
-    @admin.action(description=PAUSE.label, location=EVERYWHERE)
+    @admin.action(description=PAUSE.label, location=ON_LIST_AND_FORM)
     def pause(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         self._switch(request, queryset, ngettext_lazy('%d webhook paused.', '%d webhooks paused.'), paused=True)
 
-    @admin.action(description=RESUME.label, location=EVERYWHERE)
+    @admin.action(description=RESUME.label, location=ON_LIST_AND_FORM)
     def resume(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         self._switch(request, queryset, ngettext_lazy('%d webhook resumed.', '%d webhooks resumed.'), paused=False)
 
@@ -150,8 +153,9 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
             switching.switch(webhook, **wanted)
         self.message_user(request, told % len(webhooks), messages.SUCCESS)
 
-    @admin.action(description=TEST.label, location=EVERYWHERE)
+    @admin.action(description=TEST.label, location=ON_LIST_AND_FORM)
     def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        """Test the selected webhooks one after another. After trial.MAX_TEST_SECONDS no further test begins."""
         end = time.monotonic() + trial.MAX_TEST_SECONDS
         for webhook in queryset:
             if time.monotonic() > end:
@@ -174,16 +178,17 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         page = reverse('admin:webhooks_delivery_change', args=[delivery.pk])
         self.message_user(request, format_html('{} <a href="{}">{}</a>', told, page, _('Show the delivery')), level)
 
-    @admin.action(description=REDELIVER_FAILED.label, location=EVERYWHERE)
+    @admin.action(description=REDELIVER_FAILED.label, location=ON_LIST_AND_FORM)
     def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
+        """Ask, then redeliver the selected webhooks' failed deliveries."""
         failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
         return self.confirm_or_redeliver(request, failed, REDELIVER_FAILED)
 
-    @admin.action(description=SEND_ALL.label, location=EVERYWHERE)
+    @admin.action(description=SEND_ALL.label, location=ON_LIST_AND_FORM)
     def send_all(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         self._send_waiting(request, queryset, latest_only=False)
 
-    @admin.action(description=SEND_LATEST.label, location=EVERYWHERE)
+    @admin.action(description=SEND_LATEST.label, location=ON_LIST_AND_FORM)
     def send_latest(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         self._send_waiting(request, queryset, latest_only=True)
 
@@ -204,7 +209,7 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         return webhook
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> list:
-        """A new webhook has no health, and no secret to remove."""
+        """Return the groups of fields. A new webhook has no health, and no secret to remove."""
         absent = () if obj else ('clear_secret', 'keep_previous')
         chosen = None if obj else all_presets().get(request.GET.get('preset', ''))
         filled = chosen.fields if chosen else ()
@@ -248,10 +253,11 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
 
     @or_explain
     def backfill_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the webhook's backfill and the form to start one. POST starts or moves it."""
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        form = BackfillForm(request.POST if START in request.POST else None, webhook=webhook)
+        form = BackfillForm(request.POST if START_BUTTON in request.POST else None, webhook=webhook)
         if request.method == 'POST' and self._act(request, webhook, form):
             return redirect(request.path)
         found = progress.of(webhook, request.user)
@@ -268,8 +274,11 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         return TemplateResponse(request, 'admin/webhooks/backfill.html', context)
 
     def _act(self, request: HttpRequest, webhook: Webhook, form: BackfillForm) -> bool:
-        """Return False to show the form again."""
-        if START in request.POST:
+        """Start or move the backfill, as the pressed button says.
+
+        Return False to show the form again, with its errors.
+        """
+        if START_BUTTON in request.POST:
             return form.is_valid() and form.start(request.user)
         for name in BACKFILL_MOVES.keys() & request.POST.keys():
             try:
@@ -279,6 +288,7 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         return True
 
     def preview_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show what the webhook would send for the latest event or the newest object. Nothing is sent."""
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -292,12 +302,12 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         return TemplateResponse(request, 'admin/webhooks/preview.html', context)
 
     def save_related(self, request: HttpRequest, form: WebhookForm, formsets: list, change: bool) -> None:
-        """Show a secret only now: the change may be refused until here."""
+        """Keep a generated secret to be shown once. Until here, the change may be refused."""
         super().save_related(request, form, formsets, change)
         if not form.generated_secret:
             return
         webhook = form.instance
-        # Not as a message: Django may keep it in a cookie.
+        # Django may keep a message in a cookie. So the secret is no message.
         secret_rotation.show_once(request.session, webhook, form.generated_secret)
         if '_addanother' in request.POST:
             text = _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=webhook)
@@ -315,7 +325,7 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         return None
 
     def get_deleted_objects(self, objs: Sequence[Webhook], request: HttpRequest) -> tuple[list, dict, set, list]:
-        """The log may be too long for a list."""
+        """Return the number of deliveries that go too, in place of a list: the log may be too long."""
         logged = Delivery.objects.filter(webhook__in=[webhook.pk for webhook in objs]).count()
         counts = {Webhook._meta.verbose_name_plural: len(objs), Delivery._meta.verbose_name_plural: logged}
         return [str(webhook) for webhook in objs], counts, set(), []
