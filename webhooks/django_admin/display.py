@@ -68,7 +68,7 @@ def object_link(row: Delivery | Event, objects: Objects) -> SafeString | str:
     instance = objects.get((row.object_type_id, row.object_id))
     try:
         return format_html('<a href="{}">{}</a>', instance.get_absolute_url(), text) if instance else text
-    except (AttributeError, NoReverseMatch):  # a plugin's model
+    except (AttributeError, NoReverseMatch):  # a plugin's model may have no page
         return text
 
 

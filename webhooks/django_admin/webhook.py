@@ -61,6 +61,7 @@ MODELS_SHOWN = 3
 URL_CHARS_SHOWN = 60
 # The button of the page's form.
 START_BUTTON = '_start'
+# The buttons of a backfill, and the services behind them.
 BACKFILL_MOVES = {
     PAUSE_BACKFILL.name: backfill.pause,
     RESUME_BACKFILL.name: backfill.resume,

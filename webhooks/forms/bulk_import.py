@@ -32,6 +32,7 @@ from .definition import check_keys
 from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin, SecretMixin
 
+# Other types, such as a date of YAML, would crash a field. So they become text.
 JSON_TYPES = str | int | float | list | dict
 # In place of a column that a record does not have. Unlike None, it is not blank.
 ABSENT_COLUMN = object()

@@ -13,7 +13,7 @@ from ..security import signing
 
 # If two of these are filled in, the form is refused.
 EXCLUSIVE_FIELDS = ('secret', 'generate_secret', 'clear_secret')
-# As the value of a choice.
+# Chosen at first. Values of choices are texts.
 DEFAULT_OVERLAP_HOURS = '24'
 OVERLAP_HOURS_CHOICES = (
     ('0', _('No: sign only with the new secret from now on')),

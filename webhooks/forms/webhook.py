@@ -131,7 +131,8 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         """
         given = self.chosen_preset.fields if self.chosen_preset else {}
         names = {*self.changed_data}
-        if not names.isdisjoint(KINDS):  # a form with one of them begins with none of the others
+        # If one kind of change is given, the other form ticks no others by itself. So all of them are given.
+        if not names.isdisjoint(KINDS):
             names.update(KINDS)
         return {
             name: _begun(self[name].data, self.fields[name])

@@ -104,7 +104,7 @@ def picture(slots: Sequence[Slot], period: Period) -> SafeString:
     """Return the chart of these slots as safe SVG. Screen readers get its sums."""
     bars = [_bar(slot, _tick(slot, number, period)) for number, slot in enumerate(slots)]
     total = _words(sum(slot.delivered for slot in slots), sum(slot.failed for slot in slots))
-    # ElementTree escapes all texts.
+    # ElementTree has escaped all texts. So nothing in them becomes HTML.
     return mark_safe(charts.draw(bars, f'{_("Deliveries")}: {period.title}', total))
 
 
