@@ -23,8 +23,8 @@ ALL_MODELS = '*'
 BROKER_NAME = re.compile(r'[a-z0-9]([a-z0-9_-]*[a-z0-9])?')
 REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
 # PostgreSQL and Python take times so far away.
-MAX_DAYS = 36_500
-MAX_SECONDS = MAX_DAYS * 24 * 3600
+MAX_DURATION_DAYS = 36_500
+MAX_DURATION_SECONDS = MAX_DURATION_DAYS * 24 * 3600
 OWN_QUEUE = 'webhooks'
 SHARED_QUEUE = 'low'
 NETBOX_QUEUES = ('high', 'default', 'low')
@@ -276,10 +276,10 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'redis_password': _password,
     'redis_default_timeout': _integer(1),
     'allowed_models': _models,
-    'retention_days': _integer(1, MAX_DAYS),
+    'retention_days': _integer(1, MAX_DURATION_DAYS),
     'retention_size': _integer(0, 2**63 - 1),
-    'order_wait': _integer(0, MAX_SECONDS),
-    'expire_after': _integer(60, MAX_SECONDS),
+    'order_wait': _integer(0, MAX_DURATION_SECONDS),
+    'expire_after': _integer(60, MAX_DURATION_SECONDS),
     'feed_readers': _integer(0, 1000),
     'blocked_networks': _networks,
     'additional_blocked_networks': _networks,

@@ -24,38 +24,38 @@ DEFAULT_MODELS = (
 DEFAULT_MAX_ATTEMPTS = 8
 
 # Seconds: --burst workers run NetBox's jobs too.
-JOB_TIME = 30.0
+JOB_SECONDS = 30.0
 
 # Seconds.
-MAX_TIMEOUT = 3600
+MAX_TIMEOUT_SECONDS = 3600
 
 # Characters, with its templates.
-MAX_URL = 500
+MAX_URL_CHARS = 500
 
 MAX_CHANGED_KEYS = 50
 MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
 
 # Characters.
-MAX_SECRET = 1000
+MAX_SECRET_CHARS = 1000
 
 # Characters, also of all headers with their templates, and of conditions as JSON.
-MAX_TEMPLATE = 64 * 1024
+MAX_TEMPLATE_CHARS = 64 * 1024
 
 # Characters that are sent, with values in place of templates. Web servers take about as many.
-MAX_HEADER_VALUE, MAX_HEADERS, MAX_SENT_URL = 8 * 1024, 32 * 1024, 8 * 1024
+MAX_HEADER_VALUE_CHARS, MAX_HEADERS_CHARS, MAX_SENT_URL_CHARS = 8 * 1024, 32 * 1024, 8 * 1024
 
 # On 4,094 VLANs, each takes half a millisecond an event.
 MAX_CONDITIONS = 100
 
 # Characters.
-MAX_QUERY = 2000
+MAX_QUERY_CHARS = 2000
 
 # RFC 9110, 15.5.11: do not call again.
-GONE = 410
+STATUS_GONE = 410
 
 # Bytes read and characters kept.
-MAX_RESPONSE_READ = 64 * 1024
-MAX_RESPONSE_KEPT = 4 * 1024
+MAX_RESPONSE_READ_BYTES = 64 * 1024
+MAX_RESPONSE_KEPT_CHARS = 4 * 1024
 
 # They frame the request or carry its signature.
 RESERVED_HEADERS = frozenset(
@@ -76,9 +76,9 @@ FORWARDED_HEADERS = frozenset({'forwarded', 'x-real-ip'})
 FORWARDED_PREFIX = 'x-forwarded-'
 
 # Seconds.
-LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+LATENCY_BUCKET_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
-STATUS_PAGE_LIMIT = 1000
+STATUS_PAGE_JOBS = 1000
 
 # No receiver is here. Single addresses are metadata services.
 DEFAULT_BLOCKED_NETWORKS = (

@@ -5,7 +5,7 @@ import time
 from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
-from .constants import JOB_TIME
+from .constants import JOB_SECONDS
 from .engine.tidy import endings, retention
 
 
@@ -16,7 +16,7 @@ class WebhooksRetentionJob(JobRunner):
 
     def run(self, *args, **kwargs) -> None:
         """A new job does the rest, so other jobs get their turn. The last one tells of endings."""
-        end, pruned = time.monotonic() + JOB_TIME, 0
+        end, pruned = time.monotonic() + JOB_SECONDS, 0
         for count in retention.slices():
             pruned += count
             if pruned and time.monotonic() > end:

@@ -12,13 +12,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from redis import RedisError
 
-from .constants import LATENCY_BUCKETS
+from .constants import LATENCY_BUCKET_SECONDS
 from .models import Health
 from .services import backlog, feed
 
 CACHE_KEY = 'webhooks.metrics'
 # Seconds.
-KEPT = 15
+CACHE_SECONDS = 15
 
 
 def export(request: HttpRequest) -> HttpResponse:
@@ -37,7 +37,7 @@ def _ours() -> bytes:
         return known
     made = generate_latest(_registry)
     with suppress(RedisError):
-        cache.set(CACHE_KEY, made, KEPT)
+        cache.set(CACHE_KEY, made, CACHE_SECONDS)
     return made
 
 
@@ -83,7 +83,7 @@ def _by_webhook() -> Iterator[Metric]:
 
 def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
     total, buckets = 0, []
-    for bound, count in zip((*map(str, LATENCY_BUCKETS), '+Inf'), counts, strict=True):
+    for bound, count in zip((*map(str, LATENCY_BUCKET_SECONDS), '+Inf'), counts, strict=True):
         total += count
         buckets.append((bound, total))
     return buckets

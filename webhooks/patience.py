@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable
 
-TICKS = 20
+TICKS_PER_LIMIT = 20
 
 
 class Patience:
     def __init__(self, seconds: float) -> None:
-        self._tick = seconds / TICKS
+        self._tick = seconds / TICKS_PER_LIMIT
         self.left = seconds
 
     def wait[T](self, attempt: Callable[[float], T]) -> T:

@@ -28,9 +28,9 @@ from .outbox.default_database import rows
 # bulk_operation.send(sender=Site, instances=sites, event='created')
 bulk_operation = Signal()
 
-HELD = '_webhooks_snapshot'
-BEFORE = '_webhooks_before'
-LINKS = '_webhooks_links'
+SNAPSHOT_SLOT = '_webhooks_snapshot'
+BEFORE_SLOT = '_webhooks_before'
+LINKS_SLOT = '_webhooks_links'
 
 
 def connect() -> None:
@@ -73,11 +73,11 @@ def hold_before(sender: type[models.Model], instance: models.Model, using: str, 
         states = recording.with_before(model, [instance.pk])
         # A receiver may save the object again first.
         before.keep(model, states)
-    between_signals.push(instance, BEFORE, states.get(instance.pk))
+    between_signals.push(instance, BEFORE_SLOT, states.get(instance.pk))
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
-    state = between_signals.pop(instance, BEFORE)
+    state = between_signals.pop(instance, BEFORE_SLOT)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
@@ -98,19 +98,19 @@ def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
     """While tags and links exist."""
-    instance.__dict__.pop(HELD, None)
+    instance.__dict__.pop(SNAPSHOT_SLOT, None)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
     if held := deletions.held(instance, origin):
-        instance.__dict__[HELD] = held
+        instance.__dict__[SNAPSHOT_SLOT] = held
     elif snapshots.lock(model, [instance.pk]):
         held = snapshots.take(model, [instance.pk])[instance.pk]
-        instance.__dict__[HELD] = side_effects.with_cleared(held, instance, origin)
+        instance.__dict__[SNAPSHOT_SLOT] = side_effects.with_cleared(held, instance, origin)
 
 
 def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
-    snapshot = instance.__dict__.pop(HELD, None)
+    snapshot = instance.__dict__.pop(SNAPSHOT_SLOT, None)
     model = sender._meta.concrete_model
     if snapshot and scope.wants(model, using):
         recording.record_deleted(model, {instance.pk: snapshot}, recording.message_of(instance))
@@ -131,7 +131,7 @@ def handle_linked(
     changed = (model if reverse else type(instance))._meta.concrete_model
     if changed not in targets or not scope.wants(changed, using):
         return
-    slot = f'{LINKS}_{sender._meta.label_lower}'
+    slot = f'{LINKS_SLOT}_{sender._meta.label_lower}'
     if action.startswith('post_'):
         states = between_signals.pop(instance, slot, {})
         recording.record_touched(changed, KindChoices.UPDATED, states)

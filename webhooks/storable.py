@@ -9,9 +9,9 @@ from django.utils.translation import gettext_lazy as _
 
 UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
-DIGITS_OF_KEYS = 19
+MAX_KEY_DIGITS = 19
 # Python recurses some hundred levels.
-MAX_LEVELS = 100
+MAX_NESTING_LEVELS = 100
 # From UTC. Python takes offsets below 24 hours.
 END_OF_OFFSETS = timedelta(hours=16)
 NO_SUCH_OFFSET = _('Enter a time zone that is less than 16 hours away from UTC.')
@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
 def is_key(text: str) -> bool:
     """int() refuses thousands of digits."""
-    return text.isdecimal() and len(text) <= DIGITS_OF_KEYS
+    return text.isdecimal() and len(text) <= MAX_KEY_DIGITS
 
 
 def is_storable_time(moment: datetime) -> bool:
@@ -47,7 +47,7 @@ def is_storable(value: Any) -> bool:
     return is_flat(value) and not any(isinstance(node, str) and UNSTORABLE.search(node) for node in nodes(value))
 
 
-def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
+def is_flat(value: Any, levels: int = MAX_NESTING_LEVELS) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):

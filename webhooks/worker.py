@@ -16,7 +16,7 @@ from .services import failed_jobs, redelivery
 OFF = 'nothing is sent, because the setting "enabled" (or WEBHOOKS_ENABLED) is not True'
 
 # A worker that ends by itself does all in its own jobs.
-ENDS = ('burst', 'max_jobs', 'max_idle_time')
+ENDING_OPTIONS = ('burst', 'max_jobs', 'max_idle_time')
 
 
 def drain() -> str:
@@ -95,7 +95,7 @@ class WebhooksWorker(NetBoxRQWorker):
         ours = conf.get().queue
         if ours not in self.queue_names() or not conf.get().enabled:
             return super().work(*args, **options)
-        if any(map(options.get, ENDS)):
+        if any(map(options.get, ENDING_OPTIONS)):
             _look()
             return super().work(*args, **options)
         others = [name for name in self.queue_names() if name != ours]

@@ -11,7 +11,7 @@ from support.engine import work
 from support.loopback import Server, serving
 
 from devstack.receiver import Receiver
-from webhooks.constants import MAX_HEADER_VALUE, MAX_HEADERS, MAX_SENT_URL
+from webhooks.constants import MAX_HEADER_VALUE_CHARS, MAX_HEADERS_CHARS, MAX_SENT_URL_CHARS
 from webhooks.models import Attempt, Credential, Delivery, Webhook
 
 API = '/api/plugins/webhooks/webhooks/'
@@ -107,7 +107,7 @@ class TestWhatIsSent:
     @pytest.mark.parametrize(
         ('headers', 'reason'),
         [
-            (f'X-Big: {"x" * (MAX_HEADER_VALUE + 1)}', 'The value of X-Big has 8193 characters'),
+            (f'X-Big: {"x" * (MAX_HEADER_VALUE_CHARS + 1)}', 'The value of X-Big has 8193 characters'),
             ('\n'.join(f'X-{number}: {"x" * 8000}' for number in range(5)), 'The headers up to X-4 have 40015'),
         ],
     )
@@ -119,8 +119,8 @@ class TestWhatIsSent:
 
     def test_headers_of_as_many_are_not(self, db, api_client):
         webhook = subscribe(NOWHERE, Site)
-        most = [f'X-{number}: {"x" * MAX_HEADER_VALUE}' for number in range(3)]
-        most.append(f'X-3: {"x" * (MAX_HEADERS - 3 * MAX_HEADER_VALUE - 12)}')
+        most = [f'X-{number}: {"x" * MAX_HEADER_VALUE_CHARS}' for number in range(3)]
+        most.append(f'X-3: {"x" * (MAX_HEADERS_CHARS - 3 * MAX_HEADER_VALUE_CHARS - 12)}')
         template = f'X-4: {"{# long #}" * 900}'
         for headers in ('\n'.join(most), template):
             answer = api_client.patch(f'{API}{webhook.pk}/', {'additional_headers': headers}, format='json')
@@ -156,7 +156,7 @@ class TestWhatIsSent:
 
     def test_so_does_a_stored_header_of_an_earlier_version(self, committed, receiver: Receiver):
         webhook = subscribe(receiver.url('/'), Site)
-        Webhook.objects.filter(pk=webhook.pk).update(additional_headers=f'X-Big: {"x" * (MAX_HEADER_VALUE + 1)}')
+        Webhook.objects.filter(pk=webhook.pk).update(additional_headers=f'X-Big: {"x" * (MAX_HEADER_VALUE_CHARS + 1)}')
         site()
         work()
         assert Delivery.objects.get().error.startswith('not sent: additional_headers: The value of X-Big has 8193')
@@ -182,7 +182,7 @@ class TestWhatIsSent:
         assert attempt.response_body == MASK
 
     def test_the_longest_url_is_sent(self, committed, receiver: Receiver):
-        length = MAX_SENT_URL - len(receiver.url('/')) - 3
+        length = MAX_SENT_URL_CHARS - len(receiver.url('/')) - 3
         subscribe(receiver.url(f'/?x={{{{ "x" * {length} }}}}'), Site)
         site()
         work()

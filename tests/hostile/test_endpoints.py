@@ -14,7 +14,7 @@ from support.engine import dispatch_all, in_thread, work
 from support.loopback import OK, serving
 
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks.constants import MAX_RESPONSE_KEPT
+from webhooks.constants import MAX_RESPONSE_KEPT_CHARS
 from webhooks.exceptions import Busy
 from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.services import trial
@@ -99,13 +99,13 @@ class TestEchoes:
     @pytest.mark.parametrize('shift', range(-60, 0, 15))
     def test_a_secret_at_the_end_of_what_is_kept_is_not_kept_in_part(self, shift: int):
         secret = 'Zq' * 30
-        filler = '.' * (MAX_RESPONSE_KEPT + shift)
+        filler = '.' * (MAX_RESPONSE_KEPT_CHARS + shift)
         with serving(echoing_body(filler + secret + ' and more')) as server:
             subscribe(server.url(), Site, additional_headers=f'X-Token: {secret}', max_attempts=1)
             site()
             work()
         body = Attempt.objects.get().response_body
-        assert len(body) <= MAX_RESPONSE_KEPT
+        assert len(body) <= MAX_RESPONSE_KEPT_CHARS
         assert body.startswith(filler[:4000])
         assert 'Zq' not in body
 

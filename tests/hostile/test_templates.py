@@ -20,7 +20,7 @@ from support.engine import deliveries, in_thread, work
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.constants import MAX_TEMPLATE
+from webhooks.constants import MAX_TEMPLATE_CHARS
 from webhooks.engine.deliver import lane
 from webhooks.models import Webhook
 from webhooks.templating import renderer
@@ -390,7 +390,7 @@ class TestLength:
         webhook = subscribe(NOWHERE, Site)
         url = f'/api/plugins/webhooks/webhooks/{webhook.pk}/'
         head = 'X-Name: ' if field == 'additional_headers' else ''
-        for length, status in ((MAX_TEMPLATE, 200), (MAX_TEMPLATE + 1, 400)):
+        for length, status in ((MAX_TEMPLATE_CHARS, 200), (MAX_TEMPLATE_CHARS + 1, 400)):
             answer = api_client.patch(url, {field: head + 'x' * (length - len(head))}, format='json')
             assert answer.status_code == status
         assert list(answer.data) == [field]

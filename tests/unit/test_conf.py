@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from webhooks.conf import MAX_DAYS, MAX_SECONDS, Settings, _own_redis, resolve
+from webhooks.conf import MAX_DURATION_DAYS, MAX_DURATION_SECONDS, Settings, _own_redis, resolve
 from webhooks.constants import DEFAULT_MODELS
 
 KEY, OTHER_KEY = 'k' * 32, 'o' * 40
@@ -122,7 +122,9 @@ class TestValues:
             assert settings(cloudevents_source=source).cloudevents_source == source
 
     def test_the_longest_times_are_times(self):
-        found = settings(retention_days=MAX_DAYS, order_wait=MAX_SECONDS, expire_after=MAX_SECONDS)
+        found = settings(
+            retention_days=MAX_DURATION_DAYS, order_wait=MAX_DURATION_SECONDS, expire_after=MAX_DURATION_SECONDS
+        )
         now = datetime.now(UTC)
         assert now - timedelta(days=found.retention_days) < now
         assert now < now + timedelta(seconds=found.order_wait) <= now + timedelta(seconds=found.expire_after)

@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from ..choices import CLOSED_CHOICES, BackfillStateChoices
-from ..constants import MAX_QUERY
+from ..constants import MAX_QUERY_CHARS
 from ..models import Webhook
 from ..security import signing
 from ..services import feed, secret_rotation
@@ -159,7 +159,7 @@ class BackfillStartSerializer(StorableMixin, serializers.Serializer):
     filter = serializers.CharField(
         required=False,
         allow_blank=True,
-        max_length=MAX_QUERY,
+        max_length=MAX_QUERY_CHARS,
         help_text=_("A filter as in the URL of NetBox's lists, for example: site=berlin&status=active"),
     )
     dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects. Nothing is sent.'))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from ..patience import TICKS
+from ..patience import TICKS_PER_LIMIT
 
 
 class TooSlow(Exception):

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from users.models import User
 
 from .. import object_types
-from ..constants import MAX_QUERY
+from ..constants import MAX_QUERY_CHARS
 from ..exceptions import DefinitionError
 from ..models import Webhook
 from ..services import backfill
@@ -26,7 +26,7 @@ class BackfillForm(forms.Form):
     filter = forms.CharField(
         label=_('Filter'),
         required=False,
-        max_length=MAX_QUERY,
+        max_length=MAX_QUERY_CHARS,
         help_text=_("As in the URL of NetBox's lists, for example: site=berlin&status=active. Blank: all objects."),
     )
 

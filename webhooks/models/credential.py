@@ -15,7 +15,7 @@ from django.utils.translation import pgettext_lazy
 from netbox.models import NetBoxModel
 
 from ..choices import CredentialTypeChoices
-from ..constants import MAX_URL
+from ..constants import MAX_URL_CHARS
 from ..validation import credential as validation
 from .concurrent import ConcurrentModel
 from .fields import SealedField
@@ -60,7 +60,7 @@ class Credential(ConcurrentModel, NetBoxModel):
         help_text=_('Last day. In the two weeks before, notification groups are told daily. Blank: no known end.'),
     )
     token_url = models.CharField(
-        _('token URL'), max_length=MAX_URL, blank=True, help_text=_('Where OAuth2 gives an access token.')
+        _('token URL'), max_length=MAX_URL_CHARS, blank=True, help_text=_('Where OAuth2 gives an access token.')
     )
     scope = models.CharField(
         _('scope'), max_length=500, blank=True, help_text=_('Of OAuth2, if the server asks for it.')

@@ -9,7 +9,7 @@ from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
-from ..constants import LATENCY_BUCKETS
+from ..constants import LATENCY_BUCKET_SECONDS
 from . import sequence
 from .of_webhook import OfWebhookManager
 from .webhook import Webhook

@@ -17,7 +17,7 @@ from netbox.models import NetBoxModel
 
 from .. import validation
 from ..choices import FormatChoices
-from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
+from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, MAX_URL_CHARS
 from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import IDENTIFYING, is_moved
 from ..validation.url import UNMASKED
@@ -61,7 +61,7 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
     type_delete = models.BooleanField(_('deletions'), default=False, help_text=_('Send when an object is deleted.'))
     payload_url = UrlField(
         _('URL'),
-        max_length=MAX_URL,
+        max_length=MAX_URL_CHARS,
         blank=True,
         help_text=_(
             'Address of the receiver. It begins with http:// or https://, or names a message broker of the settings. '
@@ -172,7 +172,7 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
         pgettext_lazy('webhooks', 'timeout'),
         null=True,
         blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT)],
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT_SECONDS)],
         help_text=format_lazy(
             _('Seconds that a whole request may take. Blank: {default}, the default of this NetBox.'),
             default=settings.WEBHOOK_DEFAULT_TIMEOUT,

@@ -24,15 +24,15 @@ from . import cascade, default_database, scope, snapshots
 
 logger = logging.getLogger('webhooks.outbox')
 
-DELETION = '_webhooks_deletion'
+DELETION_SLOT = '_webhooks_deletion'
 # Seconds for a deletion, and for each object (usually 1 to 2 ms).
-TIME, TIME_EACH = 2.0, 0.02
+RENDER_SECONDS, RENDER_SECONDS_PER_OBJECT = 2.0, 0.02
 # Milliseconds, for one query.
-LONGEST_QUERY = 2000
+QUERY_MILLISECONDS = 2000
 # Objects of the first slice and at most, and the seconds that a slice may take.
-FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
-# Seconds: of a slow slice, beside TIME_EACH, and of its model's rest.
-SLOW_SLICE, REST = 1.0, 600.0
+FIRST_SLICE_OBJECTS, LARGEST_SLICE_OBJECTS, SLICE_SECONDS = 5, 200, 0.5
+# Seconds: of a slow slice, beside RENDER_SECONDS_PER_OBJECT, and of its model's rest.
+SLOW_SLICE_SECONDS, MODEL_REST_SECONDS = 1.0, 600.0
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -54,16 +54,16 @@ def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
     if not possible or using != DEFAULT_DB_ALIAS or not scope.is_migrated():
         return
     key = (instance._meta.concrete_model, instance.pk)
-    deletion = vars(source).get(DELETION)
+    deletion = vars(source).get(DELETION_SLOT)
     # An object may be deleted again after a rollback.
     if deletion is None or key in deletion.announced or deletion.scope is not scope.current():
-        deletion = vars(source)[DELETION] = Deletion(scope.current(), _take_all(source, possible))
+        deletion = vars(source)[DELETION_SLOT] = Deletion(scope.current(), _take_all(source, possible))
     deletion.announced.add(key)
 
 
 def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
     """With its data if rendered."""
-    deletion = vars(instance if origin is None else origin).get(DELETION)
+    deletion = vars(instance if origin is None else origin).get(DELETION_SLOT)
     return deletion and deletion.snapshots.pop((instance._meta.concrete_model, instance.pk), None)
 
 
@@ -129,7 +129,7 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
             if not texts or not _is_prepared(model):
                 continue
             # Preparation, once a process, does not count.
-            end = end or time.monotonic() + TIME + TIME_EACH * len(rendered)
+            end = end or time.monotonic() + RENDER_SECONDS + RENDER_SECONDS_PER_OBJECT * len(rendered)
             tree = expansion.tree_of(Subscription.objects.expanded_of_deletions(snapshots.object_type_id(model)))
             for pk, one in _show_in_time(model, texts, end):
                 rendered[model, pk] = _with_shown(texts[pk], one)
@@ -184,8 +184,8 @@ def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequ
     """A small slice until the model's speed is known."""
     start = 0
     while start < len(pks) and time.monotonic() < end and _resting.get(model, 0.0) < time.monotonic():
-        size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
-        part = pks[start : start + min(size, LARGEST_SLICE)]
+        size = max(int(SLICE_SECONDS / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE_OBJECTS
+        part = pks[start : start + min(size, LARGEST_SLICE_OBJECTS)]
         began = time.monotonic()
         yield part
         _note(model, len(part), time.monotonic() - began)
@@ -196,10 +196,10 @@ def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequ
 
 
 def _note(model: type[Model], count: int, took: float) -> None:
-    if count >= FIRST_SLICE:
+    if count >= FIRST_SLICE_OBJECTS:
         _seconds_each[model] = max(took, 1e-6) / count
-    if took > SLOW_SLICE + TIME_EACH * count:
-        _resting[model] = time.monotonic() + REST
+    if took > SLOW_SLICE_SECONDS + RENDER_SECONDS_PER_OBJECT * count:
+        _resting[model] = time.monotonic() + MODEL_REST_SECONDS
 
 
 def _show(model: type[Model], texts: Mapping[Any, str], end: float) -> dict[Any, rendering.Rendered]:
@@ -220,7 +220,7 @@ def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered
 def _without_trace() -> Iterator[None]:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
+            cursor.execute(f'SET LOCAL statement_timeout = {QUERY_MILLISECONDS:d}')
         yield
         transaction.set_rollback(True)
 

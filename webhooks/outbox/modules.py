@@ -11,9 +11,9 @@ from django.db.models.signals import pre_save
 from . import before, scope, snapshots
 from .default_database import rows
 
-PLACE = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})
+PLACE_FIELDS = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})
 # Set on a module that is to adopt components.
-ADOPTS = '_adopt_components'
+ADOPTS_ATTRIBUTE = '_adopt_components'
 
 
 def connect(targets: Collection[type[Model]]) -> None:
@@ -30,14 +30,14 @@ def keep(
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
-    if raw or (update_fields is not None and PLACE.isdisjoint(update_fields)):
+    if raw or (update_fields is not None and PLACE_FIELDS.isdisjoint(update_fields)):
         return
     asked = [model for model in group if scope.wants(model, using) and scope.needs_before(model)]
     if not asked:
         return
     former = rows(Module).filter(pk=instance.pk).values_list('device_id', 'module_bay_id').first()
     if former is None:
-        if getattr(instance, ADOPTS, False):
+        if getattr(instance, ADOPTS_ATTRIBUTE, False):
             _keep(asked, device=instance.device_id, module=None)
     elif former != (instance.device_id, instance.module_bay_id):
         modules = _with_those_below(instance.pk)

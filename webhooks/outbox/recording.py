@@ -23,7 +23,7 @@ CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoice
 NOTHING = ''
 
 # (kind so far, next kind) → merged kind. Else the kind so far stays.
-MERGE = {
+MERGED_KINDS = {
     (CREATED, DELETED): NOTHING,
     (UPDATED, DELETED): DELETED,
     (DELETED, CREATED): UPDATED,
@@ -56,7 +56,7 @@ ON_CONFLICT = f"""
         kind = CASE {
     ' '.join(
         f"WHEN e.kind = '{before}' AND EXCLUDED.kind = '{then}' THEN '{result}'"
-        for (before, then), result in MERGE.items()
+        for (before, then), result in MERGED_KINDS.items()
     )
 } ELSE e.kind END"""
 INSERT = f'INSERT INTO webhooks_event AS e ({COLUMNS})'

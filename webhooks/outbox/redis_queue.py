@@ -12,11 +12,11 @@ from rq.exceptions import DeserializationError
 from rq.job import Job
 
 from .. import conf
-from ..constants import JOB_TIME, MAX_TIMEOUT
+from ..constants import JOB_SECONDS, MAX_TIMEOUT_SECONDS
 
 # Seconds. A stock connection waits for ever.
-CONNECT_TIMEOUT = 0.5
-ANSWER_TIMEOUT = 1.0
+REDIS_CONNECT_SECONDS = 0.5
+REDIS_ANSWER_SECONDS = 1.0
 
 
 def get() -> Queue:
@@ -29,8 +29,8 @@ def job_timeout() -> int:
     A request may hang beyond the job's own time, and another may begin to hang then.
     """
     own = parse_job_timeout(settings.RQ_QUEUES[conf.get().queue].get('DEFAULT_TIMEOUT'))
-    longest = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT) or MAX_TIMEOUT
-    return -1 if own is None else max(own, int(JOB_TIME) + 2 * min(longest, MAX_TIMEOUT) + 60)
+    longest = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT) or MAX_TIMEOUT_SECONDS
+    return -1 if own is None else max(own, int(JOB_SECONDS) + 2 * min(longest, MAX_TIMEOUT_SECONDS) + 60)
 
 
 def function(job: Job) -> str:
@@ -63,8 +63,8 @@ def connection() -> Redis:
 
 def connect(queue: str) -> Redis:
     limits = {
-        'socket_connect_timeout': CONNECT_TIMEOUT,
-        'socket_timeout': ANSWER_TIMEOUT,
+        'socket_connect_timeout': REDIS_CONNECT_SECONDS,
+        'socket_timeout': REDIS_ANSWER_SECONDS,
         'retry': Retry(NoBackoff(), 0),
     }
     config = dict(settings.RQ_QUEUES[queue])

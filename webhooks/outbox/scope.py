@@ -43,7 +43,7 @@ class Scope:
 
 _tables_exist = False
 # Seconds.
-GONE_INTERVAL = 60
+TABLES_GONE_WARNING_SECONDS = 60
 _said_at = -math.inf
 
 
@@ -121,6 +121,6 @@ def _subscribed(only: int | None) -> dict[int, Asked]:
 
 def _say_gone() -> None:
     global _said_at  # noqa: PLW0603
-    if time.monotonic() - _said_at > GONE_INTERVAL:
+    if time.monotonic() - _said_at > TABLES_GONE_WARNING_SECONDS:
         _said_at = time.monotonic()
         logger.warning('tables=gone changes are not recorded: run migrate, or switch the plugin off')

@@ -19,9 +19,9 @@ from ..choices import KindChoices
 from . import before, between_signals, recording, scope, signal_senders, snapshots
 from .default_database import rows
 
-LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
-GOING = '_webhooks_going'
-SILENT = ('SET_NULL', 'SET_DEFAULT')
+LEFT_SLOT, TAKEN_SLOT = '_webhooks_left', '_webhooks_taken'
+GOING_SLOT = '_webhooks_going'
+SILENT_ON_DELETE = ('SET_NULL', 'SET_DEFAULT')
 
 Pointer = ForeignKey | ManyToManyField
 
@@ -58,13 +58,13 @@ class Followers:
         return {pk: values for pk, *values in found.values_list('pk', *self.columns)}
 
 
-SITE = {'site_id': 'site_id'}
+SITE_COLUMN = {'site_id': 'site_id'}
 TAKEN_ALONG = (
-    Followers(Location, Location, ('pk__in', 'pk'), SITE),
-    Followers(Location, Rack, ('location__in', 'pk'), SITE),
-    Followers(Location, Device, ('location__in', 'pk'), SITE),
-    Followers(Location, PowerPanel, ('location__in', 'pk'), SITE),
-    Followers(Rack, Device, ('rack', 'pk'), SITE | {'location_id': 'location_id'}),
+    Followers(Location, Location, ('pk__in', 'pk'), SITE_COLUMN),
+    Followers(Location, Rack, ('location__in', 'pk'), SITE_COLUMN),
+    Followers(Location, Device, ('location__in', 'pk'), SITE_COLUMN),
+    Followers(Location, PowerPanel, ('location__in', 'pk'), SITE_COLUMN),
+    Followers(Rack, Device, ('rack', 'pk'), SITE_COLUMN | {'location_id': 'location_id'}),
     Followers(Cluster, VirtualMachine, ('cluster', 'pk'), {'site_id': '_site_id'}),
     Followers(VirtualDisk, VirtualMachine, ('pk', 'virtual_machine_id'), {'disk': ''}),
 )
@@ -105,7 +105,7 @@ def _pointers(model: type[Model]) -> Iterator[Pointer]:
 
 def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
     for field in model._meta.concrete_fields:
-        silent = isinstance(field, ForeignKey) and field.remote_field.on_delete.__name__ in SILENT
+        silent = isinstance(field, ForeignKey) and field.remote_field.on_delete.__name__ in SILENT_ON_DELETE
         if silent and not field.name.startswith('_'):
             yield field
 
@@ -127,7 +127,7 @@ def hold_left(
     # NetBox itself saves some, such as a cable's ends.
     for model, states in left.items():
         before.keep(model, states)
-    instance.__dict__[LEFT] = left
+    instance.__dict__[LEFT_SLOT] = left
 
 
 def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
@@ -143,7 +143,7 @@ def _links(model: type[Model], field: ManyToManyField, instance: Model) -> Query
 
 def record_left(instance: Model, **kwargs: Any) -> None:
     """Deleted objects have their own events."""
-    for model, states in instance.__dict__.pop(LEFT, {}).items():
+    for model, states in instance.__dict__.pop(LEFT_SLOT, {}).items():
         _cut_links(model, instance)
         recording.record_touched(model, KindChoices.UPDATED, states)
         before.drop(model, states)
@@ -159,7 +159,7 @@ def _cut_links(model: type[Model], instance: Model) -> None:
 
 
 def _going(origin: Any) -> set[tuple[type[Model], Any]]:
-    return vars(origin).setdefault(GOING, set()) if origin is not None else set()
+    return vars(origin).setdefault(GOING_SLOT, set()) if origin is not None else set()
 
 
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
@@ -198,11 +198,11 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
             states = recording.with_before(followers.model, list(values))
             before.keep(followers.model, states)
             taken[followers] = values, states
-    between_signals.push(instance, TAKEN, taken)
+    between_signals.push(instance, TAKEN_SLOT, taken)
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
-    for followers, (former, states) in between_signals.pop(instance, TAKEN, {}).items():
+    for followers, (former, states) in between_signals.pop(instance, TAKEN_SLOT, {}).items():
         changed = {pk: states[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)
         before.drop(followers.model, states)

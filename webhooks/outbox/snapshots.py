@@ -11,7 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.db.models import ManyToManyField
 
-EMPTY = "'[]'::jsonb"
+NO_KEYS = "'[]'::jsonb"
 # In a snapshot that was taken without a lock, before a change.
 UNLOCKED = 'unlocked'
 
@@ -30,7 +30,7 @@ def _link(model: type[models.Model], field: ManyToManyField) -> str:
     condition = f'x.{source} = t.{pk}'
     if is_generic(field):
         condition += f' AND x.content_type_id = {object_type_id(model):d}'
-    return f'(SELECT coalesce(jsonb_agg(x.{target} ORDER BY x.{target}), {EMPTY}) FROM {table} x WHERE {condition})'
+    return f'(SELECT coalesce(jsonb_agg(x.{target} ORDER BY x.{target}), {NO_KEYS}) FROM {table} x WHERE {condition})'
 
 
 def is_generic(field: ManyToManyField) -> bool:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 
 # Trace and parent are not all zeros. Version 00 has these four parts, later versions may add more.
-IDS = '(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}'
-TRACEPARENT = re.compile(f'00-{IDS}|(?!00|ff)[0-9a-f]{{2}}-{IDS}(-[!-~]*)?')
-KEY = '[a-z0-9][a-z0-9_*/-]{0,255}(@[a-z][a-z0-9_*/-]{0,13})?'
+TRACE_IDS = '(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}'
+TRACEPARENT = re.compile(f'00-{TRACE_IDS}|(?!00|ff)[0-9a-f]{{2}}-{TRACE_IDS}(-[!-~]*)?')
+STATE_KEY = '[a-z0-9][a-z0-9_*/-]{0,255}(@[a-z][a-z0-9_*/-]{0,13})?'
 # Printable, without comma and equals sign; the last one is no space.
-MEMBER = re.compile(f'{KEY}=[ -+\\--<>-~]{{0,255}}[!-+\\--<>-~]')
+STATE_MEMBER = re.compile(f'{STATE_KEY}=[ -+\\--<>-~]{{0,255}}[!-+\\--<>-~]')
 # Bounds of the standard.
 MAX_STATE_CHARS, MAX_STATE_MEMBERS = 512, 32
 MAX_PARENT_CHARS = 256
@@ -31,6 +31,6 @@ def _state(text: str) -> str:
     members = [one.strip(' \t') for one in text.split(',')]
     members = [one for one in members if one]
     keys = {one.partition('=')[0] for one in members}
-    is_valid = len(keys) == len(members) <= MAX_STATE_MEMBERS and all(map(MEMBER.fullmatch, members))
+    is_valid = len(keys) == len(members) <= MAX_STATE_MEMBERS and all(map(STATE_MEMBER.fullmatch, members))
     joined = ','.join(members)
     return joined if is_valid and len(joined) <= MAX_STATE_CHARS else ''

@@ -17,7 +17,7 @@ from ..rendering.derived import MAINTAINED
 from ..rendering.keys import is_stored_whole
 from .snapshots import UNLOCKED
 
-KEPT = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation')
+KEPT_BY_NETBOX = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation')
 
 # The merged event of the transaction gets the object's last state, even if the last save changes nothing.
 IS_NEWS = """({is_same}) IS NOT TRUE OR EXISTS (
@@ -58,6 +58,6 @@ def _among(type_id: int, pks: Sequence[int]) -> list[int]:
 def _is_same(model: type[models.Model], before: str, after: str) -> str:
     """Return SQL: null if the state before is unknown."""
     counters = [field.attname for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)]
-    kept = f"'{{{','.join((*KEPT, *counters))}}}'::text[]"
+    kept = f"'{{{','.join((*KEPT_BY_NETBOX, *counters))}}}'::text[]"
     return f"""{before} -> 'm2m' = {after} -> 'm2m' AND ({before} -> 'row') - {kept} = ({after} -> 'row') - {kept}
         AND NOT {before} ? '{UNLOCKED}'"""

@@ -98,7 +98,7 @@ def state_of(webhook: Webhook) -> State:
     """
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
-        return GONE if health and health.last_status == constants.GONE else DISABLED
+        return GONE if health and health.last_status == constants.STATUS_GONE else DISABLED
     if webhook.paused:
         return PAUSED
     if health and health.suspended_since:

@@ -34,7 +34,7 @@ TAKEN_AT = 'taken_at'
 # Primary keys of deleted objects → data that their deletions showed.
 Deletions = Callable[[Collection[Any]], Mapping[Any, dict[str, Any]]]
 
-MAX_DISPLAY = 200
+MAX_DISPLAY_CHARS = 200
 TAGS = 'tags'
 PREFETCHES = 'prefetches'
 
@@ -145,7 +145,7 @@ class ModelRenderer:
             data, partial = self._remains.complete(instance, data, held)
         else:
             partial = list(self._remains.unknown(instance, data))
-        return Rendered(data, gone.describe(instance)[:MAX_DISPLAY], partial)
+        return Rendered(data, gone.describe(instance)[:MAX_DISPLAY_CHARS], partial)
 
     def _relate(self, instances: list[Model], snapshots: Sequence[Snapshot], serializer: NetBoxSerializer) -> None:
         found = related.RelatedObjects()

@@ -13,14 +13,14 @@ from .parts import find, part
 ConfigContextModel = find('extras.models.configs', 'ConfigContextModel')
 
 # In trees, ancestors' contexts apply too.
-IN_TREE = {
+TREE_LIMITS = {
     'regions': 'site.region',
     'site_groups': 'site.group',
     'locations': 'location',
     'roles': 'role',
     'platforms': 'platform',
 }
-ITSELF = {
+EXACT_LIMITS = {
     'sites': 'site_id',
     'device_types': 'device_type_id',
     'cluster_types': 'cluster.type_id',
@@ -30,7 +30,7 @@ ITSELF = {
     'tenants': 'tenant_id',
 }
 TAGS = 'tags'
-LIMITS = (*IN_TREE, *ITSELF, TAGS)
+LIMITS = (*TREE_LIMITS, *EXACT_LIMITS, TAGS)
 
 # An object's keys, in the order of LIMITS.
 Scope = tuple[frozenset[Any], ...]
@@ -91,8 +91,8 @@ def _matches(scope: Scope, limits: Limits) -> bool:
 
 def _scope(instance: Model, tags: Collection[Any]) -> Scope:
     return (
-        *(_branch(_follow(instance, path)) for path in IN_TREE.values()),
-        *(frozenset({_follow(instance, path)}) for path in ITSELF.values()),
+        *(_branch(_follow(instance, path)) for path in TREE_LIMITS.values()),
+        *(frozenset({_follow(instance, path)}) for path in EXACT_LIMITS.values()),
         frozenset(tags),
     )
 

@@ -9,7 +9,7 @@ from extras.models import CustomField
 from . import gone
 from .related import RelatedObjects
 
-POINTING = (CustomFieldTypeChoices.TYPE_OBJECT, CustomFieldTypeChoices.TYPE_MULTIOBJECT)
+POINTING_TYPES = (CustomFieldTypeChoices.TYPE_OBJECT, CustomFieldTypeChoices.TYPE_MULTIOBJECT)
 
 Targets = Mapping[Any, Model]
 # All fields, and the pointing ones with their targets.
@@ -35,8 +35,8 @@ class CustomFields:
         if model not in self._by_model:
             instances = [*self._related.known(model), *(i for i in self._instances if isinstance(i, model))]
             fields = CustomField.objects.get_for_model(model)
-            pointing = [(field, self._prepare(field, instances)) for field in fields if field.type in POINTING]
-            self._by_model[model] = [_showing_nothing(f) if f.type in POINTING else f for f in fields], pointing
+            pointing = [(field, self._prepare(field, instances)) for field in fields if field.type in POINTING_TYPES]
+            self._by_model[model] = [_showing_nothing(f) if f.type in POINTING_TYPES else f for f in fields], pointing
         return self._by_model[model]
 
     def _prepare(self, field: CustomField, instances: Sequence[Model]) -> Targets:

@@ -18,7 +18,7 @@ Objects = Mapping[str, Data]
 LookUp = Callable[[type[Model], Collection[int]], Mapping[int, Data]]
 
 # For one event: a trunk may have thousands of VLANs.
-MAX_OBJECTS = 500
+MAX_EXPANDED_OBJECTS = 500
 
 
 def tree_of(keys: Collection[str]) -> Tree:
@@ -56,11 +56,11 @@ def model_at(url: str) -> type[Model] | None:
 
 
 def _first_urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
-    return islice(dict.fromkeys(_urls(data, tree, found)), MAX_OBJECTS)
+    return islice(dict.fromkeys(_urls(data, tree, found)), MAX_EXPANDED_OBJECTS)
 
 
 def _urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
-    # Short lists first: a long one may use up MAX_OBJECTS.
+    # Short lists first: a long one may use up MAX_EXPANDED_OBJECTS.
     shown = {name: list(_objects(data.get(name))) for name in tree}
     for name in sorted(shown, key=lambda name: len(shown[name])):
         below = tree[name]

@@ -20,12 +20,12 @@ CustomFieldsDataField = find('extras.api.customfields', 'CustomFieldsDataField')
 # Models of people and their sign-in.
 HIDDEN_APPS = frozenset({'account', 'social_django', 'users'})
 # DataSource has passwords in `parameters`.
-SECRET = re.compile(
+SECRET_NAME = re.compile(
     'secret|password|passphrase|psk|preshared_key|auth_key|private_key|plaintext|token|credential|^parameters$|headers'
 )
 DISPLAY = 'display'
 # Any key may follow.
-FREE = (DictField, JSONField, SerializerMethodField, GFKSerializerField, CustomFieldsDataField)
+FREE_FORM_FIELDS = (DictField, JSONField, SerializerMethodField, GFKSerializerField, CustomFieldsDataField)
 
 
 @cache
@@ -72,7 +72,7 @@ def _below(field: Field) -> frozenset[str] | None:
         return frozenset(field.fields)
     if isinstance(field, ChoiceField):
         return frozenset(('value', 'label'))
-    return None if isinstance(field, FREE) else frozenset()
+    return None if isinstance(field, FREE_FORM_FIELDS) else frozenset()
 
 
 @cache
@@ -88,4 +88,4 @@ def may_be_expanded(model: type[Model]) -> bool:
     if model._meta.app_label in HIDDEN_APPS:
         return False
     fields = get_serializer_for_model(model)().fields
-    return not any(SECRET.search(name) and not field.write_only for name, field in fields.items())
+    return not any(SECRET_NAME.search(name) and not field.write_only for name, field in fields.items())

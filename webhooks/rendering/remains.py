@@ -13,9 +13,9 @@ from . import gone, related
 from .derived import Derived
 
 # Computed from other rows.
-BEHIND = frozenset({'count_fhrp_groups', 'count_ipaddresses', 'l2vpn_termination', 'parent_device'})
+COMPUTED_KEYS = frozenset({'count_fhrp_groups', 'count_ipaddresses', 'l2vpn_termination', 'parent_device'})
 # Shown only while the listed keys point to something.
-THROUGH = {
+KEYS_THROUGH = {
     **dict.fromkeys(
         (
             'link_peers', 'link_peers_type', 'connected_endpoints', 'connected_endpoints_type',
@@ -49,7 +49,7 @@ class Remains:
 
     @cached_property
     def _through(self) -> dict[str, tuple[str, ...]]:
-        present = {name: [key for key in keys if key in self.fields] for name, keys in THROUGH.items()}
+        present = {name: [key for key in keys if key in self.fields] for name, keys in KEYS_THROUGH.items()}
         return {name: tuple(keys) for name, keys in present.items() if keys and name in self.fields}
 
     @cached_property
@@ -59,7 +59,7 @@ class Remains:
 
     def _is_looked_up(self, name: str, field: Field) -> bool:
         first = _first(field)
-        return first in self.derived.annotations or name in BEHIND or first in self._accessors
+        return first in self.derived.annotations or name in COMPUTED_KEYS or first in self._accessors
 
     @cached_property
     def _accessors(self) -> frozenset[str]:

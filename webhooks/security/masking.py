@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from ..constants import MAX_URL
+from ..constants import MAX_URL_CHARS
 
 # Stands for a secret wherever one would be shown, and in forms and the API for one that is stored.
 MASK = '********'

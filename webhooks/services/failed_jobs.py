@@ -17,7 +17,7 @@ from rq.registry import FailedJobRegistry
 from rq.results import Result
 
 from ..choices import StatusChoices
-from ..constants import STATUS_PAGE_LIMIT
+from ..constants import STATUS_PAGE_JOBS
 from ..engine import sql
 from ..models import Delivery
 from ..outbox import redis_queue
@@ -81,7 +81,7 @@ def _recover() -> None:
     redis = redis_queue.connection()
     if redis.exists(LISTED_KEY):
         return
-    newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
+    newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_JOBS]
     with transaction.atomic():
         free = Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True)), listed=True)
         locked = free.select_for_update(skip_locked=True).values_list('pk', flat=True)
@@ -91,7 +91,7 @@ def _recover() -> None:
 
 def _mark_listed(deliveries: Sequence[Delivery]) -> None:
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
-    oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
+    oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_JOBS else 0
     sql.execute(MARK_LISTED, [*values, oldest])
 
 
@@ -165,11 +165,11 @@ def describe(delivery: Delivery) -> dict[str, str]:
 
 def _trim() -> None:
     registry = _registry()
-    surplus = registry.connection.zcard(registry.key) - STATUS_PAGE_LIMIT
+    surplus = registry.connection.zcard(registry.key) - STATUS_PAGE_JOBS
     if surplus <= 0:
         return
     oldest = Delivery.objects.filter(status=StatusChoices.FAILED, listed=True).order_by('-pk')
-    uuids = oldest[STATUS_PAGE_LIMIT : STATUS_PAGE_LIMIT + surplus].values_list('uuid', flat=True)
+    uuids = oldest[STATUS_PAGE_JOBS : STATUS_PAGE_JOBS + surplus].values_list('uuid', flat=True)
     _remove(registry, map(str, uuids))
 
 

@@ -12,7 +12,7 @@ from extras.conditions import ConditionSet, InvalidCondition
 from .errors import TimeUp
 
 # Seconds of processor time for one webhook's conditions on one event.
-TIME_LIMIT = 0.05
+CONDITIONS_CPU_SECONDS = 0.05
 
 
 class SlowCondition(InvalidCondition):
@@ -38,11 +38,13 @@ def check_patterns(*patterns: str) -> None:
 @contextmanager
 def _bounded() -> Iterator[None]:
     signal.signal(signal.SIGVTALRM, _strike)
-    signal.setitimer(signal.ITIMER_VIRTUAL, TIME_LIMIT)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CONDITIONS_CPU_SECONDS)
     try:
         yield
     except TimeUp:
-        raise SlowCondition(f'it takes more than {TIME_LIMIT:g} seconds; simplify the regular expressions') from None
+        raise SlowCondition(
+            f'it takes more than {CONDITIONS_CPU_SECONDS:g} seconds; simplify the regular expressions'
+        ) from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 

@@ -17,10 +17,10 @@ from .errors import RenderError
 from .placeholders import signature
 
 # Characters.
-OUTPUT_LIMIT = 4 * 1024 * 1024
+MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 # Errors repeat names of the template.
-ERROR_LIMIT = 1000
-COMPILED = 32
+MAX_ERROR_CHARS = 1000
+COMPILED_TEMPLATES = 32
 # `@` makes the text before it a user.
 ENDS_HOST = re.compile(r'[/?#@\\]')
 AFTER_HOST = re.compile(r'[/?#\\]')
@@ -35,7 +35,7 @@ class Environment:
         self._jinja = SandboxedEnvironment(loader=BaseLoader(), optimized=False, finalize=self._note)
         self._jinja.filters.update(filters)
         self._jinja.globals['hmac'] = _hmac
-        self._compiled = functools.lru_cache(COMPILED)(self._jinja.from_string)
+        self._compiled = functools.lru_cache(COMPILED_TEMPLATES)(self._jinja.from_string)
         self._noted = ''
 
     def check(self, template: str) -> None:
@@ -95,8 +95,8 @@ def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
 
 def _sound(text: str) -> str:
     """Join surrogate pairs, which JSON may hold."""
-    if len(text) > OUTPUT_LIMIT:
-        raise RenderError(f'the result has more than {OUTPUT_LIMIT} characters')
+    if len(text) > MAX_OUTPUT_CHARS:
+        raise RenderError(f'the result has more than {MAX_OUTPUT_CHARS} characters')
     try:
         return text.encode('utf-16', 'surrogatepass').decode('utf-16')
     except UnicodeDecodeError:
@@ -104,12 +104,12 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Up to ERROR_LIMIT characters, and the line."""
+    """Up to MAX_ERROR_CHARS characters, and the line."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:
         text = f'{type(error).__name__}: {error}'
-    line, text = _line(error), text[:ERROR_LIMIT]
+    line, text = _line(error), text[:MAX_ERROR_CHARS]
     return f'{text} (line {line})' if line else text
 
 

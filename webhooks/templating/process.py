@@ -26,9 +26,9 @@ from ..patience import Patience
 logger = logging.getLogger('webhooks.templates')
 
 # Bytes of growth.
-MEMORY_LIMIT = 256 * 1024 * 1024
+MEMORY_GROWTH_BYTES = 256 * 1024 * 1024
 # Seconds.
-FORK_LIMIT = 30.0
+FORK_SECONDS = 30.0
 PR_SET_PDEATHSIG = 1
 # RQ and web servers handle these.
 SIGNALS = (signal.SIGALRM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -89,7 +89,7 @@ class Fork:
         self._work = work
 
     def make(self) -> TemplateProcess:
-        return TemplateProcess(*fork(self._work, MEMORY_LIMIT), is_own_child=True)
+        return TemplateProcess(*fork(self._work, MEMORY_GROWTH_BYTES), is_own_child=True)
 
     def close(self) -> None:
         pass
@@ -123,7 +123,7 @@ class Spawner:
 
     def _start(self) -> None:
         self._channel, self._handle = fork(lambda channel: _spawn(channel, self._work))
-        self._channel.settimeout(FORK_LIMIT)
+        self._channel.settimeout(FORK_SECONDS)
 
     def _ask(self) -> TemplateProcess:
         self._channel.sendall(b'+')
@@ -150,7 +150,7 @@ def _spawn(channel: socket.socket, work: Work) -> None:
     while channel.recv(1):
         try:
             _reap()
-            theirs, handle = fork(work, MEMORY_LIMIT)
+            theirs, handle = fork(work, MEMORY_GROWTH_BYTES)
         except OSError as error:
             channel.sendall(bytes([error.errno or errno.EAGAIN]))
             continue

@@ -15,25 +15,25 @@ from netbox.registry import registry
 from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
 
 from ..interruptions import BROKEN_OFF, Shortage
-from ..patience import TICKS, Patience
+from ..patience import TICKS_PER_LIMIT, Patience
 from . import conditions, process
-from .environment import ERROR_LIMIT, Environment, described
+from .environment import MAX_ERROR_CHARS, Environment, described
 from .errors import RenderError, TimeUp
 from .process import Fork, ProcessEnded, Spawner, TemplateProcess, TimedOut
 
 # Seconds for one template, and for all of a request.
-TIME_LIMIT = 2.0
+TEMPLATE_SECONDS = 2.0
 # More seconds until a silent renderer is killed.
-MARGIN = 0.2
+KILL_MARGIN_SECONDS = 0.2
 # Seconds: a busy machine stretches the conditions' processor time.
-PATIENCE = 5.0
+CONDITIONS_ANSWER_SECONDS = 5.0
 
-TOO_SLOW = f'the template takes more than {TIME_LIMIT:g} seconds'
-TOO_SLOW_TOGETHER = f'the templates of this webhook take more than {TIME_LIMIT:g} seconds together'
+TOO_SLOW = f'the template takes more than {TEMPLATE_SECONDS:g} seconds'
+TOO_SLOW_TOGETHER = f'the templates of this webhook take more than {TEMPLATE_SECONDS:g} seconds together'
 TOO_LARGE = 'the template needs too much memory'
 ENDED = 'the template stopped the process that rendered it'
 # Of an old kernel, or a seccomp filter. Any other error of a fork may be gone soon.
-FOR_GOOD = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
+LASTING_FORK_ERRORS = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
 
 DONE, REFUSED, UNFIT, SLOW, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b's', b'm', b'!'
 # A new renderer may succeed, with free memory or a new connection.
@@ -60,7 +60,7 @@ def check(template: str) -> None:
 def are_met(wanted: str, data: str) -> bool:
     """Both are JSON. Raises InvalidCondition, conditions.SlowCondition or Shortage."""
     try:
-        return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
+        return bool(_ask('are_met', wanted, data, seconds=CONDITIONS_ANSWER_SECONDS))
     except RenderError as error:
         raise conditions.SlowCondition('they need too much time or memory') from error
 
@@ -68,7 +68,7 @@ def are_met(wanted: str, data: str) -> bool:
 def check_patterns(patterns: Iterable[str]) -> None:
     """Raises InvalidCondition."""
     try:
-        _ask('check_patterns', *patterns, seconds=PATIENCE)
+        _ask('check_patterns', *patterns, seconds=CONDITIONS_ANSWER_SECONDS)
     except RenderError:
         raise InvalidCondition('a regular expression needs too much time or memory') from None
     except Shortage as error:
@@ -184,7 +184,7 @@ _taken: ContextVar[list[float] | None] = ContextVar('taken', default=None)
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Share one renderer and one TIME_LIMIT."""
+    """Share one renderer and one TEMPLATE_SECONDS."""
     token = _taken.set([])
     try:
         with shared():
@@ -194,14 +194,14 @@ def together() -> Iterator[None]:
 
 
 def _ask_in_time(task: str, *texts: str) -> str:
-    left = TIME_LIMIT - sum(_taken.get() or ())
+    left = TEMPLATE_SECONDS - sum(_taken.get() or ())
     if left <= 0:
         raise RenderError(TOO_SLOW_TOGETHER)
-    return _ask(task, str(left), *texts, seconds=left + MARGIN, too_slow=_too_slow(left))
+    return _ask(task, str(left), *texts, seconds=left + KILL_MARGIN_SECONDS, too_slow=_too_slow(left))
 
 
 def _too_slow(left: float) -> str:
-    return TOO_SLOW if left == TIME_LIMIT else TOO_SLOW_TOGETHER
+    return TOO_SLOW if left == TEMPLATE_SECONDS else TOO_SLOW_TOGETHER
 
 
 def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> str:
@@ -212,7 +212,7 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             try:
                 renderer = supply.renderer()
             except (OSError, EOFError) as error:
-                kind = RenderError if getattr(error, 'errno', None) in FOR_GOOD else Shortage
+                kind = RenderError if getattr(error, 'errno', None) in LASTING_FORK_ERRORS else Shortage
                 raise kind(f'no process can be started to render the template: {error}') from error
             was_new, patience = renderer.is_new, Patience(seconds)
             try:
@@ -271,7 +271,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
         return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
     except InvalidCondition as error:
         status = SLOW if isinstance(error, conditions.SlowCondition) else UNFIT
-        return status, str(error)[:ERROR_LIMIT]
+        return status, str(error)[:MAX_ERROR_CHARS]
     except TimeUp as error:
         return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))
     except MemoryError:
@@ -296,18 +296,18 @@ def _timed(task: Callable) -> Callable:
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise TimeUp once, after TICKS ticks or `seconds` of processor time. While one operation runs, at most one tick
+    """Raise TimeUp once, after TICKS_PER_LIMIT ticks or `seconds` of processor time. While one operation runs, at most one tick
     counts.
     """
     ticks, end = itertools.count(1), time.process_time() + seconds
 
     def strike(_signum: int, _frame: object) -> None:
-        if next(ticks) >= TICKS or time.process_time() >= end:
+        if next(ticks) >= TICKS_PER_LIMIT or time.process_time() >= end:
             signal.setitimer(signal.ITIMER_REAL, 0)
             raise TimeUp
 
     signal.signal(signal.SIGALRM, strike)
-    signal.setitimer(signal.ITIMER_REAL, seconds / TICKS, seconds / TICKS)
+    signal.setitimer(signal.ITIMER_REAL, seconds / TICKS_PER_LIMIT, seconds / TICKS_PER_LIMIT)
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from urllib3.exceptions import NewConnectionError
 
 from .. import conf
 from ..brokers import address
-from ..constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from ..constants import MAX_RESPONSE_KEPT_CHARS, MAX_RESPONSE_READ_BYTES
 from ..security.echoes import Echoes
 from ..security.masking import MASK, mask_url
 from ..storable import printable, storable
@@ -180,7 +180,7 @@ def _read(response: BaseHTTPResponse) -> str:
     # If the body is cut short, urllib3 notices only in a further read. So this reads until nothing comes.
     while (room := MAX_RESPONSE_READ - len(content)) and (part := response.read(room, decode_content=False)):
         content += part
-    if len(content) < MAX_RESPONSE_READ:
+    if len(content) < MAX_RESPONSE_READ_BYTES:
         response.drain_conn()
     else:
         response.close()

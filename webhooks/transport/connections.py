@@ -17,7 +17,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
-from ..constants import MAX_RESPONSE_READ
+from ..constants import MAX_RESPONSE_READ_BYTES
 from . import blocked_networks, deadline
 
 # Statuses that announce another answer. 101 is final: another protocol would follow.

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..constants import MAX_RESPONSE_READ
+from ..constants import MAX_RESPONSE_READ_BYTES
 from ..security.echoes import Echoes
 from ..storable import printable
 

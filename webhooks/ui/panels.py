@@ -224,7 +224,7 @@ class AnswerPanel(panels.Panel):
             'attempt': attempt,
             'outcome': _outcome(attempt) if attempt else '',
             'text': readable(text or ''),
-            'is_cut': len(text or '') >= MAX_RESPONSE_KEPT,
+            'is_cut': len(text or '') >= MAX_RESPONSE_KEPT_CHARS,
         }
 
     def should_render(self, context: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from extras.conditions import Condition, ConditionSet, InvalidCondition
 
 from ..choices import KindChoices
-from ..constants import MAX_CONDITIONS, MAX_TEMPLATE
+from ..constants import MAX_CONDITIONS, MAX_TEMPLATE_CHARS
 from ..exceptions import DefinitionError
 from ..storable import UNSTORABLE, is_flat, nodes
 from ..templating import renderer
@@ -51,8 +51,8 @@ def _check(field: str, conditions: Any, check_one: Callable[[Any], None] = lambd
     if not is_flat(conditions):
         raise DefinitionError(field, _('Conditions are nested too deeply.'))
     try:
-        if len(json.dumps(conditions)) > MAX_TEMPLATE:
-            raise ValueError(_('no more than {limit} characters are allowed').format(limit=MAX_TEMPLATE))
+        if len(json.dumps(conditions)) > MAX_TEMPLATE_CHARS:
+            raise ValueError(_('no more than {limit} characters are allowed').format(limit=MAX_TEMPLATE_CHARS))
         ConditionSet(conditions)
         found = list(nodes(conditions))
         if sum(map(_is_condition, found)) > MAX_CONDITIONS:

@@ -11,9 +11,9 @@ from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE, JINJA2_TEMPLATE_RE
 from ..constants import (
     FORWARDED_HEADERS,
     FORWARDED_PREFIX,
-    MAX_HEADER_VALUE,
-    MAX_HEADERS,
-    MAX_TEMPLATE,
+    MAX_HEADER_VALUE_CHARS,
+    MAX_HEADERS_CHARS,
+    MAX_TEMPLATE_CHARS,
     RESERVED_HEADERS,
 )
 from ..exceptions import DecryptionError, DefinitionError
@@ -44,9 +44,9 @@ MOVED = _(
 def check(definition: Definition) -> None:
     """Raise DefinitionError unless all additional headers can be sent. Templates are checked by trial."""
     text = reveal('additional_headers', definition.additional_headers)
-    if len(text) > MAX_TEMPLATE:
+    if len(text) > MAX_TEMPLATE_CHARS:
         reason = _('Headers can have no more than {limit} characters together.')
-        raise DefinitionError('additional_headers', reason.format(limit=MAX_TEMPLATE))
+        raise DefinitionError('additional_headers', reason.format(limit=MAX_TEMPLATE_CHARS))
     headers = list(parse_headers(text))
     for name, value in headers:
         check_header_name(name)
@@ -65,13 +65,13 @@ def check_sizes(headers: Iterable[tuple[str, str]]) -> None:
     total = 0
     for name, value in headers:
         total += len(name) + len(value)
-        if len(value) > MAX_HEADER_VALUE:
+        if len(value) > MAX_HEADER_VALUE_CHARS:
             reason = _('The value of {name} has {length} characters, but no more than {limit} are possible.')
-            shown = reason.format(name=name, length=len(value), limit=MAX_HEADER_VALUE)
+            shown = reason.format(name=name, length=len(value), limit=MAX_HEADER_VALUE_CHARS)
             raise DefinitionError('additional_headers', shown)
-        if total > MAX_HEADERS:
+        if total > MAX_HEADERS_CHARS:
             reason = _('The headers up to {name} have {length} characters, but no more than {limit} are possible.')
-            shown = reason.format(name=name, length=total, limit=MAX_HEADERS)
+            shown = reason.format(name=name, length=total, limit=MAX_HEADERS_CHARS)
             raise DefinitionError('additional_headers', shown)
 
 

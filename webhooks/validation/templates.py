@@ -3,7 +3,7 @@
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
-from ..constants import MAX_TEMPLATE
+from ..constants import MAX_TEMPLATE_CHARS
 from ..exceptions import DefinitionError
 from ..interruptions import Shortage
 from ..templating import renderer
@@ -17,7 +17,7 @@ def check_template(field: str, text: str) -> None:
     """
     if len(text) > MAX_TEMPLATE:
         raise DefinitionError(
-            field, _('A template can have no more than {limit} characters.').format(limit=MAX_TEMPLATE)
+            field, _('A template can have no more than {limit} characters.').format(limit=MAX_TEMPLATE_CHARS)
         )
     if not JINJA2_TEMPLATE_RE.search(text):
         return

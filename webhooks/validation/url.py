@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
 from ..brokers import address
-from ..constants import MAX_SENT_URL
+from ..constants import MAX_SENT_URL_CHARS
 from ..exceptions import DefinitionError
 from ..security.masking import MASK, shown_url, whole_url
 from ..storable import UNSTORABLE
@@ -74,7 +74,7 @@ def check_plain_url(url: str, field: str = 'payload_url') -> None:
     """Raise DefinitionError for `field` unless this is an http(s) URL, without templates, that can be sent."""
     if len(url) > MAX_SENT_URL:
         reason = _('The URL has {length} characters, but no more than {limit} are possible.')
-        raise DefinitionError(field, reason.format(length=len(url), limit=MAX_SENT_URL))
+        raise DefinitionError(field, reason.format(length=len(url), limit=MAX_SENT_URL_CHARS))
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0

@@ -281,7 +281,7 @@ class TestMeanwhile:
         assert listed(client) == {str(held.uuid), str(free.uuid)}
 
     def test_there_is_room_for_the_newest_only(self, client, fail, monkeypatch):
-        monkeypatch.setattr(failed_jobs, 'STATUS_PAGE_LIMIT', 2)
+        monkeypatch.setattr(failed_jobs, 'STATUS_PAGE_JOBS', 2)
         fail(3)
         newest = Delivery.objects.order_by('-pk')[:2]
         assert listed(client) == {str(one.uuid) for one in newest}

@@ -122,7 +122,7 @@ def gate(settings: Any, tmp_path: Path) -> Gate:
 class TestSlowTemplate:
     @pytest.fixture(autouse=True)
     def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
+        monkeypatch.setattr(renderer, 'TEMPLATE_SECONDS', 60)
 
     def test_what_has_no_template_waits_for_none(self, receiver):
         subscribe(receiver.url(BUSY), Site, body_template=SLOW_TEMPLATE)

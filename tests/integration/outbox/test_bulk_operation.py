@@ -129,8 +129,8 @@ class TestCost:
 
     def test_the_number_of_queries_of_a_deletion_is_constant_for_what_is_rendered_together(self, monkeypatch):
         subscribe(NOWHERE, Site)
-        monkeypatch.setattr(deletions, 'FIRST_SLICE', 1000)
-        monkeypatch.setattr(deletions, 'LARGEST_SLICE', 1000)
+        monkeypatch.setattr(deletions, 'FIRST_SLICE_OBJECTS', 1000)
+        monkeypatch.setattr(deletions, 'LARGEST_SLICE_OBJECTS', 1000)
         queries_of(2, 'deleted')  # the first call fills caches
         assert queries_of(2, 'deleted') == queries_of(300, 'deleted') < 40
         assert len(changes()) == 304

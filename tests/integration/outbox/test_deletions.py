@@ -206,7 +206,7 @@ class TestWhatGoesAlong:
         assert 'core.signals' in [receiver.__module__ for receiver in receivers[1:]]
 
     def test_queries_do_not_grow_with_what_goes_along(self, monkeypatch):
-        monkeypatch.setattr(deletions, 'SLICE_TIME', 60.0)  # two slices on any machine
+        monkeypatch.setattr(deletions, 'SLICE_SECONDS', 60.0)  # two slices on any machine
         subscribe(NOWHERE, Device, Interface, IPAddress)
         taken = []
         for count in (6, 6, 40):
@@ -470,7 +470,7 @@ class TestTroubles:
             return ''
 
         monkeypatch.setattr(InterfaceSerializer, 'get_link_peers_type', sleeps)
-        monkeypatch.setattr(deletions, 'LONGEST_QUERY', 1_000)
+        monkeypatch.setattr(deletions, 'QUERY_MILLISECONDS', 1_000)
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute('SHOW statement_timeout')
             before = cursor.fetchone()
@@ -499,7 +499,7 @@ class TestTroubles:
     def test_what_is_slow_is_not_rendered_while_somebody_waits(self, monkeypatch):
         subscribe(NOWHERE, Site)
         for slow, expected in ((False, True), (True, True), (True, False)):
-            monkeypatch.setattr(deletions, 'SLOW_SLICE', -1.0 if slow else 60.0)
+            monkeypatch.setattr(deletions, 'SLOW_SLICE_SECONDS', -1.0 if slow else 60.0)
             place = site()
             forget_events()
             place.delete()
@@ -507,8 +507,8 @@ class TestTroubles:
 
     def test_a_deletion_of_too_much_at_once_ends_in_time(self, doomed, monkeypatch):
         owner, ports = doomed
-        monkeypatch.setattr(deletions, 'TIME', 0.0)
-        monkeypatch.setattr(deletions, 'TIME_EACH', 0.0)
+        monkeypatch.setattr(deletions, 'RENDER_SECONDS', 0.0)
+        monkeypatch.setattr(deletions, 'RENDER_SECONDS_PER_OBJECT', 0.0)
         owner.delete()
         assert not any(is_rendered(event) for event in recorded())
         assert len(recorded(Interface)) == len(ports)

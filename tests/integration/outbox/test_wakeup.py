@@ -13,7 +13,7 @@ from support.builders import NOWHERE, changes, site, subscribe
 from tenancy.models import Tenant
 
 from webhooks import conf
-from webhooks.constants import JOB_TIME, MAX_TIMEOUT
+from webhooks.constants import JOB_SECONDS, MAX_TIMEOUT_SECONDS
 from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -50,13 +50,15 @@ class TestWakeUp:
         site()
         assert waiting() == 1
 
-    @pytest.mark.parametrize(('setting', 'longest'), [(300, 300), ('10m', 600), (9000, MAX_TIMEOUT), (-1, MAX_TIMEOUT)])
+    @pytest.mark.parametrize(
+        ('setting', 'longest'), [(300, 300), ('10m', 600), (9000, MAX_TIMEOUT_SECONDS), (-1, MAX_TIMEOUT_SECONDS)]
+    )
     def test_its_job_may_take_as_long_as_the_longest_requests(self, setting: int | str, longest: int, monkeypatch):
         """A second request may begin to hang at the end of the first."""
         monkeypatch.setattr(settings, 'RQ_DEFAULT_TIMEOUT', setting)
         site()
         (job,) = redis_queue.get().jobs
-        assert JOB_TIME + 2 * longest < job.timeout <= 2 * JOB_TIME + 2 * longest + 60
+        assert JOB_SECONDS + 2 * longest < job.timeout <= 2 * JOB_SECONDS + 2 * longest + 60
 
     @pytest.mark.parametrize(('setting', 'timeout'), [(60, 690), (90_000, 90_000), (-1, -1)])
     def test_the_queues_own_timeout_can_only_make_it_longer(self, setting: int, timeout: int, monkeypatch):
@@ -257,7 +259,7 @@ class SlowRedis:
 class TestRedisSlow:
     @pytest.fixture
     def slow_redis(self, committed: None, tasks_redis: Any, other_redis: Any, monkeypatch) -> Iterator[SlowRedis]:
-        monkeypatch.setattr(wakeup, 'PAUSE', 3600)
+        monkeypatch.setattr(wakeup, 'REDIS_PAUSE_SECONDS', 3600)
         tasks_redis.stop()
         server = SlowRedis(tasks_redis.server.port, other_redis.port)
         yield server
@@ -270,7 +272,7 @@ class TestRedisSlow:
             assert slow_redis.asked == asked
         wakeup.accept()
         asked = slow_redis.asked
-        monkeypatch.setattr(wakeup, 'SLOW', LATE)
+        monkeypatch.setattr(wakeup, 'SLOW_WAKEUP_SECONDS', LATE)
         slow_redis.delay = LATE
         for _ in range(3):
             site()
@@ -291,11 +293,11 @@ class TestRedisDown:
 
     @pytest.fixture
     def long_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(wakeup, 'PAUSE', 3600)
+        monkeypatch.setattr(wakeup, 'REDIS_PAUSE_SECONDS', 3600)
 
     @pytest.fixture
     def no_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(wakeup, 'PAUSE', 0)
+        monkeypatch.setattr(wakeup, 'REDIS_PAUSE_SECONDS', 0)
 
     @pytest.fixture(params=[True, False], ids=['hangs up', 'is silent'])
     def false_redis(self, request: pytest.FixtureRequest, committed: None, tasks_redis: Any) -> Iterator[FalseRedis]:

@@ -241,8 +241,8 @@ class TestWhatIsGone:
     @pytest.mark.parametrize('in_time', [True, False])
     def test_a_deletion_that_did_not_know_all_tells_nothing(self, receiver: Receiver, monkeypatch, in_time: bool):
         if not in_time:
-            monkeypatch.setattr(deletions, 'TIME', 0.0)
-            monkeypatch.setattr(deletions, 'TIME_EACH', 0.0)
+            monkeypatch.setattr(deletions, 'RENDER_SECONDS', 0.0)
+            monkeypatch.setattr(deletions, 'RENDER_SECONDS_PER_OBJECT', 0.0)
         made = device()
         pk = made.pk
         subscribe(receiver.url(), Device, kinds=(DELETED,))
@@ -383,7 +383,7 @@ class TestCost:
         assert [delivery.expanded for delivery in deliveries()] == [False]
 
     def test_no_more_than_so_many_objects_are_expanded_for_one_event(self, receiver: Receiver, monkeypatch):
-        monkeypatch.setattr(expansion, 'MAX_OBJECTS', 3)
+        monkeypatch.setattr(expansion, 'MAX_EXPANDED_OBJECTS', 3)
         made = an_interface(mode='tagged')
         vlans = [VLAN.objects.create(vid=number, name=f'V{number}') for number in range(1, 6)]
         subscribe(receiver.url(), Interface, expand=['tagged_vlans'], kinds=(UPDATED,))
@@ -395,7 +395,7 @@ class TestCost:
 
     @pytest.mark.parametrize('asks', [['tagged_vlans', 'vrf'], ['vrf', 'tagged_vlans']])
     def test_a_long_list_takes_no_room_of_others(self, receiver: Receiver, monkeypatch, asks: list[str]):
-        monkeypatch.setattr(expansion, 'MAX_OBJECTS', 3)
+        monkeypatch.setattr(expansion, 'MAX_EXPANDED_OBJECTS', 3)
         made = an_interface(mode='tagged', vrf=VRF.objects.create(name='red'))
         vlans = [VLAN.objects.create(vid=number, name=f'V{number}') for number in range(1, 6)]
         for key in asks:

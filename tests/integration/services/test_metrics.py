@@ -13,7 +13,7 @@ from support.log import delivery, event
 
 from webhooks import metrics
 from webhooks.choices import StatusChoices
-from webhooks.constants import LATENCY_BUCKETS
+from webhooks.constants import LATENCY_BUCKET_SECONDS
 from webhooks.models import Health, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -63,7 +63,7 @@ def test_they_tell_no_workers_where_redis_does_not_answer(webhook, tasks_redis):
 
 
 def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook):
-    counts = list(range(1, len(LATENCY_BUCKETS) + 2))
+    counts = list(range(1, len(LATENCY_BUCKET_SECONDS) + 2))
     Health.objects.update(delivered=4, failed=5, superseded=6, latency=counts, latency_sum=7.5)
     found = figures()
     closed = 'webhooks_deliveries_closed_total{{outcome="{}",webhook="Inventory"}}'
@@ -71,7 +71,7 @@ def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook)
     seconds = 'webhooks_attempt_seconds_{}{{{}webhook="Inventory"}}'
     assert found[seconds.format('sum', '')] == 7.5
     assert found[seconds.format('count', '')] == sum(counts)
-    bounds = (*map(str, LATENCY_BUCKETS), '+Inf')
+    bounds = (*map(str, LATENCY_BUCKET_SECONDS), '+Inf')
     buckets = [found[seconds.format('bucket', f'le="{bound}",')] for bound in bounds]
     assert buckets == [sum(counts[: number + 1]) for number in range(len(counts))]
 

@@ -8,7 +8,7 @@ from django.db import OperationalError
 from jinja2 import Environment
 
 from webhooks.templating import process, renderer
-from webhooks.templating.environment import ERROR_LIMIT
+from webhooks.templating.environment import MAX_ERROR_CHARS
 from webhooks.templating.environment import Environment as OurEnvironment
 from webhooks.templating.errors import RenderError
 
@@ -183,7 +183,7 @@ class TestEscapes:
 class TestTime:
     @pytest.fixture(autouse=True)
     def little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(renderer, 'TIME_LIMIT', 0.3)
+        monkeypatch.setattr(renderer, 'TEMPLATE_SECONDS', 0.3)
 
     @pytest.mark.parametrize(
         'template',
@@ -282,7 +282,7 @@ class TestMemory:
 
     def test_the_process_may_grow_again_afterwards(self):
         reason("{{ 'x' * 10**10 }}")
-        assert len(bytearray(2 * process.MEMORY_LIMIT)) == 2 * process.MEMORY_LIMIT
+        assert len(bytearray(2 * process.MEMORY_GROWTH_BYTES)) == 2 * process.MEMORY_GROWTH_BYTES
 
     def test_what_the_compiler_could_compute_is_not_computed(self):
         """Saving a webhook compiles its templates."""
@@ -343,7 +343,7 @@ class TestErrors:
         text = reason("\n{{ {}['x' * 48000000].a }}")
         assert text.startswith("UndefinedError: 'dict object' has no attribute 'xxx")
         assert text.endswith('x (line 2)')
-        assert len(text) <= ERROR_LIMIT + len(' (line 2)')
+        assert len(text) <= MAX_ERROR_CHARS + len(' (line 2)')
 
     def test_whatever_a_filter_raises_is_an_error_of_the_template(self, settings):
         def broken(value: Any) -> Any:

@@ -166,7 +166,7 @@ class TestFailing:
         assert reason in failure()
 
     def test_a_template_that_runs_on_fails(self, receiver: Receiver, monkeypatch):
-        monkeypatch.setattr(renderer, 'MARGIN', 60.0)  # a busy machine starts its process late
+        monkeypatch.setattr(renderer, 'KILL_MARGIN_SECONDS', 60.0)  # a busy machine starts its process late
         loops = '{% for a in range(99999) %}' * 2 + '{% endfor %}' * 2
         subscribe(receiver.url('/slow'), Site, body_template=loops)
         subscribe(receiver.url('/fine'), Site)

@@ -7,7 +7,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from webhooks.constants import MAX_RESPONSE_KEPT_CHARS, MAX_RESPONSE_READ_BYTES
 from webhooks.security import echoes
 from webhooks.security.echoes import Echoes, of_headers
 from webhooks.security.masking import MASK
@@ -48,7 +48,7 @@ def test_a_secret_is_masked_however_it_is_spelled(secret: str):
     masked = Echoes([secret])
     for spell in SPELLINGS:
         said = f'<p>&nbsp;you sent %20\\" {spell(secret)} to \\u00e4 &amp; +1</p>'
-        shown = masked.beginning(said, MAX_RESPONSE_KEPT)
+        shown = masked.beginning(said, MAX_RESPONSE_KEPT_CHARS)
         assert shown == said.replace(spell(secret), MASK), spell(secret)
 
 
@@ -81,7 +81,7 @@ def test_of_a_long_secret_the_beginning_is_masked_too(length: int):
     secret = ''.join(random.Random(length).choices(string.ascii_letters, k=length))
     masked = Echoes([secret])
     for said in (secret, secret[:-1], secret[:128], f'{secret[:200]}{secret}'):
-        assert set(masked.beginning(f'<{said}>', MAX_RESPONSE_READ).split(MASK)) == {'<', '>'}
+        assert set(masked.beginning(f'<{said}>', MAX_RESPONSE_READ_BYTES).split(MASK)) == {'<', '>'}
 
 
 def test_of_a_secret_that_repeats_itself_nothing_is_left():
@@ -103,7 +103,7 @@ class TestWork:
         # The reason comes first, and is looked through.
         assert masked.beginning('HTTP 500 at 00012345', 100) == f'HTTP 500 at {MASK}'
         assert len(looked) == len(self.VALUES) + 1
-        assert masked.beginning('x' * MAX_RESPONSE_READ, MAX_RESPONSE_KEPT) == MASK
+        assert masked.beginning('x' * MAX_RESPONSE_READ_BYTES, MAX_RESPONSE_KEPT_CHARS) == MASK
         for _times in range(100):
             masked.beginning('X-Name', 1000)
         assert len(looked) <= 20 * len(self.VALUES)
@@ -112,9 +112,9 @@ class TestWork:
         masked = Echoes(of_headers(f's3cret-{number}' for number in range(30)))
         for _times in range(100):
             assert masked.beginning('text/html' * 4, 1000) == 'text/html' * 4
-        text = f'{"." * (MAX_RESPONSE_READ - 10)}s3cret-7'
-        assert masked.beginning(text, MAX_RESPONSE_KEPT) == '.' * MAX_RESPONSE_KEPT
-        assert masked.beginning(text, MAX_RESPONSE_READ).endswith(f'.{MASK}')
+        text = f'{"." * (MAX_RESPONSE_READ_BYTES - 10)}s3cret-7'
+        assert masked.beginning(text, MAX_RESPONSE_KEPT_CHARS) == '.' * MAX_RESPONSE_KEPT_CHARS
+        assert masked.beginning(text, MAX_RESPONSE_READ_BYTES).endswith(f'.{MASK}')
 
     def test_it_grows_with_what_is_kept_and_not_with_what_is_read(self, monkeypatch):
         lengths: list[int] = []

@@ -1,6 +1,6 @@
 import pytest
 
-from webhooks.constants import MAX_URL
+from webhooks.constants import MAX_URL_CHARS
 from webhooks.security.masking import MASK, mask_template, mask_url
 
 
@@ -54,7 +54,7 @@ def test_neither_user_nor_query_is_shown(url: str, shown: str):
             f'{{% if x %}}https://{MASK}@a{{% else %}}http://{MASK}@b{{% endif %}}/x?key={MASK}',
         ),
         # A URL that is too long is never stored, so nothing of it is read.
-        ('{' * (MAX_URL + 1), MASK),
+        ('{' * (MAX_URL_CHARS + 1), MASK),
     ],
 )
 def test_templates_in_a_url_are_shown(url: str, shown: str):

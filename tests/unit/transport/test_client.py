@@ -16,7 +16,7 @@ from support.settings import change_settings
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from webhooks.constants import MAX_RESPONSE_KEPT_CHARS, MAX_RESPONSE_READ_BYTES
 from webhooks.security.masking import MASK
 from webhooks.transport import deadline
 from webhooks.transport.blocked_networks import is_blocked
@@ -158,7 +158,7 @@ class TestAnswer:
 
     def test_only_the_beginning_of_the_body_is_kept(self, send, receiver):
         receiver.answers('/', Answer(200, b'x' * 5000))
-        assert send(receiver.url()).body == 'x' * MAX_RESPONSE_KEPT
+        assert send(receiver.url()).body == 'x' * MAX_RESPONSE_KEPT_CHARS
 
     def test_characters_of_the_body_that_postgresql_cannot_store_are_replaced(self, send, receiver):
         receiver.answers('/', Answer(200, b'a\x00b\xff'))
@@ -214,13 +214,13 @@ class TestAnswer:
         many = {f'{"X" * 1000}_{number}': 'x' * 1000 for number in range(20)}
         with serving(response(**many, Retry_After='7')) as server:
             headers = send(server.url()).headers
-        assert sum(len(name) + len(value) for name, value in headers.items()) <= MAX_RESPONSE_KEPT
+        assert sum(len(name) + len(value) for name, value in headers.items()) <= MAX_RESPONSE_KEPT_CHARS
         assert headers['Retry-After'] == '7'
 
     def test_headers_beyond_the_limit_fail_the_request(self, send):
         with serving(response(**{f'X_{number}': 'x' * 60000 for number in range(20)})) as server:
             outcome = send(server.url())
-        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
+        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ_BYTES} bytes'
 
     def test_a_long_error_is_kept_in_part(self, send):
         with serving(response(status='302 Found', Location='//' + 'x' * 60000)) as server:
@@ -240,12 +240,12 @@ class TestAnswer:
 
         with serving(endless) as server:
             outcome = send(server.url())
-        assert (outcome.status, outcome.body) == (200, 'x' * MAX_RESPONSE_KEPT)
+        assert (outcome.status, outcome.body) == (200, 'x' * MAX_RESPONSE_KEPT_CHARS)
         # Kernel buffers may take some more.
-        assert sent < MAX_RESPONSE_READ + 16 * 2**20
+        assert sent < MAX_RESPONSE_READ_BYTES + 16 * 2**20
 
     def test_a_gigabyte_that_is_announced_is_not_read(self, send):
-        with serving(response(b'x' * MAX_RESPONSE_READ, Content_Length=str(2**30))) as server:
+        with serving(response(b'x' * MAX_RESPONSE_READ_BYTES, Content_Length=str(2**30))) as server:
             outcome = send(server.url())
         assert (outcome.status, outcome.succeeded) == (200, True)
 
@@ -319,7 +319,7 @@ class TestInterimAnswers:
 
         with serving(parts) as server:
             outcome = send(server.url())
-        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
+        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ_BYTES} bytes'
 
     def test_switching_to_another_protocol_is_a_failure(self, send):
         """After 101 the connection speaks another protocol, and is not reused."""
@@ -615,7 +615,10 @@ class TestBrokenEndpoint:
                 yield f'X-{number}: {"x" * 1000}\r\n'.encode()
 
         with serving(parts) as server:
-            assert send(server.url()).error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
+            assert (
+                send(server.url()).error
+                == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ_BYTES} bytes'
+            )
 
     def test_the_error_shows_no_secret_of_the_url(self, send, receiver):
         receiver.close()
@@ -673,7 +676,7 @@ class TestConnections:
             assert server.connections == 2
 
     def test_a_connection_with_an_answer_half_read_is_not_used_again(self, send):
-        with serving(response(b'x' * 2 * MAX_RESPONSE_READ), OK) as server:
+        with serving(response(b'x' * 2 * MAX_RESPONSE_READ_BYTES), OK) as server:
             assert send(server.url()).succeeded
             assert send(server.url()).body == 'ok'
             assert server.connections == 2

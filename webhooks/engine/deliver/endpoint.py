@@ -12,7 +12,7 @@ from django.utils.timezone import localdate
 from netbox.events import EventType
 
 from ...choices import StatusChoices
-from ...constants import GONE, LATENCY_BUCKETS
+from ...constants import LATENCY_BUCKET_SECONDS, STATUS_GONE
 from ...models import Health, Hour, Webhook
 from ...transport.exchange import Outcome
 from .. import notifications, sql
@@ -153,7 +153,7 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
     # A request that was not sent says nothing of the endpoint.
     for outcome in (sent := [one for one in outcomes if not (one.unsendable or one.starved)]):
         circuit_breaker.count(health, outcome, now)
-        health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
+        health.latency[bisect_left(LATENCY_BUCKET_SECONDS, outcome.duration)] += 1
         health.latency_sum += outcome.duration
     last = outcomes[-1]
     health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
@@ -163,7 +163,7 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
         is_outage = not health.suspended_since and circuit_breaker.is_refused(health, now)
         is_outage = is_outage and _are_several_refused(health)
         circuit_breaker.suspend(health, health.webhook, began, now, is_outage=is_outage)
-    if any(outcome.status == GONE for outcome in outcomes):
+    if any(outcome.status == STATUS_GONE for outcome in outcomes):
         health.gone_at = now
 
 

@@ -18,7 +18,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from utilities.rqworker import NetBoxRQWorker
 
 from ... import conf
-from ...constants import JOB_TIME
+from ...constants import JOB_SECONDS
 from ...interruptions import INTERRUPTIONS
 from ...models import sequence
 from ...outbox import redis_queue
@@ -88,7 +88,7 @@ class Dispatching:
         if self._member.pk is None:
             return 0
         clear_config()  # somebody may have changed it
-        total, end = 0, time.monotonic() + JOB_TIME
+        total, end = 0, time.monotonic() + JOB_SECONDS
         while time.monotonic() < end and not child.is_stopping() and (count := self.step()) is not None:
             total += count
         self._looked_at = time.monotonic()

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 
-from ...constants import JOB_TIME
+from ...constants import JOB_SECONDS
 from ...outbox import wakeup
 from .. import rescue, transactions
 from ..deliver import loop as deliver

@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument('--days', type=int, help='keep this many days, instead of the setting retention_days')
 
     def handle(self, *args, **options) -> None:
-        if options['days'] is not None and not 0 <= options['days'] <= conf.MAX_DAYS:
-            raise CommandError(f'--days must be from 0 to {conf.MAX_DAYS}')
+        if options['days'] is not None and not 0 <= options['days'] <= conf.MAX_DURATION_DAYS:
+            raise CommandError(f'--days must be from 0 to {conf.MAX_DURATION_DAYS}')
         count = retention.prune_all(options['days'])
         self.stdout.write(ngettext('%d event deleted', '%d events deleted', count) % count)
