@@ -1,1 +1,1 @@
-"""Writes events in the transaction of their change, and wakes a worker afterwards."""
+"""Writes the events of a change in the transaction of the change, and wakes a worker after the commit."""

@@ -1,6 +1,6 @@
-"""Earlier states of objects that NetBox changes in several steps.
+"""Keeps the states of objects before the first of several changes in a transaction.
 
-PostgreSQL empties a deleted cable's ends before NetBox saves them.
+For example, PostgreSQL empties the ends of a deleted cable before NetBox saves them: too late to read the old state.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,10 @@ from . import scope
 
 
 def keep(model: type[Model], states: Mapping[Any, str | None]) -> None:
-    """Each object's first snapshot counts."""
+    """Keep {pk: snapshot as JSON text} for this transaction, unless an earlier one of the object is kept.
+
+    A snapshot of None is not kept.
+    """
     held = scope.current().held
     for pk, snapshot in states.items():
         if snapshot is not None and find(model, pk) is None:
@@ -21,12 +24,14 @@ def keep(model: type[Model], states: Mapping[Any, str | None]) -> None:
 
 
 def find(model: type[Model], pk: Any) -> str | None:
+    """Return the kept snapshot of an object as JSON text. None: nothing is kept, or its savepoint has ended."""
     block, snapshot = scope.current().held.get((model, pk), ((), None))
-    # Its savepoint may have been rolled back.
+    # If its savepoint is not open any more, it may have been rolled back. Then the snapshot is wrong.
     return snapshot if tuple(connection.savepoint_ids[: len(block)]) == block else None
 
 
 def drop(model: type[Model], pks: Iterable[Any]) -> None:
+    """Forget the kept snapshots, because the change they belong to is recorded."""
     held = scope.current().held
     for pk in pks:
         held.pop((model, pk), None)

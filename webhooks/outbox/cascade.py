@@ -1,4 +1,4 @@
-"""Finds the objects that a deletion takes along: handlers cannot reach Django's collector."""
+"""Finds the objects that a deletion takes along. Django's collector knows them, but signal handlers cannot reach it."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from .snapshots import object_type_id
 
 @dataclass(frozen=True)
 class Hanging:
-    """`of`: the target of a generic key."""
+    """Rows of `model` that are deleted along with the row their `column` points to.
+
+    For a generic key `of` is the model it points to, and `type_column` the column of its type.
+    """
 
     model: type[Model]
     column: str
@@ -23,6 +26,7 @@ class Hanging:
     of: type[Model] | None = None
 
     def on(self, pks: Collection[Any]) -> set[Any]:
+        """Return the pks of the rows that point to one of `pks`."""
         filters: dict[str, Any] = {f'{self.column}__in': pks}
         if self.of is not None:
             filters[self.type_column] = object_type_id(self.of)
@@ -31,6 +35,7 @@ class Hanging:
 
 @cache
 def reach(model: type[Model]) -> frozenset[type[Model]]:
+    """Return the models whose objects may go along with an object of `model`, at any depth."""
     found: set[type[Model]] = set()
     waiting = [model]
     while waiting:
@@ -43,7 +48,10 @@ def reach(model: type[Model]) -> frozenset[type[Model]]:
 def going(
     model: type[Model], pks: Sequence[Any], wanted: Collection[type[Model]]
 ) -> Iterator[tuple[type[Model], list[Any]]]:
-    """Dependent objects first."""
+    """Yield each of the `wanted` models with the sorted pks that a deletion of `pks` removes, `pks` included.
+
+    Dependent objects come first. Reads the database, once for each relation and level.
+    """
     found: dict[type[Model], set[Any]] = {model: set(pks)}
     waiting = [(model, set(pks))]
     for owner, keys in waiting:

@@ -1,4 +1,4 @@
-"""A router could choose a replica or a branch."""
+"""Makes queries go to the default database. Otherwise a router could choose a replica or a branch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,10 @@ _is_pinned: ContextVar[bool] = ContextVar('webhooks_is_pinned', default=False)
 
 
 class PinnedRouter:
-    """Decides only inside `pinned()`."""
+    """Chooses the default database inside `pinned()`. Elsewhere it leaves the choice to other routers."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
+        """Return the default database inside `pinned()`, else None: no choice. Used for writes too."""
         return DEFAULT_DB_ALIAS if _is_pinned.get() else None
 
     db_for_write = db_for_read
@@ -24,11 +25,13 @@ ROUTER = PinnedRouter()
 
 
 def rows(model: type[Model]) -> QuerySet:
+    """Return all rows of the model in the default database, unordered. The model's own manager may hide some."""
     return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
+    """Send the ORM's queries in the block to the default database, in this context only."""
     if ROUTER not in router.routers:
         router.routers.insert(0, ROUTER)
     token = _is_pinned.set(True)

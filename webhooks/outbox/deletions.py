@@ -1,6 +1,6 @@
-"""Renders a deletion's objects before NetBox's own handler empties related rows.
+"""Renders the objects of a deletion while they exist: before NetBox's own receivers empty related rows.
 
-The user waits meanwhile. After an error or a time limit, a worker renders the rest.
+The user waits meanwhile. After an error or at a time limit, the rest is left to a worker.
 """
 
 import json
@@ -24,15 +24,21 @@ from . import cascade, default_database, scope, snapshots
 
 logger = logging.getLogger('webhooks.outbox')
 
+# The attribute that holds a Deletion on the object or queryset whose delete() was called.
 DELETION_SLOT = '_webhooks_deletion'
-# Seconds for a deletion, and for each object (usually 1 to 2 ms).
-RENDER_SECONDS, RENDER_SECONDS_PER_OBJECT = 2.0, 0.02
-# Milliseconds, for one query.
+# A deletion renders for so long: a base, and more for each object (which usually takes 1 to 2 ms).
+RENDER_SECONDS = 2.0
+RENDER_SECONDS_PER_OBJECT = 0.02
+# PostgreSQL ends a query of rendering after so long.
 QUERY_MILLISECONDS = 2000
-# Objects of the first slice and at most, and the seconds that a slice may take.
-FIRST_SLICE_OBJECTS, LARGEST_SLICE_OBJECTS, SLICE_SECONDS = 5, 200, 0.5
-# Seconds: of a slow slice, beside RENDER_SECONDS_PER_OBJECT, and of its model's rest.
-SLOW_SLICE_SECONDS, MODEL_REST_SECONDS = 1.0, 600.0
+# The first slice is small. It tells how many objects fit into SLICE_SECONDS.
+FIRST_SLICE_OBJECTS = 5
+LARGEST_SLICE_OBJECTS = 200
+SLICE_SECONDS = 0.5
+# A slice is slow if it takes so much longer than RENDER_SECONDS_PER_OBJECT for each object.
+SLOW_SLICE_SECONDS = 1.0
+# After a slow slice, workers render the deletions of its model for so long.
+MODEL_REST_SECONDS = 600.0
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -42,33 +48,48 @@ Wanted = tuple[rendering.Rendered, expansion.Tree]
 
 @dataclass
 class Deletion:
+    """The snapshots that were taken when a deletion began: {(model, pk): snapshot as JSON text}.
+
+    `announced`: objects whose pre_delete came. `scope`: the transaction that took them.
+    """
+
     scope: object
     snapshots: dict[Key, str]
     announced: set[Key] = field(default_factory=set)
 
 
 def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
-    """At a deletion's first object, take all of them."""
+    """At the first object of a deletion, lock and take all objects that it removes, and keep them on `origin`.
+
+    `origin` is the object or queryset whose delete() was called; None if Django does not say. Nothing is taken if
+    no webhook wants deletions.
+    """
     source = instance if origin is None else origin
     possible = _possible(_model_of(source))
     if not possible or using != DEFAULT_DB_ALIAS or not scope.is_migrated():
         return
     key = (instance._meta.concrete_model, instance.pk)
     deletion = vars(source).get(DELETION_SLOT)
-    # An object may be deleted again after a rollback.
+    # After a rollback the same object may be deleted again. Then the old snapshots do not count.
     if deletion is None or key in deletion.announced or deletion.scope is not scope.current():
         deletion = vars(source)[DELETION_SLOT] = Deletion(scope.current(), _take_all(source, possible))
     deletion.announced.add(key)
 
 
 def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
-    """With its data if rendered."""
+    """Take the snapshot that was made before `instance` was deleted, as JSON text. None: none was made.
+
+    It also holds the data that GET showed then, if some webhook wants deletions and there was time to render.
+    """
     deletion = vars(instance if origin is None else origin).get(DELETION_SLOT)
     return deletion and deletion.snapshots.pop((instance._meta.concrete_model, instance.pk), None)
 
 
 def take(model: type[Model], pks: Sequence[Any]) -> dict[Any, str]:
-    """Lock rows and return {pk: snapshot}, with their data if asked for."""
+    """Lock rows that a bulk operation is about to delete, and return {pk: snapshot as JSON text} of existing ones.
+
+    A snapshot also holds the data that GET shows, if some webhook wants deletions and there is time to render.
+    """
     wants_data = bool(pks) and scope.wants_deletions(model) and _is_prepared(model)
     taken = snapshots.take(model, snapshots.lock(model, pks))
     if not wants_data:
@@ -142,7 +163,7 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
 
 
 def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, expansion.Data]]:
-    """By URL: the deletion may take them along."""
+    """Return {object: {URL: data}} of the related objects that webhooks expand: the deletion may take them along."""
 
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):
@@ -166,7 +187,7 @@ def _is_prepared(model: type[Model]) -> bool:
 
 @contextmanager
 def _or_later(model: type[Model], pks: Collection[Any] = ()) -> Iterator[None]:
-    """RQ ends the job."""
+    """Log an error of the block and go on, for a worker renders later. But RQ's timeout must end the job."""
     try:
         yield
     except BaseTimeoutException:
@@ -181,7 +202,7 @@ def _show_in_time(model: type[Model], texts: Mapping[Any, str], end: float) -> I
 
 
 def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
-    """A small slice until the model's speed is known."""
+    """Yield the pks in slices, small ones until the model's speed is known; stop at `end` (monotonic seconds)."""
     start = 0
     while start < len(pks) and time.monotonic() < end and _resting.get(model, 0.0) < time.monotonic():
         size = max(int(SLICE_SECONDS / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE_OBJECTS
@@ -205,7 +226,7 @@ def _note(model: type[Model], count: int, took: float) -> None:
 def _show(model: type[Model], texts: Mapping[Any, str], end: float) -> dict[Any, rendering.Rendered]:
     with _or_later(model, texts):
         return dict(zip(texts, _render(model, list(texts.values())), strict=True))
-    # One object may be to blame.
+    # If one object is to blame, each can still be rendered alone.
     each = ({pk: text} for pk, text in texts.items() if len(texts) > 1 and time.monotonic() < end)
     return {pk: shown for one in each for pk, shown in _show(model, one, end).items()}
 
@@ -226,7 +247,7 @@ def _without_trace() -> Iterator[None]:
 
 
 def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data] | None = None) -> str:
-    """Parsing would change PostgreSQL's numbers."""
+    """Return the JSON text with `shown` added. Parsing it would change numbers that PostgreSQL wrote."""
     kept = {'data': ENCODER.encode(shown.data), 'display': shown.display}
     if expanded:
         kept['expanded'] = ENCODER.encode(expanded)

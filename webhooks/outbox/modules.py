@@ -1,4 +1,4 @@
-"""NetBox changes rows along with a module by bulk_update(), which sends no pre_save."""
+"""Keeps the earlier states of components that NetBox moves along with a module: bulk_update() sends no pre_save."""
 
 from collections.abc import Collection
 from functools import partial
@@ -11,12 +11,14 @@ from django.db.models.signals import pre_save
 from . import before, scope, snapshots
 from .default_database import rows
 
+# Only a save of these fields moves components.
 PLACE_FIELDS = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})
-# Set on a module that is to adopt components.
+# NetBox sets it on a new module that is to adopt the components of its device.
 ADOPTS_ATTRIBUTE = '_adopt_components'
 
 
 def connect(targets: Collection[type[Model]]) -> None:
+    """Connect `keep` to saves of modules, if modules or their components are among the models to record."""
     group = [model for model in targets if model is Module or _is_component(model)]
     if group:
         pre_save.connect(partial(keep, group), Module, weak=False, dispatch_uid='webhooks.modules')
@@ -30,6 +32,10 @@ def keep(
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
+    """Keep the states of components, and of modules below, that the save of this module will change.
+
+    `group`: the models to record. Nothing is kept if no webhook needs states before a change.
+    """
     if raw or (update_fields is not None and PLACE_FIELDS.isdisjoint(update_fields)):
         return
     asked = [model for model in group if scope.wants(model, using) and scope.needs_before(model)]

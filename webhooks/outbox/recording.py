@@ -1,5 +1,6 @@
-"""A transaction has one event an object, whose sequence is drawn under the object's row lock. So an object's sequences
-grow in commit order.
+"""Writes the events of changes: one for each object and transaction, merged from all its changes.
+
+An event's sequence is drawn under the row lock of its object. So the sequences of an object grow in commit order.
 """
 
 import json
@@ -20,22 +21,27 @@ from . import before, scope, snapshots, trace, unchanged
 from .snapshots import object_type_id
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
+# The kind of an event whose object came and went in one transaction. It is not sent.
 NOTHING = ''
 
-# (kind so far, next kind) → merged kind. Else the kind so far stays.
+# (kind so far, kind of the next change) → kind of the merged event. For other pairs the kind so far stays.
 MERGED_KINDS = {
     (CREATED, DELETED): NOTHING,
     (UPDATED, DELETED): DELETED,
     (DELETED, CREATED): UPDATED,
     (NOTHING, CREATED): CREATED,
-    # Changed before its creation was announced.
+    # A receiver of the creation may save the object again. Then the update comes before the creation.
     (UPDATED, CREATED): CREATED,
 }
 
+# The columns of a new event.
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
     trace, changelog_message, data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
+# Values of COLUMNS, up to the snapshot. Parameters: kind, object type's id, time, user's name, request's id, request,
+# trace context, message.
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
     %s::jsonb, %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
+# Merge the change into the transaction's event of this object: newer snapshot and sequence, merged kind.
 ON_CONFLICT = f"""
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET
@@ -59,11 +65,16 @@ ON_CONFLICT = f"""
         for (before, then), result in MERGED_KINDS.items()
     )
 } ELSE e.kind END"""
+# Record one event for each object that follows as SELECT.
 INSERT = f'INSERT INTO webhooks_event AS e ({COLUMNS})'
 
 
 def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str | None]:
-    """None where no webhook asks for it."""
+    """Return {pk: snapshot before the change, as JSON text}; None for each if no webhook asks for it.
+
+    The state that an earlier step of the transaction kept counts. Other rows are read, and locked in a transaction.
+    A row that does not exist has None.
+    """
     if not pks or not scope.needs_before(model):
         return dict.fromkeys(pks)
     states = {pk: before.find(model, pk) for pk in pks}
@@ -72,9 +83,14 @@ def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str 
 
 
 def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None], message: str | None = None) -> None:
-    """`rows` is {pk: earlier snapshot, if asked for}. The caller holds the rows' locks."""
+    """Insert one event for each row, with its present snapshot, or merge it into this transaction's event.
+
+    `rows`: {pk: snapshot before the change, as JSON text, or None}. `message`: as in the change log. An update that
+    changed nothing is left out, unless some webhook wants it. The caller holds the locks of the rows. Without them,
+    sequences could be out of order.
+    """
     if len(rows) == 1:
-        # It takes PostgreSQL a sixth less time.
+        # One row is the usual case. Without arrays it takes PostgreSQL a sixth less time.
         ((pk, state),) = rows.items()
         before, source, parameters = '%s::jsonb', snapshots.row(model), [state, pk]
     else:
@@ -88,7 +104,7 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None],
 
 
 def _if_news(model: type[models.Model], before: str, source: str) -> str:
-    """PostgreSQL must not compute a row's snapshot for each use: OFFSET 0."""
+    """Return SQL that records rows whose state has changed. OFFSET 0: else the snapshot is computed for each use."""
     return f"""{INSERT} SELECT {VALUES.format(pk='s.pk', before='s.before')}, s.snapshot
         FROM (
             SELECT t.{model._meta.pk.column} AS pk, {before} AS before, {snapshots.expression(model)} AS snapshot
@@ -100,7 +116,10 @@ def _if_news(model: type[models.Model], before: str, source: str) -> str:
 def record_touched(
     model: type[models.Model], kind: str, rows: Mapping[Any, str | None], message: str | None = None
 ) -> None:
-    """This transaction may not have written the rows. Missing rows get no event."""
+    """Lock the rows, then record a change of them as `record` does. Rows that do not exist get no event.
+
+    For changes whose rows this transaction may not have written, such as changes of many-to-many links.
+    """
     if not rows:
         return
     with transaction.atomic():
@@ -109,6 +128,10 @@ def record_touched(
 
 
 def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str], message: str | None = None) -> None:
+    """Insert a deletion's event for each of {pk: snapshot as JSON text}, or merge it into this transaction's event.
+
+    The rows may be gone already: the snapshots were taken before.
+    """
     before = f"b.snapshot - '{rendering.SHOWN}'"
     statement = f"""{INSERT} SELECT {VALUES.format(pk='b.pk', before=before)}, b.snapshot
         FROM unnest(%s::bigint[], %s::jsonb[]) AS b(pk, snapshot) {ON_CONFLICT}"""
@@ -124,6 +147,7 @@ def _execute(statement: str, parameters: list[Any]) -> None:
 
 
 def message_of(instance: models.Model) -> str | None:
+    """Return the message for the change log that the user gave with this change; None without one."""
     message = getattr(instance, '_changelog_message', None)
     return storable(message) if isinstance(message, str) and message else None
 
@@ -140,12 +164,15 @@ def _circumstances() -> tuple[datetime, str | None, Any, str | None, str | None]
 
 
 def trace_of(request: Any) -> dict[str, str] | None:
-    """A background job's request has no headers."""
+    """Return the request's W3C Trace Context, None without a valid one. A background job's request has no headers."""
     return trace.context_of(getattr(request, 'META', None) or {})
 
 
 def shown(request: Any) -> dict[str, Any] | None:
-    """As NetBox shows it to webhooks. Unstorable text is replaced: the save must not fail."""
+    """Return the request as NetBox shows it to its own webhooks; None if it is not a whole request.
+
+    Text that PostgreSQL cannot store is replaced: a client's odd URL must not fail the save.
+    """
     try:
         context = get_safe_request_context(request)
     except AttributeError:

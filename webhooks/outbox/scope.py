@@ -1,4 +1,7 @@
-"""The open transaction's view of subscriptions. It asks for the first model alone, then for all."""
+"""Tells which models any webhook wants, and which details of them, as the open transaction sees it.
+
+It asks for the first model alone, and for the second together with all others. So a transaction asks twice.
+"""
 
 import logging
 import math
@@ -18,22 +21,26 @@ logger = logging.getLogger('webhooks.outbox')
 
 @dataclass
 class Scope:
-    """As its commit hook, it wakes a worker."""
+    """The subscriptions as this transaction has seen them, and whether it has recorded an event.
 
-    # object type id → wishes
+    Django calls it after the commit; then it wakes one worker, if anything was recorded.
+    """
+
+    # Object type id → wishes of all its webhooks; None: no webhook wants the type.
     known: dict[int, Asked | None] = field(default_factory=dict)
-    # Whether unknown types have no subscription.
+    # All subscriptions were read: types that are not in `known` have none.
     is_complete: bool = False
     recorded: bool = False
-    # (model, primary key) → (savepoints, snapshot)
+    # Earlier states (outbox/before.py): (model, primary key) → (open savepoints, snapshot as JSON text).
     held: dict[tuple[type[models.Model], Any], tuple[tuple[str | None, ...], str]] = field(default_factory=dict)
 
     def __call__(self) -> None:
+        """Wake a worker, if the transaction recorded an event. Django calls it after the commit."""
         if self.recorded:
             wakeup.wake()
 
     def asked(self, model: type[models.Model]) -> Asked | None:
-        """None without a subscription."""
+        """Return the wishes of all webhooks for the model, with a query if need be. None: no webhook wants it."""
         pk = object_type_id(model)
         if pk not in self.known and not self.is_complete:
             self.is_complete = bool(self.known)
@@ -42,21 +49,22 @@ class Scope:
 
 
 _tables_exist = False
-# Seconds.
+# While our tables are gone, every change finds it out. The log says it once in this time.
 TABLES_GONE_WARNING_SECONDS = 60
 _said_at = -math.inf
 
 
 def wants(model: type[models.Model], using: str) -> bool:
-    """Other databases are branches, whose merge is recorded.
+    """Return whether a change of `model` in the database `using` has to be recorded.
 
-    Queries must name the default database, or a router may send them to a branch.
+    Changes in other databases are not: these are branches, whose merge is recorded. Queries here must name the
+    default database, or a router may send them to a branch.
     """
     return using == DEFAULT_DB_ALIAS and is_migrated() and is_subscribed(model)
 
 
 def is_migrated() -> bool:
-    """Until our tables exist, saves go on, and the check webhooks.W002 warns."""
+    """Return whether our tables exist. Until then saves go on unrecorded, and the check webhooks.W002 warns."""
     global _tables_exist  # noqa: PLW0603  (tables stay until they are found gone)
     if not _tables_exist:
         _tables_exist = Event._meta.db_table in connection.introspection.table_names()
@@ -64,37 +72,44 @@ def is_migrated() -> bool:
 
 
 def look_again() -> None:
+    """Forget that the tables exist, because a query missed them. The next change looks again."""
     global _tables_exist  # noqa: PLW0603
     _tables_exist = False
 
 
 def is_subscribed(model: type[models.Model]) -> bool:
+    """Return whether any webhook wants changes of the model."""
     return current().asked(model) is not None
 
 
 def needs_before(model: type[models.Model]) -> bool:
+    """Return whether any webhook needs the state of an object before its change."""
     asked = current().asked(model)
     return asked is not None and asked.before
 
 
 def wants_unchanged(model: type[models.Model]) -> bool:
-    """Whether saves that change nothing are asked for."""
+    """Return whether any webhook wants saves of the model that change nothing."""
     asked = current().asked(model)
     return asked is not None and asked.unchanged
 
 
 def wants_deletions(model: type[models.Model]) -> bool:
+    """Return whether any webhook wants the model's deletions, so that they are rendered before."""
     asked = current().asked(model)
     return asked is not None and asked.deletions
 
 
 def forget() -> None:
-    """This transaction changed subscriptions."""
+    """Drop the transaction's scope, because it changed subscriptions. The next change asks anew."""
     connection.webhooks_scope = None
 
 
 def current() -> Scope:
-    """Django drops its hook with the events."""
+    """Return the open transaction's scope; a new one for each call outside of any transaction.
+
+    A rolled back savepoint takes its events and Django's commit hooks along. So a scope counts while it is a hook.
+    """
     position, scope = getattr(connection, 'webhooks_scope', None) or (0, None)
     hooks = connection.run_on_commit
     if scope is not None and position < len(hooks) and hooks[position][1] is scope:
@@ -107,7 +122,7 @@ def current() -> Scope:
 
 
 def _subscribed(only: int | None) -> dict[int, Asked]:
-    """{} if the tables were removed.
+    """Return {object type id: wishes} for the type `only`, or for all types. {}: the tables were removed.
 
     The look-up locks the tables until the commit. A waiting removal may then deadlock: PostgreSQL ends one side.
     """

@@ -1,5 +1,7 @@
-"""Records changes that NetBox makes without a signal: pointers to a deleted object go, and followers of a moving leader
-are changed by update().
+"""Records changes that NetBox makes without a signal.
+
+Left behind: when an object is deleted, pointers to it become empty. Taken along: when a location, rack or cluster
+moves, NetBox changes the objects in it by update().
 """
 
 import json
@@ -19,8 +21,12 @@ from ..choices import KindChoices
 from . import before, between_signals, recording, scope, signal_senders, snapshots
 from .default_database import rows
 
-LEFT_SLOT, TAKEN_SLOT = '_webhooks_left', '_webhooks_taken'
+# Attributes of an instance, between the signals before and after its change.
+LEFT_SLOT = '_webhooks_left'
+TAKEN_SLOT = '_webhooks_taken'
+# An attribute of the object or queryset whose delete() was called: the set of (model, pk) that go.
 GOING_SLOT = '_webhooks_going'
+# Names of `on_delete` with which Django changes a pointer without a signal.
 SILENT_ON_DELETE = ('SET_NULL', 'SET_DEFAULT')
 
 Pointer = ForeignKey | ManyToManyField
@@ -28,17 +34,17 @@ Pointer = ForeignKey | ManyToManyField
 
 @dataclass(frozen=True, eq=False)
 class Followers:
-    """NetBox may change their `columns` along with a `leader`."""
+    """Rows of `model` whose `columns` NetBox may change along with a `leader`, without a signal."""
 
     leader: type[Model]
     model: type[Model]
-    # (followers' column, leader's attribute)
+    # The followers' column that points to the leader, and the attribute of the leader that it holds.
     key: tuple[str, str]
-    # Column → leader's attribute that NetBox copies; '' if computed.
+    # Column → the leader's attribute that NetBox copies into it; '' if NetBox computes the value.
     columns: Mapping[str, str]
 
     def of(self, leader: Model) -> dict[Any, list[Any]]:
-        """Return {pk: column values} of objects that may change."""
+        """Return {pk: values of `columns`} of the objects that a change of this leader may change."""
         column, attribute = self.key
         if column.endswith('__in'):
             wanted = leader.get_descendants(include_self=self.model is not self.leader)
@@ -52,6 +58,7 @@ class Followers:
         return self._values(following.exclude(**copied) if copied else following)
 
     def now(self, pks: Collection[Any]) -> dict[Any, list[Any]]:
+        """Return {pk: present values of `columns`} for these objects."""
         return self._values(rows(self.model).filter(pk__in=pks)) if pks else {}
 
     def _values(self, found: QuerySet) -> dict[Any, list[Any]]:
@@ -71,7 +78,7 @@ TAKEN_ALONG = (
 
 
 def connect(targets: Collection[type[Model]]) -> None:
-    """After NetBox's own handlers."""
+    """Connect the handlers of both kinds for the models to record. They run after NetBox's own."""
     _connect_left_behind(targets)
     by_leader = defaultdict(list)
     for followers in TAKEN_ALONG:
@@ -98,7 +105,7 @@ def _connect_left(pointers: Mapping[type[Model], list[tuple[type[Model], Pointer
 
 
 def _pointers(model: type[Model]) -> Iterator[Pointer]:
-    """Fields with _ are not shown."""
+    """Yield the fields that a deletion of their target empties silently. Fields with _ are not shown in the API."""
     yield from model._meta.many_to_many
     yield from _silent_keys(model)
 
@@ -118,13 +125,14 @@ def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
 def hold_left(
     pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
+    """Before `instance` is deleted, hold the states of the objects that point to it, for `record_left`."""
     _going(origin).add((instance._meta.concrete_model, instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
         if scope.wants(model, using):
             held[model].update(_pointing(model, field, instance))
     left = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
-    # NetBox itself saves some, such as a cable's ends.
+    # NetBox itself saves some of them, such as the ends of a cable, when they are empty already.
     for model, states in left.items():
         before.keep(model, states)
     instance.__dict__[LEFT_SLOT] = left
@@ -142,7 +150,7 @@ def _links(model: type[Model], field: ManyToManyField, instance: Model) -> Query
 
 
 def record_left(instance: Model, **kwargs: Any) -> None:
-    """Deleted objects have their own events."""
+    """Record an update of each object that pointed to the deleted `instance`. Deleted ones have events of their own."""
     for model, states in instance.__dict__.pop(LEFT_SLOT, {}).items():
         _cut_links(model, instance)
         recording.record_touched(model, KindChoices.UPDATED, states)
@@ -150,7 +158,7 @@ def record_left(instance: Model, **kwargs: Any) -> None:
 
 
 def _cut_links(model: type[Model], instance: Model) -> None:
-    """Django cuts them later if the deleted models point to each other."""
+    """Delete the many-to-many rows to `instance`. Django does it too late if the deleted models point to each other."""
     for field in model._meta.many_to_many:
         if field.related_model._meta.concrete_model is instance._meta.concrete_model:
             links = _links(model, field, instance)
@@ -163,7 +171,11 @@ def _going(origin: Any) -> set[tuple[type[Model], Any]]:
 
 
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
-    """NetBox deletes a device's addresses first. The instance still has them."""
+    """Return the snapshot with the keys, and the times of saving, that this deletion has already changed in the row.
+
+    For example, NetBox deletes the addresses of a device first, so its row loses `primary_ip4`. `instance` still has
+    it.
+    """
     going = _going(origin)
     keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
     cleared = {column: target for column, target in keys.items() if target in going}
@@ -191,6 +203,7 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
+    """Before a leader changes, hold the columns and states of its followers, for `record_taken`."""
     taken = {}
     for followers in group:
         if scope.wants(followers.model, using):
@@ -202,6 +215,7 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
+    """After a leader changed, record an update of each follower whose columns have changed."""
     for followers, (former, states) in between_signals.pop(instance, TAKEN_SLOT, {}).items():
         changed = {pk: states[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)

@@ -1,3 +1,5 @@
+"""Connects receivers to model classes, proxies included: Django sends a signal from the class in use."""
+
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -7,7 +9,7 @@ from django.db.models.signals import class_prepared
 
 
 def for_each(models: Collection[type[Model]], connect: Callable[[type[Model]], None]) -> None:
-    """Also for proxies, present and future."""
+    """Call `connect` with each of `models` and their proxies: now, and whenever such a class is defined."""
 
     def look_at(sender: type[Model], **kwargs: Any) -> None:
         if sender._meta.concrete_model in models:

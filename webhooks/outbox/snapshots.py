@@ -1,6 +1,6 @@
-"""PostgreSQL's snapshots of rows: `{"row": {column: value}, "m2m": {field: [pk, …]}}`.
+"""Takes snapshots of rows in PostgreSQL: `{"row": {column: value}, "m2m": {field: [pk, …]}}`, as JSON text.
 
-Instances may lack stored values (`update_fields`, F(), triggers).
+They are not made from instances, which may lack stored values (`update_fields`, F(), triggers).
 """
 
 import functools
@@ -11,14 +11,15 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.db.models import ManyToManyField
 
+# SQL for a many-to-many field without links.
 NO_KEYS = "'[]'::jsonb"
-# In a snapshot that was taken without a lock, before a change.
+# A key that marks a snapshot from before a change, taken without a lock. It may be older than the last state.
 UNLOCKED = 'unlocked'
 
 
 @functools.cache
 def expression(model: type[models.Model]) -> str:
-    """For table `t`."""
+    """Return SQL that makes the snapshot of a row of the model. The query must name the table `t`."""
     links = [f"'{field.name}', {_link(model, field)}" for field in model._meta.many_to_many]
     return f"jsonb_build_object('row', to_jsonb(t), 'm2m', jsonb_build_object({', '.join(links)}))"
 
@@ -34,16 +35,21 @@ def _link(model: type[models.Model], field: ManyToManyField) -> str:
 
 
 def is_generic(field: ManyToManyField) -> bool:
+    """Return whether the field's rows name the type of their object, as the rows of tags do."""
     return any(f.name == 'content_type' for f in field.remote_field.through._meta.concrete_fields)
 
 
 @functools.cache
 def object_type_id(model: type[models.Model]) -> int:
+    """Return the pk of the model's ContentType in the default database. It is read once a process."""
     return ContentType.objects.db_manager(DEFAULT_DB_ALIAS).get_for_model(model).pk
 
 
 def lock(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
-    """In pk order, until the transaction ends. Only the next statement sees the commits of earlier lock holders."""
+    """Lock rows until the transaction ends, in pk order, and return the pks of existing ones.
+
+    Read the rows in another statement: this one does not see all that earlier holders of the locks committed.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             f'SELECT t.{_pk(model)} FROM {_table(model)} t WHERE t.{_pk(model)} = ANY(%s) '
@@ -81,12 +87,15 @@ def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, st
 
 
 def row(model: type[models.Model]) -> str:
-    """The parameter is its pk."""
+    """Return SQL `FROM` that gives one row `t`. Its parameter is the pk."""
     return f'FROM {_table(model)} t WHERE t.{_pk(model)} = %s'
 
 
 def rows(model: type[models.Model]) -> str:
-    """With earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
+    """Return SQL `FROM` that gives rows `t` with their earlier snapshots `b.before`.
+
+    Its parameters are two arrays: pks, and snapshots as JSON text.
+    """
     given = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
     return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
 

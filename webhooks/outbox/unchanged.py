@@ -1,6 +1,6 @@
-"""Tells saves that change nothing from real changes: of columns and many-to-many links.
+"""Tells saves that change nothing from real changes, which change columns or many-to-many links.
 
-`last_updated` does not count, nor does what NetBox keeps by itself, such as counters.
+Changes of `last_updated` and of columns that NetBox keeps by itself, such as counters, do not count.
 """
 
 from collections import defaultdict
@@ -17,27 +17,36 @@ from ..rendering.derived import MAINTAINED
 from ..rendering.keys import is_stored_whole
 from .snapshots import UNLOCKED
 
+# Columns that NetBox sets by itself. A save that changes only these changes nothing.
 KEPT_BY_NETBOX = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation')
 
-# The merged event of the transaction gets the object's last state, even if the last save changes nothing.
+# Whether a save has to be recorded: it changed something, or the transaction has an event of the object already. That
+# event gets the object's last state, even if the last save changes nothing.
 IS_NEWS = """({is_same}) IS NOT TRUE OR EXISTS (
     SELECT FROM webhooks_event o
     WHERE o.transaction_id = pg_current_xact_id()::text::bigint AND o.transaction_time = now()
       AND o.object_type_id = {type_id:d} AND o.object_id = s.pk AND o.dispatched_at IS NULL)"""
 
+# Find the events in a list whose state before is the same as after.
 FIND_UNCHANGED = """
     SELECT e.id FROM webhooks_event e WHERE e.id = ANY(%s) AND {is_same}"""
 
 
 def is_news(model: type[models.Model], type_id: int) -> str:
-    """Return SQL over `s.pk`, `s.before` and `s.snapshot`: whether a save has to be recorded. Unknown is true."""
+    """Return an SQL condition over `s.pk`, `s.before` and `s.snapshot`: whether a save has to be recorded.
+
+    It is true where the state before is unknown, and where a snapshot does not hold the whole object.
+    """
     if not is_stored_whole(model):
         return 'true'
     return IS_NEWS.format(is_same=_is_same(model, 's.before', 's.snapshot'), type_id=type_id)
 
 
 def among(events: Iterable[Event]) -> set[int]:
-    """Return the ids of updates that surely changed nothing. Components' owners and backfills show no change."""
+    """Return the ids of the updates that surely changed nothing. Reads the events' snapshots, once for each model.
+
+    Events of backfills, and events that a component made for its device, are never among them.
+    """
     by_type: dict[int, list[int]] = defaultdict(list)
     for event in events:
         if event.kind == KindChoices.UPDATED and not event.backfill and not event.caused_by:
@@ -56,7 +65,7 @@ def _among(type_id: int, pks: Sequence[int]) -> list[int]:
 
 @cache
 def _is_same(model: type[models.Model], before: str, after: str) -> str:
-    """Return SQL: null if the state before is unknown."""
+    """Return an SQL condition: whether both snapshots show the same. It is null if the state before is unknown."""
     counters = [field.attname for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)]
     kept = f"'{{{','.join((*KEPT_BY_NETBOX, *counters))}}}'::text[]"
     return f"""{before} -> 'm2m' = {after} -> 'm2m' AND ({before} -> 'row') - {kept} = ({after} -> 'row') - {kept}

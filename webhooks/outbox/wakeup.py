@@ -1,4 +1,4 @@
-"""Wakes a worker by an RQ job without data."""
+"""Wakes a worker by an RQ job without data, and soon gives up a Redis that is slow or away."""
 
 import logging
 import time
@@ -10,21 +10,25 @@ from .redis_queue import connection, get, job_timeout
 
 logger = logging.getLogger('webhooks.queue')
 
+# The function that RQ runs.
 JOB = 'webhooks.worker.drain'
-# A Redis user may have access to RQ's prefix only.
+# Set while a wake-up waits for a worker. It has RQ's prefix, because a Redis user may have access to that only.
 TOKEN = 'rq:webhooks:woken:{queue}'
-# Seconds. A lost wake-up delays the next one.
+# If a wake-up gets lost, its token stays, and no other is enqueued before this time is over.
 TOKEN_TTL_SECONDS = 30
-# Seconds; slower wake-ups are failures. The worker's timer takes about one.
+# A slower wake-up counts as a failure: the user waited for it, and the worker's own timer takes about a second.
 SLOW_WAKEUP_SECONDS = 0.25
-# Seconds without wake-ups after a failure.
+# After a failure, saves do not ask Redis for this time.
 REDIS_PAUSE_SECONDS = 10
 
 _unreachable_until = 0.0
 
 
 def wake() -> bool:
-    """Wake a worker, unless one is already told. Never raises. False: Redis failed, so the worker's timer will do."""
+    """Enqueue a job that wakes a worker, unless one is waiting already. Never raises.
+
+    False: Redis failed or is left alone for a while, so the worker's own timer will find the work.
+    """
     start = time.monotonic()
     if start < _unreachable_until:
         return False
@@ -51,6 +55,10 @@ def _enqueue_once() -> None:
 
 
 def accept() -> None:
+    """Delete the token, so that the next change enqueues a job again. Raises RedisError.
+
+    A worker calls it before it looks for work. If it looked first, a change in between would wake nobody.
+    """
     connection().delete(_token())
 
 
