@@ -1,4 +1,4 @@
-"""Turns snapshots into REST API data. It depends on NetBox's internals, not on the plugin's."""
+"""Turns snapshots into the data of NetBox's REST API. It depends on NetBox's internals, not on the plugin's."""
 
 from .batch import SHOWN, TAKEN_AT, Rendered, left_as_netbox_has_it, prepare, render
 from .changelog import change_log

@@ -1,4 +1,4 @@
-"""The number of queries does not depend on how many snapshots there are."""
+"""Renders many snapshots of a model at once. The number of queries does not depend on how many there are."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,22 +26,28 @@ from .serializer import NetBoxSerializer, PreparedSerializer
 
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
-# {"row": {column: value as in to_jsonb}, "m2m": {field: [primary key]}}, TAKEN_AT: datetime if known. From deletions
-# also "shown": {"data": JSON text, "display": text}, "expanded": {URL: object} as JSON text.
+# {"row": {column: value as in to_jsonb}, "m2m": {field: [primary key]}, TAKEN_AT: datetime if known}. A deletion that
+# was rendered also has SHOWN: {"data": JSON text, "display": text, "expanded": {URL: object} as JSON text, if any}.
 Snapshot = Mapping[str, Any]
 SHOWN = 'shown'
 TAKEN_AT = 'taken_at'
-# Primary keys of deleted objects → data that their deletions showed.
+# A function of primary keys of deleted objects. It returns {pk: data that the deletion showed}, for those it knows.
 Deletions = Callable[[Collection[Any]], Mapping[Any, dict[str, Any]]]
 
+# As many as Event.object_repr holds.
 MAX_DISPLAY_CHARS = 200
+# The field of a snapshot's "m2m" with its tags.
 TAGS = 'tags'
+# The name of a part (parts.py).
 PREFETCHES = 'prefetches'
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """`data` has relative URLs; `display` is str(object); `partial` names keys of lost value."""
+    """An object as GET shows it: `data`, with URLs without scheme and host, and `display`, its str().
+
+    `partial`: keys of `data` whose values nobody knows any more, because objects were deleted.
+    """
 
     data: dict[str, Any]
     display: str
@@ -53,7 +59,11 @@ def _no_deletions(pks: Collection[Any]) -> Mapping[Any, dict[str, Any]]:
 
 
 def render(model: type[Model], snapshots: Sequence[Snapshot], deletions: Deletions = _no_deletions) -> list[Rendered]:
-    """An object's newer snapshots come later. Raises the errors of NetBox's serializer."""
+    """Return the objects as GET would show them, in the order of the snapshots. Reads the database, changes nothing.
+
+    A deletion that was rendered at once is returned as such. Texts are in the default language, times in the default
+    time zone. An object's newer snapshots must come later. Raises the errors of NetBox's serializer.
+    """
     waiting = [snapshot for snapshot in snapshots if SHOWN not in snapshot]
     rendered = iter(_render(model, waiting, deletions) if waiting else ())
     return [_as_shown(snapshot[SHOWN]) if SHOWN in snapshot else next(rendered) for snapshot in snapshots]
@@ -69,14 +79,14 @@ def _as_shown(shown: Mapping[str, str]) -> Rendered:
 
 
 def prepare(model: type[Model]) -> None:
-    """May take seconds the first time."""
+    """Make the model's renderer ready, once a process: it may take seconds. Raises an error without a serializer."""
     _renderer(model)
 
 
 def left_as_netbox_has_it(models: Iterable[type[Model]]) -> dict[str, str]:
-    """{part: reason} of parts that NetBox renders itself, slowly."""
+    """Prepare the models, and return {part: reason} of parts that NetBox must render itself, slowly."""
     for model in models:
-        # Events report models that cannot be rendered.
+        # A model that cannot be rendered is reported by its failed deliveries.
         with suppress(Exception):
             _renderer(model)
     return dict(left)
@@ -88,6 +98,8 @@ def _renderer(model: type[Model]) -> 'ModelRenderer':
 
 
 class ModelRenderer:
+    """Renders the snapshots of a model, batch by batch. There is one for each model and process."""
+
     def __init__(self, model: type[Model]) -> None:
         view = _api_view(model)
         serializer_class = get_serializer_for_model(model)
@@ -100,10 +112,11 @@ class ModelRenderer:
         self._serializer = PreparedSerializer(model)
         self._remains = Remains(model, self._serializer.fields, self._derived)
         self._many = [field for field in model._meta.many_to_many if field.name in self._serializer.sources]
-        # A server may have many threads.
+        # The threads of a web server share the renderer, which holds the state of its batch.
         self._lock = RLock()
 
     def render(self, snapshots: Sequence[Snapshot], deletions: Deletions) -> list[Rendered]:
+        """Return the objects as GET would show them; a single one by NetBox's own way if a shortcut fails."""
         with self._lock:
             try:
                 return self._render(snapshots, self._serializer, deletions)

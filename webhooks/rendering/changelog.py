@@ -1,4 +1,4 @@
-"""For prechange and postchange."""
+"""Renders snapshots as NetBox's change log shows objects: for `prechange` and `postchange` of a payload."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .decoding import build
 
 
 def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, Any] | None]:
-    """In order; None for None."""
+    """Return each snapshot as the change log would show the object, in order; None for None."""
     present = [snapshot for snapshot in snapshots if snapshot is not None]
     instances = build(model, [snapshot['row'] for snapshot in present])
     found = related.RelatedObjects()
@@ -29,7 +29,7 @@ def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, A
 
 
 def _write_out_json_in_arrays(model: type[Model], instances: Sequence[Model]) -> None:
-    """Django writes them without their encoder, so NetBox cannot serialize times in them."""
+    """Turn the values of JSON arrays into plain JSON. Django forgets their encoder, so NetBox would fail at a time."""
     for field in model._meta.concrete_fields:
         if isinstance(field, ArrayField) and isinstance(field.base_field, JSONField):
             for instance in instances:
@@ -38,7 +38,7 @@ def _write_out_json_in_arrays(model: type[Model], instances: Sequence[Model]) ->
 
 
 def _serialize(instance: Model) -> dict[str, Any]:
-    """As ChangeLoggingMixin.to_objectchange() does."""
+    """Return the data that ChangeLoggingMixin.to_objectchange() would store."""
     exclude = ['last_updated'] if get_config().CHANGELOG_SKIP_EMPTY_CHANGES else []
     if hasattr(instance, 'serialize_object'):
         return instance.serialize_object(exclude=exclude)
@@ -48,6 +48,6 @@ def _serialize(instance: Model) -> dict[str, Any]:
 
 @cache
 def _readable(model: type[Model]) -> frozenset[str]:
-    """The REST API's fields lack passwords and secrets."""
+    """Return the keys that the REST API shows: without passwords and secrets."""
     fields = get_serializer_for_model(model)().fields
     return frozenset(name for name, field in fields.items() if not field.write_only)

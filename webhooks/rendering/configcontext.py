@@ -1,4 +1,8 @@
-"""NetBox's Python rule needs ten queries an object; its SQL rule sees current rows only (extras/querysets.py)."""
+"""Finds the config contexts of many objects at once.
+
+NetBox has two ways (extras/querysets.py). In Python it needs ten queries for each object. In SQL it looks at current
+rows only, not at a snapshot.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -12,7 +16,7 @@ from .parts import find, part
 
 ConfigContextModel = find('extras.models.configs', 'ConfigContextModel')
 
-# In trees, ancestors' contexts apply too.
+# {relation of a context: path from an object}. In these trees, contexts of the ancestors apply too.
 TREE_LIMITS = {
     'regions': 'site.region',
     'site_groups': 'site.group',
@@ -20,6 +24,7 @@ TREE_LIMITS = {
     'roles': 'role',
     'platforms': 'platform',
 }
+# Relations whose object must be the very same.
 EXACT_LIMITS = {
     'sites': 'site_id',
     'device_types': 'device_type_id',
@@ -30,16 +35,17 @@ EXACT_LIMITS = {
     'tenants': 'tenant_id',
 }
 TAGS = 'tags'
+# All relations that limit a context.
 LIMITS = (*TREE_LIMITS, *EXACT_LIMITS, TAGS)
 
 # An object's keys, in the order of LIMITS.
 Scope = tuple[frozenset[Any], ...]
-# Place in LIMITS, and keys: an object must have one.
+# [(place in LIMITS, keys)]: the context applies to an object that has one of the keys at each place.
 Limits = list[tuple[int, set[Any]]]
 
 
 def applies_to(model: type[Model]) -> bool:
-    """By the rule known here."""
+    """Return whether objects of the model have config contexts, limited in the way that is known here."""
     with part('config contexts'):
         return issubclass(model, ConfigContextModel) and _is_as_expected(model)
     return False
@@ -53,7 +59,10 @@ def _is_as_expected(model: type[Model]) -> bool:
 
 
 def attach(instances: Sequence[Model], tags: Sequence[Collection[Any]]) -> None:
-    """`tags`: primary keys for each instance."""
+    """Put the data of the contexts that apply on each instance, by weight.
+
+    `tags`: for each instance, the primary keys of its tags.
+    """
     contexts = _limits_by_context()
     matching = cache(lambda scope: [pk for pk, limits in contexts.items() if _matches(scope, limits)])
     matches = [matching(_scope(instance, pks)) for instance, pks in zip(instances, tags, strict=True)]

@@ -1,3 +1,5 @@
+"""Reads the custom fields of a batch, and the objects that they point to, once for each model."""
+
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,25 +11,28 @@ from extras.models import CustomField
 from . import gone
 from .related import RelatedObjects
 
+# The types of custom fields that point to objects.
 POINTING_TYPES = (CustomFieldTypeChoices.TYPE_OBJECT, CustomFieldTypeChoices.TYPE_MULTIOBJECT)
 
 Targets = Mapping[Any, Model]
-# All fields, and the pointing ones with their targets.
+# All fields of a model, and the pointing ones with their targets.
 Kept = tuple[list[CustomField], list[tuple[CustomField, Targets]]]
 
 
 class CustomFields:
+    """The custom fields for one batch: for `instances`, and for the related objects that were found for them."""
+
     def __init__(self, instances: Sequence[Model], related: RelatedObjects) -> None:
         self._instances = instances
         self._related = related
         self._by_model: dict[type[Model], Kept] = {}
 
     def of(self, model: type[Model]) -> list[CustomField]:
-        """Pointing fields show nothing: `targets` has their objects."""
+        """Return the model's custom fields, for NetBox's serializer. Pointing ones show nothing: see `targets`."""
         return self._kept(model)[0]
 
     def targets(self, model: type[Model], values: Mapping[str, Any]) -> dict[str, Model | list[Model]]:
-        """Return {name: target}, without empty ones."""
+        """Return {name: object or objects} of the pointing fields, from an object's `values`, without empty ones."""
         found = {field.name: self._target(field, known, values) for field, known in self._kept(model)[1]}
         return {name: target for name, target in found.items() if target is not None}
 
@@ -61,7 +66,7 @@ class CustomFields:
 
 
 def _showing_nothing(field: CustomField) -> CustomField:
-    # The manager shares its instances.
+    # The manager caches fields and gives them to others. So the change is made to a copy.
     field = copy.copy(field)
     field.deserialize = lambda value: None
     return field
@@ -82,7 +87,7 @@ def _keys(field: CustomField, value: Any) -> list[Any]:
 
 
 def _forget_dangling(field: CustomField, instance: Model, targets: Targets) -> None:
-    """The API does not show keys of deleted targets."""
+    """Remove keys of targets that were deleted before the snapshot: the API does not show them."""
     keys = _keys(field, _value(field, instance))
     kept = [key for key in keys if not gone.deleted_before(targets[key], instance)]
     if kept != keys:

@@ -1,4 +1,7 @@
-"""to_jsonb keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other types as text."""
+"""Makes model instances of rows as to_jsonb writes them.
+
+It keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other types as text.
+"""
 
 import json
 import re
@@ -18,17 +21,19 @@ from django.utils.dateparse import parse_duration
 Decoder = Callable[[Any], Any]
 Row = Mapping[str, Any]
 
+# A range as text, such as [2024-01-01,2024-12-31) or ["a b",).
 BOUND = r'("(?:[^"\\]|\\.|"")*"|[^,)\]]*)'
 RANGE = re.compile(rf'^([\[(]){BOUND},{BOUND}([\])])$')
 
 
 def decode(field: models.Field, value: Any) -> Any:
+    """Return a column's value as Python has it, from the value that to_jsonb wrote."""
     decoder = _decoder(field)
     return decoder(value) if decoder else value
 
 
 def build(model: type[models.Model], rows: Iterable[Row]) -> list[models.Model]:
-    """Missing columns get their default."""
+    """Return an instance for each row. Columns that a row lacks, as after an upgrade, get their default."""
     names, columns = _columns(model)
     return as_peers(
         model.from_db(DEFAULT_DB_ALIAS, names, [_value(row, *column) for column in columns]) for row in rows
@@ -36,7 +41,7 @@ def build(model: type[models.Model], rows: Iterable[Row]) -> list[models.Model]:
 
 
 def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
-    """They fetch missing relations together."""
+    """Return the instances as Django's peers: if one needs a relation, it is fetched for all of them."""
     instances = list(instances)
     peers = [weakref.ref(instance) for instance in instances]
     for instance in instances:
@@ -46,6 +51,7 @@ def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
 
 
 def default(field: models.Field) -> Any:
+    """Return the value of a column that nobody knows: the default; None for a nullable column without one."""
     return None if field.null and not field.has_default() else field.get_default()
 
 

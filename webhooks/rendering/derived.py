@@ -1,4 +1,4 @@
-"""Values derived from other rows. Snapshots lack them, so they are as of rendering."""
+"""Reads the values that derive from other rows. Snapshots lack them, so they are as of rendering."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from utilities.fields import CounterCacheField
 
 from . import gone
 
-# NetBox updates these without saving the instance.
+# Columns that NetBox updates without saving the instance.
 MAINTAINED = {'_depth', '_children'}
-# They identify an endpoint's cable path.
+# Columns of an endpoint. If they are as in the snapshot, the present cable path is that of the snapshot.
 LINKS = ('cable_id', 'wireless_link_id')
 
 Row = dict[str, Any]
@@ -22,34 +22,36 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Derived:
-    """`queryset` is the API view's."""
+    """The derived values of a model. `queryset` is that of its API view, with the annotations of its serializer."""
 
     queryset: QuerySet
 
     @property
     def model(self) -> type[Model]:
+        """Return the queryset's model."""
         return self.queryset.model
 
     @cached_property
     def annotations(self) -> dict[str, Any]:
-        """By name, for a deleted object."""
+        """Return {annotation: value for an object that does not exist}, such as a count of 0."""
         return {name: _nothing(name, each) for name, each in self.queryset.query.annotations.items()}
 
     @cached_property
     def columns(self) -> list[str]:
+        """Return the columns that NetBox keeps by itself: counters and MAINTAINED."""
         fields = self.model._meta.concrete_fields
         return [f.attname for f in fields if isinstance(f, CounterCacheField) or f.attname in MAINTAINED]
 
     @cached_property
     def path_columns(self) -> list[str]:
-        """Its own column and the identifying ones; [] without paths."""
+        """Return the columns of the cable path and of the links that identify it; [] for models without paths."""
         if not issubclass(self.model, PathEndpoint):
             return []
         attnames = {field.attname for field in self.model._meta.concrete_fields}
         return ['_path_id', *(name for name in LINKS if name in attnames)]
 
     def attach(self, instances: Sequence[Model]) -> set[Any]:
-        """In one query. Returns the pks of deleted objects."""
+        """Set the derived values on the instances, with one query. Returns the pks of objects that were deleted."""
         pks = {instance.pk for instance in instances}
         rows = self._rows(pks)
         for instance in instances:
@@ -79,21 +81,21 @@ def _nothing(name: str, annotation: Any) -> Any:
 
 def _attach_path(instance: PathEndpoint, row: Row | None) -> None:
     same_link = row and all(row.get(name) == getattr(instance, name, None) for name in LINKS)
-    # With a null key, `path` would read the row again.
+    # If the key were null, NetBox's `path` would read the row again.
     instance._path_id = (same_link and row['_path_id']) or 0
     if not instance._path_id:
         instance._meta.get_field('_path').set_cached_value(instance, None)
 
 
 def leave_unlinked(instance: Model) -> None:
-    """Only the wireless link's id is known."""
+    """Leave `link_peers` empty where only the id of a deleted wireless link is known: it has no ends."""
     link = instance._state.fields_cache.get('wireless_link')
     if link is not None and gone.is_stub(link) and instance.cable_id is None:
         vars(instance).setdefault('link_peers', [])
 
 
 def place_in_tree(node: LtreeModel) -> None:
-    """The path's depth depends on the current parent."""
+    """Set the node's path below its present parent: its depth is shown."""
     *_, own = node.path.split('.')
     if node.parent is None:
         node.path = own

@@ -1,4 +1,4 @@
-"""Related objects in full. Queries depend on models and levels only."""
+"""Finds related objects in full, and puts them into the data of an object. Queries depend on models and levels only."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -17,11 +17,12 @@ Objects = Mapping[str, Data]
 # Model and primary keys → GET's data of known objects.
 LookUp = Callable[[type[Model], Collection[int]], Mapping[int, Data]]
 
-# For one event: a trunk may have thousands of VLANs.
+# For one event. A trunk may have thousands of VLANs: the rest stays brief.
 MAX_EXPANDED_OBJECTS = 500
 
 
 def tree_of(keys: Collection[str]) -> Tree:
+    """Return the keys as a tree: "device.site" gives {"device": {"site": {}}}."""
     tree: Tree = {}
     for key in keys:
         node = tree
@@ -31,7 +32,11 @@ def tree_of(keys: Collection[str]) -> Tree:
 
 
 def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, Data]]:
-    """By URL."""
+    """Return {URL: data} of the related objects in full, for each pair of an object's data and its tree of keys.
+
+    `look_up` is called once for each level and model. Objects that it does not know are left out. At
+    MAX_EXPANDED_OBJECTS the rest is left out too.
+    """
     found: dict[str, Data] = {}
     tried: set[str] = set()
     while new := {url for data, tree in shown for url in _first_urls(data, tree, found)} - tried:
@@ -46,12 +51,13 @@ def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, 
 
 
 def merge(data: Data, tree: Tree, objects: Objects) -> tuple[Data, list[str]]:
-    """Also returns the keys of unknown objects."""
+    """Return a copy of the data with related objects in full, and the keys whose objects are unknown."""
     unknown: dict[str, None] = {}
     return _merge(data, tree, objects, '', unknown), list(unknown)
 
 
 def model_at(url: str) -> type[Model] | None:
+    """Return the model whose object the URL of the REST API shows. None: no view with a queryset is there."""
     return _model_below(_split(url)[0])
 
 

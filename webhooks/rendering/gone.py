@@ -1,4 +1,4 @@
-"""Deleted objects that others still point to: from NetBox's change log, else known by id only."""
+"""Rebuilds deleted objects that others still point to: from NetBox's change log, else with their id only (stubs)."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -11,21 +11,23 @@ from django.db import DEFAULT_DB_ALIAS, models
 
 from .decoding import as_peers, default
 
+# Attributes of instances. DELETED_AT: when a rebuilt object was deleted, None for a stub. TAKEN_AT: when the snapshot
+# was taken.
 DELETED_AT = '_webhooks_deleted_at'
 TAKEN_AT = '_webhooks_taken_at'
-# For a snapshot rendered at once.
+# TAKEN_AT of a snapshot that is rendered at once: every deletion came before it.
 NOW = datetime.max.replace(tzinfo=UTC)
 
 
 def rebuild(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.Model]:
-    """By primary key, in one query."""
+    """Return {pk: instance} of deleted objects. Reads the change log, with one query."""
     logged = _from_change_log(model, pks)
     rebuilt = as_peers(logged.get(pk) or _stub(model, pk) for pk in pks)
     return {instance.pk: instance for instance in rebuilt}
 
 
 def deleted_before(target: models.Model, instance: models.Model) -> bool:
-    """Whether the target's deletion is known to precede the instance's snapshot, or else its last save."""
+    """Return whether the target's deletion is known to precede the instance's snapshot, or else its last save."""
     if not hasattr(target, DELETED_AT):
         return False
     deleted_at = getattr(target, DELETED_AT)
@@ -36,11 +38,12 @@ def deleted_before(target: models.Model, instance: models.Model) -> bool:
 
 
 def is_stub(instance: Any) -> bool:
+    """Return whether the instance is a deleted object that is known by its id only."""
     return getattr(instance, DELETED_AT, instance) is None
 
 
 def describe(instance: models.Model) -> str:
-    """Model and id where str() needs a deleted object."""
+    """Return str() of the instance; its model and id if it is a stub, or if str() needs a deleted object."""
     if not is_stub(instance):
         try:
             return str(instance)

@@ -1,4 +1,4 @@
-"""Keys that `expand` may name."""
+"""Tells which keys of a model's data point to objects, may be expanded, are in a snapshot, and can be compared."""
 
 import re
 from functools import cache
@@ -17,20 +17,21 @@ from .serializer import BaseModelSerializer, GFKSerializerField, SerializedPKRel
 ChoiceField = find('netbox.api.fields', 'ChoiceField')
 CustomFieldsDataField = find('extras.api.customfields', 'CustomFieldsDataField')
 
-# Models of people and their sign-in.
+# These apps hold people and their sign-in. Their objects are never expanded.
 HIDDEN_APPS = frozenset({'account', 'social_django', 'users'})
-# DataSource has passwords in `parameters`.
+# A key with such a name may hold a secret. `parameters` of a DataSource hold passwords.
 SECRET_NAME = re.compile(
     'secret|password|passphrase|psk|preshared_key|auth_key|private_key|plaintext|token|credential|^parameters$|headers'
 )
+# A method computes this key of every object, but it points nowhere.
 DISPLAY = 'display'
-# Any key may follow.
+# Below a field of such a type any key may follow.
 FREE_FORM_FIELDS = (DictField, JSONField, SerializerMethodField, GFKSerializerField, CustomFieldsDataField)
 
 
 @cache
 def targets(model: type[Model]) -> dict[str, type[Model]]:
-    """Return {key: target model}. `Model` itself means any model."""
+    """Return {key of the model's data: model that it points to}. `Model` itself means any model."""
     fields = get_serializer_for_model(model)().fields
     found = {name: _target(field) for name, field in fields.items() if name != DISPLAY}
     return {name: target for name, target in found.items() if target is not None}
@@ -48,7 +49,7 @@ def _target(field: Field) -> type[Model] | None:
 
 @cache
 def stored(model: type[Model]) -> dict[str, Field]:
-    """Return {key: field of the serializer} of what a snapshot holds: columns, generic and many-to-many relations."""
+    """Return {key: field of the serializer} for values in a snapshot: columns, generic and many-to-many relations."""
     own = {*model._meta.concrete_fields, *model._meta.many_to_many, *model._meta.private_fields}
     names = {name for field in own for name in (field.name, getattr(field, 'attname', field.name))}
     fields = get_serializer_for_model(model)().fields
@@ -57,7 +58,10 @@ def stored(model: type[Model]) -> dict[str, Field]:
 
 @cache
 def comparable(model: type[Model]) -> dict[str, frozenset[str] | None]:
-    """Return {key of `stored`: the keys below it}. None: any key may follow, as in JSON."""
+    """Return {key: the keys below it} for values that a change can change. None: any key may follow, as in JSON.
+
+    Keys of `stored` that NetBox keeps by itself are left out.
+    """
     counters = {field.name for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)}
     left_out = {'id', 'last_updated', *MAINTAINED, *counters}
     return {name: _below(field) for name, field in stored(model).items() if name not in left_out}
@@ -77,7 +81,7 @@ def _below(field: Field) -> frozenset[str] | None:
 
 @cache
 def is_stored_whole(model: type[Model]) -> bool:
-    """Whether a snapshot holds all that a client may set. A cable's ends and a provider's accounts are other rows."""
+    """Return whether a snapshot holds all that a client may set. The ends of a cable, for example, are other rows."""
     fields = get_serializer_for_model(model)().fields
     lists = {name: field for name, field in fields.items() if isinstance(field, ListSerializer | ManyRelatedField)}
     return all(name in stored(model) for name, field in lists.items() if not field.read_only)
@@ -85,6 +89,7 @@ def is_stored_whole(model: type[Model]) -> bool:
 
 @cache
 def may_be_expanded(model: type[Model]) -> bool:
+    """Return whether objects of the model may be shown in full to receivers: it has no people and no secrets."""
     if model._meta.app_label in HIDDEN_APPS:
         return False
     fields = get_serializer_for_model(model)().fields

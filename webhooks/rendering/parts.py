@@ -1,4 +1,8 @@
-"""An unexpected part stays NetBox's: slower but right. The log and the check webhooks.W004 name it."""
+"""Replaces parts of NetBox's rendering by faster ones.
+
+If a part is not as expected, as in another version, NetBox's own stays: slower, but right. The log and the check
+webhooks.W004 name it.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -9,14 +13,16 @@ from typing import Any
 
 logger = logging.getLogger('webhooks.rendering')
 
+# Errors that show that NetBox's code is not as expected.
 UNEXPECTED = (AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, TypeError, ValueError)
 
-# {part: reason}
+# {part: reason} of the parts that stay NetBox's, in this process.
 left: dict[str, str] = {}
 
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
+    """Replace a part in the block. If that raises an error of UNEXPECTED, NetBox's own stays."""
     try:
         yield
     except UNEXPECTED as error:
@@ -24,20 +30,21 @@ def part(name: str) -> Iterator[None]:
 
 
 def leave(name: str, error: Exception) -> None:
+    """Note that a part stays NetBox's, and log it the first time in this process."""
     if name not in left:
         left[name] = f'{type(error).__name__}: {error}'
         logger.warning('part=%s works, but slowly: %s', name, left[name])
 
 
 def find(module: str, name: str) -> Any:
-    """`()` if missing, for isinstance()."""
+    """Return an attribute of NetBox's module. If it is missing: `()`, so that isinstance() is false."""
     with part(name):
         return getattr(import_module(module), name)
     return ()
 
 
 def put(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Raises AttributeError if missing, TypeError if it takes other arguments."""
+    """Replace the owner's method. Raises AttributeError if it is missing, TypeError if it takes other arguments."""
     takes = _count_arguments(getattr(owner, name))
     if takes != _count_arguments(replacement):
         raise TypeError(f'{type(owner).__name__}.{name}() takes {takes} arguments')

@@ -1,4 +1,4 @@
-"""The number of queries does not depend on a batch's size."""
+"""Finds the objects that a batch of instances points to. The number of queries does not depend on the batch's size."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -13,13 +13,13 @@ from .decoding import as_peers
 
 
 class RelatedObjects:
-    """One instance per related object. Deleted ones are rebuilt."""
+    """The related objects of a batch: one instance for each. Deleted ones are rebuilt."""
 
     def __init__(self) -> None:
         self._found: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
 
     def find(self, model: type[Model], pks: Iterable[Any]) -> dict[Any, Model]:
-        """With at least these keys."""
+        """Return {pk: instance} of the model with at least these keys. Unknown ones are read, deleted ones rebuilt."""
         found = self._found[model]
         if missing := set(pks) - found.keys():
             found.update(model._base_manager.fetch_mode(FETCH_PEERS).in_bulk(missing))
@@ -27,10 +27,11 @@ class RelatedObjects:
         return found
 
     def known(self, model: type[Model]) -> Collection[Model]:
+        """Return the instances of the model that were found so far."""
         return self._found[model].values()
 
     def find_in_order(self, model: type[Model], pks: Collection[Any]) -> list[Model]:
-        """In the model's order, deleted ones last."""
+        """Return the instances in the model's own order, deleted ones last, by pk. It costs a query."""
         if not pks:
             return []
         found = self._found[model]
@@ -48,17 +49,18 @@ class RelatedObjects:
 
 
 def foreign_keys(model: type[Model]) -> list[ForeignKey]:
-    """NetBox's denormalized keys begin with _."""
+    """Return the foreign keys that the API shows. NetBox's denormalized keys, which begin with _, are not."""
     fields = [field for field in model._meta.concrete_fields if isinstance(field, ForeignKey)]
     return [field for field in fields if field.target_field.primary_key and not field.name.startswith('_')]
 
 
 def generic_keys(model: type[Model]) -> list[GenericForeignKey]:
+    """Return the model's generic foreign keys."""
     return [field for field in model._meta.private_fields if isinstance(field, GenericForeignKey)]
 
 
 def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKey], related: RelatedObjects) -> None:
-    """One query a key and model at most."""
+    """Set the related object of each key on the instances. Queries depend on keys and models only."""
     for field in fields:
         pks = {getattr(instance, field.attname) for instance in instances} - {None}
         found = related.find(field.related_model, pks) if pks else {}
@@ -70,7 +72,7 @@ def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKe
 def attach_generic_keys(
     instances: Collection[Model], fields: Iterable[GenericForeignKey], related: RelatedObjects
 ) -> None:
-    """None for dangling keys."""
+    """Set the related object of each key on the instances; None where the API shows null."""
     for field in fields:
         by_type = defaultdict(list)
         type_attname = field.model._meta.get_field(field.ct_field).attname
@@ -84,7 +86,7 @@ def attach_generic_keys(
 def _attach_generic_key(
     instances: Sequence[Model], field: GenericForeignKey, model: type[Model] | None, related: RelatedObjects
 ) -> None:
-    # The column's type may differ from the key's.
+    # The column may hold the key as another type, such as text.
     to_key = model._meta.pk.to_python if model else lambda value: None
     keys = [to_key(getattr(instance, field.fk_field)) for instance in instances]
     found = related.find(model, set(keys) - {None}) if model else {}
@@ -94,14 +96,14 @@ def _attach_generic_key(
 
 
 def _dangling(target: Model, instance: Model) -> bool:
-    """Generic keys may outlive their target; the API then shows null."""
+    """Return whether the target was gone at the snapshot. A generic key may outlive its target: the API shows null."""
     return gone.is_stub(target) or gone.deleted_before(target, instance)
 
 
 def attach_many(
     instances: Sequence[Model], field: Field, pks: Sequence[Collection[Any]], related: RelatedObjects
 ) -> None:
-    """From the keys at its place in `pks`."""
+    """Set a many-to-many field's objects on each instance as if prefetched, from the keys at its place in `pks`."""
     model = field.related_model
     in_order = related.find_in_order(model, set().union(*pks))
     for instance, wanted in zip(instances, map(set, pks), strict=True):
@@ -112,6 +114,7 @@ def attach_many(
 
 
 def prefetched(instance: Model, name: str) -> Collection[Model]:
+    """Return the objects of a relation that were prefetched for the instance; () if it was not."""
     return _prefetched(instance).get(name, ())
 
 
@@ -120,7 +123,7 @@ def _prefetched(instance: Model) -> dict[str, Any]:
 
 
 def as_peers_by_relation(instances: Iterable[Model]) -> None:
-    """Django does not let prefetched objects fetch missing data together."""
+    """Let the prefetched objects of each relation fetch missing data together. Django does not do that."""
     by_relation = defaultdict(dict)
     for instance in instances:
         for name, queryset in _prefetched(instance).items():

@@ -1,4 +1,7 @@
-"""Snapshots lack counts and related rows. Without the deletion's data these are empty and named as lost."""
+"""Completes the data of deleted objects: snapshots lack counts and related rows.
+
+The data that the deletion showed has them. Without it they are empty, and named as lost.
+"""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -12,9 +15,9 @@ from rest_framework.fields import Field
 from . import gone, related
 from .derived import Derived
 
-# Computed from other rows.
+# Keys whose values NetBox computes from other rows.
 COMPUTED_KEYS = frozenset({'count_fhrp_groups', 'count_ipaddresses', 'l2vpn_termination', 'parent_device'})
-# Shown only while the listed keys point to something.
+# {key: keys through which its value is found}. Without a value in these it is empty, not lost.
 KEYS_THROUGH = {
     **dict.fromkeys(
         (
@@ -26,6 +29,7 @@ KEYS_THROUGH = {
     'mac_address': ('primary_mac_address',),
 }  # fmt: skip
 
+# The key of an object's custom fields. Each of them is completed on its own.
 CUSTOM_FIELDS = 'custom_fields'
 
 Data = dict[str, Any]
@@ -33,13 +37,15 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True)
 class Remains:
+    """Completes the data of deleted objects of a model. `fields`: the fields of its serializer, by key."""
+
     model: type[Model]
     fields: Mapping[str, Field]
     derived: Derived
 
     @cached_property
     def _counted(self) -> frozenset[str]:
-        """The snapshot has maintained columns as of the event."""
+        """Return the keys of columns that NetBox keeps by itself. A snapshot has them as of the event."""
         columns = set(self.derived.columns)
         return frozenset(name for name, field in self.fields.items() if columns.intersection(_columns(field)))
 
@@ -70,7 +76,11 @@ class Remains:
         return frozenset(pointing | generic) - {None}
 
     def complete(self, instance: Model, data: Data, held: Data | None) -> tuple[Data, list[str]]:
-        """`held`: the deletion's data. Also returns the lost keys."""
+        """Return the data of a deleted object, and the keys whose values are lost.
+
+        `held`: the data that its deletion showed, if known. Values that derive from other rows come from it, and
+        related objects that are still the same.
+        """
         stubs = set(self.unknown(instance, data))
         if held is None:
             linked = {name for name, keys in self._through.items() if _points(data, keys)}
@@ -87,7 +97,7 @@ class Remains:
         return whole, _in_order(data, lost | {name for name in stubs if whole[name] == data[name]})
 
     def unknown(self, instance: Model, data: Data) -> Iterator[str]:
-        """Objects known by id only, and keys that depend on them."""
+        """Yield the keys of objects that are known by their id only, and the keys that depend on them."""
         stubs = {name for name in data if self._is_stub(instance, name)}
         for name in data:
             if name in stubs or not stubs.isdisjoint(self._through.get(name, ())):

@@ -1,4 +1,4 @@
-"""NetBox's own serializer, prepared once to render many instances."""
+"""Prepares NetBox's own serializer of a model once, to render many instances with it."""
 
 import json
 from collections.abc import Callable
@@ -25,14 +25,15 @@ BaseModelSerializer = find('netbox.api.serializers', 'BaseModelSerializer')
 APIURLField = find('netbox.api.serializers.fields', 'NetBoxAPIHyperlinkedIdentityField')
 PageURLField = find('netbox.api.serializers.fields', 'NetBoxURLHyperlinkedIdentityField')
 
-# Replaced in a model's URL by each primary key.
+# A primary key in a model's URL. Each object's own key takes its place.
 PLACEHOLDER = 912873645
 
+# NaN is an error: it is not JSON.
 ENCODER = JSONEncoder(allow_nan=False)
 
 
 class NetBoxSerializer:
-    """For each batch: `begin`, `represent` each instance, `end`."""
+    """Renders instances in NetBox's own way. For each batch call `begin`, `represent` for each instance, `end`."""
 
     def __init__(self, model: type[Model]) -> None:
         self._model = model
@@ -40,37 +41,43 @@ class NetBoxSerializer:
 
     @property
     def fields(self) -> dict[str, Field]:
+        """Return the serializer's fields by key."""
         return dict(self._serializer.fields)
 
     @property
     def sources(self) -> set[str]:
+        """Return the names of attributes that the fields show."""
         return {field.source for field in self._serializer.fields.values()}
 
     def begin(self, custom_fields: CustomFields) -> None:
-        pass
+        """Begin a batch. NetBox reads custom fields itself."""
 
     def represent(self, instance: Model) -> dict[str, Any]:
-        """Return the API's data, as read from its JSON."""
+        """Return the data that the API shows, as read from its JSON. Raises the errors of NetBox's serializer."""
         return json.loads(ENCODER.encode(self._serializer.to_representation(instance)))
 
     def end(self) -> None:
-        pass
+        """End the batch. Nothing is kept here."""
 
 
 class PreparedSerializer(NetBoxSerializer):
+    """Renders as NetBox does, but faster: looks up URLs once, and renders each related object once a batch."""
+
     def __init__(self, model: type[Model]) -> None:
         super().__init__(model)
         self._custom_fields: CustomFields | None = None
         self._prepare_all()
 
     def begin(self, custom_fields: CustomFields) -> None:
+        """Begin a batch, whose custom fields were read."""
         if left:
-            # Unprepared parts may keep look-ups of the batch before.
+            # Parts that stay NetBox's may keep look-ups of the batch before. So it begins with new ones.
             super().__init__(self._model)
             self._prepare_all()
         self._custom_fields = custom_fields
 
     def end(self) -> None:
+        """End the batch, and forget its instances."""
         self._custom_fields = None
         for rendered in self._nested:
             rendered.forget()
@@ -110,11 +117,11 @@ class PreparedSerializer(NetBoxSerializer):
             self._prepared(field)
 
     def _prepare_custom_fields(self, field: Field, model: type[Model]) -> None:
-        """NetBox shows all custom fields but the pointing ones."""
+        """Let NetBox show all custom fields but the pointing ones, whose objects are already read."""
         shown_by_netbox = field.to_representation
         # Keep this order: the first alone is right, the second alone is not.
         put(field, 'to_representation', lambda values: shown_by_netbox(values) | self._pointed_to(model, values))
-        # NetBox would keep them for good.
+        # NetBox would keep the fields of the first batch for good.
         put(field, '_get_custom_fields', lambda: self._custom_fields.of(model))
 
     def _pointed_to(self, model: type[Model], values: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +156,11 @@ class PreparedSerializer(NetBoxSerializer):
 
 
 class RenderedOnce:
+    """Takes the place of a nested serializer's `to_representation`: renders each instance once, until `forget`.
+
+    `prepare` is called at the first instance: nested serializers may be many, and few are used.
+    """
+
     def __init__(self, serializer: Serializer, prepare: Callable[[Serializer], None]) -> None:
         self._serializer = serializer
         self._to_representation = serializer.to_representation
@@ -156,9 +168,10 @@ class RenderedOnce:
         self._rendered: dict[int, tuple[Model, Any]] = {}
 
     def __call__(self, instance: Model) -> Any:
+        """Return the nested serializer's data of the instance; a stub has its id, URLs and description only."""
         known = self._rendered.get(id(instance))
         if known is None:
-            # Keeps its id() from reuse.
+            # The instance is kept too: else a new one could get its id().
             known = self._rendered[id(instance)] = (instance, self._render(instance))
         return known[1]
 
@@ -174,16 +187,20 @@ class RenderedOnce:
         return {**dict.fromkeys(fields), **urls, 'id': stub.pk, 'display': gone.describe(stub)}
 
     def forget(self) -> None:
+        """Drop the rendered instances, at the end of a batch."""
         self._rendered.clear()
 
 
 def _context() -> dict[str, Any]:
-    # NetBox's serializers write into it.
+    # NetBox's serializers write into it. So each gets its own.
     return {'request': None}
 
 
 def _prepare_url(field: HyperlinkedIdentityField, model: type[Model]) -> None:
-    """Reversing a URL takes longer than a small object. Models without URLs show null."""
+    """Let the field make URLs without reversing each, which takes longer than a small object.
+
+    Models without URLs show null.
+    """
     put(field, 'to_representation', _looked_up(field.to_representation))
     if type(field) not in (APIURLField, PageURLField):
         return

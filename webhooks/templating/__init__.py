@@ -1,1 +1,1 @@
-"""Users' templates and conditions run in processes that harm nothing else."""
+"""Runs users' templates and conditions in processes of their own, where they can harm nothing else."""

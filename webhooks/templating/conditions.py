@@ -1,4 +1,4 @@
-"""Evaluates conditions inside a renderer. A timer stops patterns such as `(a+)+$`."""
+"""Evaluates conditions, inside a renderer. A timer stops slow regular expressions, such as `(a+)+$`."""
 
 import json
 import re
@@ -11,22 +11,25 @@ from extras.conditions import ConditionSet, InvalidCondition
 
 from .errors import TimeUp
 
-# Seconds of processor time for one webhook's conditions on one event.
+# Processor time for a webhook's conditions on an event.
 CONDITIONS_CPU_SECONDS = 0.05
 
 
 class SlowCondition(InvalidCondition):
-    pass
+    """The conditions take too much time or memory: str() says so, and what to do."""
 
 
 def are_met(conditions: str, data: str) -> str:
-    """Return a text if data meets the conditions, else ''. Raises InvalidCondition or SlowCondition."""
+    """Return a text if the data meets the conditions, else ''. Both are JSON.
+
+    Raises InvalidCondition, and SlowCondition after CONDITIONS_CPU_SECONDS.
+    """
     with _bounded():
         return 'met' if ConditionSet(json.loads(conditions)).eval(json.loads(data)) else ''
 
 
 def check_patterns(*patterns: str) -> None:
-    """Raises InvalidCondition for an invalid regular expression, SlowCondition for a slow one."""
+    """Compile regular expressions. Raises InvalidCondition for an invalid one, SlowCondition if they take too long."""
     with _bounded():
         try:
             for pattern in patterns:

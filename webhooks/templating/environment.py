@@ -1,4 +1,7 @@
-"""Filters have the rights, files and database of the parent process."""
+"""Renders Jinja templates in a sandbox, inside a renderer.
+
+The sandbox is for templates only: filters have the rights, files and database of the parent process.
+"""
 
 import functools
 import json
@@ -16,13 +19,15 @@ from jinja2.sandbox import SandboxedEnvironment
 from .errors import RenderError
 from .placeholders import signature
 
-# Characters.
+# A longer result of a template is an error.
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
-# Errors repeat names of the template.
+# Errors repeat names in the template, which may be long.
 MAX_ERROR_CHARS = 1000
+# So many templates are kept compiled.
 COMPILED_TEMPLATES = 32
-# `@` makes the text before it a user.
+# Characters in a value that would change the host of a URL. `@` makes the text before it a user.
 ENDS_HOST = re.compile(r'[/?#@\\]')
+# Characters with which the template itself ends the host.
 AFTER_HOST = re.compile(r'[/?#\\]')
 
 # A text, and whether the template itself contains it.
@@ -30,8 +35,10 @@ Piece = tuple[str, bool]
 
 
 class Environment:
+    """Checks and renders templates, with NetBox's filters and `hmac()`. Keeps compiled templates."""
+
     def __init__(self, filters: dict[str, Callable]) -> None:
-        # Saving a template must run no filters.
+        # Jinja would run filters of constants while it compiles. But saving a template must run no filters.
         self._jinja = SandboxedEnvironment(loader=BaseLoader(), optimized=False, finalize=self._note)
         self._jinja.filters.update(filters)
         self._jinja.globals['hmac'] = _hmac
@@ -39,14 +46,15 @@ class Environment:
         self._noted = ''
 
     def check(self, template: str) -> None:
-        """Raises TemplateSyntaxError."""
+        """Compile the template, and run nothing. Raises TemplateSyntaxError, for an unknown filter too."""
         self._jinja.from_string(template)
 
     def render(self, template: str, context: str) -> str:
+        """Return the rendered template. `context` is a JSON object. Raises RenderError, errors of Jinja and filters."""
         return _sound(self._compiled(template).render(json.loads(context)))
 
     def render_url(self, template: str, context: str) -> str:
-        """Raises RenderError if an object's value would end the host."""
+        """Return the rendered URL, as `render` does. Raises RenderError if an object's value would change the host."""
         pieces = list(self._pieces(self._compiled(template), json.loads(context)))
         text = ''.join(text for text, _is_written in pieces)
         _check_host(pieces, text.find('://'))
@@ -60,7 +68,7 @@ class Environment:
     def _pieces(self, template: Template, context: dict[str, Any]) -> Iterator[Piece]:
         written = _constants(template)
         for text in template.generate(context):
-            # Python shares one-character texts.
+            # In Python equal texts with a single character are the same object. So a value could pass for a constant.
             yield text, id(text) in written and text is not self._noted
 
 
@@ -78,7 +86,7 @@ def _constants(template: Template) -> set[int]:
 
 
 def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
-    """An object may hold a whole URL, but not the end of a host."""
+    """Raise RenderError if an object's value ends the host that the template began. A value may hold a whole URL."""
     host_start, position = scheme_end + len('://'), 0
     for (text, is_written), (following, _) in pairwise([*pieces, ('', True)]):
         start, position = position, position + len(text)
@@ -94,7 +102,7 @@ def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
 
 
 def _sound(text: str) -> str:
-    """Join surrogate pairs, which JSON may hold."""
+    """Return the text with surrogate pairs joined, which JSON may hold. Raises RenderError if it is too long."""
     if len(text) > MAX_OUTPUT_CHARS:
         raise RenderError(f'the result has more than {MAX_OUTPUT_CHARS} characters')
     try:
@@ -104,7 +112,7 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Up to MAX_ERROR_CHARS characters, and the line."""
+    """Return the error as one text of at most MAX_ERROR_CHARS characters, and the template's line if known."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:

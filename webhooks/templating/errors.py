@@ -1,6 +1,9 @@
+"""Errors of users' templates."""
+
+
 class RenderError(Exception):
-    """str() gives reason and line."""
+    """A template cannot be rendered: str() gives the reason and, if known, the line."""
 
 
 class TimeUp(Exception):
-    """A timer's signal raises it at any line."""
+    """The time of a template or condition is over. A signal raises it, at any line of the code."""

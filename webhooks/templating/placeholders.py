@@ -1,4 +1,7 @@
-"""For signatures and credentials, which no template may see."""
+"""Makes placeholders in templates for signatures and credentials, which no template may see.
+
+The sender fills them in after rendering.
+"""
 
 import re
 from collections.abc import Callable
@@ -6,6 +9,7 @@ from secrets import token_hex
 
 from .errors import RenderError
 
+# The values that hmac() takes in templates.
 ALGORITHMS = ('sha1', 'sha256', 'sha512')
 ENCODINGS = ('hex', 'base64')
 SIGNED = ('body', 'timestamp.body')
@@ -14,24 +18,24 @@ SECRETS = ('old', 'new')
 
 
 class Placeholders:
-    """Nobody can guess `mark`, so no object's name can fake a placeholder."""
+    """The placeholders of a request. Nobody can guess `mark`, so no object's name can fake a placeholder."""
 
     def __init__(self) -> None:
         self.mark = f'w{token_hex(16)}'
         self._pattern = re.compile(f'{self.mark}_([a-z0-9.-]+)_')
 
     def fill(self, text: str, value_of: Callable[[str], str]) -> str:
-        """`value_of` gets a placeholder's key."""
+        """Return the text with placeholders replaced. `value_of` gets each key, such as "hmac-sha256-hex-body-old"."""
         return self._pattern.sub(lambda found: value_of(found[1]), text) if self.mark in text else text
 
 
 def placeholder(mark: str, *key: str) -> str:
-    """JSON, HTML and URLs leave it unchanged."""
+    """Return the placeholder for a key, in characters that JSON, HTML and URLs leave unchanged."""
     return f'{mark}_{"-".join(key)}_'
 
 
 def signature(mark: str, algorithm: str, encoding: str, over: str, secret: str) -> str:
-    """Raises RenderError."""
+    """Return the placeholder of a signature, for hmac() in a template. Raises RenderError for unknown values."""
     for value, known in ((algorithm, ALGORITHMS), (encoding, ENCODINGS), (over, SIGNED), (secret, SECRETS)):
         if value not in known:
             raise RenderError(f'hmac() knows {", ".join(known)}, but not {value}')

@@ -1,7 +1,4 @@
-"""Processes for users' templates, with limits that the kernel enforces.
-
-A fork copies locks that other threads hold. So spawners are forked before threads start.
-"""
+"""Starts processes for users' templates, with limits that the kernel enforces, and talks to them."""
 
 import ctypes
 import errno
@@ -25,29 +22,31 @@ from ..patience import Patience
 
 logger = logging.getLogger('webhooks.templates')
 
-# Bytes of growth.
+# A renderer may grow by so much beyond its size when it was forked.
 MEMORY_GROWTH_BYTES = 256 * 1024 * 1024
-# Seconds.
+# A spawner that does not answer for so long is replaced.
 FORK_SECONDS = 30.0
 PR_SET_PDEATHSIG = 1
-# RQ and web servers handle these.
+# RQ and web servers have handlers for these. A renderer dies of them.
 SIGNALS = (signal.SIGALRM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Work = Callable[[socket.socket], None]
 
-# Garbage collection would close the parent's connections.
+# If garbage collection got these, it would close the parent's connections.
 _inherited: list[object] = []
 
 
 class ProcessEnded(Exception):
-    pass
+    """The process ended or closed its channel before it answered."""
 
 
 class TimedOut(Exception):
-    pass
+    """The process did not answer in time, and was killed."""
 
 
 class TemplateProcess:
+    """A running renderer. `channel` leads to it, `handle` is its pidfd. It must be killed in the end."""
+
     def __init__(self, channel: socket.socket, handle: int, is_own_child: bool) -> None:
         self._channel = channel
         self._handle = handle
@@ -56,7 +55,7 @@ class TemplateProcess:
         self.is_new = True
 
     def ask(self, parts: list[bytes], patience: Patience) -> list[bytes]:
-        """Raises TimedOut or ProcessEnded, and kills the process."""
+        """Send a question, and return the answer. Kills the process and raises TimedOut or ProcessEnded without one."""
         self.is_new = False
         try:
             send(self._channel, parts, patience)
@@ -68,11 +67,12 @@ class TemplateProcess:
             self.kill()
             raise ProcessEnded from error
         except BaseException:
-            # RQ's alarm: the next question would get this one's answer.
+            # If RQ's alarm comes here, the next question would get this one's answer.
             self.kill()
             raise
 
     def kill(self) -> None:
+        """End the process and close its channel and handle. A second call does nothing."""
         if not self.is_there:
             return
         self.is_there = False
@@ -85,28 +85,33 @@ class TemplateProcess:
 
 
 class Fork:
+    """Makes renderers by forking the calling process. They inherit the locks that its other threads hold."""
+
     def __init__(self, work: Work) -> None:
         self._work = work
 
     def make(self) -> TemplateProcess:
+        """Return a new renderer. Raises OSError."""
         return TemplateProcess(*fork(self._work, MEMORY_GROWTH_BYTES), is_own_child=True)
 
     def close(self) -> None:
-        pass
+        """Do nothing: there is no spawner."""
 
 
 class NoFork(OSError):
-    """The spawner is well, but this machine lacks something."""
+    """No renderer can be started, because this machine lacks something, such as memory. The spawner is well."""
 
 
+# A fork copies locks that other threads hold. So spawners are forked before threads start.
 class Spawner:
-    """Makes renderers through a process with one thread."""
+    """Makes renderers through another process, which has a single thread. It is forked when this is made."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._start()
 
     def make(self) -> TemplateProcess:
+        """Return a new renderer. Raises NoFork, and EOFError or OSError if a new spawner fails too."""
         try:
             return self._ask()
         except NoFork:
@@ -119,6 +124,7 @@ class Spawner:
             return self._ask()
 
     def close(self) -> None:
+        """End the spawner. Its renderers die with it."""
         _close(self._channel, self._handle)
 
     def _start(self) -> None:
@@ -183,7 +189,7 @@ def _kill(handle: int) -> None:
 
 
 def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
-    """Run `work` in a fork that dies with the calling thread. Returns channel and pidfd. Raises OSError."""
+    """Run `work` in a fork that dies with this thread. Returns a channel and a pidfd. `memory`: most bytes of growth."""
     ours, theirs = socket.socketpair()
     parent = os.getpid()
     pid = 0
@@ -244,7 +250,7 @@ def _die_with(parent: int) -> None:
 
 
 def _let_go(kept: int) -> None:
-    """Keeps sockets of log handlers."""
+    """Give up handlers and connections of the parent, but keep the sockets of log handlers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -263,12 +269,11 @@ def _let_go(kept: int) -> None:
 
 
 def _leave_pools() -> None:
-    """Django's pools belong to the parent."""
+    """Begin with no connection pools, in RQ's forks too: Django's belong to the parent."""
     _inherited.append(DatabaseWrapper._connection_pools)
     DatabaseWrapper._connection_pools = {}
 
 
-# RQ's forks too.
 os.register_at_fork(after_in_child=_leave_pools)
 
 
@@ -304,11 +309,12 @@ def _bound_memory(limit: int) -> None:
 #
 
 
+# A message begins with the number of its parts and the size of each.
 COUNT = struct.Struct('!I')
 
 
 def send(channel: socket.socket, parts: list[bytes], patience: Patience | None = None) -> None:
-    """Raises TimeoutError."""
+    """Send a message: a list of byte strings. Raises TimeoutError when the patience is over."""
     sizes = struct.pack(f'!{len(parts) + 1}I', len(parts), *map(len, parts))
     rest = memoryview(b''.join((sizes, *parts)))
     while rest:
@@ -316,7 +322,7 @@ def send(channel: socket.socket, parts: list[bytes], patience: Patience | None =
 
 
 def receive(channel: socket.socket, patience: Patience | None = None) -> list[bytes]:
-    """Raises EOFError if the sender is gone, TimeoutError."""
+    """Return the next message. Raises EOFError if the sender is gone, TimeoutError when the patience is over."""
     (count,) = COUNT.unpack(_read(channel, COUNT.size, patience))
     sizes = struct.unpack(f'!{count}I', _read(channel, count * COUNT.size, patience))
     return [_read(channel, size, patience) for size in sizes]

@@ -1,3 +1,8 @@
+"""Renders users' templates, and evaluates conditions, by asking a renderer: a process with limits.
+
+A renderer is started when it is needed, kept, and replaced when it is worn out.
+"""
+
 import errno
 import itertools
 import os
@@ -21,44 +26,60 @@ from .environment import MAX_ERROR_CHARS, Environment, described
 from .errors import RenderError, TimeUp
 from .process import Fork, ProcessEnded, Spawner, TemplateProcess, TimedOut
 
-# Seconds for one template, and for all of a request.
+# For one template, and for all templates of a request together.
 TEMPLATE_SECONDS = 2.0
-# More seconds until a silent renderer is killed.
+# A renderer that is still silent so long after its time was over is killed.
 KILL_MARGIN_SECONDS = 0.2
-# Seconds: a busy machine stretches the conditions' processor time.
+# Conditions have little processor time, but a busy machine stretches it. After so long the renderer is killed.
 CONDITIONS_ANSWER_SECONDS = 5.0
 
 TOO_SLOW = f'the template takes more than {TEMPLATE_SECONDS:g} seconds'
 TOO_SLOW_TOGETHER = f'the templates of this webhook take more than {TEMPLATE_SECONDS:g} seconds together'
 TOO_LARGE = 'the template needs too much memory'
 ENDED = 'the template stopped the process that rendered it'
-# Of an old kernel, or a seccomp filter. Any other error of a fork may be gone soon.
+# Errors of a fork on an old kernel or under a seccomp filter: they stay. Any other may be gone soon.
 LASTING_FORK_ERRORS = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
 
-DONE, REFUSED, UNFIT, SLOW, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b's', b'm', b'!'
-# A new renderer may succeed, with free memory or a new connection.
+# How an answer begins.
+DONE = b'+'
+# The template is wrong, or takes too long.
+REFUSED = b'-'
+# The conditions are wrong.
+UNFIT = b'?'
+# The conditions take too long.
+SLOW = b's'
+NO_MEMORY = b'm'
+# A database query of a filter broke off.
+INTERRUPTED = b'!'
+# After these a new renderer may succeed, with free memory or a new connection.
 WORN_OUT = NO_MEMORY, INTERRUPTED
 
 Filters = dict[str, Callable]
 
 
 def render(template: str, context: str) -> str:
-    """`context` is a JSON object. Raises RenderError and Shortage, as do the next two."""
+    """Return the rendered template. `context` is a JSON object.
+
+    Raises RenderError if it fails or takes too long, and Shortage if no process can be started now.
+    """
     return _ask_in_time('render', template, context)
 
 
 def render_url(template: str, context: str) -> str:
-    """Raises RenderError if an object's value would end the host."""
+    """Return the rendered URL. Raises as `render` does, and RenderError if an object's value would change the host."""
     return _ask_in_time('render_url', template, context)
 
 
 def check(template: str) -> None:
-    """Raises RenderError for a syntax error or an unknown filter."""
+    """Compile the template, for a form. Raises RenderError for a syntax error or an unknown filter; Shortage."""
     _ask_in_time('check', template)
 
 
 def are_met(wanted: str, data: str) -> bool:
-    """Both are JSON. Raises InvalidCondition, conditions.SlowCondition or Shortage."""
+    """Return whether the data meets the conditions `wanted`. Both are JSON.
+
+    Raises InvalidCondition, conditions.SlowCondition or Shortage.
+    """
     try:
         return bool(_ask('are_met', wanted, data, seconds=CONDITIONS_ANSWER_SECONDS))
     except RenderError as error:
@@ -66,7 +87,7 @@ def are_met(wanted: str, data: str) -> bool:
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
-    """Raises InvalidCondition."""
+    """Compile regular expressions. Raises InvalidCondition if one is wrong or slow, or no process can be started."""
     try:
         _ask('check_patterns', *patterns, seconds=CONDITIONS_ANSWER_SECONDS)
     except RenderError:
@@ -114,13 +135,13 @@ class _Supply:
 
 
 _supply: ContextVar[_Supply | None] = ContextVar('supply', default=None)
-# The kernel ends a child with its forking thread.
+# The kernel ends a child when the thread that forked it ends. So a spawner belongs to a thread.
 _of_thread = threading.local()
 
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """The job's renderer, or a temporary one."""
+    """Let all questions in the block go to one renderer: the one in use already, else a temporary one."""
     if _supply.get():
         yield
         return
@@ -135,8 +156,9 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
-    """Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
-    threads.
+    """Keep three renderers for the sender: one for this thread, two for the contexts that it yields to other threads.
+
+    Enter it while the process has one thread: if `is_needed()`, spawners are forked now. They stay after the block.
     """
     if not hasattr(_of_thread, 'supplies'):
         _of_thread.supplies = [_Supply(Spawner) for _ in range(3)]
@@ -184,7 +206,7 @@ _taken: ContextVar[list[float] | None] = ContextVar('taken', default=None)
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Share one renderer and one TEMPLATE_SECONDS."""
+    """Let all templates in the block share one renderer, and TEMPLATE_SECONDS in all."""
     token = _taken.set([])
     try:
         with shared():
@@ -230,7 +252,7 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             renderer.kill()
             if was_new:
                 raise RenderError(text)
-            # An earlier question may have caused it.
+            # An earlier question may have worn it out. So a new renderer gets this one.
 
 
 def _understood(status: bytes, text: str) -> str:
@@ -277,7 +299,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
     except MemoryError:
         return NO_MEMORY, TOO_LARGE
     except BROKEN_OFF as error:
-        # A filter's query broke off, not the engine's.
+        # A query of a filter broke off. The engine's own connection is well.
         return INTERRUPTED, described(error)
     except Exception as error:
         return REFUSED, described(error)
@@ -296,8 +318,9 @@ def _timed(task: Callable) -> Callable:
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise TimeUp once, after TICKS_PER_LIMIT ticks or `seconds` of processor time. While one operation runs, at most one tick
-    counts.
+    """Raise TimeUp once in the block, after TICKS_PER_LIMIT ticks or `seconds` of processor time.
+
+    While an operation runs, a single tick counts at most.
     """
     ticks, end = itertools.count(1), time.process_time() + seconds
 
