@@ -13,6 +13,8 @@ NOT_LOADED = (
 
 
 class WebhooksConfig(PluginConfig):
+    """Reads the settings and connects the plugin to NetBox, which makes it at its start."""
+
     name = 'webhooks'
     verbose_name = 'Webhooks'
     description = 'Reliable webhooks: every committed change is sent, at least once, in order per object'
@@ -35,7 +37,11 @@ class WebhooksConfig(PluginConfig):
 
     @classmethod
     def validate(cls, user_config, netbox_version):
-        """A wrong setting stops NetBox's start and is named."""
+        """Read the settings. NetBox calls it while its own settings load.
+
+        A wrong setting raises ImproperlyConfigured, which names it and stops NetBox's start. NetBox in another
+        version gets IncompatiblePluginError, and starts without the plugin.
+        """
         try:
             super().validate(user_config, netbox_version)
         except IncompatiblePluginError as error:
@@ -59,6 +65,7 @@ class WebhooksConfig(PluginConfig):
         event_types.register()
 
     def ready(self):
+        """Register all parts of the plugin. If it is off, no signal is connected, so nothing is recorded."""
         super().ready()
         from . import branching, checks, conf, dashboard, jobs, permissions  # noqa: F401  (importing checks, dashboard and jobs registers them)
         from .django_admin import install

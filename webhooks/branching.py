@@ -1,10 +1,11 @@
-"""Keeps our models out of netbox-branching's branches: workers read the main schema only."""
+"""Keeps our models out of the branches of netbox-branching, because workers read the main schema only."""
 
 from django.apps import apps
 from django.db.models import Model
 
 
 def stay_in_main() -> None:
+    """Tell netbox-branching, if it is installed, that our models have no copies in branches."""
     if apps.is_installed('netbox_branching'):
         from netbox_branching.utilities import register_branching_resolver
 

@@ -1,4 +1,4 @@
-"""Operators find the ids in docs/installation.md."""
+"""Warns operators, as system checks of Django do. They find the ids in docs/installation.md."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,11 +18,13 @@ from .security.masking import whole_url
 from .validation import url
 from .version import COMPATIBILITY
 
+# `manage.py check --tag webhooks` runs these checks alone.
 TAG = 'webhooks'
 
 
 @register(TAG)
 def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    """Warn (W001) if the plugin is on, but no worker serves its queue, or Redis does not answer."""
     name = conf.get().queue
     if not conf.get().enabled or redis_queue.count_workers():
         return []
@@ -38,7 +40,7 @@ def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
 
 @register(TAG, 'database')
 def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckWarning]:
-    """`check` needs `--database default` for it."""
+    """Warn (W002) if our tables do not exist. `check` looks only with `--database default`."""
     if not conf.get().enabled or not databases or _is_migrated():
         return []
     return [
@@ -51,6 +53,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
 
 
 def _is_migrated() -> bool:
+    """True also without a database, for then nobody can tell."""
     try:
         return scope.is_migrated()
     except DatabaseError:
@@ -59,6 +62,7 @@ def _is_migrated() -> bool:
 
 @register(TAG)
 def worker_has_timer(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    """Warn (W003) if NetBox's class of workers is not ours and does not say that it serves webhooks."""
     if not conf.get().enabled:
         return []
     name = settings.RQ.get('WORKER_CLASS', '')
@@ -75,6 +79,7 @@ def worker_has_timer(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
 
 @register(TAG)
 def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    """Warn (W004) of each part of rendering that this version of NetBox makes slower."""
     if not conf.get().enabled:
         return []
     return [
@@ -89,6 +94,7 @@ def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]
 
 @register(TAG)
 def brokers_are_usable(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    """Warn (W006) of each broker in the settings whose library cannot be used here."""
     return [
         CheckWarning(reason, hint='Until then deliveries to this broker wait.', id='webhooks.W006')
         for reason in _unusable_brokers()
@@ -106,7 +112,7 @@ def _unusable_brokers() -> Iterator[str]:
 
 @register(TAG, 'database')
 def webhooks_have_their_brokers(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckWarning]:
-    """`check` needs `--database default` for it."""
+    """Warn (W007) of enabled webhooks without a usable broker. `check` looks only with `--database default`."""
     if not conf.get().enabled or not databases or not _is_migrated():
         return []
     return [

@@ -1,9 +1,11 @@
+"""Names the values of choice fields. They are in the database and in the REST API, so they must not change."""
+
 from django.utils.translation import gettext_lazy as _
 from utilities.choices import ChoiceSet
 
 
 class KindChoices(ChoiceSet):
-    """Event rules alone have job kinds."""
+    """The kind of an event. Only event rules make the kinds of jobs."""
 
     CREATED = 'created'
     UPDATED = 'updated'
@@ -21,7 +23,7 @@ class KindChoices(ChoiceSet):
 
 
 class StatusChoices(ChoiceSet):
-    """States of a delivery.
+    """The status of a delivery.
 
     `undecided`, `pending` and `sending` (a test by *Send a test*) are open. `undecided`: a regular expression in the
     webhook's conditions is still to be evaluated. `superseded`: a later delivery shows the object.
@@ -45,6 +47,8 @@ class StatusChoices(ChoiceSet):
 
 
 class BackfillStateChoices(ChoiceSet):
+    """The state of a webhook's backfill. A state of OPEN may still change."""
+
     RUNNING = 'running'
     PAUSED = 'paused'
     COMPLETED = 'completed'
@@ -62,13 +66,19 @@ class BackfillStateChoices(ChoiceSet):
     OPEN = (RUNNING, PAUSED)
 
 
+# The kinds that a change of an object makes.
 OBJECT_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
+# Deliveries that may still be sent, or are being sent.
 OPEN_STATUSES = (StatusChoices.UNDECIDED, StatusChoices.PENDING, StatusChoices.SENDING)
+# Deliveries of the queue: tests, which have the status `sending`, are never in it.
 WAITING_STATUSES = (StatusChoices.UNDECIDED, StatusChoices.PENDING)
+# Choices of a form: the statuses of deliveries that are over.
 CLOSED_CHOICES = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class CredentialTypeChoices(ChoiceSet):
+    """How a credential signs in to an endpoint. The types of OAUTH2 fetch an access token first."""
+
     BASIC = 'basic'
     BEARER = 'bearer'
     HEADER = 'header'
@@ -89,6 +99,8 @@ class CredentialTypeChoices(ChoiceSet):
 
 
 class FormatChoices(ChoiceSet):
+    """The format of a webhook's payload."""
+
     DEFAULT = 'default'
     NETBOX = 'netbox'
     CLOUDEVENTS = 'cloudevents'

@@ -1,4 +1,7 @@
-"""For `include_components`."""
+"""Names the components of devices, modules and virtual machines.
+
+For a webhook with `include_components`, a change of a component is also an update of its owner.
+"""
 
 from collections.abc import Collection
 
@@ -9,10 +12,12 @@ _MODULAR = (
     'dcim.consoleport', 'dcim.consoleserverport', 'dcim.powerport', 'dcim.poweroutlet', 'dcim.interface',
     'dcim.frontport', 'dcim.rearport', 'dcim.modulebay', 'dcim.coolingintake', 'dcim.coolingoutflow',
 )  # fmt: skip
-# At interfaces.
+# They belong to an interface, which belongs to the owner.
 _ADDRESSES = ('ipam.ipaddress', 'dcim.macaddress')
-CABLE, SERVICE = 'dcim.cable', 'ipam.service'
+CABLE = 'dcim.cable'
+SERVICE = 'ipam.service'
 
+# {owner: its components}
 COMPONENTS = {
     'dcim.device': (*_MODULAR, 'dcim.devicebay', 'dcim.inventoryitem', SERVICE, *_ADDRESSES, CABLE),
     'dcim.module': (*_MODULAR, *_ADDRESSES, CABLE),
@@ -21,7 +26,7 @@ COMPONENTS = {
     ),
 }  # fmt: skip
 EVERY_COMPONENT = frozenset(label for labels in COMPONENTS.values() for label in labels)
-# Columns that point to the owner.
+# {column of a component: the owner that it points to}
 COLUMNS = {
     'device_id': 'dcim.device',
     'module_id': 'dcim.module',
@@ -30,9 +35,11 @@ COLUMNS = {
 
 
 def models_of(owners: Collection[type[Model]]) -> set[type[Model]]:
+    """Return the models of the components that these models may own; none for models that are no owners."""
     labels = {label for owner in owners for label in COMPONENTS.get(owner._meta.label_lower, ())}
     return {apps.get_model(label) for label in labels}
 
 
 def owners() -> list[type[Model]]:
+    """Return the models that have components."""
     return [apps.get_model(label) for label in COMPONENTS]

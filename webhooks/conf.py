@@ -1,4 +1,4 @@
-"""PLUGINS_CONFIG['webhooks'], else WEBHOOKS_… and REDIS_… at configuration.py's top level."""
+"""Reads the settings: from PLUGINS_CONFIG['webhooks'], else from WEBHOOKS_… and REDIS_… in configuration.py itself."""
 
 import ipaddress
 import re
@@ -16,15 +16,18 @@ from .constants import BROKER_DRIVERS, DEFAULT_BLOCKED_NETWORKS, DEFAULT_MODELS,
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
-# A `%` begins two hexadecimal digits.
+# After a `%` come two hexadecimal digits.
 URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2}){1,500}")
+# In `allowed_models`: every model that can be sent.
 ALL_MODELS = '*'
 # A broker's name is the host of a webhook's URL.
 BROKER_NAME = re.compile(r'[a-z0-9]([a-z0-9_-]*[a-z0-9])?')
+# If any of these is set, the plugin has a Redis of its own.
 REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
-# PostgreSQL and Python take times so far away.
+# Times that lie so far in the past or future can be computed. Beyond, PostgreSQL or Python would fail.
 MAX_DURATION_DAYS = 36_500
 MAX_DURATION_SECONDS = MAX_DURATION_DAYS * 24 * 3600
+# The default of `queue` in a Redis of its own, and in NetBox's, whose workers serve it already.
 OWN_QUEUE = 'webhooks'
 SHARED_QUEUE = 'low'
 NETBOX_QUEUES = ('high', 'default', 'low')
@@ -34,7 +37,7 @@ OUR_WORKER = 'webhooks.worker.WebhooksWorker'
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Durations are in seconds unless the name says otherwise."""
+    """All settings, parsed and checked. Durations are in seconds, unless the name says otherwise."""
 
     enabled: bool = False
     admin: bool = True
@@ -56,20 +59,22 @@ class Settings:
     encryption_keys: tuple[str, ...] = ()
     certificate_root: Path | None = None
     cloudevents_source: str | None = None
-    # {name: options}, with secrets.
+    # {name: options}. Options hold secrets, so repr() leaves them out.
     brokers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def has_own_redis(self) -> bool:
-        """An empty password alone does not count."""
+        """Return whether webhooks use a Redis that is not NetBox's. An empty password alone does not count."""
         return bool(self.redis_password) or any(getattr(self, name) is not None for name in REDIS_ADDRESS)
 
     @property
     def worker(self) -> str:
+        """Return the name of the service whose worker serves our queue, as the documentation names it."""
         return 'netbox-webhooks-rq' if self.has_own_redis else 'netbox-rq'
 
     @property
     def any_model(self) -> bool:
+        """Return whether every model that can be sent is allowed."""
         return ALL_MODELS in self.allowed_models
 
 
@@ -77,11 +82,15 @@ _settings = Settings()
 
 
 def get() -> Settings:
+    """Return the settings of this process. Before `install` they are the defaults."""
     return _settings
 
 
 def install(user_config: Mapping[str, Any]) -> None:
-    """Raises ImproperlyConfigured. Runs while NetBox's own settings load."""
+    """Read the settings, and add our queue and our class of workers to NetBox's settings for RQ.
+
+    It runs once a process, while NetBox's own settings load. Raises ImproperlyConfigured.
+    """
     global _settings  # noqa: PLW0603  (read once a process)
     from netbox import settings as netbox_settings
 
@@ -101,7 +110,7 @@ def install(user_config: Mapping[str, Any]) -> None:
 
 
 def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
-    """Raises ImproperlyConfigured."""
+    """Return the settings. `configuration`: the module configuration.py. Raises ImproperlyConfigured."""
     if not isinstance(user_config, Mapping):
         raise ImproperlyConfigured(f"PLUGINS_CONFIG['webhooks']: must be a dictionary, not {user_config!r}")
     known = {field.name for field in fields(Settings)}
@@ -141,7 +150,7 @@ def _parse(where: str, parser: Callable[[Any], Any], value: Any) -> Any:
 
 
 def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
-    """NetBox's REDIS['tasks'] is the default."""
+    """Return the RQ settings of our queue. Where nothing is set, NetBox's REDIS['tasks'] counts."""
     config = dict(netbox_settings.RQ_PARAMS)
     if settings.redis_host or settings.redis_port:
         for key in ('SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS', 'URL', 'USERNAME'):
@@ -151,7 +160,7 @@ def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
     if settings.redis_db is not None:
         config['DB'] = settings.redis_db
         if 'URL' in config:
-            # RQ prefers the URL's database.
+            # RQ prefers the database in a URL to DB.
             config['URL'] = urlunsplit(urlsplit(config['URL'])._replace(path=f'/{settings.redis_db}'))
     if settings.redis_password is not None:
         config['PASSWORD'] = settings.redis_password or None
@@ -161,7 +170,7 @@ def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
 
 
 #
-# Parsers raise ValueError with the reason.
+# Parsers: each returns the value of a setting, or raises ValueError with the reason.
 #
 
 

@@ -1,3 +1,6 @@
+"""Values that several rooms share: defaults, bounds and names."""
+
+# The models whose changes may be sent without any setting.
 DEFAULT_MODELS = (
     'dcim.site',
     'dcim.rack',
@@ -20,44 +23,49 @@ DEFAULT_MODELS = (
     'virtualization.virtualmachine',
 )
 
-# The first, and one after each wait of engine/deliver/backoff.py.
+# Attempts: the first, and one after each wait of engine/deliver/backoff.py.
 DEFAULT_MAX_ATTEMPTS = 8
 
-# Seconds: --burst workers run NetBox's jobs too.
+# One of our jobs works for so long, then another goes on. A worker with --burst has NetBox's jobs to do too.
 JOB_SECONDS = 30.0
 
-# Seconds.
+# The longest timeout of a webhook.
 MAX_TIMEOUT_SECONDS = 3600
 
-# Characters, with its templates.
+# The URL of a webhook, with its templates.
 MAX_URL_CHARS = 500
 
+# Keys in a webhook's `only_if_changed`.
 MAX_CHANGED_KEYS = 50
-MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
+# Keys in a webhook's `expand`, and the names in one, such as 3 in "device.site.region".
+MAX_EXPAND_KEYS = 20
+MAX_EXPAND_LEVELS = 3
 
-# Characters.
+# The secret of a webhook.
 MAX_SECRET_CHARS = 1000
 
-# Characters, also of all headers with their templates, and of conditions as JSON.
+# A template; also all headers of a webhook with their templates, and its conditions as JSON.
 MAX_TEMPLATE_CHARS = 64 * 1024
 
-# Characters that are sent, with values in place of templates. Web servers take about as many.
-MAX_HEADER_VALUE_CHARS, MAX_HEADERS_CHARS, MAX_SENT_URL_CHARS = 8 * 1024, 32 * 1024, 8 * 1024
+# As sent, with values in place of templates. Web servers take about as many characters, and refuse more.
+MAX_HEADER_VALUE_CHARS = 8 * 1024
+MAX_HEADERS_CHARS = 32 * 1024
+MAX_SENT_URL_CHARS = 8 * 1024
 
-# On 4,094 VLANs, each takes half a millisecond an event.
+# Conditions of a webhook. On an object with 4,094 VLANs, each takes half a millisecond for each event.
 MAX_CONDITIONS = 100
 
-# Characters.
+# The filter of a backfill, as a query string.
 MAX_QUERY_CHARS = 2000
 
-# RFC 9110, 15.5.11: do not call again.
+# HTTP status 410 (RFC 9110, 15.5.11): the endpoint is gone for good. It disables the webhook.
 STATUS_GONE = 410
 
-# Bytes read and characters kept.
+# So much of a response is read, and so much is kept in the log.
 MAX_RESPONSE_READ_BYTES = 64 * 1024
 MAX_RESPONSE_KEPT_CHARS = 4 * 1024
 
-# They frame the request or carry its signature.
+# Headers that a webhook cannot set: they frame the request or carry its signature.
 RESERVED_HEADERS = frozenset(
     {
         'host',
@@ -71,16 +79,17 @@ RESERVED_HEADERS = frozenset(
     }
 )
 
-# NetBox believes these; its settings may name more.
+# Headers that tell NetBox where a request came from, and that it believes. Its settings may name more.
 FORWARDED_HEADERS = frozenset({'forwarded', 'x-real-ip'})
 FORWARDED_PREFIX = 'x-forwarded-'
 
-# Seconds.
+# The upper bounds of the histogram in Health.latency. It has one more count, for longer attempts.
 LATENCY_BUCKET_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+# RQ's status page lists the newest failed deliveries, so many.
 STATUS_PAGE_JOBS = 1000
 
-# No receiver is here. Single addresses are metadata services.
+# No receiver is here. Single addresses are metadata services of clouds, which give credentials to anybody on the host.
 DEFAULT_BLOCKED_NETWORKS = (
     '0.0.0.0/8',
     '169.254.0.0/16',
@@ -100,7 +109,7 @@ DEFAULT_BLOCKED_NETWORKS = (
     'fd00:c1::a9fe:a9fe/128',  # Oracle Cloud, from scripts
 )
 
-# {driver: class}. Packages add others as entry points of this group.
+# {driver: class}. Packages add others as entry points of the group DRIVER_ENTRY_POINTS.
 BROKER_DRIVERS = {
     'amqp': 'webhooks.brokers.amqp:Amqp',
     'kafka': 'webhooks.brokers.kafka:Kafka',

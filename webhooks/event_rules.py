@@ -1,4 +1,7 @@
-"""NetBox decides their data and time. It also sends changes that code rolled back inside a successful request."""
+"""Lets NetBox's event rules send through a webhook of the plugin.
+
+NetBox decides the data and the time. It also sends changes that code rolled back inside a successful request.
+"""
 
 import json
 import logging
@@ -28,10 +31,13 @@ from .outbox import recording, wakeup
 
 logger = logging.getLogger('webhooks.event_rules')
 
+# Names of the event types about webhooks.
 OWN_TYPES = {event_type.name for event_type in EVENT_TYPES}
 
 
 class SendWithWebhooks(EventRuleAction):
+    """The action of an event rule that sends the event through a webhook, with retries and a log."""
+
     slug = 'webhooks.send'
     label = _('Send with Webhooks')
     description = _('Send an HTTP request through a webhook of the plugin, with retries and a log')
@@ -39,6 +45,11 @@ class SendWithWebhooks(EventRuleAction):
     object_required = True
 
     def enqueue(self, *, event_rule: Any, event_context: Any, action_object: Webhook, action_data: dict) -> None:
+        """Insert an event and its delivery to the webhook, and wake a worker after the commit.
+
+        NetBox calls it for each event that a rule matches. Nothing is sent if the plugin or the webhook is off. Events
+        about this webhook, and of models that are not allowed, are not sent either.
+        """
         if not conf.get().enabled or not action_object.enabled:
             return
         if _is_its_own(event_context, action_object):
@@ -57,21 +68,25 @@ class SendWithWebhooks(EventRuleAction):
             transaction.on_commit(wakeup.wake, robust=True)
 
     def get_object_queryset(self) -> QuerySet[Webhook]:
-        """Return the webhooks that whoever saves a rule may choose: those they may view. A shell may choose all."""
+        """Return the webhooks that a rule may choose: all that its author may view. In a shell these are all."""
         request = current_request.get()
         return Webhook.objects.restrict(request.user, 'view') if request else Webhook.objects.all()
 
     def validate(self, *, action_object: Webhook, action_data: Any) -> None:
-        """The rule sends with the webhook's stored headers, and its answers name the webhook."""
+        """Raise ValidationError if the user may not view the webhook.
+
+        Otherwise a rule could send with the stored headers of a hidden webhook.
+        """
         if not self.get_object_queryset().filter(pk=action_object.pk).exists():
             raise ValidationError({'action_object_id': _('You may not view this webhook.')})
 
     def resolve_import_object(self, value: str) -> Webhook:
+        """Return the webhook that an imported rule names. Raises Webhook.DoesNotExist."""
         return self.get_object_queryset().get(name=value)
 
 
 def _is_its_own(context: Any, webhook: Webhook) -> bool:
-    """A webhook is never told of its own trouble: that would make more of it."""
+    """Return whether the event is about the webhook itself. Telling it of its own trouble would make more of it."""
     return context['event_type'] in OWN_TYPES and context['object_id'] == webhook.pk
 
 
@@ -97,7 +112,7 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
 
 
 def _username(context: Any) -> str | None:
-    """netbox-branching gives only a name."""
+    """Return the name of the user, None without one. netbox-branching gives a name only."""
     user = context.get('user')
     return user.username if user else context.get('username')
 
@@ -107,12 +122,15 @@ _saved = threading.local()
 
 @receiver(post_save, sender=Job, dispatch_uid='webhooks.job')
 def _job_saved(instance: Job, **kwargs: Any) -> None:
-    """NetBox does not tell a rule its job, but has just saved it."""
+    """Remember the job. NetBox does not tell a rule its job, but has saved it just before."""
     _saved.job = weakref.ref(instance)
 
 
 def _object_of_job(context: Any) -> int | None:
-    """Events of a job's object are sent in order. A job without an object gets a negative number."""
+    """Return the id of the object of the job that the event is about, so that its events are sent in order.
+
+    A job without an object gets a negative number of its own. None: the event is about no job.
+    """
     job = _saved.job() if hasattr(_saved, 'job') else None
     if job is None or job.object_type_id != context['object_type'].pk or job.data is not context['data']:
         return None

@@ -1,11 +1,11 @@
-"""What happens to a webhook, as event types of NetBox: for event rules and notifications."""
+"""Registers the events of a webhook's life as event types of NetBox: for event rules and notifications."""
 
 from django.utils.translation import gettext_lazy as _
 from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
 
 
 class TranslatedEventType(EventType):
-    """Translates its text for each reader. NetBox's page of a rule calls str()."""
+    """An event type whose text is translated for each reader. NetBox's page of a rule calls str()."""
 
     def __str__(self) -> str:
         return str(self.text)
@@ -26,6 +26,6 @@ EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED
 
 
 def register() -> None:
-    """Add them to NetBox's registry. Raises an exception the second time."""
+    """Add our types to NetBox's registry. Raises an exception if it has them already."""
     for event_type in EVENT_TYPES:
         event_type.register()

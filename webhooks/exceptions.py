@@ -1,9 +1,12 @@
+"""Errors that the plugin raises itself. str() of each is a text for people."""
+
+
 class WebhooksError(Exception):
-    pass
+    """The base of the plugin's errors."""
 
 
 class DefinitionError(WebhooksError):
-    """`field` is the wrong field's name, str() the reason."""
+    """A webhook, credential or action is defined wrongly. `field` is the name of the wrong field."""
 
     def __init__(self, field: str, reason: str):
         super().__init__(reason)
@@ -11,12 +14,12 @@ class DefinitionError(WebhooksError):
 
 
 class DecryptionError(WebhooksError):
-    """The secret's key is no longer in `encryption_keys`."""
+    """A secret cannot be decrypted: its key is no longer in `encryption_keys`."""
 
 
 class Busy(WebhooksError):
-    """str() says what to do."""
+    """Something is in use at the moment, and a later try may succeed. str() says what to do."""
 
 
 class DeliveryFailed(WebhooksError):
-    """RQ lists the redelivery's job as failed again."""
+    """A redelivery from RQ's status page failed. Its job raises it, so that RQ lists the job as failed again."""

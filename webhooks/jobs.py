@@ -1,4 +1,4 @@
-"""Scheduled whenever an rqworker starts."""
+"""The daily job of NetBox that prunes the log. NetBox schedules it whenever an rqworker starts."""
 
 import time
 
@@ -11,11 +11,16 @@ from .engine.tidy import endings, retention
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
 class WebhooksRetentionJob(JobRunner):
+    """Deletes old events and deliveries, and tells of certificates and credentials that end soon."""
+
     class Meta:
         name = 'Webhooks: prune the delivery log'
 
     def run(self, *args, **kwargs) -> None:
-        """A new job does the rest, so other jobs get their turn. The last one tells of endings."""
+        """Delete for JOB_SECONDS, in slices. Then a new job does the rest, so that other jobs get their turn.
+
+        The job that finds no more to delete tells of endings.
+        """
         end, pruned = time.monotonic() + JOB_SECONDS, 0
         for count in retention.slices():
             pruned += count

@@ -1,4 +1,7 @@
-"""NetBox's own registry drops collectors in several processes (PROMETHEUS_MULTIPROC_DIR)."""
+"""Exports metrics to Prometheus, from a registry of our own.
+
+With several processes (PROMETHEUS_MULTIPROC_DIR), NetBox's own registry drops collectors.
+"""
 
 import time
 from collections.abc import Iterator
@@ -17,22 +20,24 @@ from .models import Health
 from .services import backlog, feed
 
 CACHE_KEY = 'webhooks.metrics'
-# Seconds.
+# The metrics are read from the database once in this time, however often somebody asks.
 CACHE_SECONDS = 15
 
 
 def export(request: HttpRequest) -> HttpResponse:
+    """Return NetBox's own metrics and ours: NetBox's page of metrics."""
     response = ExportToDjangoView(request)
     response.content += _ours()
     return response
 
 
 def export_ours(_request: HttpRequest) -> HttpResponse:
+    """Return our metrics only."""
     return HttpResponse(_ours(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _ours() -> bytes:
-    # Anybody may ask.
+    # Anybody may ask, as often as they like. So the answer is cached.
     if known := cache.get(CACHE_KEY):
         return known
     made = generate_latest(_registry)
@@ -42,7 +47,10 @@ def _ours() -> bytes:
 
 
 class WebhooksCollector(Collector):
+    """Measures events, deliveries, webhooks and workers for Prometheus."""
+
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of this moment. Reads the database, and the workers in Redis."""
         found = backlog.measure()
         age = time.time() - found.oldest.timestamp() if found.oldest else 0
         yield GaugeMetricFamily('webhooks_events_undispatched', 'Events not processed yet', found.undispatched)

@@ -1,3 +1,5 @@
+"""Lists the models whose changes may be sent: the default ones, and the setting `allowed_models`."""
+
 from collections.abc import Iterable
 
 from django.apps import apps
@@ -14,16 +16,18 @@ from .constants import DEFAULT_MODELS
 
 
 def allowed() -> QuerySet[ContentType]:
+    """Return the types whose changes may be sent, ordered by app and model."""
     types = ContentType.objects.get_for_models(*allowed_models()).values()
     return ContentType.objects.filter(pk__in=[object_type.pk for object_type in types]).order_by('app_label', 'model')
 
 
 def by_label() -> dict[str, ContentType]:
+    """Return the allowed types as {"app.model": type}."""
     return {f'{object_type.app_label}.{object_type.model}': object_type for object_type in allowed()}
 
 
 def by_app() -> list[tuple[str, list[tuple[int, str]]]]:
-    """Return a form's choices: [(app, [(id, name)])]."""
+    """Return the allowed types as choices of a form: [(app, [(id, name)])], by name."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for object_type in allowed():
         app = str(apps.get_app_config(object_type.app_label).verbose_name)
@@ -32,25 +36,25 @@ def by_app() -> list[tuple[str, list[tuple[int, str]]]]:
 
 
 def name_of(object_type: ContentType) -> str:
-    """Return NetBox's name, or the class's without its plugin."""
+    """Return the name of a type as NetBox shows it; its lower-case class name if its plugin is gone."""
     model = object_type.model_class()
     return title(model._meta.verbose_name) if model else object_type.model
 
 
 def models_of(types: Iterable[ContentType]) -> list[type[models.Model]]:
-    """Without removed plugins."""
+    """Return the models of the types. Types whose plugin was removed are left out."""
     return [model for one in types if (model := one.model_class())]
 
 
 def allowed_models() -> list[type[models.Model]]:
-    """Raises ImproperlyConfigured for models that are missing or not in the REST API."""
+    """Return the models whose changes may be sent. Raises ImproperlyConfigured if one is missing or cannot be."""
     if conf.get().any_model:
         return every_model()
     return [_model(label) for label in conf.get().allowed_models]
 
 
 def every_model() -> list[type[models.Model]]:
-    """For `allowed_models: ['*']`."""
+    """Return every installed model whose changes can be sent: for the setting `allowed_models: ['*']`."""
     return [model for model in apps.get_models() if _is_ours_to_watch(model)]
 
 
@@ -84,12 +88,15 @@ def _inherits_columns(model: type[models.Model]) -> bool:
 
 
 def _has_number(model: type[models.Model]) -> bool:
-    """An event's `object_id` is an integer."""
+    """Return whether the primary key is an integer, as an event's `object_id` must be."""
     return isinstance(model._meta.pk, models.IntegerField | models.AutoField)
 
 
 def _is_serializable(model: type[models.Model]) -> bool:
-    """A proxy's changes are recorded as its model's, so both need a serializer."""
+    """Return whether the REST API can show objects of the model.
+
+    Changes of a proxy are recorded as changes of its model, so both need a serializer.
+    """
     try:
         get_serializer_for_model(model)
         get_serializer_for_model(model._meta.concrete_model)

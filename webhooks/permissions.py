@@ -1,4 +1,7 @@
-"""Payloads need the view permission of their objects; expanded objects need their model's, without constraint."""
+"""Decides who may see the payloads of events and deliveries.
+
+A payload needs permission to view its objects. Expanded objects need that of their models, without constraint.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -14,15 +17,17 @@ from .models import Delivery, Event
 from .models.confidential import beginning
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
+# Fields of an attempt that may show an object.
 RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body', 'request_body')
 
 
 def restricted_attempt(error: str) -> dict[str, Any]:
+    """Return an attempt's fields for a reader who may not see the payload: None, and the beginning of the error."""
     return dict.fromkeys(RESTRICTED_OF_ATTEMPT) | {'error': beginning(error)}
 
 
 def never_exempt() -> None:
-    """Undo EXEMPT_VIEW_PERMISSIONS for our models, even '*'."""
+    """Change NetBox's settings, so that EXEMPT_VIEW_PERMISSIONS never applies to our models, not even with '*'."""
     ours = [(model._meta.app_label, model._meta.model_name) for model in apps.get_app_config('webhooks').get_models()]
     named = {'.'.join(label) for label in ours}
     settings.EXEMPT_EXCLUDE_MODELS = (*settings.EXEMPT_EXCLUDE_MODELS, *ours)
@@ -30,12 +35,13 @@ def never_exempt() -> None:
 
 
 def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
+    """Return the ids of the events whose objects the user may view now."""
     references = {event.pk: {(event.object_type_id, event.object_id)} for event in events}
     return _all_visible(user, references)
 
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """All objects of a request must be visible."""
+    """Return the ids of the deliveries whose payloads the user may see: all objects in the request."""
     # A request has the id of its first delivery.
     requests = {one.pk: one.batch or one.pk for one in deliveries}
     told = Delivery.objects.filter(Q(pk__in=requests) | Q(batch__in=requests.values()))
@@ -51,6 +57,7 @@ def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]
 
 
 def may_see_expanded(user: Reader, type_ids: Iterable[int]) -> bool:
+    """Return whether the user may view all objects of each type. Types of removed plugins need a superuser."""
     if sees_everything(user):
         return True
     models = [ContentType.objects.get_for_id(type_id).model_class() for type_id in type_ids]

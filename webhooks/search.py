@@ -1,10 +1,12 @@
+"""Lists webhooks and credentials in NetBox's global search."""
+
 from netbox.search import SearchIndex
 
 from .models import Credential, Webhook
 
 
 class WebhookIndex(SearchIndex):
-    """Results show their matches, and URL and headers are masked."""
+    """Finds webhooks by name and description only. A result would show a match in a URL or header, which are masked."""
 
     model = Webhook
     fields = (
@@ -15,6 +17,8 @@ class WebhookIndex(SearchIndex):
 
 
 class CredentialIndex(SearchIndex):
+    """Finds credentials by name and description."""
+
     model = Credential
     fields = (
         ('name', 100),

@@ -1,4 +1,7 @@
-"""Handlers never catch: without its event, a save must fail."""
+"""Records changes as Django's signals tell of them.
+
+Handlers never catch an error: without its event, a save must fail.
+"""
 
 from collections.abc import Iterable
 from functools import partial
@@ -28,12 +31,14 @@ from .outbox.default_database import rows
 # bulk_operation.send(sender=Site, instances=sites, event='created')
 bulk_operation = Signal()
 
+# Attributes of an instance, between the signals before and after its change.
 SNAPSHOT_SLOT = '_webhooks_snapshot'
 BEFORE_SLOT = '_webhooks_before'
 LINKS_SLOT = '_webhooks_links'
 
 
 def connect() -> None:
+    """Connect the handlers of all models that may be sent and of their components. Called once, if the plugin is on."""
     allowed = {model._meta.concrete_model for model in object_types.allowed_models()}
     targets = frozenset(allowed | components.models_of(allowed))
     signal_senders.for_each(targets, _connect_changes)
@@ -62,33 +67,36 @@ def _connect_links(targets: frozenset[type[models.Model]]) -> None:
 
 
 #
-# Handlers. A proxy's rows are its model's.
+# Handlers. Changes of a proxy are recorded as changes of its model.
 #
 
 
 def hold_before(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    """Before a save, hold the state of the object, if some webhook needs it."""
     model = sender._meta.concrete_model
     states: dict[Any, str | None] = {}
     if instance.pk is not None and scope.wants(model, using):
         states = recording.with_before(model, [instance.pk])
-        # A receiver may save the object again first.
+        # A receiver may save the object again before this save is done. The state before both counts.
         before.keep(model, states)
     between_signals.push(instance, BEFORE_SLOT, states.get(instance.pk))
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
+    """After a save, record it as creation or update."""
     state = between_signals.pop(instance, BEFORE_SLOT)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
     if state is None and not created:
-        state = before.find(model, instance.pk)  # bulk_update() sends no pre_save
+        # NetBox moves components by bulk_update(), which sends no pre_save. Their states were kept (outbox/modules.py).
+        state = before.find(model, instance.pk)
     message = recording.message_of(instance)
     if _in_transaction():
         recording.record(model, kind, {instance.pk: state}, message)
     else:
-        # Django has committed. With a new lock, events keep the order of the rows.
+        # Django has committed the row, and its lock is gone. With a new one, events keep the order of the changes.
         recording.record_touched(model, kind, {instance.pk: state}, message)
     if state is not None:
         before.drop(model, [instance.pk])
@@ -97,7 +105,7 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
 def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """While tags and links exist."""
+    """Before a deletion, hold the snapshot of the object, while its tags and links exist."""
     instance.__dict__.pop(SNAPSHOT_SLOT, None)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
@@ -110,6 +118,7 @@ def hold_deleted(
 
 
 def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    """After a deletion, record it with the snapshot that was held."""
     snapshot = instance.__dict__.pop(SNAPSHOT_SLOT, None)
     model = sender._meta.concrete_model
     if snapshot and scope.wants(model, using):
@@ -127,7 +136,10 @@ def handle_linked(
     targets: frozenset[type[models.Model]],
     **kwargs: Any,
 ) -> None:
-    """From either end."""
+    """Before and after a change of many-to-many links, hold earlier states, then record the objects that own the field.
+
+    The links may be changed from either end: `reverse` says from which.
+    """
     changed = (model if reverse else type(instance))._meta.concrete_model
     if changed not in targets or not scope.wants(changed, using):
         return
@@ -137,7 +149,7 @@ def handle_linked(
         recording.record_touched(changed, KindChoices.UPDATED, states)
         before.drop(changed, states)
         return
-    # clear() does not tell the removed keys.
+    # clear() does not tell which keys it removes. So they are read from the table.
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
     states = recording.with_before(changed, pks)
     before.keep(changed, states)
@@ -151,7 +163,7 @@ def handle_bulk(
     using: str = DEFAULT_DB_ALIAS,
     **kwargs: Any,
 ) -> None:
-    """Raises ValueError for unknown events."""
+    """Lock the rows and record a change that code tells by `bulk_operation`. Raises ValueError for unknown events."""
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is not one of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model

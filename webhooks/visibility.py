@@ -1,4 +1,7 @@
-"""Applies current permissions to objects in the log. Deleted objects need unconstrained permission of their model."""
+"""Tells which objects of the log a user may view now.
+
+A deleted object needs permission to view its model without constraint.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,11 +15,12 @@ from utilities.permissions import get_permission_for_model, permission_is_exempt
 from utilities.querysets import RestrictedQuerySet
 
 Reader = User | AnonymousUser
+# (id of the object's type, id of the object)
 Reference = tuple[int, int]
 
 
 def visible_objects(user: Reader, references: Iterable[Reference]) -> set[Reference]:
-    """One query a model at most."""
+    """Return the references whose objects the user may view, with one query for each model at most."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for type_id, object_id in references:
         by_type[type_id].add(object_id)
@@ -36,6 +40,7 @@ def _visible_ids(user: Reader, model: type[Model] | None, object_ids: set[int]) 
 
 
 def may_view_all(user: Reader, model: type[Model]) -> bool:
+    """Return whether the user may view all objects of the model, without constraint."""
     permission = get_permission_for_model(model, 'view')
     if sees_everything(user) or permission_is_exempt(permission):
         return True
@@ -44,28 +49,33 @@ def may_view_all(user: Reader, model: type[Model]) -> bool:
 
 
 def viewable(user: Reader, model: type[Model]) -> QuerySet:
+    """Return the model's existing objects that the user may view."""
     return RestrictedQuerySet(model).restrict(user, 'view')
 
 
 def sees_everything(user: Reader) -> bool:
+    """Return whether the user is an active superuser."""
     return user.is_active and user.is_superuser
 
 
 def query(user: Reader, prefix: str = '') -> Q:
-    """`prefix` leads to `object_type` and `object_id`."""
+    """Return a filter for rows whose object the user may view; of deleted objects, those whose types are whole.
+
+    `prefix` leads from a row to `object_type` and `object_id`, as "event__" does.
+    """
     if sees_everything(user):
         return Q()
     found = Q(**{f'{prefix}object_type__in': whole_types(user)})
     for model in _models():
         if not may_view_all(user, model) and user.has_perm(get_permission_for_model(model, 'view')):
-            # EXISTS lets PostgreSQL check a filter's few rows.
+            # With EXISTS, PostgreSQL looks at the few rows that other filters leave, not at all objects.
             seen = Exists(viewable(user, model).order_by().filter(pk=OuterRef(f'{prefix}object_id')))
             found |= Q(seen, **{f'{prefix}object_type': ContentType.objects.get_for_model(model)})
     return found
 
 
 def whole_types(user: Reader) -> list[int]:
-    """The user may view all their objects."""
+    """Return the ids of the types whose objects the user may all view."""
     whole = [model for model in _models() if may_view_all(user, model)]
     return [object_type.pk for object_type in ContentType.objects.get_for_models(*whole).values()]
 

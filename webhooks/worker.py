@@ -1,3 +1,5 @@
+"""The jobs that RQ runs for us, and the class of NetBox's workers that serves our queue."""
+
 from collections import Counter
 
 from redis import RedisError
@@ -13,16 +15,17 @@ from .exceptions import DeliveryFailed
 from .outbox import wakeup
 from .services import failed_jobs, redelivery
 
+# A job's result if the plugin is off.
 OFF = 'nothing is sent, because the setting "enabled" (or WEBHOOKS_ENABLED) is not True'
 
-# A worker that ends by itself does all in its own jobs.
+# With such an option a worker ends by itself. So it starts no other processes, and does all work in its jobs.
 ENDING_OPTIONS = ('burst', 'max_jobs', 'max_idle_time')
 
 
 def drain() -> str:
-    """Dispatch recorded events. If no other process sends, send them too.
+    """Dispatch recorded events: the job that a wake-up enqueues. If no other process sends, send them too.
 
-    Returns a sentence for the status page, '' if nothing was done.
+    Returns a sentence for the status page. If there was nothing to do, RQ forgets the job at once.
     """
     with transactions.may_break_off(RedisError):  # the token expires
         wakeup.accept()
@@ -42,7 +45,10 @@ def drain() -> str:
 
 
 def redeliver(delivery_uuid: str) -> str:
-    """For *Requeue* on RQ's status page. Raises DeliveryFailed if it is gone from the log, or fails again."""
+    """Send a failed delivery again: the job behind *Requeue* on RQ's status page. Returns a sentence for that page.
+
+    Raises DeliveryFailed if the plugin is off, the delivery is gone from the log, or fails again.
+    """
     if not conf.get().enabled:
         raise DeliveryFailed(OFF)
     redelivery.redeliver_failed(delivery_uuid)
@@ -62,6 +68,7 @@ def _send(except_for: str | None = None) -> Counter[str]:
 
 
 def told(counts: Counter[str]) -> str:
+    """Return the counts of deliveries by status as a sentence, such as "3 delivered, 1 to retry"."""
     parts = [
         (StatusChoices.DELIVERED, 'delivered'),
         (StatusChoices.PENDING, 'to retry'),
@@ -72,7 +79,7 @@ def told(counts: Counter[str]) -> str:
 
 
 def _tell(result: str) -> str:
-    """The status page reads the job's meta without unpickling more."""
+    """Put the result into the job's meta, which the status page can read without unpickling more. Returns it."""
     job = get_current_job()
     job.meta['result'] = result
     job.save_meta()
@@ -80,18 +87,20 @@ def _tell(result: str) -> str:
 
 
 def _look() -> None:
-    """Enqueue a job that looks at the tables. Redis may have lost all others, but the mark that there is one."""
+    """Enqueue a job that looks at the tables. Redis may have lost all jobs, but kept the token that there is one."""
     with transactions.may_break_off(RedisError):
         wakeup.accept()
         wakeup.wake()
 
 
 class WebhooksWorker(NetBoxRQWorker):
-    """For our queue it starts the supervisor, unless it ends by itself."""
+    """NetBox's worker. For our queue it starts the supervisor of our processes, unless it ends by itself."""
 
+    # The check webhooks.W003 looks for it.
     serves_webhooks = True
 
     def work(self, *args, **options) -> bool:
+        """Serve the queues until told to end. `options`: as `rqworker` takes them. Returns a bool, as RQ does."""
         ours = conf.get().queue
         if ours not in self.queue_names() or not conf.get().enabled:
             return super().work(*args, **options)

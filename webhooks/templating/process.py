@@ -189,7 +189,7 @@ def _kill(handle: int) -> None:
 
 
 def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
-    """Run `work` in a fork that dies with this thread. Returns a channel and a pidfd. `memory`: most bytes of growth."""
+    """Run `work` in a fork that dies with this thread. Returns channel and pidfd. `memory`: bytes it may grow by."""
     ours, theirs = socket.socketpair()
     parent = os.getpid()
     pid = 0
