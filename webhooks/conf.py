@@ -30,6 +30,7 @@ MAX_DURATION_SECONDS = MAX_DURATION_DAYS * 24 * 3600
 # The default of `queue` in a Redis of its own, and in NetBox's, whose workers serve it already.
 OWN_QUEUE = 'webhooks'
 SHARED_QUEUE = 'low'
+# In a Redis of its own, `queue` must have another name than these.
 NETBOX_QUEUES = ('high', 'default', 'low')
 NETBOX_WORKER = 'utilities.rqworker.NetBoxRQWorker'
 OUR_WORKER = 'webhooks.worker.WebhooksWorker'

@@ -38,7 +38,7 @@ class Followers:
 
     leader: type[Model]
     model: type[Model]
-    # The followers' column that points to the leader, and the attribute of the leader that it holds.
+    # A filter of the followers, and the attribute of the leader that it takes. `__in` takes the leader's descendants.
     key: tuple[str, str]
     # Column → the leader's attribute that NetBox copies into it; '' if NetBox computes the value.
     columns: Mapping[str, str]
@@ -65,6 +65,7 @@ class Followers:
         return {pk: values for pk, *values in found.values_list('pk', *self.columns)}
 
 
+# The followers get the site of their leader.
 SITE_COLUMN = {'site_id': 'site_id'}
 TAKEN_ALONG = (
     Followers(Location, Location, ('pk__in', 'pk'), SITE_COLUMN),

@@ -24,7 +24,7 @@ TREE_LIMITS = {
     'roles': 'role',
     'platforms': 'platform',
 }
-# Relations whose object must be the very same.
+# {relation of a context: path to a key of an object}. Here the key must be the very same.
 EXACT_LIMITS = {
     'sites': 'site_id',
     'device_types': 'device_type_id',

@@ -26,6 +26,7 @@ logger = logging.getLogger('webhooks.templates')
 MEMORY_GROWTH_BYTES = 256 * 1024 * 1024
 # A spawner that does not answer for so long is replaced.
 FORK_SECONDS = 30.0
+# The option of prctl(2): which signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 # RQ and web servers have handlers for these. A renderer dies of them.
 SIGNALS = (signal.SIGALRM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

@@ -214,7 +214,7 @@ class TestWhatGoesAlong:
             with transaction.atomic(), CaptureQueriesContext(connection) as queries:
                 deletions.begin(owner, owner, 'default')
             taken.append((count, len(queries)))
-            assert len(vars(owner)[deletions.DELETION].snapshots) == 1 + 2 * count
+            assert len(vars(owner)[deletions.DELETION_SLOT].snapshots) == 1 + 2 * count
         assert taken[1][1] == taken[2][1]
 
     def test_nobody_changes_what_goes_along_once_it_is_taken(self):
