@@ -35,7 +35,7 @@ def within(seconds: float) -> Iterator[None]:
 
     def watch() -> None:
         # A process that was frozen must not be struck when it thaws. So each tick counts once (patience.py).
-        if not any(is_over.wait(seconds / TICKS) for _ in range(TICKS)):
+        if not any(is_over.wait(seconds / TICKS_PER_LIMIT) for _ in range(TICKS_PER_LIMIT)):
             signal.pthread_kill(main.ident, signal.SIGVTALRM)
 
     watchdog = threading.Thread(target=watch, daemon=True)

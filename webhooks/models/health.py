@@ -27,8 +27,8 @@ REMOVE_LEFT = """
 
 
 def no_latency() -> list[int]:
-    """Return the histogram of a new row: a zero for each bucket of LATENCY_BUCKETS, and one for slower requests."""
-    return [0] * (len(LATENCY_BUCKETS) + 1)
+    """Return the histogram of a new row: a zero for each of LATENCY_BUCKET_SECONDS, and one for slower requests."""
+    return [0] * (len(LATENCY_BUCKET_SECONDS) + 1)
 
 
 class HealthManager(OfWebhookManager):
@@ -81,7 +81,7 @@ class Health(models.Model):
     gone_at = models.DateTimeField(null=True)
     # The day on which people were last told of a failure: that happens once a day.
     failure_told_on = models.DateField(null=True)
-    # The histogram: attempts in each of LATENCY_BUCKETS, then slower ones. Their total in seconds.
+    # The histogram: attempts in each of LATENCY_BUCKET_SECONDS, then slower ones. Their total in seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
     # The last number that a feed published.

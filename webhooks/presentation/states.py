@@ -26,7 +26,7 @@ class State(NamedTuple):
 
 
 # The first matching state counts. GONE: an answer 410 has disabled the webhook, and nobody has enabled it since.
-GONE = State(_('Disabled by its receiver'), 'red', Q(enabled=False, health__last_status=constants.GONE))
+GONE = State(_('Disabled by its receiver'), 'red', Q(enabled=False, health__last_status=constants.STATUS_GONE))
 DISABLED = State(pgettext_lazy('webhooks', 'Disabled'), 'gray', Q(enabled=False))
 PAUSED = State(_('Paused'), 'yellow', Q(paused=True))
 SUSPENDED = State(_('Suspended'), 'orange', Q(health__suspended_since__isnull=False))

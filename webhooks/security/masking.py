@@ -27,9 +27,9 @@ HOST_AND_PORT = re.compile(r'[^:]*(:[0-9]*)?|\[[^]]*\](:[0-9]*)?')
 def mask_template(url: str, hides_path: bool = False) -> str:
     """Return a webhook's URL, which may be a template, masked as by `mask_url`. Templates elsewhere stay readable.
 
-    A URL of more than MAX_URL characters becomes a mask as a whole.
+    A URL of more than MAX_URL_CHARS characters becomes a mask as a whole.
     """
-    if len(url) > MAX_URL:
+    if len(url) > MAX_URL_CHARS:
         return MASK
     # If a tag contains a slash or a question mark, urlsplit() would end the host or the path inside it.
     templates = {f'\ue000{index}\ue001': text for index, text in enumerate(TEMPLATE_TAG.findall(url))}

@@ -52,7 +52,7 @@ MARK_LISTED = """
 def publish(except_for: str | None = None) -> None:
     """Show new failures on the status page, and take off deliveries that are no longer failed. Workers call it.
 
-    At most STATUS_PAGE_LIMIT jobs stay there. `except_for` is the uuid of a delivery whose own job is running: RQ lists
+    At most STATUS_PAGE_JOBS jobs stay there. `except_for` is the uuid of a delivery whose own job is running: RQ lists
     that one by itself. Raises RedisError.
     """
     _recover()
@@ -60,7 +60,7 @@ def publish(except_for: str | None = None) -> None:
     unlisted = Delivery.objects.filter(status=StatusChoices.FAILED, listed=False)
     if except_for:
         unlisted.filter(uuid=except_for).update(listed=True)
-    newest = list(unlisted.select_related(*RELATED).order_by('-pk')[:STATUS_PAGE_LIMIT])
+    newest = list(unlisted.select_related(*RELATED).order_by('-pk')[:STATUS_PAGE_JOBS])
     for some in batched(reversed(newest), JOBS_PER_ROUND_TRIP):
         _list(some)
     if newest:

@@ -123,7 +123,7 @@ def _exchange(request: Request, adapter: GuardedAdapter, echoes: Echoes) -> dict
     )
     try:
         text, error = _read(response), echoes.beginning(_verdict(response), MAX_ERROR_CHARS)
-        headers, body = _headers(response, echoes), echoes.beginning(text, MAX_RESPONSE_KEPT)
+        headers, body = _headers(response, echoes), echoes.beginning(text, MAX_RESPONSE_KEPT_CHARS)
         return {
             'status': response.status,
             'headers': headers,
@@ -175,10 +175,10 @@ def _place(headers: Mapping[str, str]) -> str:
 
 
 def _read(response: BaseHTTPResponse) -> str:
-    """Return the answer's text, up to MAX_RESPONSE_READ bytes. A longer answer costs its connection."""
+    """Return the answer's text, up to MAX_RESPONSE_READ_BYTES bytes. A longer answer costs its connection."""
     content = b''
     # If the body is cut short, urllib3 notices only in a further read. So this reads until nothing comes.
-    while (room := MAX_RESPONSE_READ - len(content)) and (part := response.read(room, decode_content=False)):
+    while (room := MAX_RESPONSE_READ_BYTES - len(content)) and (part := response.read(room, decode_content=False)):
         content += part
     if len(content) < MAX_RESPONSE_READ_BYTES:
         response.drain_conn()
@@ -198,8 +198,8 @@ def _decode(content: bytes, charset: str) -> str:
 
 
 def _headers(response: BaseHTTPResponse, echoes: Echoes) -> CaseInsensitiveDict:
-    """Return the answer's headers, masked, up to MAX_RESPONSE_KEPT characters. Retry-After is never left out."""
-    kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT
+    """Return the answer's headers, masked, up to MAX_RESPONSE_KEPT_CHARS characters. Retry-After is never left out."""
+    kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT_CHARS
     for name, value in sorted(response.headers.items(), key=lambda header: header[0].lower() != 'retry-after'):
         header = _header(name, echoes), _header_value(name, value, echoes)
         room -= sum(map(len, header))

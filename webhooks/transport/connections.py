@@ -25,7 +25,7 @@ INTERIM_STATUSES = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTO
 
 
 # Enough for the longest body in chunks of a byte. Without a bound the lines between chunks could go on for ever.
-MAX_CHUNK_LINE_BYTES = 8 * MAX_RESPONSE_READ
+MAX_CHUNK_LINE_BYTES = 8 * MAX_RESPONSE_READ_BYTES
 # If headers and body are longer together, the headers leave first.
 MAX_TOGETHER_BYTES = 64 * 1024
 # Some receivers close a connection after five seconds. A request that is sent just then has to be sent again.
@@ -82,7 +82,7 @@ class _Response(http.client.HTTPResponse):
 
         Raises _NoAnswer if nothing came, and HTTPException for headers that are cut or too long.
         """
-        lines = self.fp = _Lines(self.fp, 'headers', MAX_RESPONSE_READ)
+        lines = self.fp = _Lines(self.fp, 'headers', MAX_RESPONSE_READ_BYTES)
         try:
             super().begin()
             while self.status in INTERIM_STATUSES:

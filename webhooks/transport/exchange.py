@@ -43,7 +43,7 @@ class Answer:
 
         Conditions see this text: their verdict is shown, and must not reveal a secret.
         """
-        return self.echoes.beginning(self.whole, MAX_RESPONSE_READ)
+        return self.echoes.beginning(self.whole, MAX_RESPONSE_READ_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)

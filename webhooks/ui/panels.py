@@ -13,7 +13,7 @@ from django.utils.translation import pgettext_lazy
 from netbox.ui import attrs, panels
 
 from ..choices import StatusChoices
-from ..constants import MAX_RESPONSE_KEPT
+from ..constants import MAX_RESPONSE_KEPT_CHARS
 from ..models import Attempt, Delivery
 from ..presentation import actions, progress
 from ..presentation.actions import Action

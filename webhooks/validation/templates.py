@@ -15,7 +15,7 @@ def check_template(field: str, text: str) -> None:
 
     A renderer that cannot be started is an error too. A text without template tags passes.
     """
-    if len(text) > MAX_TEMPLATE:
+    if len(text) > MAX_TEMPLATE_CHARS:
         raise DefinitionError(
             field, _('A template can have no more than {limit} characters.').format(limit=MAX_TEMPLATE_CHARS)
         )

@@ -187,7 +187,7 @@ def test_the_daily_job_keeps_as_many_days_as_are_set(webhook, monkeypatch):
 
 def test_the_daily_job_goes_on_in_another_one_when_its_time_is_over(webhook, monkeypatch, drain):
     monkeypatch.setattr(retention, 'DELIVERIES_PER_TRANSACTION', 2)
-    monkeypatch.setattr('webhooks.jobs.JOB_TIME', 0)
+    monkeypatch.setattr('webhooks.jobs.JOB_SECONDS', 0)
     for _ in range(5):
         entry(webhook, OLD)
     kept = entry(webhook, NEW)

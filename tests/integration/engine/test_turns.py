@@ -474,7 +474,7 @@ class TestThreads:
 
 
 def test_behind_templates_without_end_none_is_lost(receiver, monkeypatch):
-    monkeypatch.setattr(renderer, 'TIME_LIMIT', 0.3)
+    monkeypatch.setattr(renderer, 'TEMPLATE_SECONDS', 0.3)
     monkeypatch.setattr(lane, 'ENDLESS_BUILD_SECONDS', 0.2)
     monkeypatch.setattr(lane, 'ENDLESS_REST_SECONDS', 0.0)
     loops = '{% for i in range(99999) %}' * 2 + '{% endfor %}' * 2

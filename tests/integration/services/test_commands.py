@@ -159,7 +159,9 @@ class TestStatus:
 
     def test_a_worker_that_waits_for_netboxs_lock_is_a_warning(self, webhook, worker, monkeypatch):
         assert status()[1]['blocked_workers'] == 0
-        monkeypatch.setattr(webhooks_status, 'BLOCKED', webhooks_status.BLOCKED.replace('5 seconds', '0 seconds'))
+        monkeypatch.setattr(
+            webhooks_status, 'COUNT_BLOCKED', webhooks_status.COUNT_BLOCKED.replace('5 seconds', '0 seconds')
+        )
         lock = ADVISORY_LOCK_KEYS['job-schedules']
         with advisory_lock(lock):
             waiting = in_thread(advisory_lock(lock)(int))

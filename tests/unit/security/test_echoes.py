@@ -122,8 +122,8 @@ class TestWork:
         monkeypatch.setattr(echoes, '_hide', lambda wanted, text: lengths.append(len(text)) or hide(wanted, text))
         masked = Echoes(['s3cret-one', 's3cret-two', 'x' * 8000])
         for length in (8 * 1024, 64 * 1024):
-            masked.beginning('s3cret-on' * length, MAX_RESPONSE_KEPT)
-        assert lengths == [MAX_RESPONSE_KEPT + echoes.MAX_ESCAPE_CHARS * echoes.PREFIX_CHARS] * 6
+            masked.beginning('s3cret-on' * length, MAX_RESPONSE_KEPT_CHARS)
+        assert lengths == [MAX_RESPONSE_KEPT_CHARS + echoes.MAX_ESCAPE_CHARS * echoes.PREFIX_CHARS] * 6
 
     def test_a_text_is_looked_for_once_and_not_in_each_spelling(self):
         assert len(Echoes(['plain-token: "x" <y>/z', 'ünïcode'])._wanted) == 4

@@ -81,7 +81,7 @@ class Dispatching:
         self._looked_at = time.monotonic()
 
     def work(self) -> int:
-        """Dispatch until nothing is left, or JOB_TIME is over, then list failures. Returns the number of events.
+        """Dispatch until nothing is left, or JOB_SECONDS is over, then list failures. Returns the number of events.
 
         Wake-ups call it too. Before the tables are there it does nothing.
         """

@@ -18,7 +18,7 @@ from .sender import WAITS_FOR_MIGRATE, look_after_others
 logger = logging.getLogger('webhooks.worker')
 
 
-def run(seconds: float = JOB_TIME) -> Counter[str]:
+def run(seconds: float = JOB_SECONDS) -> Counter[str]:
     """Dispatch and send until nothing is due, or for so many seconds. Returns how many deliveries got which status.
 
     If time runs out, a wake-up leaves the rest to another job. Suspects still have a process of their own. Until the
