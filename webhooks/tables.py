@@ -156,7 +156,8 @@ class WaitingColumn(tables.Column):
             return '' if waiting is None else '0'
         filters = urlencode({'webhook_id': record.pk, 'status': StatusChoices.PENDING})
         address = f'{reverse("plugins:webhooks:delivery_list")}?{filters}'
-        return format_html('<a href="{}">{}</a>', address, intcomma(waiting))
+        more = '+' if waiting >= states.MAX_WAITING_COUNTED else ''
+        return format_html('<a href="{}">{}{}</a>', address, intcomma(waiting), more)
 
     def value(self, record: Webhook) -> int | None:
         return vars(record).get('waiting')

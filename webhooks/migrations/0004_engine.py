@@ -164,6 +164,10 @@ class Migration(migrations.Migration):
             ),
             BuildIndex(
                 'delivery',
+                models.Index(fields=['webhook', '-id'], condition=Q(status='failed'), name='webhooks_delivery_failed'),
+            ),
+            BuildIndex(
+                'delivery',
                 models.Index(
                     fields=['webhook', 'position'],
                     condition=Q(position__isnull=False),

@@ -178,6 +178,8 @@ class Delivery(models.Model):
                 condition=Q(status=StatusChoices.UNDECIDED),
                 name='webhooks_delivery_undecided',
             ),
+            # The causes of a webhook's failures. Those of other webhooks may be many.
+            models.Index(fields=['webhook', '-id'], condition=FAILED, name='webhooks_delivery_failed'),
             # The changes that a feed has published, by number.
             models.Index(
                 fields=['webhook', 'position'], condition=Q(position__isnull=False), name='webhooks_delivery_published'

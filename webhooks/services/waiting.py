@@ -16,10 +16,11 @@ from ..engine import sql
 from ..engine.deliver import endpoint, merge, order
 from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
+from ..presentation import states
 from .backlog import waiting_since
 
-# So many are counted at most. If a page read millions of rows, it would take minutes.
-MAX_CHANGES_COUNTED = 100_000
+# So many are counted at most, as in lists.
+MAX_CHANGES_COUNTED = states.MAX_WAITING_COUNTED
 
 # Count pending deliveries, and the objects that they are about.
 COUNT_WAITING = """
