@@ -42,7 +42,7 @@ class StatusChoices(ChoiceSet):
         (DELIVERED, _('Delivered'), 'green'),
         (FAILED, _('Failed'), 'red'),
         (SUPERSEDED, _('Replaced'), 'gray'),
-        (UNDECIDED, _('Undecided'), 'purple'),
+        (UNDECIDED, _('Undecided'), 'cyan'),
     ]
 
 
