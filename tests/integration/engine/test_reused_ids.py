@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
 from django.core import serializers
 from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import deliveries, dispatch_all, health, hold, sender, take_turns, work
+from support.engine import deliveries, dispatch_all, health, hold, in_thread, sender, take_turns, work
+from support.writers import before_statement
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
@@ -63,6 +65,10 @@ def load(tmp_path: Path) -> Callable[[str], Webhook]:
         return Webhook.objects.get()
 
     return load
+
+
+def in_thread_to_end(function: Callable[[], object]) -> Callable[[], None]:
+    return lambda: in_thread(function).join(60)
 
 
 def tidy_all() -> None:
@@ -156,22 +162,38 @@ def test_a_worker_that_was_sending_for_the_deleted_one_goes_on_with_the_new_one(
     assert [(one.object_id, one.status) for one in deliveries()] == [(own.pk, DELIVERED)]
 
 
-def test_one_that_is_made_without_signals_finds_no_log_either(old, receiver):
-    """As by SQL. Its lane is made a second later."""
+@pytest.fixture
+def unsignalled(old) -> Webhook:
+    """Return a webhook that was made as by SQL, with the id of a deleted one. Its lane is made a second later."""
     found = Webhook.objects.get(pk=old.pk)
     old.delete()
     tidy_all()
-    lost = Webhook.objects.bulk_create([found])[0]
-    event = Event.objects.order_by('pk').first()
-    make_deliveries([(lost.pk, event.pk)])
+    found.payload_url, found.paused = found.payload_url.replace(OLD, NEW), False
+    (made,) = Webhook.objects.bulk_create([found])
+    made.object_types.set([ContentType.objects.get_for_model(Site)])
     assert not Health.objects.exists()
+    return made
+
+
+def test_one_that_is_made_without_signals_sends_what_came_before_its_lane(unsignalled, receiver):
+    own = site()
+    dispatch_all()
     queue.ensure_lanes()
-    assert not Delivery.objects.exists()
-    Webhook.objects.update(paused=False)
+    assert health(unsignalled).former_until is None
+    tidy_all()
     work()
-    assert not Delivery._base_manager.exists()
-    assert health(lost).former_until is None
-    assert not receiver.requests
+    assert [(request.path, request.json()['data']['id']) for request in receiver.requests] == [(NEW, own.pk)]
+    assert [(one.object_id, one.status) for one in deliveries()] == [(own.pk, DELIVERED)]
+
+
+def test_several_senders_may_make_its_lane_at_once(unsignalled, receiver):
+    own = site()
+    dispatch_all()
+    with before_statement('INSERT INTO "webhooks_health"', in_thread_to_end(queue.ensure_lanes)):
+        queue.ensure_lanes()
+    assert health(unsignalled).former_until is None
+    work()
+    assert [request.json()['data']['id'] for request in receiver.requests] == [own.pk]
 
 
 def test_a_lane_with_an_id_that_nobody_had_is_free_at_once(receiver):
