@@ -400,6 +400,69 @@ class TestWhoGetsIt:
         assert told(receiver) == [(owner.pk, ['dcim.consoleport'])]
 
 
+class TestBesideAWebhookThatWantsEachSave:
+    """That one lets saves be recorded which are no changes to the other."""
+
+    @pytest.fixture
+    def owner(self, receiver: Receiver) -> Device:
+        made = a_device()
+        self.port = ConsolePort.objects.create(device=made, name='c')
+        watch(receiver, path='/every')
+        watch(receiver, path='/real', only_real_changes=True)
+        return made
+
+    def save(self, *objects: Model) -> None:
+        with transaction.atomic():
+            for one in objects:
+                type(one).objects.get(pk=one.pk).save()
+
+    def rename_port(self) -> ConsolePort:
+        self.port.name = f'{self.port.name}*'
+        return self.port
+
+    @pytest.mark.parametrize('is_last', [False, True], ids=['before its owner', 'after its owner'])
+    @pytest.mark.parametrize('most', [1, 200], ids=['one by one', 'together'])
+    def test_a_change_of_a_component_is_told_although_its_owner_is_saved_as_it_is(
+        self, owner, receiver, monkeypatch, is_last, most
+    ):
+        monkeypatch.setattr(claim, 'MOST', most)
+        monkeypatch.setattr(claim, 'NEWEST', 1)
+        with transaction.atomic():
+            if is_last:
+                Device.objects.get(pk=owner.pk).save()
+            self.rename_port().save()
+            if not is_last:
+                Device.objects.get(pk=owner.pk).save()
+        assert told(receiver, '/real') == [(owner.pk, None)]
+        assert told(receiver, '/every') == [(owner.pk, None)]
+
+    def test_saves_of_both_that_change_nothing_are_not_told(self, owner, receiver):
+        self.save(owner, self.port)
+        assert told(receiver, '/real') == []
+        assert len(told(receiver, '/every')) == 1
+
+    def test_a_change_of_another_ones_component_is_told_of_that_one_alone(self, owner, receiver):
+        other = device()
+        work()
+        receiver.clear()
+        with transaction.atomic():
+            Device.objects.get(pk=owner.pk).save()
+            ConsolePort.objects.create(device=other, name='c')
+        assert told(receiver, '/real') == [(other.pk, ['dcim.consoleport'])]
+        assert sorted(pk for pk, _causes in told(receiver, '/every')) == sorted((owner.pk, other.pk))
+
+    def test_among_too_many_changes_to_look_at_any_may_be_of_a_component(self, owner, receiver, monkeypatch):
+        monkeypatch.setattr(components, 'MAX_SIBLINGS_READ', 1)
+        self.save(owner, self.port)
+        assert told(receiver, '/real') == [(owner.pk, None)]
+
+    def test_where_the_component_is_not_as_expected_the_owner_is_told(self, owner, receiver, monkeypatch):
+        """As where a plugin changes NetBox's models. The transaction goes on."""
+        monkeypatch.setattr(components, 'READ_SIBLINGS', 'SELECT id FROM gone')
+        self.save(owner)
+        assert told(receiver, '/real') == [(owner.pk, None)]
+
+
 def held(owner: Device) -> AbstractContextManager[None]:
     """Somebody else has an uncommitted change of the owner."""
     return open_transaction(lambda: Device.objects.filter(pk=owner.pk).update(comments='being edited'))

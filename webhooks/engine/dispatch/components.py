@@ -5,20 +5,21 @@ The owner's event gets its sequence and snapshot under a lock of the owner's row
 
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from dcim.models import CableTermination
 from django.contrib.contenttypes.models import ContentType
-from django.db import DEFAULT_DB_ALIAS, connection
+from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.db.models import Model
 
 from ...choices import KindChoices
 from ...components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT
-from ...interruptions import Locked
-from ...models import Event
-from ...outbox import snapshots
+from ...interruptions import INTERRUPTIONS, Locked
+from ...models import Event, querysets
+from ...outbox import snapshots, unchanged
 from .. import sql, transactions
 from ..each import each_or_alone
 from ..registry import Member
@@ -31,9 +32,15 @@ Reference = tuple[int, int]
 # A row of an object's snapshot, {column: value}.
 Row = Mapping[str, Any]
 
+# In the state before of an owner's own event: a component of it has changed in the same transaction.
+WITH_COMPONENT = 'with_component'
+# Changes of a transaction that are looked through for components. If there are more, any may be one.
+MAX_SIBLINGS_READ = 1000
+
 # No event to an owner's, with the component's transaction. If there is an undispatched one, it names this component
-# too. If there is a dispatched one, it stays alone: the owner was told already.
-MAKE_EVENTS = """
+# too. The owner's own event, if it is still to be dispatched, tells of the component by WITH_COMPONENT. If there is a
+# dispatched one, it stays alone: the owner was told already.
+MAKE_EVENTS = f"""
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
         request_id, request, trace, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
         first_sequence, first_visible, caused_by)
@@ -51,8 +58,21 @@ MAKE_EVENTS = """
     )
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET caused_by = (SELECT jsonb_agg(DISTINCT label) FROM jsonb_array_elements(
-        e.caused_by || EXCLUDED.caused_by) AS label)
-    WHERE e.caused_by IS NOT NULL"""
+        e.caused_by || EXCLUDED.caused_by) AS label),
+        prechange = CASE WHEN e.caused_by IS NULL THEN e.prechange || '{{"{WITH_COMPONENT}": true}}'
+                         ELSE e.prechange END
+    WHERE e.caused_by IS NOT NULL OR NOT e.prechange ? '{WITH_COMPONENT}'"""
+
+# For each transaction of these events, the changes that are still to be dispatched and may be of components.
+READ_SIBLINGS = """
+    SELECT s.id FROM (
+        SELECT DISTINCT transaction_id, transaction_time FROM webhooks_event WHERE id = ANY(%(ids)s)
+    ) t CROSS JOIN LATERAL (
+        SELECT e.id FROM webhooks_event e
+        WHERE e.transaction_id = t.transaction_id AND e.transaction_time = t.transaction_time
+          AND e.dispatched_at IS NULL AND e.object_type_id = ANY(%(types)s) AND e.kind <> '' AND e.caused_by IS NULL
+        LIMIT %(most)s
+    ) s"""
 
 # An owner's event to one with a new sequence and the owner's present snapshot. The owner's row is locked.
 DRAW_SEQUENCE = """
@@ -80,6 +100,51 @@ def tell_owners(events: Sequence[Event]) -> None:
 def is_new_owner(event: Event) -> bool:
     """Whether the event creates an object that may own components. Their events may be in a later batch."""
     return event.kind == KindChoices.CREATED and _label(event.object_type_id) not in EVERY_COMPONENT
+
+
+def with_changed(events: Sequence[Event]) -> set[int]:
+    """Return the ids of owners' own events in whose transaction a component of the owner really changes.
+
+    A component's event may have been dispatched already, and has marked the owner's event then: tell_owners().
+    """
+    if not events:
+        return set()
+    try:
+        with transaction.atomic():
+            found = _with_waiting(events)
+    except INTERRUPTIONS:
+        raise
+    except Exception:
+        logger.exception('the components of %d changed objects are unknown: all may have changed', len(events))
+        return {event.pk for event in events}
+    pks = [event.pk for event in events]
+    # Marks are read last: a component that is no longer waiting has made one.
+    return found | set(Event.objects.filter(pk__in=pks, prechange__has_key=WITH_COMPONENT).values_list('pk', flat=True))
+
+
+def _with_waiting(events: Sequence[Event]) -> set[int]:
+    """Return the ids of events of owners with a component whose change is still to be dispatched."""
+    types = [_type_id(label) for label in EVERY_COMPONENT]
+    siblings = sql.fetch_column(READ_SIBLINGS, {'ids': [event.pk for event in events], 'types': types, 'most': MAX_SIBLINGS_READ})
+    waiting = list(querysets.events().filter(pk__in=siblings))
+    counts = Counter(map(_transaction, waiting))
+    same = unchanged.among(waiting)
+    real = [event for event in waiting if event.pk not in same]
+    changed = {(owner, _transaction(event)) for event, owner, _label in _owners(real)}
+    return {
+        event.pk
+        for event in events
+        if ((event.object_type_id, event.object_id), _transaction(event)) in changed
+        or counts[_transaction(event)] >= MAX_SIBLINGS_READ
+    }
+
+
+def _transaction(event: Event) -> tuple[int, datetime]:
+    return event.transaction_id, event.transaction_time
+
+
+def is_owner(event: Event) -> bool:
+    return _label(event.object_type_id) in COMPONENTS
 
 
 def _log(event: Event, error: Exception) -> None:

@@ -14,7 +14,7 @@ from ...models.subscription import COMPONENT
 from ...outbox import unchanged
 from ...storable import nodes, printable
 from ...templating import renderer
-from . import changed_keys
+from . import changed_keys, components
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -46,9 +46,18 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
         return [webhooks[pk] for pk in pks if pk in webhooks]
 
     same = unchanged.among(changes) if any(webhook.compares for webhook in webhooks.values()) else set()
+    # A save that changes nothing of a device is a change to those who ask for its components, if one of these changes.
+    owners = [event for event in changes if event.pk in same and components.is_owner(event)]
+    asked = [event for event in owners if any(one.compares for one in subscribed(event, COMPONENT))]
+    with_component = components.with_changed(asked)
+
+    def changes_for(event: Event, webhook: Webhook) -> bool:
+        if event.pk not in same or not webhook.compares:
+            return True
+        return event.pk in with_component and webhook in subscribed(event, COMPONENT)
 
     def asking(event: Event, kind: str) -> list[Webhook]:
-        return [one for one in subscribed(event, kind) if event.pk not in same or not one.compares]
+        return [one for one in subscribed(event, kind) if changes_for(event, one)]
 
     matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in events}
     # An event without a kind was created and deleted in one transaction: nobody is told.
