@@ -77,6 +77,7 @@ def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str 
     """
     if not pks or not scope.needs_before(model):
         return dict.fromkeys(pks)
+    unchanged.prepare(model)
     states = {pk: before.find(model, pk) for pk in pks}
     unknown = [pk for pk, state in states.items() if state is None]
     return states | (snapshots.take_before(model, unknown) if unknown else {})
@@ -122,6 +123,8 @@ def record_touched(
     """
     if not rows:
         return
+    if not scope.wants_unchanged(model):
+        unchanged.prepare(model)
     with transaction.atomic():
         if existing := snapshots.lock(model, rows.keys()):
             record(model, kind, {pk: rows[pk] for pk in existing}, message)

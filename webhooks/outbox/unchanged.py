@@ -32,6 +32,11 @@ FIND_UNCHANGED = """
     SELECT e.id FROM webhooks_event e WHERE e.id = ANY(%s) AND {is_same}"""
 
 
+def prepare(model: type[models.Model]) -> None:
+    """Learn of the model what is_news() needs, which takes long the first time, and so not under a row's lock."""
+    is_stored_whole(model)
+
+
 def is_news(model: type[models.Model], type_id: int) -> str:
     """Return an SQL condition over `s.pk`, `s.before` and `s.snapshot`: whether a save has to be recorded.
 

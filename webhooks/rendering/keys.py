@@ -1,8 +1,10 @@
 """Tells which keys of a model's data point to objects, may be expanded, are in a snapshot, and can be compared."""
 
+import logging
 import re
 from functools import cache
 
+from django.db import transaction
 from django.db.models import Model
 from rest_framework.fields import DictField, Field, JSONField, SerializerMethodField
 from rest_framework.relations import ManyRelatedField
@@ -10,9 +12,12 @@ from rest_framework.serializers import ListSerializer
 from utilities.api import get_serializer_for_model
 from utilities.fields import CounterCacheField
 
+from ..interruptions import INTERRUPTIONS
 from .derived import MAINTAINED
 from .parts import find
 from .serializer import BaseModelSerializer, GFKSerializerField, SerializedPKRelatedField
+
+logger = logging.getLogger('webhooks.rendering')
 
 ChoiceField = find('netbox.api.fields', 'ChoiceField')
 CustomFieldsDataField = find('extras.api.customfields', 'CustomFieldsDataField')
@@ -81,7 +86,24 @@ def _below(field: Field) -> frozenset[str] | None:
 
 @cache
 def is_stored_whole(model: type[Model]) -> bool:
-    """Return whether a snapshot holds all that a client may set. The ends of a cable, for example, are other rows."""
+    """Return whether a snapshot holds all that a client may set. A cable's ends and a provider's accounts are other rows.
+
+    Users' saves ask for it. So a serializer that cannot be made, as a plugin's may be, is logged: nobody knows.
+    """
+    try:
+        # An error of PostgreSQL must not end the user's transaction.
+        with transaction.atomic():
+            return _is_stored_whole(model)
+    except INTERRUPTIONS:
+        raise
+    except Exception:
+        logger.exception(
+            'model=%s its serializer cannot be made: each save counts as a change', model._meta.label_lower
+        )
+        return False
+
+
+def _is_stored_whole(model: type[Model]) -> bool:
     fields = get_serializer_for_model(model)().fields
     lists = {name: field for name, field in fields.items() if isinstance(field, ListSerializer | ManyRelatedField)}
     return all(name in stored(model) for name, field in lists.items() if not field.read_only)

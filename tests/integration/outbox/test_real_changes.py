@@ -1,9 +1,11 @@
 """`only_real_changes`: a save that changes nothing is no update."""
 
 import threading
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from dcim.api.serializers import SiteSerializer
 from dcim.models import Device, Interface, Region, Site
 from django.db import connection, transaction
 from django.db.models import Model
@@ -25,6 +27,7 @@ from support.builders import (
 )  # fmt: skip
 from support.builtin import request_by
 from support.engine import deliveries, dispatch_all, in_thread, is_anybody_blocked, work
+from tenancy.models import Tenant
 from users.models import User
 
 from devstack.process import wait_until
@@ -233,6 +236,72 @@ class TestNothingIsLost:
         assert {'dcim.Cable', 'dcim.FrontPort', 'dcim.RearPort'} <= others
         defaults = {model._meta.label for model in object_types.allowed_models()}
         assert others & defaults == {'circuits.Provider'}  # its accounts
+
+
+@pytest.fixture
+def _anew() -> Iterator[None]:
+    """Later tests learn of the models anew."""
+    yield
+    is_stored_whole.cache_clear()
+
+
+@pytest.mark.usefixtures('_anew')
+class TestSerializers:
+    """Whether a save changes something is asked of the model's serializer, which may be a plugin's."""
+
+    def test_one_that_cannot_be_made_breaks_no_save_and_each_save_is_sent(self, monkeypatch, caplog):
+        webhook, other = only_real(Site), only_real(Tenant)
+        place, tenant = site(), Tenant.objects.create(**named('tenant'))
+        forget_events()
+
+        def fail(_serializer: object) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute('SELECT * FROM gone')
+
+        monkeypatch.setattr(SiteSerializer, 'get_fields', fail)
+        is_stored_whole.cache_clear()
+        save(place)
+        assert changes() == [(UPDATED, place.pk)]
+        tenant.description = 'new'
+        with transaction.atomic():
+            tenant.save()
+        assert sent() == [(webhook.pk, UPDATED, place.pk), (other.pk, UPDATED, tenant.pk)]
+        assert 'model=dcim.site its serializer cannot be made' in caplog.text
+
+    def test_a_dispatcher_goes_on_too(self, monkeypatch):
+        every, real = subscribe(NOWHERE, Site), only_real(Site)
+        place = site()
+        forget_events()
+        save(place)
+        monkeypatch.delattr(SiteSerializer, 'Meta')
+        is_stored_whole.cache_clear()
+        assert sent() == [(every.pk, UPDATED, place.pk), (real.pk, UPDATED, place.pk)]
+
+    @pytest.mark.parametrize('is_link', [False, True], ids=['columns', 'links'])
+    def test_it_is_made_before_the_row_is_locked(self, monkeypatch, is_link):
+        """The first time it takes long: others wait for the row."""
+        only_real(Site)
+        place, free = site(), []
+        asn = ASN.objects.create(asn=65000, rir=RIR.objects.create(**named('rir')))
+        is_stored_whole.cache_clear()
+        make = SiteSerializer.get_fields
+
+        def look() -> None:
+            with transaction.atomic():
+                free.append(Site.objects.select_for_update(skip_locked=True).filter(pk=place.pk).exists())
+
+        def look_and_make(serializer: SiteSerializer) -> object:
+            in_thread(look).join(60)
+            return make(serializer)
+
+        monkeypatch.setattr(SiteSerializer, 'get_fields', look_and_make)
+        with transaction.atomic():
+            if is_link:
+                place.asns.add(asn)
+            else:
+                place.save()
+        assert free
+        assert all(free)
 
 
 class TestOthers:

@@ -125,7 +125,8 @@ def with_changed(events: Sequence[Event]) -> set[int]:
 def _with_waiting(events: Sequence[Event]) -> set[int]:
     """Return the ids of events of owners with a component whose change is still to be dispatched."""
     types = [_type_id(label) for label in EVERY_COMPONENT]
-    siblings = sql.fetch_column(READ_SIBLINGS, {'ids': [event.pk for event in events], 'types': types, 'most': MAX_SIBLINGS_READ})
+    asked = {'ids': [event.pk for event in events], 'types': types, 'most': MAX_SIBLINGS_READ}
+    siblings = sql.fetch_column(READ_SIBLINGS, asked)
     waiting = list(querysets.events().filter(pk__in=siblings))
     counts = Counter(map(_transaction, waiting))
     same = unchanged.among(waiting)
