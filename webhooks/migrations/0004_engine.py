@@ -29,7 +29,7 @@ GIVE_BACK = """
     WITH part AS (
         SELECT id FROM webhooks_delivery WHERE status = 'sending' AND id > %s ORDER BY id LIMIT 1000
     ), given_back AS (
-        UPDATE webhooks_delivery d SET status = 'pending', due_at = coalesce(lease_until, now())
+        UPDATE webhooks_delivery d SET status = 'pending', stopped = true, due_at = coalesce(lease_until, now())
         FROM part WHERE d.id = part.id
     )
     SELECT max(id) FROM part"""
@@ -42,10 +42,11 @@ SPLIT = """
         ) items
     ), others AS (
         INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, batch, status,
-            error, response_status, created, due_at, expires_at, finished_at, attempt_count, attempt_limit, listed)
+            error, response_status, created, due_at, expires_at, finished_at, attempt_count, attempt_limit, listed,
+            stopped)
         SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, d.id, d.status,
             d.error, d.response_status, d.created, d.due_at, d.expires_at, d.finished_at, d.attempt_count,
-            d.attempt_limit, d.listed
+            d.attempt_limit, d.listed, d.stopped
         FROM part JOIN webhooks_delivery d USING (id) JOIN webhooks_batchitem i ON i.delivery_id = d.id
         WHERE d.event_count > 1 AND i.event_id <> d.event_id
         ORDER BY d.id, i.sequence

@@ -47,7 +47,7 @@ from webhooks.engine.registry import DISPATCH, Member
 from webhooks.models import Webhook
 sites = [Site.objects.create(name=name, slug=name.lower()) for name in ('Bern', 'Basel', 'Genf', 'Chur')]
 for name in ('Hook', 'Batch', 'Leaving'):
-    options = {'type_update': True, 'batch': name == 'Batch'}
+    options = {'type_update': True, 'batch': name == 'Batch', 'only_real_changes': False}
     webhook = Webhook.objects.create(name=name, payload_url='http://127.0.0.1:9/', **options)
     webhook.object_types.set([ContentType.objects.get_for_model(Site)])
 for _ in range(3):
@@ -150,6 +150,11 @@ FIRST_BATCH = """
     SELECT count(*), min(attempt_count), min(status) FROM webhooks_delivery GROUP BY batch ORDER BY batch LIMIT 1"""
 HAND_OVER = import_module('webhooks.migrations.0004_engine').hand_over
 UNDER_WAY = "UPDATE webhooks_delivery SET lease_until = now() + interval '1 hour' WHERE status = 'sending'"
+# A batch too.
+BATCH_UNDER_WAY = """
+    UPDATE webhooks_delivery SET status = 'sending', due_at = NULL, lease_until = now() + interval '1 hour'
+    WHERE id = (SELECT min(id) FROM webhooks_delivery WHERE event_count > 1)"""
+STOPPED = "SELECT count(*) FROM webhooks_delivery WHERE status = 'pending' AND stopped AND due_at > now()"
 PUT_OFF = "SELECT count(*) FROM webhooks_delivery WHERE status = 'pending' AND error = '' AND due_at > now()"
 INVALID = """
     CREATE INDEX webhooks_event_chain ON webhooks_event (id);
@@ -324,12 +329,14 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
 def test_what_a_worker_of_1_0_0_had_in_hand_waits_for_the_end_of_its_request(make_former, steps):
     netbox = make_former()
     netbox.database.execute(UNDER_WAY)
+    netbox.database.execute(BATCH_UNDER_WAY)
     # It was broken off right after it, and is run again.
     twice = [step for step in steps for _ in range(1 + (getattr(step[0], 'code', None) is HAND_OVER))]
     assert len(twice) == len(steps) + 1
     Migrating(netbox.database, twice).finish()
     with netbox.database.connect() as connection:
         assert one(connection, PUT_OFF) == 1
+        assert one(connection, STOPPED) == 1 + 4  # so that no save of its webhook sends it earlier
 
 
 def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former, steps):
