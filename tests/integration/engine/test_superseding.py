@@ -11,7 +11,7 @@ from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
 from support.builders import CREATED, DELETED, UPDATED, site, subscribe
-from support.engine import deliveries, dispatch_all, health, hold, pass_retry_waits, suspect, work
+from support.engine import deliveries, die, dispatch_all, health, hold, pass_retry_waits, suspect, work
 from support.log import delivery, event
 
 from devstack.receiver import Receiver
@@ -290,6 +290,20 @@ class TestInHand:
         assert deliveries()[0].due_at > timezone.now()
         rename(refused, 'b')
         assert work() == '1 delivered, 1 replaced'
+
+    def test_nothing_overtakes_what_a_stopped_worker_had_in_hand(self, webhook, receiver):
+        """Its request may still arrive: then an earlier state would come last."""
+        place = site(name='a')
+        dispatch_all()
+        die(*deliveries())
+        assert deliveries()[0].due_at > timezone.now()
+        rename(place, 'b')
+        dispatch_all()
+        assert settle() == 0
+        assert work() == 'nothing to send'
+        pass_retry_waits()
+        assert work() == '1 delivered, 1 replaced'
+        assert told(receiver) == [(CREATED, 'b')]
 
     def test_what_was_attempted_keeps_what_it_says(self, webhook, receiver):
         """It is repeated under its `webhook-id`, so it supersedes nothing."""

@@ -25,7 +25,8 @@ DELIVERIES_PER_OBJECT = 1000
 # The ids of webhook, model and object.
 Object = tuple[int, int, int]
 
-# The objects with several waiting deliveries, and none in a change set or undecided.
+# The objects with several waiting deliveries, and none in a change set or undecided. None either that a stopped worker
+# had in hand: its request may still be under way, and a later one must not overtake it.
 SEVERAL = """
     SELECT o.* FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)
@@ -39,7 +40,10 @@ SEVERAL = """
     ) = 2 AND NOT EXISTS (
         SELECT FROM webhooks_delivery s
         WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
-          AND (s.status IN ('pending', '') AND s.change_set IS NOT NULL OR s.status = 'undecided')
+          AND (
+              s.status IN ('pending', '') AND (s.change_set IS NOT NULL OR s.stopped AND s.due_at > %(now)s)
+              OR s.status = 'undecided'
+          )
     )"""
 
 # The first waiting deliveries of each object, if their events show it. A receiver may know of a creation by a later
@@ -117,7 +121,8 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
     ask for it, and has locked their lanes.
     """
     objects = set(objects)
-    several = sql.fetch(SEVERAL, {**_columns(objects), 'in_hand': list(in_hand)}) if objects else []
+    parameters = {'now': now, 'in_hand': list(in_hand)}
+    several = sql.fetch(SEVERAL, {**_columns(objects), **parameters}) if objects else []
     return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _settle(portion, now, in_hand))
 
 
