@@ -28,7 +28,7 @@ from webhooks.engine import transactions
 from webhooks.engine.deliver import queue
 from webhooks.engine.deliver.circuit_breaker import REFUSED_TOO_LONG
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.services import feed, waiting
+from webhooks.services import feed, trial, waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -218,6 +218,23 @@ class TestSaved:
         work()
         blank = Webhook.objects.get(pk=webhook.pk)
         assert (deliveries(PENDING), feed.unread_of(blank)) == ([], 2 * TRIED)
+
+    @pytest.mark.parametrize('status', [200, 500])
+    def test_a_test_right_after_the_save_changes_nothing_of_that(self, webhook, tried, receiver, status):
+        put_off()
+        save(webhook, payload_url=receiver.url(MOVED))
+        receiver.answers(MOVED, status, 200)
+        trial.send_test(Webhook.objects.get(pk=webhook.pk))
+        work()
+        assert not deliveries(PENDING)
+        assert disorder(arrivals(receiver, MOVED)[1:]) == []
+
+    def test_a_test_without_a_save_sends_nothing_earlier(self, webhook, tried, receiver):
+        later = put_off()
+        receiver.answers(HOOK, 404)
+        trial.send_test(Webhook.objects.get(pk=webhook.pk))
+        assert work() == 'nothing to send'
+        assert {one.due_at for one in deliveries(PENDING, attempt_count=1)} == {later}
 
     def test_while_it_is_paused_all_of_it_waits(self, webhook, tried, receiver):
         put_off()

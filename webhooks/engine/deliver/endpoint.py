@@ -102,6 +102,7 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     healths = {health.pk: health for health in rows.select_for_update(of=('self',), skip_locked=True)}
     was_open = {pk for pk, health in healths.items() if circuit_breaker.is_open(health, now)}
     was_suspended = {pk for pk, health in healths.items() if health.suspended_since}
+    was_saved = {pk for pk, health in healths.items() if _is_saved(health)}
     closed = {pk: _record(health, by_webhook[pk], now) for pk, health in healths.items()}
     news = [
         (health.webhook, told)
@@ -111,7 +112,9 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     _save(healths.values())
     queue.let_probe([pk for pk, health in healths.items() if health.suspended_since == now], now)
     mended = [pk for pk in was_open if not circuit_breaker.is_open(healths[pk], now)]
-    queue.retry(mended, now, [pk for one in noted for pk in one.pks])
+    # This attempt may be a test, right after the save: no sender has seen yet that the webhook was saved.
+    tried_anew = [pk for pk in was_saved if not _is_saved(healths[pk])]
+    queue.retry({*mended, *tried_anew}, now, [pk for one in noted for pk in one.pks])
     Hour.objects.count_all(closed, now)
     for webhook, told in news:
         notifications.tell(webhook, told)
@@ -121,6 +124,11 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     # A deleted webhook's entries are dropped.
     locked = set(rows.values_list('pk', flat=True)) - healths.keys() if len(healths) < len(by_webhook) else ()
     return [one for one in noted if one.webhook_id in locked]
+
+
+def _is_saved(health: Health) -> bool:
+    """Whether somebody has saved the webhook after its last attempt, as queue.IS_SAVED."""
+    return health.last_attempt_at is not None and health.webhook.last_updated > health.last_attempt_at
 
 
 def _save(healths: Iterable[Health]) -> None:
