@@ -173,6 +173,20 @@ class TestDatabaseError:
         assert [one.object_id for one in deliveries('delivered')] == [place.pk]
         assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
+    def test_where_a_decision_is_broken_off_no_event_in_hand_is_blamed(self, monkeypatch):
+        monkeypatch.setattr(loop, 'BUDGET', 0)
+        monkeypatch.setattr(render, 'SLICE', 1)
+        subscribe(NOWHERE, Site, conditions={'attr': 'name', 'op': 'regex', 'value': '^B'})
+        site(name='Bern')
+        later = site(name='Basel')
+        with before_statement("status = 'undecided' AND webhook_id =", cut_off):
+            assert dispatch_batch() == 2
+        left = Event.objects.get(dispatched_at=None)
+        assert (left.object_id, left.stopped, left.lapses) == (later.pk, False, 0)
+        assert [one.status for one in deliveries()] == ['undecided']
+        dispatch_all()
+        assert [one.status for one in deliveries()] == ['pending', 'pending']
+
     def test_a_suspect_that_is_broken_off_each_time_keeps_no_other_suspect(self, place):
         """It holds up no event and no delivery."""
         suspect(*Event.objects.all())

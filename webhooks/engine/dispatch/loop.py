@@ -73,13 +73,16 @@ class Dispatcher:
         self._undecided = None if suspects else Undecided()
 
     def batch(self) -> int:
-        """Dispatch a batch of events, and decide some deliveries. Returns how many of both, 0 if it was broken off.
+        """Dispatch a batch of events, and decide some deliveries. Returns how many of both, but not what was broken off.
 
-        Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL breaks it off, that
-        counts as a death of this worker. If this worker was declared dead, it begins anew.
+        Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL breaks off the
+        dispatch, that counts as a death of this worker. If this worker was declared dead, it begins anew.
         """
+        return self._dispatch_some() + self._decide_some()
+
+    def _dispatch_some(self) -> int:
         try:
-            return self._batch() + (self._undecided.step() if self._undecided else 0)
+            return self._batch()
         except BROKEN_OFF as error:
             transactions.recover(error)
             self._let_go()
@@ -88,6 +91,12 @@ class Dispatcher:
         except Lost:
             logger.warning('worker=%s lost: it begins anew', self._member.pk)
             self._member.begin()
+        return 0
+
+    def _decide_some(self) -> int:
+        """No event is to blame if it is broken off: those in hand are dispatched."""
+        with transactions.may_break_off(RedisError, Locked):
+            return self._undecided.step() if self._undecided else 0
         return 0
 
     def _live(self) -> None:
