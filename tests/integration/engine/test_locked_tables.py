@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from ipam.models import VLAN
 from support.builders import UPDATED, device, interface, named, site, subscribe
 from support.engine import deliveries, open_transaction, pass_retry_waits, suspect, try_suspects, work
+from support.others_code import at_each
 from tenancy.models import Tenant
 from users.models import User
 
@@ -18,7 +19,7 @@ from devstack.receiver import Receiver
 from webhooks.engine.dispatch import put_off
 from webhooks.engine.registry import SUSPECT
 from webhooks.models import Event
-from webhooks.services import trial
+from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -149,3 +150,24 @@ def test_a_test_says_why_it_has_no_payload(receiver, tenant):
         sent = trial.send_test(webhook)
     assert 'lock timeout' in sent.error
     assert not receiver.requests
+
+
+def test_what_is_redelivered_and_needs_it_not_is_rendered_anew(receiver, tenant):
+    """All of the model are rendered together first, which is broken off."""
+    webhook = subscribe(receiver.url(BUSY), VLAN)
+
+    def fail(_vlan: VLAN) -> None:
+        raise ValueError('a plugin is out of date')
+
+    needing, *others = [
+        VLAN.objects.create(vid=vid, name='VLAN', tenant=tenant if vid == 1 else None) for vid in (1, 2, 3)
+    ]
+    with at_each(VLAN, fail):
+        assert work() == '3 failed'
+    with locked(Tenant):
+        assert redelivery.replay(webhook) == 3
+    assert work() == '2 delivered, 1 failed'
+    assert [request.json()['data']['id'] for request in receiver.requests] == [one.pk for one in others]
+    (failed,) = deliveries('failed')
+    assert failed.object_id == needing.pk
+    assert 'lock timeout' in failed.error

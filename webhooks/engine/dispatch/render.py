@@ -183,10 +183,22 @@ def render_again(events: Sequence[Event], matches: Matches) -> None:
     An event that is put off, or goes on too long, is saved with that as its error.
     """
     put_off = PutOff()
-    for part in Renderer().render(events, matches, put_off):
+    for part in _render_each(events, matches, put_off):
         save([replace(one, skipped=one.event.skipped) for one in part])
     left = [failed(event, put_off.reason(event)) for event in events if event in put_off]
     save([replace(one, skipped=one.event.skipped) for one in left])
+
+
+def _render_each(events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
+    """Yield as Renderer.render(). What a slice that was broken off has left out goes one by one."""
+    renderer = Renderer()
+    rendered: set[int] = set()
+    for part in renderer.render(events, matches, put_off):
+        rendered.update(one.event.pk for one in part)
+        yield part
+    for event in events:
+        if event.pk not in rendered and event not in put_off:
+            yield from renderer.render([event], matches, put_off)
 
 
 def save(shown: Sequence[Shown]) -> None:
