@@ -56,7 +56,9 @@ class WebhooksCollector(Collector):
         yield GaugeMetricFamily('webhooks_events_undispatched', 'Events not processed yet', found.undispatched)
         yield GaugeMetricFamily('webhooks_deliveries_open', 'Deliveries pending or sending', found.pending)
         yield GaugeMetricFamily(
-            'webhooks_events_suspect', 'Events that a worker was working on when it stopped', found.suspect_events
+            'webhooks_events_suspect',
+            'Events that a worker was working on when it stopped, or that took too long',
+            found.suspect_events,
         )
         yield GaugeMetricFamily(
             'webhooks_deliveries_suspect',

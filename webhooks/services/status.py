@@ -86,5 +86,8 @@ def _suspects(url: str, found: Backlog) -> Line:
         ngettext('%(shown)s delivery', '%(shown)s deliveries', deliveries) % {'shown': intcomma(deliveries)},
         ngettext('%(shown)s change', '%(shown)s changes', changes) % {'shown': intcomma(changes)},
     )
-    text = _('A worker stopped twice while it worked on these. Each is tried alone, in its own process.')
+    text = _(
+        'A worker stopped twice while it worked on these, or they took too long. Each is tried alone, in its own '
+        'process.'
+    )
     return Line(_('Suspects'), url, ' · '.join(words), 'orange', text)

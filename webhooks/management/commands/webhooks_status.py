@@ -96,7 +96,7 @@ def _table(report: dict) -> str:
         'pending': 'Deliveries pending',
         'sending': 'Deliveries being sent',
         'failed': 'Deliveries failed',
-        'suspect_events': 'Suspect events (a worker stopped)',
+        'suspect_events': 'Suspect events (worker stopped, slow)',
         'suspect_deliveries': 'Suspect deliveries (a worker stopped)',
         'oldest': 'Oldest change waiting since',
         'suspended': 'Webhooks suspended',
