@@ -3,7 +3,7 @@
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .driver import Away, Driver, Lost, Message, Refused
@@ -53,7 +53,7 @@ class Kafka(Driver):
         finally:
             line.waiting.discard(answer)
         if answer.error is not None:
-            raise line.judged(answer.error)
+            raise answer.error
         return {'topic': message.address, 'partition': answer.partition, 'offset': answer.offset}
 
     def _open(self) -> '_Line':
@@ -69,17 +69,19 @@ class Kafka(Driver):
 
 
 class _Answer:
-    """The broker's answer to one message, awaited by the thread that publishes it."""
+    """The broker's answer to one message. `judge` turns the client's errors into exceptions."""
 
-    def __init__(self) -> None:
+    def __init__(self, judge: Callable[[Any], Exception]) -> None:
         self.has_come = threading.Event()
-        self.error: Any = None
+        self.error: Exception | None = None
+        self._judge = judge
         self.partition = self.offset = -1
 
     def take(self, error: Any, message: Any) -> None:
-        """Note the answer: an error, or partition and offset. The producer's thread calls it."""
-        self.error = error
-        if error is None:
+        """Take it from the client's thread. It counts for the line though nobody waits any more."""
+        if error is not None:
+            self.error = self._judge(error)
+        else:
             self.partition, self.offset = message.partition(), message.offset()
         self.has_come.set()
 
@@ -108,7 +110,7 @@ class _Line:
         """Hand the message to the producer, and return the answer to wait for. Raises Away, Lost and Refused."""
         from confluent_kafka import KafkaException
 
-        answer = _Answer()
+        answer = _Answer(self.judged)
         self.waiting.add(answer)
         headers = [(name, value.encode()) for name, value in {**message.headers, 'id': message.id}.items()]
         try:
@@ -116,8 +118,12 @@ class _Line:
         except BufferError as error:
             raise Away('too many messages wait in the client') from error
         except KafkaException as error:
-            raise self.judged(error.args[0]) from error
+            reason = self.judged(error.args[0])
+            if self.is_dead:
+                self._producer.purge()
+            raise reason from error
         if self.is_dead:
+            self._producer.purge()
             answer.lose()
         return answer
 
@@ -130,6 +136,8 @@ class _Line:
         except KafkaException:
             logger.exception('producer=fatal error')
         self.is_dead = True
+        # What it still held would land after newer messages of the next line. In a callback, purge() would crash.
+        self._producer.purge()
         for answer in list(self.waiting):
             answer.lose()
 
@@ -149,11 +157,9 @@ class _Line:
         return Away(f'no confirmation within {timeout:g} seconds' + (f': {trouble.str()}' if trouble else ''))
 
     def judged(self, error: Any) -> Exception:
-        """Return the exception for the client's error. After some errors this producer is dead."""
+        """Return what the client's error means. After some of them the line is dead."""
         from confluent_kafka import KafkaError
 
-        if isinstance(error, Exception):
-            return error
         if error.fatal():
             self.is_dead = True
             return Lost(error.str())

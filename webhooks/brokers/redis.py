@@ -1,5 +1,6 @@
 """Publishes to Redis Streams. The address is the stream; the entry's id confirms a message."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from .background import Background
 from .driver import Away, Driver, Message
 
-# Messages that may be under way at once.
+# Connections, for messages that are under way at once. Others wait for a free one, as long as their timeout.
 MAX_CONNECTIONS = 16
 # With these Redis takes no entry now: it starts, fails over, or has no memory, disk or replicas. It may take one later.
 BUSY_ERRORS = ('CLUSTERDOWN', 'MASTERDOWN', 'MISCONF', 'NOREPLICAS', 'TRYAGAIN')
@@ -32,6 +33,8 @@ class Redis(Driver):
             raise ValueError('maxlen must be a whole number')
         url = kept.pop('url', None)
         self._client = Client(**kept) if url is None else Client.from_url(url, **kept)
+        # The client raises at the limit, as if Redis were away.
+        self._free = asyncio.Semaphore(self._client.connection_pool.max_connections)
         self._background = Background('webhooks-redis')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
@@ -51,7 +54,8 @@ class Redis(Driver):
             'body': message.body,
         }
         try:
-            added = await self._client.xadd(message.address, entry, maxlen=self._maxlen)
+            async with self._free:
+                added = await self._client.xadd(message.address, entry, maxlen=self._maxlen)
         except (exceptions.AuthenticationError, exceptions.AuthorizationError):
             raise
         except (exceptions.ConnectionError, exceptions.TimeoutError) as error:

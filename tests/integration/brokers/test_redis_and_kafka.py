@@ -1,0 +1,89 @@
+"""What only the clients of Redis and Kafka do: a limit of connections, and a producer that dies."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.brokers import Reader, Relay
+
+from devstack.process import wait_until
+from webhooks.brokers.driver import Away, Message
+from webhooks.brokers.kafka import Kafka
+from webhooks.brokers.redis import MAX_CONNECTIONS, Redis
+
+# Seconds.
+PATIENCE = 60.0
+# Milliseconds that Kafka's client tries to deliver a message.
+DELIVERY_TIMEOUT = 6000
+
+
+def message(reader: Reader, body: bytes) -> Message:
+    return Message(address=reader.address, key='dcim.site:1', id=body.decode(), headers={}, body=body)
+
+
+class TestRedis:
+    @pytest.fixture
+    def driver(self) -> str:
+        return 'redis'
+
+    def test_more_messages_at_once_than_connections_are_all_confirmed(self, reader: Reader):
+        options = {name: value for name, value in reader.broker.options.items() if name not in ('driver', 'addresses')}
+        count = 3 * MAX_CONNECTIONS
+        before, together = len(reader.read()), threading.Barrier(count)
+        redis = Redis(options)
+
+        def publish(number: int) -> object:
+            together.wait(PATIENCE)
+            return redis.publish(message(reader, str(number).encode()), PATIENCE)
+
+        try:
+            with ThreadPoolExecutor(count) as pool:
+                assert len(list(pool.map(publish, range(count)))) == count
+        finally:
+            redis.close()
+        assert len(reader.wait_for(before + count)) == before + count
+
+
+class TestAProducerThatDies:
+    """Kafka's client gives a message up long after its webhook's timeout."""
+
+    @pytest.fixture
+    def driver(self) -> str:
+        return 'kafka'
+
+    @pytest.fixture
+    def kafka(self, reader: Reader) -> Iterator[Kafka]:
+        options = {name: value for name, value in reader.broker.options.items() if name not in ('driver', 'addresses')}
+        made = Kafka(options | {'delivery.timeout.ms': DELIVERY_TIMEOUT, 'reconnect.backoff.max.ms': 200})
+        made.publish(message(reader, b'first'), PATIENCE)
+        yield made
+        made.close()
+
+    def lose_two(self, kafka: Kafka, reader: Reader, relay: Relay) -> None:
+        """Nobody waits any more for these two. The client gives up the older one some seconds before the newer one."""
+        (thread,) = [one for one in threading.enumerate() if one.name == 'webhooks-kafka']
+        relay.resets = True
+        relay.cut()
+        for body, seconds in ((b'older', 4), (b'newer', 1)):
+            with pytest.raises(Away):
+                kafka.publish(message(reader, body), seconds)
+        assert wait_until(lambda: not thread.is_alive(), PATIENCE)
+        relay.resets = False
+        relay.cut()
+
+    def test_it_is_started_anew_though_nobody_waits_for_the_message_any_more(self, kafka, reader, relay):
+        self.lose_two(kafka, reader, relay)
+        assert kafka.publish(message(reader, b'second'), PATIENCE)
+        assert reader.read()[-1].body == b'second'
+
+    def test_what_it_still_held_does_not_come_after_newer_messages(self, kafka, reader, relay):
+        before = len(reader.read())
+        self.lose_two(kafka, reader, relay)
+        kafka.publish(message(reader, b'newest'), PATIENCE)
+
+        def has_more() -> bool:
+            return len(reader.read()) > before + 1
+
+        assert not wait_until(has_more, DELIVERY_TIMEOUT / 1000, interval=0.5)
+        assert reader.read()[-1].body == b'newest'
