@@ -30,6 +30,7 @@ from ..permissions import may_see_expanded
 from ..security.masking import MASK
 from ..templating import renderer
 from ..visibility import Reader
+from .trial import PING
 
 logger = logging.getLogger('webhooks.feed')
 
@@ -262,9 +263,14 @@ def _items(webhook: Webhook, user: Reader, rows: Sequence[_Row]) -> tuple[list[I
 
 
 def _types_in(deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the types of all objects in these items. The webhook may have had other types than now."""
+    """Return the types of all objects in these items. The webhook may have had other types than now.
+
+    A ping tells of the feed's own webhook, which the reader may view.
+    """
     types: set[int] = set()
     for delivery in deliveries:
+        if delivery.event.test and delivery.event.kind == PING:
+            continue
         types.add(delivery.object_type_id)
         if delivery.expanded:
             types.update(delivery.event.expanded_types or ())

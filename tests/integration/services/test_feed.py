@@ -266,6 +266,14 @@ class TestPermissions:
         grant(Site, 'view')
         assert names(read(clerk_api, feed)) == ['Bern']
 
+    def test_a_ping_needs_no_view_of_webhooks(self, feed, clerk_api, grant):
+        grant(Webhook, 'read_feed')
+        grant(Site, 'view')
+        trial.send_test(feed)
+        publish('Bern')
+        items = read(clerk_api, feed)['items']
+        assert [json.loads(item['body'])['object_type'] for item in items] == ['webhooks.webhook', 'dcim.site']
+
     def test_an_expanded_item_needs_the_view_of_its_objects(self, clerk_api, grant):
         feed = subscribe('', Site, expand=['tenant'])
         grant(Webhook, 'read_feed')
