@@ -35,8 +35,8 @@ from utilities.filtersets import register_filterset
 from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
-from .models.confidential import CONFIDENTIAL_FIELDS, EVENT_PREFIX
-from .models.delivery import CAUSE_CHARS, where_error_is_found
+from .models.confidential import CONFIDENTIAL, EVENT
+from .models.delivery import cause_of, where_error_is_found
 from .presentation.fields import field, shown_in
 from .presentation.states import IS_SUSPENDED, STATES, in_state, with_states
 from .storable import NO_SUCH_OFFSET, is_storable_time
@@ -287,13 +287,10 @@ class DeliveryFilterSet(LogFilterSet):
         return Q(event__object_repr__icontains=value) & self.visible(EVENT_PREFIX)
 
     def filter_error(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
-        """Keep deliveries with such errors, as the reader sees them.
-
-        Their first CAUSE_CHARS characters count.
-        """
+        """Take errors as the reader sees them. Their beginning counts (`cause_of`)."""
         if not value:
             return queryset
-        return queryset.with_cause(self.reader).filter(cause__in=[text[:CAUSE_CHARS] for text in value])
+        return queryset.with_cause(self.reader).filter(cause__in=[cause_of(text) for text in value])
 
     def filter_events(self, queryset: QuerySet, name: str, value: list[Event]) -> QuerySet:
         """Keep only the events' deliveries."""

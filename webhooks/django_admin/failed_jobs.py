@@ -21,10 +21,10 @@ from rq.registry import FailedJobRegistry
 from .. import conf
 from ..choices import StatusChoices
 from ..models import Delivery
-from ..models.delivery import CAUSE_CHARS
+from ..models.delivery import cause_of
 from ..presentation.actions import REDELIVER
 from ..services import confirmation, redelivery
-from ..storable import is_key
+from ..storable import is_key, storable
 from .causes import causes_for_admin
 
 # django-rq's names of its actions.
@@ -137,14 +137,14 @@ def _is_uuid(text: str) -> bool:
 
 def _found(listed: Sequence[str], asked: Mapping[str, str]) -> Sequence[str]:
     """Return the ids that the filter finds, in their order."""
-    webhook, reason, term = (asked.get(name, '').strip() for name in ('webhook', 'reason', 'q'))
+    webhook, reason, term = (storable(asked.get(name, '')).strip() for name in ('webhook', 'reason', 'q'))
     if not (webhook or reason or term):
         return listed
     deliveries = _deliveries(listed).with_cause()
     if webhook:
         deliveries = deliveries.filter(webhook=webhook if is_key(webhook) else None)
     if reason:
-        deliveries = deliveries.filter(cause=reason[:CAUSE_CHARS])
+        deliveries = deliveries.filter(cause=cause_of(reason))
     if term:
         deliveries = deliveries.filter(_named(term))
     found = {str(one) for one in deliveries.values_list('uuid', flat=True)}

@@ -4,6 +4,7 @@ While a worker has a delivery in hand, its status stays `pending`; the worker's 
 key in PostgreSQL, so dispatch never waits for edits. `engine/tidy` removes the deliveries of a deleted webhook.
 """
 
+import string
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -30,8 +31,9 @@ UNFORMED = 32767
 
 # Errors that begin with the same characters count as one cause. It is short, so that a link to the list can name it.
 CAUSE_CHARS = 200
-# The same as confidential.BEGINNING, in SQL. PostgreSQL takes the longest alternative, and Python takes the first one.
-# So each one is a case here.
+# Forms and serializers take off white space at the end, so a cause has none.
+WHITE_SPACE = string.whitespace
+# As confidential.BEGINNING. PostgreSQL's alternatives take the longest match, so each is a case of its own.
 BEGINNING_OF_ERROR = Case(
     When(error__regex=r'^HTTP \d+', then=Func(F('error'), Value(r'^HTTP \d+'), function='SUBSTRING')),
     default=Func(F('error'), Value(':'), Value(1), function='SPLIT_PART'),
@@ -50,14 +52,16 @@ class DeliveryQuerySet(LogQuerySet):
         return self.exclude(status__in=OPEN_STATUSES)
 
     def with_cause(self, reader: visibility.Reader | None = None) -> 'DeliveryQuerySet':
-        """Annotate `cause`, the first CAUSE_CHARS characters of the error: deliveries with the same one failed alike.
+        """Annotate `cause`, as `cause_of` the error. A reader gets no more than the rows show.
 
-        For a reader, it holds no more of the error than the rows show. None: the whole error counts.
+        The alias `beginning` is the same with white space at the end: CAUSE_CHARS long if the error was cut.
         """
-        if reader is None or visibility.sees_everything(reader):
-            return self.annotate(cause=Left('error', CAUSE_CHARS))
-        shown = Case(When(where_error_is_found(reader), then=F('error')), default=BEGINNING_OF_ERROR)
-        return self.annotate(cause=Left(shown, CAUSE_CHARS))
+        shown: Any = F('error')
+        if reader is not None and not visibility.sees_everything(reader):
+            shown = Case(When(where_error_is_found(reader), then=F('error')), default=BEGINNING_OF_ERROR)
+        return self.alias(beginning=Left(shown, CAUSE_CHARS)).annotate(
+            cause=Func('beginning', Value(WHITE_SPACE), function='RTRIM', output_field=models.TextField())
+        )
 
     def _where_shown(self, reader: visibility.Reader, name: str) -> Q:
         return where_error_is_found(reader) if name == 'error' else super()._where_shown(reader, name)
@@ -73,6 +77,11 @@ class DeliveryQuerySet(LogQuerySet):
         for row in more:
             if row.pk not in pks:
                 shorten_error(row)
+
+
+def cause_of(error: str) -> str:
+    """Return the beginning of the error, CAUSE_CHARS long, without white space at its end."""
+    return error[:CAUSE_CHARS].rstrip(WHITE_SPACE)
 
 
 def where_error_is_found(user: visibility.Reader) -> Q:

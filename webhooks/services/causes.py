@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Count, Max, Min, QuerySet
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Length
 from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
@@ -30,9 +30,9 @@ MAX_ANSWER_CHARS = 200
 
 @dataclass(frozen=True)
 class Cause:
-    """A webhook and an error, with the number of deliveries that failed so, from `first` to `last`.
+    """`answer`: what the receiver said last, '' if it said nothing or the reader may not see it.
 
-    `answer`: the receiver's last answer, '' if it gave none or the reader may not see it.
+    `is_cut`: there are errors that go on.
     """
 
     webhook: Webhook
@@ -41,11 +41,7 @@ class Cause:
     first: datetime
     last: datetime
     answer: str = ''
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the error may go on: it fills CAUSE_CHARS."""
-        return len(self.error) == CAUSE_CHARS
+    is_cut: bool = False
 
     @property
     def figures(self) -> str:
@@ -125,15 +121,20 @@ def find(reader: Reader | None = None, webhook: Webhook | None = None, action: s
     grouped = Delivery.objects.filter(pk__in=pks).with_cause(reader).order_by().values('webhook_id', 'cause')
     closed = Coalesce('finished_at', 'created')
     found = list(
-        grouped.annotate(count=Count('pk'), first=Min(closed), last=Max(closed), newest=Max('pk')).order_by(
-            '-count', '-last', 'webhook_id', 'cause'
-        )
+        grouped.annotate(
+            count=Count('pk'),
+            first=Min(closed),
+            last=Max(closed),
+            newest=Max('pk'),
+            chars=Max(Length('beginning')),
+        ).order_by('-count', '-last', 'webhook_id', 'cause')
     )
     rows = found[:MAX_CAUSES_SHOWN]
     answers = _answers(reader, [row['newest'] for row in rows])
     webhooks = Webhook.objects.select_related('health').in_bulk({row['webhook_id'] for row in rows})
     return Causes(
-        [_cause(row, webhooks, answers) for row in rows],
+        # Somebody may have deleted a webhook since.
+        [_cause(row, webhooks, answers) for row in rows if row['webhook_id'] in webhooks],
         others=len(found) - len(rows),
         is_bounded=sum(row['count'] for row in found) >= MAX_FAILURES_READ,
     )
@@ -149,7 +150,8 @@ def failed(reader: Reader | None = None, action: str = 'view') -> QuerySet[Deliv
 
 def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Mapping[int, str]) -> Cause:
     webhook, answer = webhooks[row['webhook_id']], answers.get(row['newest'], '')
-    return Cause(webhook, row['cause'], row['count'], row['first'], row['last'], answer)
+    is_cut = row['chars'] == CAUSE_CHARS
+    return Cause(webhook, row['cause'], row['count'], row['first'], row['last'], answer, is_cut)
 
 
 def _answers(reader: Reader | None, pks: Iterable[int]) -> dict[int, str]:

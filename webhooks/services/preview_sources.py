@@ -22,7 +22,7 @@ from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Webhook
 from ..outbox import snapshots
 from ..presentation.moments import moment
-from ..storable import is_key
+from ..storable import is_key, storable
 
 logger = logging.getLogger('webhooks.preview')
 
@@ -92,6 +92,7 @@ def choices(draft: Draft, user: User, text: str = '') -> list[tuple[str, list[Ch
 
     With a `text`, only sources whose names contain it.
     """
+    text = storable(text)
     groups = [(_('Events'), _event_choices(draft, user, text))]
     groups += [
         (object_types.name_of(one), _object_choices(one, user, text)) for one in draft.object_types[:MAX_TYPE_CHOICES]

@@ -22,6 +22,7 @@ from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.engine import sql
 from webhooks.models import Delivery, Webhook
+from webhooks.models.delivery import CAUSE_CHARS
 from webhooks.outbox import redis_queue, wakeup
 from webhooks.services import failed_jobs
 
@@ -191,6 +192,18 @@ class TestTheList:
         ):
             jobs = client.get(page('failed_jobs'), asked).context['jobs']
             assert {job.id for job in jobs} == {str(one.uuid) for one in found}, asked
+
+    @pytest.mark.parametrize('name', ['webhook', 'reason', 'q'])
+    def test_a_character_that_postgresql_cannot_hold_finds_nothing(self, client, fail, name):
+        fail()
+        assert not client.get(page('failed_jobs'), {name: 'Receiver\0'}).context['jobs']
+
+    def test_an_error_that_is_cut_before_a_space_is_found_by_its_reason(self, client, fail):
+        [failed] = fail()
+        Delivery.objects.update(error='x' * (CAUSE_CHARS - 1) + ' and more')
+        [reason] = client.get(page('failed_jobs')).context['reasons_listed']
+        [job] = client.get(page('failed_jobs'), {'reason': reason}).context['jobs']
+        assert job.id == str(failed.uuid)
 
     def test_it_offers_the_webhooks_and_reasons_that_are_in_it(self, client, fail, webhook):
         fail(2)

@@ -17,6 +17,7 @@ from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
 from support.confirming import confirm, first_sentence
 from support.log import batch, delivery, event
+from support.writers import before_statement
 
 from webhooks import filtersets
 from webhooks.choices import StatusChoices
@@ -94,6 +95,12 @@ class TestGrouping:
         fail(webhook, f'{beginning} two')
         [cause] = causes.find().shown
         assert (cause.error, cause.count, cause.is_cut) == (beginning, 2, True)
+
+    def test_a_webhook_that_is_deleted_meanwhile_is_left_out(self, committed, log, other):
+        with before_statement(
+            'FROM "webhooks_webhook" LEFT OUTER JOIN', lambda: Webhook.objects.get(pk=other.pk).delete()
+        ):
+            assert told(causes.find()) == ALL[:2]
 
     def test_it_reads_the_newest_failures_only_and_says_so(self, webhook, monkeypatch):
         fail(webhook, LOST)
@@ -205,6 +212,19 @@ class TestPages:
             [row] = rows_of(admin_pages, address)
             assert len(row.redeliver_url) < 2000
             assert admin_pages.get(row.redeliver_url).context['figures'].count == 1
+
+    def test_an_error_that_is_cut_before_a_space_is_found_by_what_is_shown(self, webhook, admin_pages, api_client):
+        error = 'x' * (CAUSE_CHARS - 2) + ' \n' + 'and more'
+        fail(webhook, error)
+        for address in (PAGE, ADMINS):
+            [row] = rows_of(admin_pages, address)
+            assert row.cause.is_cut
+            assert admin_pages.get(row.redeliver_url).context['figures'].count == 1
+        (shown,) = api_client.get(FAILURES).json()['results']
+        for wanted in (shown['error'], error):
+            assert api_client.get('/api/plugins/webhooks/deliveries/', {'error': wanted}).json()['count'] == 1
+        asked = {'error': shown['error'], 'dry_run': True}
+        assert api_client.post(f'{FAILURES}redeliver/', asked, format='json').json()['count'] == 1
 
     def test_the_page_of_a_webhook_shows_its_own(self, log, other, admin_pages):
         for address in (other.get_absolute_url(), f'/admin/webhooks/webhook/{other.pk}/change/'):

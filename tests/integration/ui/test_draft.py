@@ -51,6 +51,11 @@ def draft(client, address: str = NEW, **more: object) -> str:
     return text_of(client.post(address, typed(**more)))
 
 
+def test_a_name_that_postgresql_cannot_hold_finds_nothing(admin_pages):
+    event(site(name='Bern'))
+    assert 'This change would be sent' in draft(admin_pages, preview_name='Be\0')
+
+
 class TestRequest:
     def test_it_is_shown_before_anything_is_saved(self, admin_pages):
         event(site(name='Bern'))
