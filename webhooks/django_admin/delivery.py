@@ -4,7 +4,7 @@ import uuid
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.db.models import Model, Q, QuerySet
 from django.forms import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse
@@ -173,10 +173,13 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         """Ask, then redeliver all deliveries that the filters in the address find, as in the list."""
         listed = f'{reverse("admin:webhooks_delivery_changelist")}?{request.GET.urlencode()}'
         try:
-            found = self.get_changelist_instance(request).queryset
+            change_list = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
             return redirect(listed)
-        found = self._unless_superseded(request, found)
+        # Without a filter it would be the whole log.
+        if not any(request.GET.get(name) for name in (SEARCH_VAR, *change_list.get_filters_params())):
+            return redirect(listed)
+        found = self._unless_superseded(request, change_list.queryset)
         asked = self.confirm_or_redeliver(request, found, REDELIVER, listed)
         return asked or redirect('admin:webhooks_delivery_changelist')
 

@@ -184,6 +184,16 @@ class TestRedelivering:
         confirm(client, run(client, page, 'redeliver', superseded, select_across='1'))
         assert Delivery.objects.filter(status='pending').count() == 2
 
+    @pytest.mark.parametrize('asked', ['', '?q=', '?status__exact=', '?_facets=True', '?p=1'])
+    def test_without_a_filter_its_page_offers_nothing(self, client, asked):
+        delivery(event(site()))
+        address = f'{DELIVERIES}redeliver/'
+        for answer in (client.get(f'{address}{asked}'), client.post(f'{address}{asked}', {'confirmed': 'x'})):
+            assert answer.status_code == 302
+        assert not Delivery.objects.filter(status='pending').exists()
+        for found in ('?q=Site', '?status__exact=failed', '?error__startswith=HTTP'):
+            assert client.get(f'{address}{found}').status_code == 200
+
     def test_by_the_button_on_its_page(self, client):
         of = delivery(event(site()))
         assert messages_of(press(client, of, 'redeliver')) == ['1 delivery is being redelivered.']
