@@ -46,6 +46,13 @@ def body_of(attempt: Attempt) -> Body | None:
     return Body(readable(text), ' '.join(filter(None, [notes[origin], masked])), origin is not Origin.OTHER)
 
 
+def read_bodies(attempts: Sequence[Attempt]) -> None:
+    """Read what these attempts keep of their bodies, in one query."""
+    kept_bodies = dict(Attempt.objects.filter(pk__in=[one.pk for one in attempts]).values_list('pk', 'request_body'))
+    for attempt in attempts:
+        attempt.request_body = kept_bodies.get(attempt.pk)
+
+
 def last_body(delivery: Delivery, attempts: Sequence[Attempt]) -> Body:
     """Return the body of the newest of its attempts. If that is unknown, the body that it would send now."""
     return (body_of(attempts[0]) if attempts else None) or Body(_now(delivery), _note(delivery, attempts), False)

@@ -232,9 +232,9 @@ class AnswerPanel(panels.Panel):
 
 
 def _outcome(attempt: Attempt) -> str:
-    """Return the status of the answer, or the whole error if that begins with the status: it then says its name."""
+    """Return the answer's status with its name, if it failed for that. A broker only confirms."""
     if attempt.response_status is None:
-        return _('No response')
+        return _('No response') if attempt.error else _('Confirmed')
     status = f'HTTP {attempt.response_status}'
     return attempt.error if attempt.error.startswith(status) else status
 

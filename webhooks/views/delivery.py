@@ -27,6 +27,9 @@ from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver, RedeliverFromHere
 from .checked_input import CheckedSelectionMixin
 
+# The newest attempts whose bodies a page shows. It makes them anew at each refresh.
+SHOWN_BODIES = 10
+
 
 @register_model_view(Delivery, 'list', path='', detail=False)
 class DeliveryListView(generic.ObjectListView):
@@ -74,10 +77,13 @@ class DeliveryView(generic.ObjectView):
             for attempt in attempts:
                 vars(attempt).update(restricted_attempt(attempt.error))
             return shown
+        sent.read_bodies(attempts[:SHOWN_BODIES])
         body = sent.last_body(instance, attempts)
-        for attempt in attempts[1:]:
-            # The page shows the last attempt's body above. So others are shown only where they differ.
+        for attempt in attempts[1:SHOWN_BODIES]:
+            # The page shows the last one above.
             attempt.other_body = sent.other_body_of(attempt, body)
+        if len(attempts) > SHOWN_BODIES:
+            attempts[SHOWN_BODIES].first_without_body = True
         return {**shown, 'body': body, 'next_body': sent.next_body(instance, body)}
 
 

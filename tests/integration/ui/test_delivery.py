@@ -1,12 +1,14 @@
 """The page of a delivery: what happened, why, what the receiver got, and one click to put it right."""
 
 import re
+import zlib
 from datetime import timedelta
 from html import unescape
 
 import pytest
 from dcim.models import Site
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from support.builders import CREATED, NOWHERE, site, subscribe
 from support.engine import deliveries, pass_retry_waits, work
@@ -94,6 +96,11 @@ class TestAnswer:
         Attempt.objects.update(response_status=None, response_body='', error='connection refused')
         assert panel(shown(admin_pages, log), 'Last Answer').startswith('No response')
         assert 'connection refused' in panel(shown(admin_pages, log), 'Last Answer')
+
+    def test_a_brokers_confirmation_is_one(self, admin_pages):
+        log = delivery(event(site()), status=StatusChoices.DELIVERED, error='')
+        Attempt.objects.update(response_status=None, response_headers={'stream': 'a'}, response_body='', error='')
+        assert panel(shown(admin_pages, log), 'Last Answer').startswith('Confirmed')
 
     def test_one_that_was_not_tried_has_none(self, admin_pages):
         log = delivery(event(site()), attempts=0, status=StatusChoices.PENDING)
@@ -206,6 +213,24 @@ class TestBody:
         log = Delivery.objects.get()
         assert api_client.get(f'{API}{log.pk}/').json()['attempts'][0]['request_body'] == sent
         assert api_client.get(API).json()['results'][0]['attempts'][0]['request_body'] is None
+
+    def test_those_of_the_newest_attempts_are_read_at_once_and_older_ones_are_in_the_rest_api(self, admin_pages):
+        def queries_with(attempts: int) -> tuple[int, str]:
+            log = delivery(event(site()), attempts=attempts)
+            for one in log.attempts.all():
+                body = zlib.compress(f'body {one.number}.'.encode())
+                Attempt.objects.filter(pk=one.pk).update(request_body=body)
+            with CaptureQueriesContext(connection) as captured:
+                page = shown(admin_pages, log)
+            return len(captured), page
+
+        few, page = queries_with(3)
+        assert 'body 1.' in page
+        assert 'older attempts' not in page
+        many, page = queries_with(13)
+        assert many == few
+        assert [f'body {number}.' in page for number in (13, 12, 4, 3, 1)] == [True, True, True, False, False]
+        assert page.count('Request bodies of older attempts are only in the REST API.') == 1
 
 
 class TestTogether:
