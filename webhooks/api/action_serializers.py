@@ -269,3 +269,8 @@ class PreviewedSerializer(serializers.Serializer):
     warnings = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text=_('What is probably a mistake in the definition.')
     )
+    unchecked = serializers.ListField(
+        child=serializers.CharField(),
+        read_only=True,
+        help_text=_('What else is asked of a change, and cannot be checked any more.'),
+    )

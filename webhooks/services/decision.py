@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from extras.conditions import Condition
 from users.models import User
 
+from ..choices import KindChoices
 from ..engine.dispatch import matching
 from ..engine.dispatch.render import Shown
 from ..exceptions import Busy
@@ -42,10 +43,9 @@ class Refusal(NamedTuple):
 
 
 class Refusals(NamedTuple):
-    """The webhooks that did not take an event.
+    """`hidden`: how many more did not take it: beyond MAX_WEBHOOKS, not for this reader's eyes, or gone.
 
-    `hidden`: how many more there are, which the reader may not view, or which are gone. `problem` says why none is
-    shown.
+    `problem`: why nothing is told.
     """
 
     shown: list[Refusal]
@@ -70,7 +70,7 @@ def refusals_of(event: Event, user: User) -> Refusals:
             found = webhooks.prefetch_related('ignore_users')[:MAX_WEBHOOKS_EXPLAINED]
             shown = [_refusal(webhook, event, user) for webhook in found]
     except Busy as busy:
-        return Refusals([], event.skipped, str(busy))
+        return Refusals([], 0, str(busy))
     return Refusals(shown, max(event.skipped - len(shown), 0))
 
 
@@ -78,8 +78,54 @@ def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
     if webhook.expand and not may_see_expanded(reader, event.expanded_types or ()):
         return Refusal(webhook, [_('Hidden, because you may not view the object.')], None)
     names = [user.username for user in webhook.ignore_users.all()]
-    is_newer = webhook.last_updated and event.dispatched_at and webhook.last_updated > event.dispatched_at
-    return Refusal(webhook, reasons(webhook, event, names), webhook.last_updated if is_newer else None)
+    is_newer = bool(webhook.last_updated and event.dispatched_at and webhook.last_updated > event.dispatched_at)
+    told = reasons(webhook, event, names) or _possible_reasons(webhook, event, is_newer)
+    return Refusal(webhook, told, webhook.last_updated if is_newer else None)
+
+
+def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[str]:
+    """Return what remains where no reason can be shown. Empty: by its present settings it takes the event."""
+    compared = comparison(webhook, event)
+    has_pattern = matching.has_pattern(webhook.conditions or {})
+    if is_newer:
+        return unchecked(webhook, event)
+    if compared and not has_pattern:
+        return [compared]
+    if has_pattern:
+        return [*unchecked(webhook, event), _('Not known. A regular expression may have taken too long.')]
+    return [_('Not known.')]
+
+
+def comparison(webhook: Webhook, event: Event) -> str:
+    """Return the setting that compares this update with what was before, as a reason. '': none does."""
+    is_compared = event.kind == KindChoices.UPDATED and not (event.backfill or event.caused_by or event.test)
+    if not is_compared or not webhook.compares:
+        return ''
+    if webhook.only_if_changed:
+        return _('Only if changed: {keys}').format(keys=', '.join(webhook.only_if_changed))
+    return _('Only real changes: nothing changed')
+
+
+def unchecked(webhook: Webhook, event: Event) -> list[str]:
+    """Return the setting that nobody can check any more: dispatch removes what was before.
+
+    A real change shows in the change log's data, if the event has them.
+    """
+    if not comparison(webhook, event):
+        return []
+    if webhook.only_if_changed:
+        keys = ', '.join(webhook.only_if_changed)
+        return [_('Not checked here: whether one of these changed: {keys}').format(keys=keys)]
+    return [] if _is_real_change(event) else [_('Not checked here: whether it is a real change')]
+
+
+def _is_real_change(event: Event) -> bool:
+    """Return whether the change log's data differ. The time of the save does not count."""
+    states = [event.snapshots[side] for side in ('prechange', 'postchange')] if event.snapshots else [None]
+    if None in states:
+        return False
+    before, after = ({**state, 'last_updated': None} for state in states)
+    return before != after
 
 
 def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[str]:

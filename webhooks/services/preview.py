@@ -25,9 +25,9 @@ from .preview_sources import Draft
 
 @dataclass(frozen=True)
 class Preview:
-    """A request with masked credentials and signatures, as it would be sent.
+    """`reasons` say why this event would not be sent. `warnings` name what is probably a mistake.
 
-    `reasons` say why this event would not be sent. `warnings` name probable mistakes.
+    `unchecked` names what else dispatch asks, and nobody can answer later.
     """
 
     event: Event
@@ -37,6 +37,7 @@ class Preview:
     body: str
     reasons: list[str]
     warnings: list[str]
+    unchecked: list[str]
 
     @property
     def is_sent(self) -> bool:
@@ -75,6 +76,8 @@ def _show(draft: Draft, event: Event, user: User) -> Preview:
         body,
         reasons=[*_not_asked_for(draft, event), *decision.reasons(webhook, event, draft.ignored)],
         warnings=[*_wrong_body(request.headers['Content-Type'], body), *_wrong_conditions(webhook, event)],
+        # An object as it is now has no state before.
+        unchecked=decision.unchecked(webhook, event) if event.pk else [],
     )
 
 

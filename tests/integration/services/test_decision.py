@@ -2,7 +2,7 @@
 
 import pytest
 from dcim.models import Region, Site
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from netbox.context_managers import event_tracking
 from support.builders import CREATED, DELETED, NOWHERE, site, subscribe
@@ -10,12 +10,13 @@ from support.builtin import request_by
 from support.engine import dispatch_all
 from users.models import User
 
-from webhooks.models import Event, Webhook
-from webhooks.services import decision
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.services import decision, preview_room
 
 pytestmark = pytest.mark.usefixtures('committed')
 
 IS_ACTIVE = {'attr': 'status.value', 'value': 'active'}
+MATCHES = {'attr': 'name', 'op': 'regex', 'value': '^B'}
 
 
 def refusals(user: User) -> dict[str, list[str]]:
@@ -90,6 +91,98 @@ def test_one_that_was_saved_since_says_so(netbox_user, admin_pages):
     page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
     assert 'By its present settings, it would take the event.' in page
     assert 'The webhook was saved since' in page
+
+
+class TestComparedWithBefore:
+    """`only_if_changed` and `only_real_changes`. Nobody can compare again, but nothing else excluded the change."""
+
+    @pytest.fixture
+    def bern(self, committed: None) -> Site:
+        subscribe(NOWHERE, Site, name='takes it')
+        made = site(name='Bern', status='planned')
+        dispatch_all()
+        return made
+
+    def edit(self, bern: Site, **fields: str) -> Event:
+        Event.objects.all().delete()
+        for name, value in fields.items():
+            setattr(bern, name, value)
+        with transaction.atomic():
+            bern.save()
+        dispatch_all()
+        return Event.objects.get()
+
+    def test_the_keys_of_which_none_changed_are_named(self, bern, netbox_user, admin_pages):
+        subscribe(NOWHERE, Site, name='CMDB', only_if_changed=['status', 'facility'])
+        edited = self.edit(bern, description='new')
+        assert refusals(netbox_user) == {'CMDB': ['Only if changed: status, facility']}
+        page = admin_pages.get(edited.get_absolute_url()).content.decode()
+        assert 'Only if changed: status, facility' in page
+        assert 'regular expression' not in page
+
+    def test_a_save_that_changed_nothing_is_named(self, bern, netbox_user):
+        subscribe(NOWHERE, Site, name='CMDB', only_real_changes=True)
+        self.edit(bern)
+        assert refusals(netbox_user) == {'CMDB': ['Only real changes: nothing changed']}
+
+    def test_conditions_that_are_not_met_are_reason_enough(self, bern, netbox_user):
+        subscribe(NOWHERE, Site, name='CMDB', only_if_changed=['status'], conditions=IS_ACTIVE)
+        self.edit(bern, facility='B1')
+        assert refusals(netbox_user) == {'CMDB': ['Conditions: status.value is planned']}
+
+    def test_it_is_no_reason_once_the_webhook_was_saved(self, bern, netbox_user):
+        webhook = subscribe(NOWHERE, Site, name='CMDB', only_if_changed=['status'])
+        self.edit(bern, facility='B1')
+        webhook.only_if_changed = ['facility']
+        webhook.save()
+        assert refusals(netbox_user) == {'CMDB': ['Not checked here: whether one of these changed: facility']}
+
+    def test_with_a_regular_expression_either_may_be_the_reason(self, bern, netbox_user):
+        subscribe(NOWHERE, Site, name='CMDB', only_if_changed=['status'], conditions=MATCHES)
+        self.edit(bern, facility='B1')
+        assert refusals(netbox_user)['CMDB'] == [
+            'Not checked here: whether one of these changed: status',
+            'Not known. A regular expression may have taken too long.',
+        ]
+
+
+@pytest.mark.parametrize(
+    ('fields', 'told'),
+    [
+        ({}, 'Not known.'),
+        ({'only_if_changed': ['status']}, 'Not known.'),
+        ({'conditions': {**IS_ACTIVE, 'value': 'planned'}}, 'Not known.'),
+        ({'conditions': MATCHES}, 'Not known. A regular expression may have taken too long.'),
+    ],
+)
+def test_a_regular_expression_is_suspected_only_if_there_is_one(netbox_user, fields, told):
+    subscribe(NOWHERE, Site, name='CMDB', **fields)
+    site(name='Bern', status='planned')
+    dispatch_all()
+    Delivery.objects.all().delete()
+    assert refusals(netbox_user) == {'CMDB': [told]}
+
+
+def test_while_nothing_can_be_told_none_are_said_to_be_gone(netbox_user, admin_pages, monkeypatch):
+    subscribe(NOWHERE, Site, name='CMDB', conditions=IS_ACTIVE)
+    site(status='planned')
+    dispatch_all()
+    monkeypatch.setattr(preview_room, 'MAX_PREVIEWS', 0)
+    found = decision.refusals_of(Event.objects.get(), netbox_user)
+    assert (found.shown, found.hidden) == ([], 0)
+    page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
+    assert found.problem in page
+    assert 'more webhook' not in page
+
+
+def test_of_many_some_are_not_listed(admin_pages, monkeypatch):
+    for name in ('A', 'B', 'C'):
+        subscribe(NOWHERE, Site, name=name, conditions=IS_ACTIVE)
+    site(status='planned')
+    dispatch_all()
+    monkeypatch.setattr(decision, 'MAX_WEBHOOKS', 1)
+    page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
+    assert '2 more webhooks, which were deleted or changed, are not listed, or which you may not view.' in page
 
 
 def test_the_page_tells_it_and_writes_nothing(admin_pages):

@@ -204,6 +204,13 @@ class TestPages:
         site(name='Bern')
         assert 'Bern created, with the object as it is now' in page()
 
+    def test_a_name_that_postgresql_cannot_hold_finds_nothing(self, webhook, admin_pages):
+        site(name='Bern')
+        for name, found in (('Be', True), ('Be\0', False)):
+            answer = admin_pages.get(tab(webhook), {'name': name})
+            assert answer.status_code == 200
+            assert bool(answer.context['choices']) is found
+
     def test_a_problem(self, page, webhook):
         Webhook.objects.update(body_template='a\n\n{{ data.x.y }}')
         site()
@@ -220,3 +227,46 @@ class TestPages:
 
     def test_the_admins_is_for_superusers(self, webhook, clerk):
         assert clerk.get(f'/admin/webhooks/webhook/{webhook.pk}/preview/').status_code == 403
+
+
+class TestWhatCannotBeChecked:
+    """What was before a change is gone after dispatch."""
+
+    ASKED = {'only_if_changed': ['status', 'facility']}
+
+    def unchecked(self, api_client, webhook: Webhook) -> list[str]:
+        shown = api_client.get(api(webhook)).data
+        assert shown['is_sent']
+        return shown['unchecked']
+
+    def test_keys_that_have_to_change_are_named(self, api_client, admin_pages):
+        webhook = subscribe(NOWHERE, Site, **self.ASKED)
+        event(site())
+        told = 'Not checked here: whether one of these changed: status, facility'
+        assert self.unchecked(api_client, webhook) == [told]
+        for address in (tab(webhook), f'/admin/webhooks/webhook/{webhook.pk}/preview/'):
+            assert told in admin_pages.get(address).content.decode()
+
+    @pytest.mark.parametrize(
+        ('before', 'told'),
+        [
+            ({'status': 'active', 'last_updated': '1'}, ['Not checked here: whether it is a real change']),
+            ({'status': 'planned', 'last_updated': '1'}, []),
+            (None, ['Not checked here: whether it is a real change']),
+        ],
+    )
+    def test_whether_anything_changed_is_seen_in_the_change_log(self, api_client, before, told):
+        webhook = subscribe(NOWHERE, Site, only_real_changes=True)
+        event(site(), snapshots={'prechange': before, 'postchange': {'status': 'active', 'last_updated': '2'}})
+        assert self.unchecked(api_client, webhook) == told
+
+    @pytest.mark.parametrize('other', [{'kind': 'created'}, {'caused_by': ['interface']}, {'backfill_for': 1}])
+    def test_what_is_not_compared_has_nothing_to_check(self, api_client, other):
+        webhook = subscribe(NOWHERE, Site, **self.ASKED)
+        event(site(), **other)
+        assert self.unchecked(api_client, webhook) == []
+
+    def test_nor_has_an_object_as_it_is_now(self, api_client):
+        webhook = subscribe(NOWHERE, Site, kinds=('updated',), **self.ASKED)
+        site()
+        assert self.unchecked(api_client, webhook) == []

@@ -76,7 +76,7 @@ def accepts(webhook: Webhook, shown: Shown) -> bool | None:
         return False
     if not webhook.conditions or shown.data is None:
         return True
-    return None if _has_pattern(webhook.conditions) else meets(webhook, shown)
+    return None if has_pattern(webhook.conditions) else meets(webhook, shown)
 
 
 def meets(webhook: Webhook, shown: Shown) -> bool:
@@ -100,14 +100,12 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Return whether the data meet NetBox's conditions. Those with a regular expression go to a process of their own.
-
-    Raises InvalidCondition for conditions that do not fit the data, its subclass SlowCondition, and Shortage.
-    """
-    if _has_pattern(conditions):
+    """Raises InvalidCondition for conditions that do not fit the data, and its subclass SlowCondition."""
+    if has_pattern(conditions):
         return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
     return ConditionSet(conditions).eval(data)
 
 
-def _has_pattern(conditions: dict[str, Any]) -> bool:
+def has_pattern(conditions: dict[str, Any]) -> bool:
+    """Return whether a regular expression is among these conditions."""
     return any(isinstance(node, dict) and node.get('op') == Condition.REGEX for node in nodes(conditions))
