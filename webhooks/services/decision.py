@@ -121,11 +121,8 @@ def unchecked(webhook: Webhook, event: Event) -> list[str]:
 
 def _is_real_change(event: Event) -> bool:
     """Return whether the change log's data differ. The time of the save does not count."""
-    states = [event.snapshots[side] for side in ('prechange', 'postchange')] if event.snapshots else [None]
-    if None in states:
-        return False
-    before, after = ({**state, 'last_updated': None} for state in states)
-    return before != after
+    before, after = ((event.snapshots or {}).get(side) for side in ('prechange', 'postchange'))
+    return bool(before and after) and {**before, 'last_updated': None} != {**after, 'last_updated': None}
 
 
 def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[str]:

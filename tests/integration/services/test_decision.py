@@ -4,7 +4,6 @@ import pytest
 from dcim.models import Region, Site
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
-from netbox.context_managers import event_tracking
 from support.builders import CREATED, DELETED, NOWHERE, site, subscribe
 from support.builtin import request_by
 from support.engine import dispatch_all
@@ -61,7 +60,7 @@ def test_what_changed_is_named(netbox_user, operator, told):
 
 def test_an_ignored_user_is_named(netbox_user):
     subscribe(NOWHERE, Site, name='CMDB', ignore_users=[netbox_user])
-    with event_tracking(request_by(netbox_user)):
+    with request_by(netbox_user):
         site()
     dispatch_all()
     assert refusals(netbox_user) == {'CMDB': ['Ignored user: admin']}
