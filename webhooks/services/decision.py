@@ -121,8 +121,11 @@ def unchecked(webhook: Webhook, event: Event) -> list[str]:
 
 def _is_real_change(event: Event) -> bool:
     """Return whether the change log's data differ. The time of the save does not count."""
-    before, after = ((event.snapshots or {}).get(side) for side in ('prechange', 'postchange'))
-    return bool(before and after) and {**before, 'last_updated': None} != {**after, 'last_updated': None}
+    snapshots: dict[str, dict[str, Any] | None] = event.snapshots or {}
+    before, after = snapshots.get('prechange'), snapshots.get('postchange')
+    if before is None or after is None:
+        return False
+    return {**before, 'last_updated': None} != {**after, 'last_updated': None}
 
 
 def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[str]:
