@@ -35,7 +35,7 @@ from utilities.filtersets import register_filterset
 from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
-from .models.confidential import CONFIDENTIAL, EVENT
+from .models.confidential import CONFIDENTIAL_FIELDS, EVENT_PREFIX
 from .models.delivery import cause_of, where_error_is_found
 from .presentation.fields import field, shown_in
 from .presentation.states import IS_SUSPENDED, STATES, in_state, with_states

@@ -86,7 +86,7 @@ def _below(field: Field) -> frozenset[str] | None:
 
 @cache
 def is_stored_whole(model: type[Model]) -> bool:
-    """Return whether a snapshot holds all that a client may set. A cable's ends and a provider's accounts are other rows.
+    """Return whether a snapshot holds all that a client may set. A cable's ends, for example, are other rows.
 
     Users' saves ask for it. So a serializer that cannot be made, as a plugin's may be, is logged: nobody knows.
     """

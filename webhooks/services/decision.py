@@ -43,7 +43,7 @@ class Refusal(NamedTuple):
 
 
 class Refusals(NamedTuple):
-    """`hidden`: how many more did not take it: beyond MAX_WEBHOOKS, not for this reader's eyes, or gone.
+    """`hidden`: how many more did not take it: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone.
 
     `problem`: why nothing is told.
     """

@@ -30,7 +30,7 @@ from ..permissions import may_see_expanded
 from ..security.masking import MASK
 from ..templating import renderer
 from ..visibility import Reader
-from .trial import PING
+from .trial import PING_KIND
 
 logger = logging.getLogger('webhooks.feed')
 
@@ -269,7 +269,7 @@ def _types_in(deliveries: Iterable[Delivery]) -> set[int]:
     """
     types: set[int] = set()
     for delivery in deliveries:
-        if delivery.event.test and delivery.event.kind == PING:
+        if delivery.event.test and delivery.event.kind == PING_KIND:
             continue
         types.add(delivery.object_type_id)
         if delivery.expanded:

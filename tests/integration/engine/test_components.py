@@ -425,8 +425,8 @@ class TestBesideAWebhookThatWantsEachSave:
     def test_a_change_of_a_component_is_told_although_its_owner_is_saved_as_it_is(
         self, owner, receiver, monkeypatch, is_last, most
     ):
-        monkeypatch.setattr(claim, 'MOST', most)
-        monkeypatch.setattr(claim, 'NEWEST', 1)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', most)
+        monkeypatch.setattr(claim, 'NEWEST_EVENTS_PER_BATCH', 1)
         with transaction.atomic():
             if is_last:
                 Device.objects.get(pk=owner.pk).save()

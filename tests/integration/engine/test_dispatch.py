@@ -174,8 +174,8 @@ class TestDatabaseError:
         assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
     def test_where_a_decision_is_broken_off_no_event_in_hand_is_blamed(self, monkeypatch):
-        monkeypatch.setattr(loop, 'BUDGET', 0)
-        monkeypatch.setattr(render, 'SLICE', 1)
+        monkeypatch.setattr(loop, 'BATCH_SECONDS', 0)
+        monkeypatch.setattr(render, 'EVENTS_PER_SLICE', 1)
         subscribe(NOWHERE, Site, conditions={'attr': 'name', 'op': 'regex', 'value': '^B'})
         site(name='Bern')
         later = site(name='Basel')

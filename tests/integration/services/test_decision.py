@@ -179,7 +179,7 @@ def test_of_many_some_are_not_listed(admin_pages, monkeypatch):
         subscribe(NOWHERE, Site, name=name, conditions=IS_ACTIVE)
     site(status='planned')
     dispatch_all()
-    monkeypatch.setattr(decision, 'MAX_WEBHOOKS', 1)
+    monkeypatch.setattr(decision, 'MAX_WEBHOOKS_EXPLAINED', 1)
     page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
     assert '2 more webhooks, which were deleted or changed, are not listed, or which you may not view.' in page
 

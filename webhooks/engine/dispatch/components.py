@@ -145,6 +145,7 @@ def _transaction(event: Event) -> tuple[int, datetime]:
 
 
 def is_owner(event: Event) -> bool:
+    """Return whether the event's object may have components."""
     return _label(event.object_type_id) in COMPONENTS
 
 

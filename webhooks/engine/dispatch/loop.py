@@ -73,7 +73,7 @@ class Dispatcher:
         self._undecided = None if suspects else Undecided()
 
     def batch(self) -> int:
-        """Dispatch a batch of events, and decide some deliveries. Returns how many of both, but not what was broken off.
+        """Dispatch a batch of events, and decide some deliveries. Returns how many of both were done.
 
         Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL breaks off the
         dispatch, that counts as a death of this worker. If this worker was declared dead, it begins anew.

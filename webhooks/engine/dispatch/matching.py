@@ -100,7 +100,10 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Raises InvalidCondition for conditions that do not fit the data, and its subclass SlowCondition."""
+    """Return whether the data meet NetBox's conditions. Those with a regular expression go to a process of their own.
+
+    Raises InvalidCondition for conditions that do not fit the data, its subclass SlowCondition, and Shortage.
+    """
     if has_pattern(conditions):
         return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
     return ConditionSet(conditions).eval(data)
