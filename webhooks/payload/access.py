@@ -23,7 +23,7 @@ from ..models import AccessToken, Credential, Webhook
 from ..security import echoes
 from ..security.masking import MASK
 from ..storable import storable
-from ..transport.exchange import Answer, Outcome, Request
+from ..transport.exchange import MAX_ERROR_CHARS, Answer, Outcome, Request
 from ..validation.body import FORM_TYPE, is_form
 from ..validation.secret import reveal
 from ..version import VERSION
@@ -216,7 +216,9 @@ class Grant:
                 raise ValueError
             self.token, self.seconds = token, _seconds(answer)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return ': '.join([_('the answer holds no bearer token'), *_refusal(said.whole)])
+            # The server may repeat the secret in its words.
+            refusal = [said.echoes.beginning(text, MAX_ERROR_CHARS) for text in _refusal(said.whole)]
+            return ': '.join([_('the answer holds no bearer token'), *refusal])
         return ''
 
     def settle(self, outcome: Outcome) -> Outcome | None:

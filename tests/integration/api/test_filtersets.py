@@ -29,7 +29,9 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
     queryset = Webhook.objects.all()
     filterset = WebhookFilterSet
     filter_name_map = {'user': 'ignore_user'}
-    ignore_fields = (*UNTOLD, 'body_template', 'conditions', 'success_conditions', 'expand', 'health', 'backfill')
+    ignore_fields = (
+        *UNTOLD, 'body_template', 'conditions', 'success_conditions', 'expand', 'only_if_changed', 'health', 'backfill',
+    )  # fmt: skip
 
     @classmethod
     def setUpTestData(cls):
@@ -112,8 +114,8 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     queryset = Delivery.objects.all()
     filterset = DeliveryFilterSet
     ignore_fields = (
-        'error', 'due_at', 'expires_at', 'attempt_limit', 'lapses', 'listed', 'expanded', 'span', 'part', 'parts',
-        'change_count',
+        'error', 'due_at', 'expires_at', 'attempt_limit', 'lapses', 'stopped', 'listed', 'expanded', 'span', 'part',
+        'parts', 'change_count',
     )  # fmt: skip
 
     @classmethod
@@ -129,8 +131,8 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
         'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'expanded',
-        'expanded_types', 'caused_by', 'backfill_for', 'lapses', 'retry_at',
-        'changelog_message',
+        'expanded_types', 'caused_by', 'backfill_for', 'lapses', 'stopped', 'retry_at',
+        'changelog_message', 'trace',
     )  # fmt: skip
 
     @classmethod

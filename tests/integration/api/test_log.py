@@ -302,7 +302,7 @@ def test_a_test_event_is_sent_and_its_answer_told(committed, api_client, receive
     assert receiver.requests[0].header('webhook-id') == answer.json()['uuid']
 
 
-def test_a_test_without_any_object_says_so(api_client):
+def test_a_test_without_any_object_is_a_ping(api_client):
     answer = _act(api_client, subscribe(NOWHERE, Site), 'test')
-    assert answer.status_code == 400
-    assert list(answer.json()) == ['object_types']
+    assert answer.status_code == 201
+    assert answer.json()['object_type'] == 'webhooks.webhook'

@@ -15,6 +15,7 @@ from webhooks.brokers import registry
 from webhooks.choices import StatusChoices
 from webhooks.models import Webhook
 from webhooks.services import preview
+from webhooks.services.preview_sources import Draft
 
 SECRET = 'a-secret-of-the-broker'
 BROKERS = {
@@ -154,7 +155,7 @@ class TestDefinitions:
     def test_the_preview_shows_the_address(self, admin_user):
         webhook = subscribe('redis://bus/netbox.{{ data.slug }}', Site)
         changed = site()
-        shown = preview.show(webhook, {}, admin_user)
+        shown = preview.show(Draft.of(webhook), admin_user)
         assert (shown.method, shown.url) == ('PUBLISH', f'redis://bus/netbox.{changed.slug}')
 
 

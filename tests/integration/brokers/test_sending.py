@@ -92,13 +92,6 @@ def test_cloud_events_name_the_key_as_partition(url, reader, before):
     assert got.json()['partitionkey'] == f'dcim.site:{changed.pk}'
 
 
-def test_cloud_events_over_http_stay_as_they_were(receiver):
-    subscribe(receiver.url('/'), Site, payload_format='cloudevents')
-    site()
-    work()
-    assert 'partitionkey' not in receiver.requests[0].json()
-
-
 def test_a_change_set_is_one_message_with_the_webhooks_key(url, reader, before, driver):
     webhook = subscribe(url, Site, change_set=True)
     with transaction.atomic():

@@ -32,6 +32,7 @@ from webhooks.payload import formats, json_schema
 from webhooks.rendering import expansion
 from webhooks.rendering.keys import may_be_expanded, targets
 from webhooks.services import preview, redelivery, trial
+from webhooks.services.preview_sources import Draft
 
 API = '/api/plugins/webhooks/'
 # Longer than what a page's random tokens contain by chance.
@@ -568,11 +569,11 @@ class TestWhoSeesIt:
     def test_a_preview_shows_it_to_the_same_readers(self, delivery, receiver: Receiver, clerk_user, grant):
         webhook = delivery.webhook
         with pytest.raises(preview.DefinitionError, match='may not view'):
-            preview.show(webhook, {}, clerk_user)
+            preview.show(Draft.of(webhook), clerk_user)
         grant(Device, 'view')
         grant(Site, 'view')
         fresh = type(clerk_user).objects.get()
-        assert SERIAL in preview.show(webhook, {}, fresh).body
+        assert SERIAL in preview.show(Draft.of(webhook), fresh).body
 
 
 @pytest.mark.usefixtures('committed')

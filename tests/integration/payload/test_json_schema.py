@@ -178,10 +178,14 @@ class TestCommand:
             schema('DCIM.Location', '--format', 'netbox', '--batch')['title'] == 'dcim.location, format netbox, batch'
         )
 
-    @pytest.mark.parametrize('label', ['dcim.nothing', 'nothing', 'a.b.c', ''])
+    @pytest.mark.parametrize('label', ['dcim.nothing', 'nothing', 'a.b.c'])
     def test_an_unknown_model_is_an_error(self, db, label: str):
         with pytest.raises(CommandError, match='there is no model'):
             schema(label)
+
+    def test_no_model_is_an_error(self, db):
+        with pytest.raises(CommandError, match='name a model'):
+            schema('')
 
     def test_a_model_without_a_page_in_the_api_is_an_error(self, db):
         with pytest.raises(CommandError, match=r'dcim\.cablepath has no page in the REST API'):
