@@ -66,7 +66,8 @@ class Bed:
             type_update=True,
             type_delete=True,
             secret='bench',
-            **fields,
+            # Sections save objects again as they are.
+            **{'only_real_changes': False, **fields},
         )
         webhook.full_clean()
         webhook.save()

@@ -142,7 +142,7 @@ def test_a_backfill_of_the_deleted_one_does_not_go_on(old, receiver):
 
 
 def test_a_worker_that_was_sending_for_the_deleted_one_goes_on_with_the_new_one(receiver):
-    old = subscribe(receiver.url(OLD), Site, concurrency=1)
+    old = subscribe(receiver.url(OLD), Site, concurrency=1, timeout=5)
     receiver.answers(OLD, Answer(manner=Manner.HANG))
     site()
     site()
