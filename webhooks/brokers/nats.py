@@ -86,13 +86,17 @@ class Nats(Driver):
 
     async def _connect(self) -> Any:
         import nats
-        from nats.errors import NoServersError
+        from nats.errors import AuthorizationError
+        from nats.errors import Error as NatsError
 
         callbacks = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
         try:
             # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
             return await nats.connect(**{'name': 'netbox-webhooks'} | self._options | callbacks, allow_reconnect=False)
-        except (NoServersError, OSError) as error:
+        except AuthorizationError:
+            raise
+        # A server that ends the connection at once has no error of its own.
+        except (NatsError, OSError) as error:
             raise Away(f'no connection: {error}') from error
 
     async def _note(self, error: Exception) -> None:

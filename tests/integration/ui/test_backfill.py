@@ -79,7 +79,7 @@ class TestNetBox:
         start(webhook)
         grant(Webhook, 'view')
         page = text(clerk_pages.get(webhook.get_absolute_url()))
-        assert 'objects sent' in page
+        assert 'Backfill' in page
         assert 'backfill/pause/' not in page
         assert clerk_pages.post(f'{webhook.get_absolute_url()}backfill/pause/').status_code == 403
         grant(Webhook, 'backfill')

@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from support.builders import CREATED, NOWHERE, site, subscribe
+from support.confirming import confirm
 from support.engine import deliveries, pass_retry_waits, work
 from support.log import attempt, batch, delivery, event
 
@@ -126,7 +127,7 @@ class TestFromHereOn:
         link = unescape(re.search(r'href="([^"]*/replay/[^"]*)"', page)[1])
         form = admin_pages.get(link).content.decode()
         assert f'value="{moment(noon)}"' in form
-        admin_pages.post(link, {'since': moment(noon)})
+        confirm(admin_pages, admin_pages.post(link, {'since': moment(noon)}))
         assert {one.pk for one in deliveries(StatusChoices.PENDING)} == {here.pk, late.pk}
 
     def test_it_is_for_those_who_may_redeliver_past_events_of_this_webhook(self, clerk_pages, grant):

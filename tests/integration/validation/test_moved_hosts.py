@@ -165,7 +165,7 @@ def test_urls_that_differ_behind_the_mask_are_not_the_same(webhook):
 def test_only_another_host_needs_the_headers_anew(webhook, api_client, fields, status):
     answer = api_client.patch(f'{API}{webhook.pk}/', fields, format='json')
     assert answer.status_code == status, answer.data
-    assert status == 200 or list(answer.data) == ['additional_headers']
+    assert status == 200 or 'additional_headers' in answer.data
 
 
 def test_a_webhook_without_headers_may_move(webhook, api_client):
