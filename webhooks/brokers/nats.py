@@ -46,13 +46,17 @@ class Nats(Driver):
         return self._background.run(self._publish(message, timeout), timeout)
 
     async def _publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        from nats.errors import ConnectionClosedError, ConnectionDrainingError, StaleConnectionError, UnexpectedEOF
         from nats.js.errors import APIError, NoStreamResponseError
 
+        ended = (ConnectionClosedError, ConnectionDrainingError, StaleConnectionError, UnexpectedEOF)
         stream = (await self._connected()).jetstream()
         headers = {**message.headers, 'Nats-Msg-Id': message.id}
         acknowledged = stream.publish(message.address, message.body, timeout=timeout, headers=headers)
         try:
             answer = await self._unless_trouble(message.address, acknowledged)
+        except ended as error:
+            raise Lost(f'the connection has ended: {error}') from error
         except NoStreamResponseError as error:
             raise Refused(f'no stream takes the subject {message.address}') from error
         except APIError as error:
