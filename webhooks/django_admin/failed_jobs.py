@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
 from django.contrib import admin
+from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django_rq import views as rq_views
 from django_rq.queues import get_queue_by_index
-from django_rq.utils import DEFAULT_ITEMS_PER_PAGE, get_jobs, paginate
+from django_rq.utils import get_jobs
 from rq.job import Job
 from rq.registry import FailedJobRegistry
 
@@ -26,6 +27,8 @@ from ..presentation.actions import REDELIVER
 from ..services import confirmation, redelivery
 from ..storable import is_key, storable
 from .causes import causes_for_admin
+
+JOBS_PER_PAGE = 100
 
 # django-rq's names of its actions.
 REQUEUE = 'requeue'
@@ -54,15 +57,16 @@ def failed_jobs(request: HttpRequest, queue_index: int) -> HttpResponse:
     is_descending = request.GET.get('desc', '1') == '1'
     listed = registry.get_job_ids(desc=is_descending)
     found = _found(listed, request.GET)
-    page, page_range, offset = paginate(request, len(found))
+    page = Paginator(found, JOBS_PER_PAGE).get_page(request.GET.get('page'))
     shown = {
         **admin.site.each_context(request),
         'queue': queue,
         'queue_index': queue_index,
-        'jobs': get_jobs(queue, found[offset : offset + DEFAULT_ITEMS_PER_PAGE], registry),
+        'jobs': get_jobs(queue, page.object_list, registry),
         'num_jobs': len(found),
-        'page': page,
-        'page_range': page_range,
+        'page': page.number,
+        'page_range': page.paginator.get_elided_page_range(page.number),
+        'ellipsis': Paginator.ELLIPSIS,
         'sort_direction': 'descending' if is_descending else 'ascending',
         'other_direction': '0' if is_descending else '1',
         'job_status': 'Failed',
