@@ -13,6 +13,8 @@ from .driver import Away, Driver, Lost, Message, Refused
 SUBJECT = re.compile(r'(?!\$)[^\s*>.]+(\.[^\s*>.]+)*')
 # JetStream's errors of a stream that is full, and drops nothing old: there may be room later.
 FULL_STREAM = re.compile('maximum (messages|bytes)|insufficient|resource limits|no space', re.IGNORECASE)
+# What a server says to a login that it does not know, or no longer. The client has no type for each of these.
+LOGIN_REFUSED = re.compile('authorization|authentication (expired|revoked)', re.IGNORECASE)
 # NATS's error for the whole connection. It names the subject that the login may not publish to.
 PUBLISH_VIOLATION = re.compile('permissions violation for publish to "(.+)"', re.IGNORECASE)
 
@@ -90,18 +92,15 @@ class Nats(Driver):
 
     async def _connect(self) -> Any:
         import nats
-        from nats.errors import AuthorizationError
         from nats.errors import Error as NatsError
 
         callbacks = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
         try:
             # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
             return await nats.connect(**{'name': 'netbox-webhooks'} | self._options | callbacks, allow_reconnect=False)
-        except AuthorizationError:
-            raise
         # A server that ends the connection at once has no error of its own.
         except (NatsError, OSError) as error:
-            raise Away(f'no connection: {error}') from error
+            raise (Refused if LOGIN_REFUSED.search(str(error)) else Away)(f'no connection: {error}') from error
 
     async def _note(self, error: Exception) -> None:
         """Called with the connection's errors: a missing permission ends the waits of its subject."""
