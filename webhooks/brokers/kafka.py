@@ -16,7 +16,15 @@ TOPIC = re.compile(r'[A-Za-z0-9._-]{1,249}')
 # the message, once and in order.
 SAFE_OPTIONS = {'enable.idempotence': True, 'acks': 'all'}
 # Milliseconds: the client tries a message by itself for half a minute, and does not wait for more to send together.
-DEFAULT_OPTIONS = {'delivery.timeout.ms': 30_000, 'linger.ms': 0, 'client.id': 'netbox-webhooks'}
+# A topic that is still unknown after two seconds is refused, before the webhook's timeout calls the cluster away.
+DEFAULT_OPTIONS = {
+    'delivery.timeout.ms': 30_000,
+    'topic.metadata.propagation.max.ms': 2000,
+    'linger.ms': 0,
+    'client.id': 'netbox-webhooks',
+}
+# The longest wait for what the cluster says about a topic.
+METADATA_SECONDS = 2.0
 # The longest wait for callbacks: a producer that died is noticed after so long.
 POLL_SECONDS = 0.2
 # A cluster that does not answer holds up the end of a process so long: once with its messages, once with the thread.
@@ -54,6 +62,7 @@ class Kafka(Driver):
             line.waiting.discard(answer)
         if answer.error is not None:
             raise answer.error
+        line.forget_trouble()
         return {'topic': message.address, 'partition': answer.partition, 'offset': answer.offset}
 
     def _open(self) -> '_Line':
@@ -85,9 +94,9 @@ class _Answer:
             self.partition, self.offset = message.partition(), message.offset()
         self.has_come.set()
 
-    def lose(self) -> None:
+    def lose(self, reason: Exception) -> None:
         """End the wait, as no answer will come any more."""
-        self.error = self.error or Lost('the client cannot go on, and is started anew')
+        self.error = self.error or reason
         self.has_come.set()
 
 
@@ -112,9 +121,8 @@ class _Line:
 
         answer = _Answer(self.judged)
         self.waiting.add(answer)
-        headers = [(name, value.encode()) for name, value in {**message.headers, 'id': message.id}.items()]
         try:
-            self._producer.produce(message.address, message.body, message.key, headers=headers, on_delivery=answer.take)
+            self._hand_over(message, answer)
         except BufferError as error:
             raise Away('too many messages wait in the client') from error
         except KafkaException as error:
@@ -124,25 +132,49 @@ class _Line:
             raise reason from error
         if self.is_dead:
             self._producer.purge()
-            answer.lose()
+            answer.lose(_started_anew())
         return answer
+
+    def _hand_over(self, message: Message, answer: _Answer) -> None:
+        """Hand the message to the producer. Raises KafkaException and BufferError.
+
+        The producer remembers a topic that was unknown or forbidden for five minutes, and refuses it by itself. So it
+        asks the cluster once more first.
+        """
+        from confluent_kafka import KafkaException
+
+        headers = [(name, value.encode()) for name, value in {**message.headers, 'id': message.id}.items()]
+        arguments = {'headers': headers, 'on_delivery': answer.take}
+        try:
+            self._producer.produce(message.address, message.body, message.key, **arguments)
+        except KafkaException as error:
+            if error.args[0].code() not in _remembered():
+                raise
+            self._producer.list_topics(message.address, METADATA_SECONDS)
+            self._producer.produce(message.address, message.body, message.key, **arguments)
 
     def _poll(self) -> None:
         from confluent_kafka import KafkaException
 
+        reason = _started_anew()
         try:
             while not self.is_dead:
                 self._producer.poll(POLL_SECONDS)
-        except KafkaException:
+        except KafkaException as error:
             logger.exception('producer=fatal error')
+            reason = self.judged(error.args[0])
         self.is_dead = True
         # What it still held would land after newer messages of the next line. In a callback, purge() would crash.
         self._producer.purge()
         for answer in list(self.waiting):
-            answer.lose()
+            answer.lose(reason)
 
     def _note(self, error: Any) -> None:
         self._trouble = error
+
+    def forget_trouble(self) -> None:
+        """Forget the last trouble, as a message was confirmed since."""
+        self._trouble = None
 
     def late(self, timeout: float) -> Exception:
         """Return the error for a message without an answer in time: Refused after a failed login, else Away."""
@@ -162,7 +194,9 @@ class _Line:
 
         if error.fatal():
             self.is_dead = True
-            return Lost(error.str())
+            # The login may not use an idempotent producer at all. Another producer would hear the same.
+            is_refused = error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED
+            return (Refused if is_refused else Lost)(error.str())
         if error.code() == KafkaError._MSG_TIMED_OUT:
             # The cluster may have been replaced. Then this producer would count on from the old cluster's numbers for
             # ever. So a new one begins.
@@ -177,6 +211,16 @@ class _Line:
             self._producer.flush(CLOSE_SECONDS)
         self.is_dead = True
         self._thread.join(CLOSE_SECONDS)
+
+
+def _started_anew() -> Exception:
+    return Lost('the client cannot go on, and is started anew')
+
+
+def _remembered() -> tuple[int, ...]:
+    from confluent_kafka import KafkaError
+
+    return (KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
 def _away() -> tuple[int, ...]:
