@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import threading
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -15,6 +16,11 @@ from typing import Any
 from devstack.brokers import PASSWORD, USER, Broker
 from devstack.ports import LOOPBACK
 from devstack.process import wait_until
+from webhooks.transport.client import Client
+from webhooks.transport.exchange import Outcome, Request
+
+# Seconds that a message may take on a busy machine.
+PATIENT = 60.0
 
 
 @dataclass(frozen=True)
@@ -279,11 +285,15 @@ def options_of(broker: Broker) -> dict[str, Any]:
 
 
 class Relay:
-    """Passes connections on to `port`, until it is told to hang, or to reset them."""
+    """Passes connections on to `port`, until it is told to hang, to reset them, or to be slow.
+
+    `delay`: seconds that all data needs, in each direction.
+    """
 
     def __init__(self, port: int, listens: int = 0) -> None:
         self.target = port
         self.hangs = self.resets = False
+        self.delay = 0.0
         self.connections = 0
         self._open: list[socket.socket] = []
         self._listener = socket.create_server((LOOPBACK, listens))
@@ -333,7 +343,41 @@ class Relay:
                 # What hangs, hangs in both directions.
                 while self.hangs:
                     threading.Event().wait(0.02)
+                threading.Event().wait(self.delay)
                 sink.sendall(data)
         for one in (source, sink):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+
+class Sender:
+    """Publishes by the door that the sender uses."""
+
+    def __init__(self, client: Client, reader: Reader) -> None:
+        self._client, self._reader = client, reader
+
+    def __call__(self, address: str = '', timeout: float = PATIENT, **fields: Any) -> Outcome:
+        address = address or self._reader.address
+        return self._client.send(
+            Request(
+                **{
+                    'method': 'PUBLISH',
+                    'url': self._reader.broker.url(address),
+                    'headers': {'Content-Type': 'application/json', 'X-Mark': 'mark'},
+                    'body': b'{}',
+                    'timeout': timeout,
+                    'key': 'dcim.site:1',
+                    'id': str(uuid.uuid4()),
+                }
+                | fields
+            )
+        )
+
+
+@contextmanager
+def sending(reader: Reader) -> Iterator[Sender]:
+    client = Client(4)
+    try:
+        yield Sender(client, reader)
+    finally:
+        client.close()

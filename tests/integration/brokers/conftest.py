@@ -70,6 +70,7 @@ def relay(driver: str, shared: Callable[[str], tuple[Reader, Relay]]) -> Iterato
     relay = shared(driver)[1]
     yield relay
     relay.hangs = relay.resets = False
+    relay.delay = 0.0
 
 
 @pytest.fixture

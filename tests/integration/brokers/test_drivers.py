@@ -2,54 +2,18 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from support.brokers import READERS, Reader, Relay, options_of
+from support.brokers import PATIENT, READERS, Reader, Relay, Sender, options_of, sending
 from support.settings import change_settings
 
 from devstack.brokers import MOST, PASSWORD, Broker
 from devstack.ports import free_port
-from webhooks.transport.client import Client
-from webhooks.transport.exchange import Outcome, Request
 
 pytestmark = pytest.mark.usefixtures('bus')
-# Seconds: patient, and those of a broker that says nothing.
-PATIENT, SHORT = 60.0, 2.0
-
-
-class Sender:
-    """Publishes by the door that the sender uses."""
-
-    def __init__(self, client: Client, reader: Reader) -> None:
-        self._client, self._reader = client, reader
-
-    def __call__(self, address: str = '', timeout: float = PATIENT, **fields: Any) -> Outcome:
-        address = address or self._reader.address
-        return self._client.send(
-            Request(
-                **{
-                    'method': 'PUBLISH',
-                    'url': self._reader.broker.url(address),
-                    'headers': {'Content-Type': 'application/json', 'X-Mark': 'mark'},
-                    'body': b'{}',
-                    'timeout': timeout,
-                    'key': 'dcim.site:1',
-                    'id': str(uuid.uuid4()),
-                }
-                | fields
-            )
-        )
-
-
-@contextmanager
-def sending(reader: Reader) -> Iterator[Sender]:
-    client = Client(4)
-    try:
-        yield Sender(client, reader)
-    finally:
-        client.close()
+# Seconds that a broker has which says nothing.
+SHORT = 2.0
 
 
 @pytest.fixture
@@ -136,6 +100,12 @@ class TestAway:
             outcome = send(timeout=SHORT)
         assert outcome.unreachable
         assert outcome.error
+
+    def test_a_slow_one_is_waited_for(self, send, relay):
+        relay.delay = 0.3
+        outcome = send()
+        assert outcome.error == ''
+        assert outcome.duration >= relay.delay
 
     def test_one_that_never_answers_is_unreachable_in_time(self, reader, relay):
         relay.cut()

@@ -1,11 +1,13 @@
 """Sender and broker are killed while messages are under way."""
 
+import time
+
 import pytest
 from dcim.models import Site
 from django.db import transaction
 from support.brokers import READERS
 from support.builders import site, subscribe
-from support.engine import deliveries, disorder
+from support.engine import deliveries, disorder, health
 from support.settings import change_settings
 
 from devstack.process import wait_until
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 # What these confirmed they have written. The others keep it in memory here, so only the sender is killed.
 KEEP = ('nats', 'amqp', 'redis')
 PATIENCE = 180.0
+OUTAGE_SECONDS = 60.0
 
 
 @pytest.mark.parametrize(
@@ -53,5 +56,34 @@ def test_all_changes_arrive_and_no_object_goes_back(start_broker, driver, make_n
     assert wait_until(lambda: len(deliveries(StatusChoices.DELIVERED)) == 40, PATIENCE, interval=0.2)
     got = reader.wait_for(40)
     assert {one.id for one in got} == {str(one.uuid) for one in deliveries()}
+    assert disorder([(one.json()['data']['id'], one.json()['sequence']) for one in got]) == []
+    reader.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('driver', KEEP)
+def test_after_a_minute_without_the_broker_all_changes_arrive_in_order(
+    start_broker, driver, make_netbox, rqworker, monkeypatch
+):
+    broker = start_broker(driver)
+    reader = READERS[driver](broker)
+    reader.prepare()
+    brokers = {'bus': broker.options}
+    change_settings(monkeypatch, brokers=brokers)
+    webhook = subscribe(broker.url(reader.address), Site, timeout=2)
+    rqworker(netbox=make_netbox(f"PLUGINS_CONFIG = {{'webhooks': {{'brokers': {brokers!r}}}}}"))
+    changed = site()
+    assert wait_until(lambda: len(deliveries(StatusChoices.DELIVERED)) == 1, PATIENCE)
+    broker.kill()
+    back_at = time.monotonic() + OUTAGE_SECONDS
+    saves = 1
+    while time.monotonic() < back_at or not health(webhook).suspended_since:
+        saves += 1
+        changed.description = str(saves)
+        changed.save()
+        wait_until(lambda: time.monotonic() >= back_at, 5, interval=0.5)
+    broker.start()
+    assert wait_until(lambda: len(deliveries(StatusChoices.DELIVERED)) == saves, PATIENCE, interval=0.2)
+    got = reader.wait_for(saves)
     assert disorder([(one.json()['data']['id'], one.json()['sequence']) for one in got]) == []
     reader.close()
