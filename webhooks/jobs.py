@@ -6,7 +6,8 @@ from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
 from .constants import JOB_SECONDS
-from .engine.tidy import endings, retention
+from .engine import notifications
+from .engine.tidy import retention
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
@@ -28,5 +29,5 @@ class WebhooksRetentionJob(JobRunner):
                 self.enqueue()
                 break
         else:
-            endings.tell()
+            notifications.tell_endings()
         self.logger.info(f'Events deleted from the delivery log: {pruned}')

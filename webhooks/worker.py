@@ -8,7 +8,7 @@ from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
 from .choices import StatusChoices
-from .engine import transactions
+from .engine import sql
 from .engine.process import dispatcher, inline
 from .engine.process.supervisor import Supervisor
 from .exceptions import DeliveryFailed
@@ -27,7 +27,7 @@ def drain() -> str:
 
     Returns a sentence for the status page. If there was nothing to do, RQ forgets the job at once.
     """
-    with transactions.may_break_off(RedisError):  # the token expires
+    with sql.may_break_off(RedisError):  # the token expires
         wakeup.accept()
     if not conf.get().enabled:
         get_current_job().result_ttl = 0
@@ -62,7 +62,7 @@ def redeliver(delivery_uuid: str) -> str:
 
 def _send(except_for: str | None = None) -> Counter[str]:
     counts = inline.run()
-    with transactions.may_break_off(RedisError):
+    with sql.may_break_off(RedisError):
         failed_jobs.publish(except_for)
     return counts
 
@@ -88,7 +88,7 @@ def _tell(result: str) -> str:
 
 def _look() -> None:
     """Enqueue a job that looks at the tables. Redis may have lost all jobs, but kept the token that there is one."""
-    with transactions.may_break_off(RedisError):
+    with sql.may_break_off(RedisError):
         wakeup.accept()
         wakeup.wake()
 

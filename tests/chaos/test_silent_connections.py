@@ -13,7 +13,7 @@ from support.silence import Way, way_to_postgresql
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.engine import transactions
+from webhooks.engine import sql
 from webhooks.engine.process import dispatcher, sender, supervisor
 from webhooks.engine.process.supervisor import Supervisor
 from webhooks.models import Webhook
@@ -61,7 +61,7 @@ def test_changes_arrive_although_each_connection_of_a_worker_falls_silent(
 def test_the_kernel_watches_the_connections_of_a_worker(monkeypatch, way):
     """It notices sooner, and also where only a thread waits."""
     monkeypatch.setitem(connection.settings_dict, 'OPTIONS', {'keepalives_idle': 20})
-    transactions.bound_connections()
+    sql.bound_connections()
     connection.ensure_connection()
     with socket.socket(fileno=os.dup(connection.connection.fileno())) as own:
         assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 8000

@@ -7,9 +7,8 @@ tidy: keeps the log bounded.
 backfill: records all present objects.
 registry: who is alive, with which work in hand.
 rescue: frees a dead worker's work.
-transactions, sql: short transactions and their statements.
+sql: opens short transactions, and runs their statements.
 full_look: when to look at everything.
 each: a bad item stops no other.
 notifications: people and event rules hear of trouble.
-time_limit: ends slow work.
 """

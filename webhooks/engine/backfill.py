@@ -18,13 +18,14 @@ from django.utils.translation import gettext as _
 from netbox.registry import registry
 from psycopg.errors import QueryCanceled
 
+from .. import patience
 from ..choices import BackfillStateChoices
 from ..exceptions import DefinitionError
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Backfill
 from ..outbox import restating
 from ..storable import is_storable, storable
-from . import notifications, sql, time_limit, transactions
+from . import notifications, sql
 
 logger = logging.getLogger('webhooks.backfill')
 
@@ -65,7 +66,7 @@ READY_BACKFILLS = """
 # sooner, with another error.
 BOUND_FILTER = f"""
     SELECT set_config('statement_timeout', %s::text, true),
-        set_config('lock_timeout', '{transactions.TABLE_LOCK_MS}', true)"""
+        set_config('lock_timeout', '{sql.TABLE_LOCK_MS}', true)"""
 
 
 class Backfills:
@@ -95,7 +96,7 @@ class Backfills:
         try:
             return _step(backfill)
         except BROKEN_OFF as error:
-            transactions.recover(error)
+            sql.recover(error)
             self._rests[backfill.pk] = time.monotonic() + ERROR_REST_SECONDS
             return False
         except INTERRUPTIONS:
@@ -127,7 +128,7 @@ def _step(backfill: Backfill) -> bool:
 
 
 def _record(backfill: Backfill, model: type[Model], pks: Collection[int], last_id: int) -> bool:
-    with transactions.short() as now:
+    with sql.transaction() as now:
         if not _move(backfill, last_id=last_id):
             return False
         recorded = restating.restate(backfill.webhook, model, pks, now)
@@ -139,13 +140,13 @@ def _move(backfill: Backfill, **changes: object) -> bool:
     """Write the changes to the backfill's row. Returns False if somebody has moved, ended or locked it."""
     same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id')}
     found = Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same)
-    with transactions.short():
+    with sql.transaction():
         is_mine = found.select_for_update(skip_locked=True).values_list('pk').first()
         return is_mine is not None and bool(found.update(**changes))
 
 
 def _end(backfill: Backfill, state: str, error: str = '') -> bool:
-    with transactions.short() as now:
+    with sql.transaction() as now:
         is_ended = _move(backfill, state=state, error=error, finished_at=now)
         if is_ended:
             told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
@@ -207,7 +208,7 @@ def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[lis
 def _bounded(query: str) -> Iterator[None]:
     """Limit the time of the block. If it runs out with a filter, that is the filter's error."""
     try:
-        with time_limit.within(FILTER_SECONDS), transactions.short():
+        with patience.within(FILTER_SECONDS), sql.transaction():
             sql.fetch(BOUND_FILTER, [FILTER_MS])
             yield
     except OperationalError as error:
@@ -215,7 +216,7 @@ def _bounded(query: str) -> Iterator[None]:
             reason = _('PostgreSQL takes too long to find the objects. Use a simpler filter.')
             raise DefinitionError(FILTER, reason) from error
         raise
-    except time_limit.TooSlow as error:
+    except patience.TooSlow as error:
         if query:
             raise
         raise OperationalError(str(error)) from error

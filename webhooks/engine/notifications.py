@@ -1,15 +1,19 @@
-"""Tells chosen users and NetBox's event rules of a webhook's trouble, such as a suspension.
+"""Tells chosen users and NetBox's event rules of a webhook's trouble, such as a suspension or a certificate's end.
 
 A rule may do anything, such as call Redis. So its news is noted in the transaction, and told when things are tidied.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
 
 from core.models import ObjectType
+from cryptography import x509
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 from extras.events import EventContext, process_event_rules
 from extras.models import EventRule, Notification
 from netbox.events import EventType
@@ -31,9 +35,13 @@ from ..event_types import (  # noqa: F401  (who tells them names them here)
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook
 from ..outbox import redis_queue
-from . import sql, transactions
+from . import sql
 
 logger = logging.getLogger('webhooks.notifications')
+endings_logger = logging.getLogger('webhooks.endings')
+
+# How long before a certificate or a credential ends people are told, each day.
+ENDINGS_TOLD_BEFORE = timedelta(days=14)
 
 # A lane without the news to a lane with them, for tell_rules().
 NOTE_NEWS = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
@@ -62,7 +70,7 @@ def tell_rules() -> bool:
 
     A rule that fails is logged. Raises RedisError if NetBox's Redis is away: the news stay until the next call.
     """
-    with transactions.short():
+    with sql.transaction():
         told = sql.fetch(TAKE_NEWS)
         if told:
             # Rules enqueue after the commit, too late to wait.
@@ -100,13 +108,13 @@ def _note(webhook: Webhook, event_type: EventType) -> None:
 def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_type: EventType) -> None:
     try:
         with transaction.atomic():
-            transactions.set_lock_timeout(transactions.TABLE_LOCK_MS)
+            sql.set_lock_timeout(sql.TABLE_LOCK_MS)
             write(webhook, event_type)
             # Otherwise a user deleted just now would undo the whole transaction.
             connection.check_constraints()
-            transactions.set_lock_timeout()
+            sql.set_lock_timeout()
     except INTERRUPTIONS as error:
-        if not transactions.is_lock_timeout(error):
+        if not sql.is_lock_timeout(error):
             raise
         logger.warning('webhook=%s event=%s nobody was notified: a row was locked', webhook.pk, event_type.name)
     except Exception:
@@ -137,3 +145,39 @@ def _write(webhook: Webhook, event_type: EventType) -> None:
         unique_fields=['object_type', 'object_id', 'user'],
         update_fields=['event_type', 'object_repr', 'created', 'read'],
     )
+
+
+def tell_endings() -> None:
+    """Tell of client certificates and credentials that end within ENDINGS_TOLD_BEFORE, or ended. The daily job does it.
+
+    It looks at enabled webhooks. Of each end it tells the log, people and event rules, in a transaction of its own.
+    Raises OperationalError if PostgreSQL breaks it off.
+    """
+    soon = timezone.localdate() + ENDINGS_TOLD_BEFORE
+    for webhook in Webhook.objects.filter(enabled=True).select_related('credential'):
+        for event_type, end in _ends_of(webhook):
+            if end <= soon:
+                endings_logger.warning('webhook=%s event=%s on %s', webhook.pk, event_type.name, end)
+                with sql.transaction():
+                    tell(webhook, event_type)
+
+
+def _ends_of(webhook: Webhook) -> Iterator[tuple[EventType, date]]:
+    if end := _end_of_certificate(webhook.client_cert_path):
+        yield CERTIFICATE_ENDS, end
+    if webhook.credential and webhook.credential.valid_until:
+        yield CREDENTIAL_ENDS, webhook.credential.valid_until
+
+
+def _end_of_certificate(path: str) -> date | None:
+    """Return the certificate's last day, in NetBox's time zone. None: none is set, or the file cannot be read.
+
+    In the second case deliveries fail, and tell why.
+    """
+    if not path:
+        return None
+    try:
+        end = x509.load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):
+        return None
+    return timezone.localdate(end)

@@ -9,7 +9,7 @@ from ..models import Delivery, Event
 from ..models.querysets import LONG_COLUMNS
 from ..payload.http_request import Builder
 from ..transport.exchange import Outcome
-from . import sql, transactions
+from . import sql
 from .deliver import endpoint, order, record
 from .deliver.backoff import delay
 from .deliver.build import Sent
@@ -61,7 +61,7 @@ def rescue(name: str | None = None, reason: str | None = None, *, caller: int | 
     Without it, any worker that has not beaten in time, but not the `caller` (its id): that one is alive. If too much
     is left, or locked, the row stays as `dead` for another call. Raises OperationalError if PostgreSQL breaks it off.
     """
-    with transactions.short() as now:
+    with sql.transaction() as now:
         found = sql.fetch(LOCK_ENDED if name else LOCK_DEAD, {'alive': ALIVE_SECONDS, 'name': name, 'caller': caller})
         for pk, role, events, deliveries, since in found:
             blame = reason if role == SUSPECTS else None
@@ -95,7 +95,7 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     wanted = {one.webhook_id for one in held}
     if blame:
         # If a lane is locked, the death must be counted all the same: nobody would count it later. So wait for it.
-        transactions.set_lock_timeout(500)
+        sql.set_lock_timeout(500)
         order.hold(wanted)
     lanes = order.lock(wanted)
     judged = [_judge(one, now, since, blame) for one in held if one.webhook_id in lanes]

@@ -1,16 +1,47 @@
-"""Runs the engine's statements on Django's default database, which has its tables.
+"""Opens the engine's transactions, and runs its statements, on Django's default database, which has its tables.
 
-Parameters are a mapping for `%(name)s` or a sequence for `%s`. Each function raises Django's database errors.
+Transactions have limits: a frozen process holds its locks for seconds only. Parameters of statements are a mapping for
+`%(name)s` or a sequence for `%s`. Each function raises Django's database errors.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db import transaction as django_transaction
+from psycopg.errors import LockNotAvailable
 
-from ..interruptions import BROKEN_OFF, INTERRUPTIONS
+from ..interruptions import BROKEN_OFF, INTERRUPTIONS, Locked
+
+logger = logging.getLogger('webhooks.worker')
 
 Parameters = Mapping[str, Any] | Sequence[Any] | None
+
+# If packets vanish for so long, PostgreSQL and this process end the connection.
+TCP_SILENCE_MS = 8000
+# For libpq: a connection over TCP ends some ten seconds after packets began to vanish, and not after hours.
+CONNECTION_BOUNDS = {
+    'tcp_user_timeout': TCP_SILENCE_MS,
+    'keepalives_idle': 5,
+    'keepalives_interval': 2,
+    'keepalives_count': 2,
+}
+# Somebody may hold one of NetBox's tables for minutes (VACUUM FULL). The work waits no longer, and is done later.
+TABLE_LOCK_MS = 200
+# The engine's own rows are locked for moments, so it waits longer for them.
+ROW_LOCK_MS = 5000
+
+# If the database's default is another level, statements would not see earlier commits. So each transaction sets it.
+ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
+# Limits the open transaction, in milliseconds: idle between statements, for a client that does not read, for a lock,
+# for a statement. It returns PostgreSQL's time.
+BOUNDS = f"""
+    SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
+        set_config('tcp_user_timeout', '{TCP_SILENCE_MS}', true), set_config('lock_timeout', '{ROW_LOCK_MS}', true),
+        set_config('statement_timeout', '10000', true), clock_timestamp()"""
 
 
 def fetch(statement: str, parameters: Parameters = None) -> list[tuple]:
@@ -35,6 +66,71 @@ def execute(statement: str, parameters: Parameters = None) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.rowcount
+
+
+def bound_connections() -> None:
+    """Let later connections of this process and its forks notice that packets vanish. The operator's options win."""
+    settings = connection.settings_dict
+    settings['OPTIONS'] = CONNECTION_BOUNDS | settings['OPTIONS']
+
+
+@contextmanager
+def transaction() -> Iterator[datetime]:
+    """Open a transaction with BOUNDS, or a savepoint in the open one. Gives PostgreSQL's time, which all workers go by.
+
+    Raises OperationalError or InternalError if PostgreSQL ends it. Then all of it is undone, unless the commit itself
+    was cut off.
+    """
+    is_outermost = not connection.in_atomic_block
+    with django_transaction.atomic():
+        if is_outermost:
+            execute(ISOLATION)
+        yield fetch(BOUNDS)[0][-1]
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Open a transaction in which statements wait TABLE_LOCK_MS for a lock: for reading NetBox's tables.
+
+    Raises Locked if somebody holds one of them: the work is done another time. Inside another transaction, its later
+    statements wait as shortly.
+    """
+    try:
+        with django_transaction.atomic():
+            set_lock_timeout(TABLE_LOCK_MS)
+            yield
+    except OperationalError as error:
+        if is_lock_timeout(error):
+            raise Locked(str(error).partition('\n')[0]) from error
+        raise
+
+
+def set_lock_timeout(milliseconds: int = ROW_LOCK_MS) -> None:
+    """Let later statements of the open transaction wait so long for a lock. Without a number: as long as at first."""
+    fetch("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
+
+
+def is_lock_timeout(error: Exception) -> bool:
+    """Whether a statement gave up to wait for a lock. Its session goes on."""
+    return isinstance(error, OperationalError) and isinstance(error.__cause__, LockNotAvailable)
+
+
+@contextmanager
+def may_break_off(*errors: type[Exception]) -> Iterator[None]:
+    """Swallow and log an interruption of the block by PostgreSQL, or one of these errors. The work is done later.
+
+    The connection is closed then.
+    """
+    try:
+        yield
+    except (*BROKEN_OFF, *errors) as error:
+        recover(error)
+
+
+def recover(error: Exception) -> None:
+    """Log that the error broke off a transaction, and close the connection: Django opens a new one."""
+    logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
+    connection.close()  # it may have ended, or stay read-only
 
 
 def session() -> object:

@@ -17,7 +17,7 @@ from users.models import User
 
 from .. import conf
 from ..choices import StatusChoices
-from ..engine import sql, transactions
+from ..engine import sql
 from ..engine.deliver import endpoint, feed, order, record
 from ..engine.deliver.build import Sent
 from ..engine.dispatch import render
@@ -83,14 +83,14 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
 
 
 def _publish(delivery: Delivery) -> None:
-    with transactions.short() as now:
+    with sql.transaction() as now:
         order.hold([delivery.webhook_id])
         endpoint.write(feed.publish([delivery.pk], now), now, tells_failures=False)
 
 
 def _record(sent: Sent) -> None:
     # The tester sees the result, so nobody else is notified of a failure.
-    with transactions.short() as now:
+    with sql.transaction() as now:
         endpoint.write(record.conclude([sent], now), now, tells_failures=False)
 
 
@@ -131,11 +131,11 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
     """Raise Busy if too many tests run, or one of this webhook. Others are counted only after this one's commit."""
-    transactions.set_lock_timeout(LOCK_TIMEOUT_MS)
+    sql.set_lock_timeout(LOCK_TIMEOUT_MS)
     try:
         sql.fetch('SELECT pg_advisory_xact_lock(%s)', [TEST_LOCK])
     except OperationalError as error:
-        if not transactions.is_lock_timeout(error):
+        if not sql.is_lock_timeout(error):
             raise
         raise Busy(_('Too many tests are running at the moment. Try again in a few seconds.')) from error
     under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, expires_at__gt=now)

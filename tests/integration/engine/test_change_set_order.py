@@ -1,8 +1,7 @@
 import pytest
 
 from webhooks.engine.deliver import lane
-from webhooks.engine.deliver.change_sets import Change, place, split
-from webhooks.engine.deliver.ranks import LOOSE, OPTIONAL, REQUIRED, ranks
+from webhooks.engine.deliver.change_sets import LOOSE, OPTIONAL, REQUIRED, Change, place, ranks, split
 
 # Ranks of models.
 REGION, SITE, DEVICE = range(3)

@@ -14,8 +14,8 @@ from support.builtin import rule
 from support.engine import health
 from users.models import User
 
+from webhooks.engine import notifications
 from webhooks.engine.notifications import CERTIFICATE_ENDS, CREDENTIAL_ENDS
-from webhooks.engine.tidy import endings
 from webhooks.jobs import WebhooksRetentionJob
 from webhooks.models import Credential, Webhook
 
@@ -60,7 +60,7 @@ def told() -> list[str]:
 @pytest.mark.parametrize(('days', 'is_told'), [(13, True), (-1, True), (15, False)])
 def test_a_certificate_that_ends_within_two_weeks_is_told(webhook, tmp_path, days, is_told):
     Webhook.objects.update(client_cert_path=certificate(tmp_path / 'client.pem', days))
-    endings.tell()
+    notifications.tell_endings()
     names = [CERTIFICATE_ENDS.name] if is_told else []
     assert told() == names
     assert health(webhook).news == names
@@ -69,7 +69,7 @@ def test_a_certificate_that_ends_within_two_weeks_is_told(webhook, tmp_path, day
 @pytest.mark.parametrize(('days', 'is_told'), [(14, True), (-1, True), (15, False), (None, False)])
 def test_a_credential_that_ends_within_two_weeks_is_told(webhook, days, is_told):
     Webhook.objects.update(credential=credential(days))
-    endings.tell()
+    notifications.tell_endings()
     names = [CREDENTIAL_ENDS.name] if is_told else []
     assert told() == names
     assert health(webhook).news == names
@@ -79,14 +79,14 @@ def test_each_webhook_that_uses_the_credential_is_told_of(webhook):
     other, without = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
     rule(without, Webhook, kinds=(CREDENTIAL_ENDS.name,), action_type='webhooks.send')
     Webhook.objects.filter(pk__in=[webhook.pk, other.pk]).update(credential=credential(3))
-    endings.tell()
+    notifications.tell_endings()
     assert [health(one).news for one in (webhook, other, without)] == [[CREDENTIAL_ENDS.name]] * 2 + [[]]
 
 
 def test_a_rule_is_told_of_both(webhook, tmp_path):
     path = certificate(tmp_path / 'client.pem', 3)
     Webhook.objects.update(client_cert_path=path, credential=credential(3))
-    endings.tell()
+    notifications.tell_endings()
     assert health(webhook).news == [CERTIFICATE_ENDS.name, CREDENTIAL_ENDS.name]
 
 
@@ -101,17 +101,17 @@ def test_a_file_that_cannot_be_read_stops_nothing(webhook, tmp_path):
     other = subscribe(NOWHERE, Site)
     Webhook.objects.update(client_cert_path=str(tmp_path / 'bad.pem'))
     Webhook.objects.filter(pk=other.pk).update(client_cert_path=str(tmp_path / 'missing.pem'))
-    endings.tell()
+    notifications.tell_endings()
     assert not Notification.objects.exists()
 
 
 def test_a_disabled_webhook_is_left(webhook, tmp_path):
     path = certificate(tmp_path / 'client.pem', 3)
     Webhook.objects.update(client_cert_path=path, credential=credential(3), enabled=False)
-    endings.tell()
+    notifications.tell_endings()
     assert not told()
     assert health(webhook).news == []
     Webhook.objects.update(enabled=True)
-    endings.tell()
+    notifications.tell_endings()
     assert told()
     assert len(health(webhook).news) == 2

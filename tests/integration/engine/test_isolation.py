@@ -35,7 +35,7 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import registry, rescue, sql, transactions
+from webhooks.engine import registry, rescue, sql
 from webhooks.engine.deliver import loop, order, record
 from webhooks.engine.registry import ENDING, SEND, STOPPED, SUSPECT
 from webhooks.engine.tidy import loop as tidy
@@ -343,9 +343,7 @@ class TestOpenTransactions:
             assert Webhook.objects.get(pk=gone.pk).enabled
 
     def test_what_cannot_be_tidied_because_of_one_is_left_and_all_answers_are_recorded(self, receiver, monkeypatch):
-        monkeypatch.setattr(
-            transactions, 'BOUNDS', transactions.BOUNDS.replace("'lock_timeout', '5000'", "'lock_timeout', '50'")
-        )
+        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace("'lock_timeout', '5000'", "'lock_timeout', '50'"))
         gone = subscribe(receiver.url(BUSY), Site)
         subscribe(receiver.url(IDLE), Site)
         receiver.answers(BUSY, 410)

@@ -13,7 +13,7 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import transactions
+from webhooks.engine import sql
 from webhooks.engine.deliver import choice, lane, queue
 from webhooks.engine.deliver.lane import BEGINNING, Wish
 from webhooks.engine.dispatch import claim, render
@@ -47,7 +47,7 @@ class TestRendering:
     def test_a_claim_reads_no_long_columns(self):
         subscribe(NOWHERE, Site)
         sites(2)
-        with transactions.short():
+        with sql.transaction():
             events = claim.Reading().take(hold(role=DISPATCH))
         assert [event.get_deferred_fields() for event in events] == [set(LONG_COLUMNS)] * 2
 
@@ -84,7 +84,7 @@ class TestRendering:
 class TestSending:
     def sizes(self, webhook: Webhook) -> dict[int, int]:
         """Return payload sizes by object id."""
-        with transactions.short() as now:
+        with sql.transaction() as now:
             due = queue.read([Wish(webhook.pk, False, 10, 0, BEGINNING, 0)], [], now)
         return {one.object_id: one.size for one in due}
 

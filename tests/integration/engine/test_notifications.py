@@ -28,7 +28,7 @@ from users.models import Group, User
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import notifications, sql, transactions
+from webhooks.engine import notifications, sql
 from webhooks.engine.deliver import order
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER_ATTEMPTS
 from webhooks.engine.notifications import BACKFILLED, DISABLED, FAILED, RESUMED, SUSPENDED, recipients
@@ -146,7 +146,7 @@ class TestFailure:
         assert any('nobody was notified' in record.getMessage() for record in caplog.records)
 
     def test_telling_leaves_the_limits_of_the_transaction(self, webhook):
-        with transactions.short():
+        with sql.transaction():
             before = sql.fetch_value('SHOW lock_timeout')
             notifications.tell(webhook, SUSPENDED)
             assert sql.fetch_value('SHOW lock_timeout') == before

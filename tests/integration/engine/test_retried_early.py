@@ -24,7 +24,7 @@ from support.engine import (
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import transactions
+from webhooks.engine import sql
 from webhooks.engine.deliver import queue
 from webhooks.engine.deliver.circuit_breaker import REFUSED_TOO_LONG
 from webhooks.models import Delivery, Health, Webhook
@@ -136,7 +136,7 @@ class TestOutage:
         work()
         assert health(webhook).suspended_since
         put_off()
-        with transactions.short() as now:
+        with sql.transaction() as now:
             queue.let_probe([webhook.pk], now)
         pass_probe_interval(webhook)
         assert work() == '2 to retry'

@@ -16,7 +16,7 @@ from support.log import delivery, event
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import transactions
+from webhooks.engine import sql
 from webhooks.engine.deliver import merge
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import preview, redelivery
@@ -68,7 +68,7 @@ def settle() -> int:
     """Send nothing. Returns how many were closed."""
     objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in deliveries(PENDING)]
     in_hand = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
-    with transactions.short() as now:
+    with sql.transaction() as now:
         return merge.settle(objects, now, in_hand).total()
 
 

@@ -23,7 +23,7 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import transactions
+from webhooks.engine import sql
 from webhooks.engine.deliver import endpoint
 from webhooks.engine.deliver.circuit_breaker import PROBE_SECONDS, REFUSED_TOO_LONG, SUSPEND_AFTER_ATTEMPTS
 from webhooks.engine.deliver.endpoint import Entry
@@ -323,7 +323,7 @@ class TestProbe:
     def test_what_was_under_way_at_the_suspension_is_no_probe(self, suspended, seconds):
         before = health(suspended)
         failure = Outcome(started_at=0, duration=seconds, error='no answer', unreachable=True)
-        with transactions.short() as now:
+        with sql.transaction() as now:
             endpoint.write([Entry(suspended.pk, PENDING, 1, failure, suspended)] * SUSPEND_AFTER_ATTEMPTS, now)
         after = health(suspended)
         assert (after.probes, after.probe_at) == (before.probes, before.probe_at)

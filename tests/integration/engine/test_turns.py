@@ -34,11 +34,10 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
-from webhooks.engine import full_look, rescue, sql, transactions
+from webhooks.engine import full_look, rescue, sql
 from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
-from webhooks.engine.deliver.build import Sent
+from webhooks.engine.deliver.build import Sent, Threads
 from webhooks.engine.deliver.endpoint import Entry
-from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
 from webhooks.engine.process import sender as sender_process
@@ -236,7 +235,7 @@ def test_one_more_endpoint_that_fails_costs_a_turn_no_statement_and_little_work(
             nonlocal calls
             calls += kind == 'call'
 
-        with transactions.short() as now, CaptureQueriesContext(connection) as asked:
+        with sql.transaction() as now, CaptureQueriesContext(connection) as asked:
             sys.setprofile(count)
             try:
                 endpoint.write([Entry(one.pk, PENDING, 1, failure, one) for one in some], now)

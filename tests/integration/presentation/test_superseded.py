@@ -12,7 +12,7 @@ from users.models import User
 
 from webhooks import metrics
 from webhooks.choices import StatusChoices
-from webhooks.engine import transactions
+from webhooks.engine import sql
 from webhooks.engine.deliver import endpoint
 from webhooks.engine.tidy import retention
 from webhooks.models import Attempt, Delivery, Event, Health, Hour, Webhook
@@ -45,7 +45,7 @@ def forget_undispatched() -> None:
 
 
 def count(webhook: Webhook, number: int) -> None:
-    with transactions.short() as now:
+    with sql.transaction() as now:
         endpoint.note(SUPERSEDED, {webhook.pk: number}, now)
 
 
@@ -124,7 +124,7 @@ class TestCounted:
         webhook.notification_groups.add(on_call)
         count(webhook, 2)
         assert not Notification.objects.exists()
-        with transactions.short() as now:
+        with sql.transaction() as now:
             endpoint.note(FAILED, {webhook.pk: 1}, now)
         assert [notification.user.username for notification in Notification.objects.all()] == ['ann']
 

@@ -1,6 +1,7 @@
-"""Keeps an endpoint's health: it counts outcomes, suspends and resumes webhooks, and tells people of trouble."""
+"""Keeps an endpoint's health: it counts outcomes, suspends, resumes and disables webhooks, and tells of trouble."""
 
 import json
+import logging
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +9,10 @@ from datetime import datetime, timedelta
 from operator import methodcaller
 from typing import NamedTuple
 
+from django.db.models import F
 from django.utils.timezone import localdate
+from extras.choices import JournalEntryKindChoices
+from extras.models import JournalEntry
 from netbox.events import EventType
 
 from ...choices import StatusChoices
@@ -16,7 +20,9 @@ from ...constants import LATENCY_BUCKET_SECONDS, STATUS_GONE
 from ...models import Health, Hour, Webhook
 from ...transport.exchange import Outcome
 from .. import notifications, sql
-from . import circuit_breaker, queue
+from . import circuit_breaker, order, queue
+
+logger = logging.getLogger('webhooks.sender')
 
 # The columns that outcomes change, and their types in PostgreSQL.
 WRITTEN_COLUMNS = {
@@ -191,3 +197,39 @@ def _news(
         yield notifications.FAILED
     if health.suspended_since == now:
         yield notifications.SUSPENDED
+
+
+def disable_gone() -> None:
+    """Disable webhooks whose endpoints answered 410 Gone (RFC 9110, 15.5.11): they ask not to be called again.
+
+    The answer was noted on the health while the lane was held. The webhook is disabled later, as a user may hold its
+    row: each in a transaction, with a journal entry and a notification.
+
+    If somebody holds a webhook or its lane, or a plugin forbids to save it, that waits for another call. Raises
+    BROKEN_OFF.
+    """
+    told = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
+    for pk in told.values_list('pk', flat=True):
+        session = sql.session()
+        try:
+            with sql.transaction():
+                locked = order.lock([pk])  # its news is written to the lane
+                free = told.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
+                for webhook in free:
+                    _disable(webhook)
+        except Exception as error:
+            # If somebody holds a table, it would wait for it with each webhook. So it ends with the first.
+            if sql.is_lock_timeout(error) or sql.is_broken_off(error, session):
+                raise
+            logger.exception('webhook=%s it cannot be disabled', pk)
+
+
+def _disable(webhook: Webhook) -> None:
+    webhook.enabled = False
+    webhook.save(update_fields=['enabled', 'last_updated'])
+    JournalEntry.objects.create(
+        assigned_object=webhook,
+        kind=JournalEntryKindChoices.KIND_WARNING,
+        comments='Disabled: the endpoint answered HTTP 410 Gone.',
+    )
+    notifications.tell(webhook, notifications.DISABLED)

@@ -20,13 +20,12 @@ from ...interruptions import BROKEN_OFF
 from ...models import Webhook
 from ...templating import renderer
 from ...transport.client import Client
-from .. import transactions
+from .. import sql
 from ..registry import ENDING, Lost, Member
 from . import endpoint, record
-from .build import Sent
+from .build import Sent, Threads
 from .endpoint import Entry
 from .lanes import Lanes
-from .threads import Threads
 
 logger = logging.getLogger('webhooks.sender')
 
@@ -91,7 +90,7 @@ class Sender:
         try:
             chosen = self._turn(may_begin=may_begin)
         except BROKEN_OFF as error:
-            transactions.recover(error)
+            sql.recover(error)
             self.lanes.forget()
             time.sleep(TRY_AGAIN_SECONDS)
             return True
@@ -117,7 +116,7 @@ class Sender:
             self.turn(MAX_GATHER_SECONDS, may_begin=False)
             stay()
         # If it is broken off, this worker counts as dead soon.
-        with transactions.may_break_off(), transactions.short() as now:
+        with sql.may_break_off(), sql.transaction() as now:
             endpoint.write(self._noted, now)
             if not self.lanes.in_hand:
                 self._member.end()
@@ -212,7 +211,7 @@ class Sender:
     def _turn(self, *, may_begin: bool) -> list[Sent]:
         chosen: list[Sent] = []
         try:
-            with transactions.short() as now:
+            with sql.transaction() as now:
                 # Answers of lanes that somebody holds are recorded later.
                 locked = self.lanes.lock()
                 answered = [sent for sent in self._answered if sent.delivery.webhook_id in locked]
@@ -272,7 +271,7 @@ class Sender:
 
 def _build(sent: Sent) -> bool:
     """Build the request. Returns whether there is one to send. Without an outcome it is built another time."""
-    with transactions.may_break_off():
+    with sql.may_break_off():
         return sent.build()
     return False
 

@@ -20,7 +20,7 @@ from ...components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT
 from ...interruptions import INTERRUPTIONS, Locked
 from ...models import Event, querysets
 from ...outbox import snapshots, unchanged
-from .. import sql, transactions
+from .. import sql
 from ..each import each_or_alone
 from ..registry import Member
 from . import claim
@@ -156,7 +156,7 @@ def _log(event: Event, error: Exception) -> None:
 def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
     changes: dict[tuple, int] = {}
     causes: dict[tuple, set[str]] = defaultdict(set)
-    with transactions.reading():
+    with sql.reading():
         owners = list(_owners(events))
     for event, reference, label in owners:
         key = (*reference, event.transaction_id, event.transaction_time)
@@ -165,7 +165,7 @@ def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
     # If two dispatchers wrote in different orders, they could wait for each other. So all write in this one.
     rows = [(*key[:2], changes[key], json.dumps(sorted(causes[key]))) for key in sorted(changes)]
     if rows:
-        with transactions.short():
+        with sql.transaction():
             sql.execute(MAKE_EVENTS, [list(column) for column in zip(*rows, strict=True)])
     return ()
 
@@ -252,7 +252,7 @@ def _draw(model: type[Model], events: Sequence[Event], member: Member) -> set[in
     draw = DRAW_SEQUENCE.format(
         table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model)
     )
-    with transactions.short(), transactions.reading():
+    with sql.transaction(), sql.reading():
         member.beat()  # if this process was frozen, others may have the events: then it raises Lost
         free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)
         locked = list(free.values_list('pk', flat=True))

@@ -10,11 +10,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from psycopg.errors import QueryCanceled
 
-from ... import rendering
+from ... import patience, rendering
 from ...outbox import snapshots
 from ...rendering import expansion
 from ...rendering.keys import may_be_expanded
-from .. import sql, time_limit, transactions
+from .. import sql
 from ..each import each_or_alone
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -53,11 +53,11 @@ class Expander:
 
     def _show(self, model: type[Model], pks: Sequence[int]) -> Collection[tuple[int, expansion.Data]]:
         try:
-            with time_limit.within(LOOK_UP_SECONDS), transactions.reading():
+            with patience.within(LOOK_UP_SECONDS), sql.reading():
                 return _shown(model, pks).items()
         except Exception as error:
             # If PostgreSQL's own limit is shorter, it cancels the query first: that is too slow as well.
-            if not isinstance(error, time_limit.TooSlow) and not isinstance(error.__cause__, QueryCanceled):
+            if not isinstance(error, patience.TooSlow) and not isinstance(error.__cause__, QueryCanceled):
                 raise
         logger.error(
             'model=%s takes too long to expand: it is left out for %d s',

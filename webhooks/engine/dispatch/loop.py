@@ -16,7 +16,7 @@ from ... import conf
 from ...interruptions import BROKEN_OFF, Locked
 from ...models import Event
 from ...models.delivery import UNFORMED
-from .. import rescue, sql, transactions
+from .. import rescue, sql
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
 from . import claim, components, render
@@ -84,10 +84,10 @@ class Dispatcher:
         try:
             return self._batch()
         except BROKEN_OFF as error:
-            transactions.recover(error)
+            sql.recover(error)
             self._let_go()
         except (RedisError, Locked) as error:
-            transactions.recover(error)
+            sql.recover(error)
         except Lost:
             logger.warning('worker=%s lost: it begins anew', self._member.pk)
             self._member.begin()
@@ -95,7 +95,7 @@ class Dispatcher:
 
     def _decide_some(self) -> int:
         """No event is to blame if it is broken off: those in hand are dispatched."""
-        with transactions.may_break_off(RedisError, Locked):
+        with sql.may_break_off(RedisError, Locked):
             return self._undecided.step() if self._undecided else 0
         return 0
 
@@ -108,12 +108,12 @@ class Dispatcher:
 
         If one event breaks off every transaction, it becomes a suspect by this, and no longer stops other events.
         """
-        with transactions.may_break_off():
+        with sql.may_break_off():
             rescue.rescue(self._member.name)
             self._member.begin()
 
     def _batch(self) -> int:
-        with transactions.short():
+        with sql.transaction():
             events = self._take(self._member)
         if events:
             self._dispatch(events)
@@ -121,7 +121,7 @@ class Dispatcher:
 
     def _dispatch(self, events: Sequence[Event]) -> None:
         put_off = PutOff()
-        with transactions.reading():
+        with sql.reading():
             matches, changed = match(events)
         self._tell_owners(changed, put_off)
         told = [event for event in events if event.caused_by and matches[event.pk]]
@@ -149,7 +149,7 @@ class Dispatcher:
                 put_off.add(event, error)
 
     def _make(self, going: Sequence[Shown]) -> Sequence[None]:
-        with transactions.short():
+        with sql.transaction():
             self._member.beat()
             render.save(going)
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]

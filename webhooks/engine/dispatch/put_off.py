@@ -6,8 +6,8 @@ from datetime import timedelta
 from django.db.models.functions import Now
 
 from ...models import Event
+from ...patience import TooSlow
 from ..registry import SUSPECT
-from ..time_limit import TooSlow
 
 logger = logging.getLogger('webhooks.dispatch')
 

@@ -12,13 +12,13 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.urls import reverse
 
-from ... import rendering
+from ... import patience, rendering
 from ...choices import KindChoices
 from ...interruptions import INTERRUPTIONS, Locked
 from ...models import Event, Webhook
 from ...rendering import expansion
 from ...storable import storable
-from .. import sql, time_limit, transactions
+from .. import sql
 from ..each import each_or_alone, portions
 from ..registry import GIVEN_UP
 from . import changed_keys, expansions
@@ -152,11 +152,11 @@ class Renderer:
             try:
                 with (
                     self._within(LONE_EVENT_SECONDS if self._is_slow(model) else SLICE_SECONDS),
-                    transactions.reading(),
+                    sql.reading(),
                 ):
                     shown = _show(model, ready, matches)
                 self._expand(shown, matches)
-            except (time_limit.TooSlow, Locked) as error:
+            except (patience.TooSlow, Locked) as error:
                 self._slow[model] = time.monotonic() + (
                     HELD_TABLE_SECONDS if isinstance(error, Locked) else SLOW_MODEL_SECONDS
                 )
@@ -168,7 +168,7 @@ class Renderer:
         return given_up + each_or_alone(others, show, failed)
 
     def _within(self, seconds: float) -> AbstractContextManager[None]:
-        return time_limit.within(seconds) if self._limit else nullcontext()
+        return patience.within(seconds) if self._limit else nullcontext()
 
     def _expand(self, shown: Sequence[Shown], matches: Matches) -> None:
         keys = [{key for webhook in matches[one.event.pk] for key in webhook.expand} for one in shown]
@@ -278,7 +278,7 @@ def _data_before(
         return {}
     try:
         found = changed_keys.data_before(model, [states[pk][1] for pk in asked])
-    except (*INTERRUPTIONS, time_limit.TooSlow):
+    except (*INTERRUPTIONS, patience.TooSlow):
         raise
     except Exception:
         logger.exception('model=%s its data before the change cannot be rendered', model._meta.label_lower)

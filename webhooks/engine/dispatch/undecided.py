@@ -12,7 +12,7 @@ from datetime import datetime
 
 from ...interruptions import Shortage
 from ...models import Webhook, querysets
-from .. import sql, transactions
+from .. import sql
 from ..deliver import order
 from . import matching
 from .render import Shown
@@ -78,7 +78,7 @@ class Undecided:
 
 def _decide_some(webhook_id: int) -> int:
     """Evaluate a webhook's conditions for TURN_SECONDS, and record that. Returns how many deliveries were decided."""
-    with transactions.short() as now:
+    with sql.transaction() as now:
         webhook = Webhook.objects.filter(pk=webhook_id).first()
         rows = sql.fetch(LOCK_UNDECIDED, [webhook_id, TURN_DELIVERIES]) if webhook else []
         verdicts = dict(_evaluate(webhook, rows))

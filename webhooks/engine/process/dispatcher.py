@@ -24,7 +24,7 @@ from ...models import sequence
 from ...outbox import redis_queue
 from ...outbox.scope import is_migrated, look_again
 from ...templating import renderer
-from .. import transactions
+from .. import sql
 from ..backfill import Backfills
 from ..dispatch.loop import Dispatcher
 from ..registry import DISPATCH, Member, may_begin
@@ -76,7 +76,7 @@ class Dispatching:
             if is_migrated():  # the tables may not be there yet
                 self.work()
         except (DatabaseError, InterfaceError, RedisError) as error:
-            transactions.recover(error)
+            sql.recover(error)
             look_again()  # somebody may have removed the tables: the next look asks
         self._looked_at = time.monotonic()
 
@@ -105,7 +105,7 @@ class Dispatching:
         count = self._dispatcher.batch()
         self._poke()
         self._stay()
-        with transactions.may_break_off(*INTERRUPTIONS, RedisError):
+        with sql.may_break_off(*INTERRUPTIONS, RedisError):
             if count:
                 self._tidy(is_busy=True)
                 return count
@@ -116,7 +116,7 @@ class Dispatching:
         if time.monotonic() < self._listed_at + TIDY_SECONDS:
             return
         self._stay()
-        with transactions.may_break_off(DatabaseError, RedisError):
+        with sql.may_break_off(DatabaseError, RedisError):
             self._publish()
         self._listed_at = time.monotonic()
 
@@ -199,7 +199,7 @@ def serve(
         while not child.is_stopping():
             here.look()
             # If Redis hangs or takes no writes, RQ gives up. Then the dispatcher looks, and begins again.
-            with transactions.may_break_off(RedisError, StopRequested):
+            with sql.may_break_off(RedisError, StopRequested):
                 _serve_queue(worker, options)
             child.heed(HANG_SECONDS)
             if not child.is_stopping():

@@ -6,7 +6,7 @@ from collections import Counter
 
 from ...constants import JOB_SECONDS
 from ...outbox import wakeup
-from .. import rescue, transactions
+from .. import rescue, sql
 from ..deliver import loop as deliver
 from ..registry import DISPATCH, SEND, Member, may_begin
 from ..tidy import loop as tidy
@@ -39,7 +39,7 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
         dispatcher = Dispatching(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
             if beside.has_ended():
-                with transactions.may_break_off():  # if it fails, somebody finds the row when its time is over
+                with sql.may_break_off():  # if it fails, somebody finds the row when its time is over
                     rescue.rescue(beside.name, beside.cause)
             is_idle = dispatcher.step() is None
             worked = sender.turn(deliver.MAX_GATHER_SECONDS if is_idle else 0)

@@ -9,7 +9,7 @@ from functools import partial
 
 from django.db import DatabaseError
 
-from .. import rescue, transactions
+from .. import rescue, sql
 from ..deliver import loop, queue
 from ..registry import SEND, Member, may_begin
 from . import child, suspects
@@ -73,7 +73,7 @@ def _stay(sender: loop.Sender) -> None:
 
 
 def _may_begin() -> bool:
-    with transactions.may_break_off(DatabaseError):
+    with sql.may_break_off(DatabaseError):
         return may_begin()
     return False
 
@@ -84,7 +84,7 @@ def _listen(pipe: int, sender: loop.Sender) -> None:
 
 
 def _look_around(member: Member, channel: socket.socket) -> None:
-    with transactions.may_break_off(DatabaseError):
+    with sql.may_break_off(DatabaseError):
         if look_after_others(member.pk):
             channel.send(b'+')
 

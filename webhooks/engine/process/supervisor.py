@@ -12,7 +12,8 @@ from django.urls import get_resolver
 from netbox.config import clear_config
 from rq import Worker
 
-from .. import rescue, time_limit, transactions
+from ... import patience
+from .. import rescue, sql
 from . import dispatcher, sender, suspects
 from .child import Child, is_stopping
 
@@ -44,7 +45,7 @@ class Supervisor:
 
         It gets the arguments of RQ's Worker.work(). Told twice, it kills the processes that are ours.
         """
-        transactions.bound_connections()
+        sql.bound_connections()
         # Loading the pages takes half a second. So it is done before all forks. These share no connection or setting.
         get_resolver().url_patterns  # noqa: B018
         clear_config()
@@ -98,10 +99,10 @@ class Supervisor:
         while self._ended:
             name, cause = self._ended.pop(0)
             try:
-                with time_limit.within(RESCUE_SECONDS):
+                with patience.within(RESCUE_SECONDS):
                     rescue.rescue(name, None if self._stops else cause)
-            except (DatabaseError, InterfaceError, time_limit.TooSlow) as error:
-                transactions.recover(error)
+            except (DatabaseError, InterfaceError, patience.TooSlow) as error:
+                sql.recover(error)
                 self._ended.append((name, cause))
                 return
 

@@ -14,7 +14,7 @@ from ...models import Delivery, Webhook
 from ...payload.http_request import Builder
 from ...templating import renderer
 from ...transport.client import Client
-from .. import registry, sql, transactions
+from .. import registry, sql
 from ..deliver import endpoint, feed, order, queue, record
 from ..deliver.build import Sent
 from ..dispatch import claim
@@ -65,7 +65,7 @@ def are_any() -> bool:
     """Whether an event or a delivery is a suspect that can be tried now."""
     if claim.is_any_suspect():
         return True
-    with transactions.short() as now:
+    with sql.transaction() as now:
         return bool(_ready(now, 1))
 
 
@@ -128,7 +128,7 @@ def _ready(now: datetime, most: int) -> list[tuple[int, int]]:
 
 def _take(member: Member) -> list[Delivery]:
     """Take a suspect in hand, then the rest of its part of a change set. [] if none is ready with a free lane."""
-    with transactions.short() as now:
+    with sql.transaction() as now:
         ready = _ready(now, SUSPECTS_PER_LOOK)
         lanes = order.lock({webhook_id for _pk, webhook_id in ready})
         free = (pk for pk, webhook_id in ready if webhook_id in lanes)
@@ -149,7 +149,7 @@ def _send(sent: Sent) -> None:
 
 
 def _record(sent: Sent, member: Member) -> None:
-    with transactions.short() as now:
+    with sql.transaction() as now:
         order.hold([sent.delivery.webhook_id])
         if not sent.goes_again:
             endpoint.write(record.conclude([sent], now), now)

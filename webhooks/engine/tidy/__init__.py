@@ -2,5 +2,4 @@
 
 loop: expires deliveries, removes logs of deleted webhooks and canceled backfills, and tells event rules.
 retention: prunes the log, by number and by age, and old counts.
-endings: tells of client certificates and credentials that end soon.
 """

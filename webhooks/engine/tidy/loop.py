@@ -5,8 +5,8 @@ from datetime import datetime
 
 from ...choices import StatusChoices
 from ...models.sequence import SEQUENCE
-from .. import notifications, sql, transactions
-from ..deliver import endpoint, gone, order
+from .. import notifications, sql
+from ..deliver import endpoint, order
 
 # Deliveries that a transaction changes.
 ROWS_PER_TRANSACTION = 500
@@ -125,8 +125,8 @@ def step() -> bool:
     It disables webhooks whose endpoints are gone, does each function below once, and tells event rules. If PostgreSQL
     breaks it off, that is logged. Raises RedisError if rules cannot be told.
     """
-    with transactions.may_break_off():
-        gone.disable()
+    with sql.may_break_off():
+        endpoint.disable_gone()
         more = any([expire(), forget_deleted(), take_back(), let_pass()])
         return notifications.tell_rules() or more
     return False
@@ -137,7 +137,7 @@ def expire() -> bool:
 
     Lanes that somebody has locked come another time.
     """
-    with transactions.short() as now:
+    with sql.transaction() as now:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
         overdue = sql.fetch_column(OVERDUE, bounds) + sql.fetch_column(UNANSWERED, bounds)
         expired = dict(sql.fetch(EXPIRE, {'now': now, 'ids': overdue})) if overdue else {}
@@ -151,7 +151,7 @@ def forget_deleted() -> bool:
 
     If another webhook has the id by now, its lane stays, and may send from then on.
     """
-    with transactions.short():
+    with sql.transaction():
         sql.execute(MARK_DELETED)
         found = sql.fetch(FORMER)
         for webhook_id, until in found:
@@ -165,7 +165,7 @@ def forget_deleted() -> bool:
 
 def take_back() -> bool:
     """Delete the untried deliveries that canceled backfills have left. Returns whether there were any."""
-    with transactions.short() as now:
+    with sql.transaction() as now:
         found = sql.fetch_column(LEFT_BEHIND)
         for webhook_id in found:
             remove_untried(webhook_id, now)
@@ -174,7 +174,7 @@ def take_back() -> bool:
 
 def let_pass() -> bool:
     """Make a part of the parked deliveries due whose webhooks are not `ordered` any more. Returns whether any was."""
-    with transactions.short() as now:
+    with sql.transaction() as now:
         return bool(sql.execute(LET_PASS, {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}))
 
 

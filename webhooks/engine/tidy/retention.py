@@ -14,7 +14,7 @@ from django.utils import timezone
 from ... import conf
 from ...choices import OPEN_STATUSES, StatusChoices
 from ...models.hour import HOUR_RETENTION, Hour
-from .. import sql, transactions
+from .. import sql
 from ..each import first_within
 
 # Events that are read at a time.
@@ -111,6 +111,6 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.in
 
 
 def _prune(ids: Sequence[int], bounds: Mapping[str, Any]) -> set[int]:
-    with transactions.short():
+    with sql.transaction():
         locked = sql.fetch_column(LOCK_EVENTS, {'ids': ids})
         return set(sql.fetch_column(PRUNE, {**bounds, 'ids': locked}))

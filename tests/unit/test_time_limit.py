@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from webhooks.engine.time_limit import TooSlow, within
+from webhooks.patience import TooSlow, within
 
 # Seconds, never reached.
 LONG = 60.0
