@@ -109,9 +109,8 @@ def _delay(bed: Bed, number: int, arrived: Callable[[int], float]) -> float:
 def _configuration(folder: Path, brokers: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
     """Write a configuration with these brokers, and return the environment of a worker that uses it."""
     name = 'configuration_with_brokers'
-    (folder / f'{name}.py').write_text(
-        f'from {os.environ.get("NETBOX_CONFIGURATION", "netbox.configuration")} import *\nPLUGINS_CONFIG["webhooks"]["brokers"] = {brokers!r}\n'
-    )
+    usual = os.environ.get('NETBOX_CONFIGURATION', 'netbox.configuration')
+    (folder / f'{name}.py').write_text(f'from {usual} import *\nPLUGINS_CONFIG["webhooks"]["brokers"] = {brokers!r}\n')
     return {'NETBOX_CONFIGURATION': name, 'PYTHONPATH': f'{folder}{os.pathsep}{os.environ["PYTHONPATH"]}'}
 
 
