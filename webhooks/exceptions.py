@@ -1,5 +1,8 @@
 """Errors that the plugin raises itself. str() of each is a text for people."""
 
+# The field of a DefinitionError about a state that does not allow the action. The REST API answers with 409.
+STATE = 'state'
+
 
 class WebhooksError(Exception):
     """The base of the plugin's errors."""

@@ -1,12 +1,9 @@
 """Puts buttons on all tabs of a webhook. NetBox's own tabs know no buttons of plugins."""
 
 from netbox.plugins import PluginTemplateExtension
-from utilities.permissions import get_permission_for_model
 
-from .ui.buttons import Button, More, Pause, Resume, SendTest
-
-# In their order. The menu of all other actions follows.
-BUTTONS = (SendTest, Pause, Resume)
+from .models import Webhook
+from .ui.buttons import Button, More, buttons
 
 
 class WebhookButtons(PluginTemplateExtension):
@@ -16,11 +13,12 @@ class WebhookButtons(PluginTemplateExtension):
 
     def buttons(self) -> str:
         """Return the buttons' HTML. NetBox calls it for each of the webhook's tabs."""
-        return ''.join(one.render(self.context, self.context['object']) for one in (*filter(self._may, BUTTONS), More))
+        return ''.join(
+            one.render(self.context, self.context['object']) for one in (*filter(self._may, buttons(Webhook)), More)
+        )
 
     def _may(self, button: type[Button]) -> bool:
-        permission = get_permission_for_model(self.context['object'], button.action.permission)
-        return self.context['request'].user.has_perm(permission)
+        return self.context['request'].user.has_perm(button.action.full_permission)
 
 
 template_extensions = [WebhookButtons]

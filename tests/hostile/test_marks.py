@@ -337,9 +337,9 @@ def use_the_admin(reader: Reader, good: int, bad: int) -> None:
     webhook = Webhook.objects.get(pk=good)
     reader.fill_in(webhook, description='changed', secret=SECRET, keep_previous='24')
     reader.fill_in(webhook, http_content_type='none')
-    for action in ('disable', 'enable', 'send_test', 'redeliver_failed'):
+    for action in ('disable', 'enable', 'test', 'redeliver_failed'):
         reader.admin(run, '/admin/webhooks/webhook/', action, webhook, Webhook.objects.get(pk=bad))
-    reader.admin(press, webhook, 'send_test')
+    reader.admin(press, webhook, 'test')
 
 
 def redeliver(reader: Reader) -> None:

@@ -1,6 +1,7 @@
 """The REST API, below /api/plugins/webhooks/.
 
 views: the endpoints of webhooks, credentials, events and deliveries.
+actions: endpoints of the table of actions.
 failures: the endpoint of failed deliveries by cause.
 feed: the endpoint of a feed.
 serializers: webhooks, credentials and the log as JSON.

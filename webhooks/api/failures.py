@@ -12,8 +12,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from ..models import Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
-from ..presentation import actions
-from ..services import causes, redelivery
+from ..services import actions, causes, redelivery
 from .action_serializers import FiguresSerializer, figures_of
 from .permissions import post_needs
 from .refusals import RefusingMixin

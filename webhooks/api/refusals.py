@@ -9,9 +9,9 @@ from rest_framework.exceptions import APIException, ParseError, ValidationError
 from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.response import Response
 
+from .. import exceptions
 from ..exceptions import Busy, DefinitionError
 from ..models.concurrent import ChangedMeanwhile
-from ..services import backfill
 
 
 class Conflict(APIException):
@@ -57,7 +57,7 @@ def _answer(error: Exception) -> Exception:
     match error:
         case Busy():
             return TryAgain(str(error))
-        case ChangedMeanwhile() | DefinitionError(field=backfill.STATE):
+        case ChangedMeanwhile() | DefinitionError(field=exceptions.STATE):
             return Conflict(str(error))
         case DefinitionError():
             return ValidationError({error.field: [str(error)]})

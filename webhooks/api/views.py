@@ -23,12 +23,12 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..models import Credential, Delivery, Event, Webhook, querysets
+from ..models import Credential, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
-from ..presentation import actions, progress
-from ..presentation.actions import STILL_OPEN, Action
-from ..services import backfill, preview, redelivery, secret_rotation, trial, waiting
+from ..presentation import progress
+from ..services import actions, backfill, preview, redelivery, secret_rotation, trial, waiting
+from ..services.actions import Action
 from . import serializers
 from .action_serializers import (
     BackfillCountSerializer,
@@ -47,9 +47,10 @@ from .action_serializers import (
     WaitingSerializer,
     figures_of,
 )
+from .actions import acts, get_permitted, with_actions
 from .feed import FeedMixin
 from .permissions import post_needs
-from .refusals import Conflict, RefusingMixin
+from .refusals import RefusingMixin
 
 
 class WebhooksRootView(APIRootView):
@@ -70,17 +71,6 @@ class StableOrderingFilter(OrderingFilter):
 FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
-def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
-    """Return a decorator that makes a method the endpoint POST …/backfill/<name>/, with the permission of an action."""
-
-    def decorate(method: Callable) -> Callable:
-        permissions = [post_needs(needed.permission)]
-        endpoint = action(detail=True, methods=['post'], url_path=f'backfill/{name}', permission_classes=permissions)
-        return extend_schema(request=None, responses=BackfillSerializer)(endpoint(method))
-
-    return decorate
-
-
 class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
     """The base of viewsets whose objects have secrets."""
 
@@ -93,6 +83,7 @@ class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
+@with_actions
 class WebhookViewSet(FeedMixin, SecretiveViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
@@ -106,18 +97,18 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         return super().update(request, *args, **kwargs)
 
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
-    @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.TEST.permission)])
+    @acts(actions.TEST)
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now and return its delivery."""
-        delivery = trial.send_test(self._get_permitted('test', pk), request.user)
+        delivery = trial.send_test(get_permitted(request, actions.TEST, pk), request.user)
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)
 
     @extend_schema(request=ReplaySerializer, responses=FiguresSerializer)
-    @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REPLAY.permission)])
+    @acts(actions.REPLAY)
     def replay(self, request: Request, pk: str) -> Response:
         """Redeliver past events, or only count them."""
-        webhook = self._get_permitted('replay', pk)
+        webhook = get_permitted(request, actions.REPLAY, pk)
         serializer = ReplaySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
@@ -130,14 +121,14 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.SEND_WAITING.permission)])
     def waiting(self, request: Request, pk: str) -> Response:
         """Count the changes that wait for the webhook."""
-        webhook = self._get_permitted('view', pk)
+        webhook = get_object_or_404(self.queryset, pk=pk)
         return Response(WaitingSerializer(waiting.measure(webhook)).data)
 
     @extend_schema(request=SendWaitingSerializer, responses=SentWaitingSerializer)
     @waiting.mapping.post
     def send_waiting(self, request: Request, pk: str) -> Response:
         """Send the waiting changes now: all, or each object's latest."""
-        webhook = self._get_permitted('change', pk)
+        webhook = get_permitted(request, actions.SEND_WAITING, pk)
         serializer = SendWaitingSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         superseded = waiting.send(webhook, latest_only=serializer.validated_data['latest_only'])
@@ -148,7 +139,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.BACKFILL.permission)])
     def backfill(self, request: Request, pk: str) -> Response:
         """Show the progress of the last backfill."""
-        return self._progress(self._get_permitted('view', pk))
+        return self._progress(get_object_or_404(self.queryset, pk=pk))
 
     @extend_schema(
         request=BackfillStartSerializer,
@@ -157,7 +148,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
     @backfill.mapping.post
     def start_backfill(self, request: Request, pk: str) -> Response:
         """Send all objects in their present state, or only count them."""
-        webhook = self._get_permitted(actions.BACKFILL.permission, pk)
+        webhook = get_permitted(request, actions.BACKFILL, pk)
         serializer = BackfillStartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
@@ -168,24 +159,27 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         backfill.start(webhook, choice, request.user)
         return self._progress(webhook, status.HTTP_201_CREATED)
 
-    @moves_backfill('pause', actions.PAUSE_BACKFILL)
+    @extend_schema(request=None, responses=BackfillSerializer)
+    @acts(actions.PAUSE_BACKFILL)
     def pause_backfill(self, request: Request, pk: str) -> Response:
         """Pause the backfill."""
-        return self._move(backfill.pause, pk)
+        return self._move(actions.PAUSE_BACKFILL, pk)
 
-    @moves_backfill('resume', actions.RESUME_BACKFILL)
+    @extend_schema(request=None, responses=BackfillSerializer)
+    @acts(actions.RESUME_BACKFILL)
     def resume_backfill(self, request: Request, pk: str) -> Response:
         """Resume the backfill."""
-        return self._move(backfill.resume, pk)
+        return self._move(actions.RESUME_BACKFILL, pk)
 
-    @moves_backfill('cancel', actions.CANCEL_BACKFILL)
+    @extend_schema(request=None, responses=BackfillSerializer)
+    @acts(actions.CANCEL_BACKFILL)
     def cancel_backfill(self, request: Request, pk: str) -> Response:
         """Cancel the backfill; unsent objects stay unsent."""
-        return self._move(backfill.cancel, pk)
+        return self._move(actions.CANCEL_BACKFILL, pk)
 
-    def _move(self, move: Callable[[Webhook], object], pk: str) -> Response:
-        webhook = self._get_permitted(actions.BACKFILL.permission, pk)
-        move(webhook)
+    def _move(self, move: Action, pk: str) -> Response:
+        webhook = get_permitted(self.request, move, pk)
+        move.service(webhook, self.request.user)
         return self._progress(webhook)
 
     def _progress(self, webhook: Webhook, code: int = status.HTTP_200_OK) -> Response:
@@ -195,15 +189,10 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         return Response(BackfillSerializer(found).data, status=code)
 
     @extend_schema(request=RotateSerializer, responses=SecretSerializer)
-    @action(
-        detail=True,
-        methods=['post'],
-        url_path='rotate-secret',
-        permission_classes=[post_needs(actions.ROTATE_SECRET.permission)],
-    )
+    @acts(actions.ROTATE_SECRET)
     def rotate_secret(self, request: Request, pk: str) -> Response:
         """Sign with a new secret, and for a while with the present one too. Shown only here."""
-        webhook = self._get_permitted('change', pk)
+        webhook = get_permitted(request, actions.ROTATE_SECRET, pk)
         serializer = RotateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
@@ -217,13 +206,15 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         """Show the request for the latest event."""
         serializer = PreviewSourceSerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
-        return self._preview(self._get_permitted('view', pk), serializer.validated_data)
+        return self._preview(get_object_or_404(self.queryset, pk=pk), serializer.validated_data)
 
     @extend_schema(request=PreviewSerializer, responses=PreviewedSerializer)
     @preview.mapping.post
     def preview_changes(self, request: Request, pk: str) -> Response:
         """Show the request with unsaved changes."""
-        webhook = self._get_permitted('change', pk)
+        # NetBox limits self.queryset to the webhooks that the user may add, as in each POST.
+        editable = Webhook.objects.restrict(request.user, 'change').restrict(request.user, 'view')
+        webhook = get_object_or_404(editable, pk=pk)
         serializer = PreviewSerializer(webhook, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         return self._preview(webhook, serializer.validated_data)
@@ -233,11 +224,6 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         source = fields.pop('source', '')
         shown = preview.show(preview.Draft.of(webhook), self.request.user, source, fields)
         return Response(PreviewedSerializer(shown).data)
-
-    def _get_permitted(self, name: str, pk: str) -> Webhook:
-        # In a POST, NetBox limits self.queryset to webhooks that the user may add. The action needs another permission.
-        permitted = Webhook.objects.restrict(self.request.user, name).restrict(self.request.user, 'view')
-        return get_object_or_404(permitted, pk=pk)
 
 
 class CredentialViewSet(SecretiveViewSet):
@@ -271,6 +257,7 @@ class EventViewSet(LogViewSet):
     ordering_fields = ('id', 'sequence', 'timestamp', 'object_id', 'object_repr', 'dispatched_at')
 
 
+@with_actions
 class DeliveryViewSet(LogViewSet):
     queryset = querysets.deliveries()
     visible = staticmethod(visible_deliveries)
@@ -279,12 +266,8 @@ class DeliveryViewSet(LogViewSet):
     ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')
 
     @extend_schema(request=None, responses=CountSerializer)
-    @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
+    @acts(actions.REDELIVER)
     def redeliver(self, request: Request, pk: str) -> Response:
         """Redeliver a closed delivery; after success as a new delivery."""
-        permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')
-        delivery = get_object_or_404(permitted, pk=pk)
-        count = redelivery.redeliver(Delivery.objects.filter(pk=delivery.pk))
-        if not count:
-            raise Conflict(STILL_OPEN)
-        return Response({'count': count})
+        delivery = get_permitted(request, actions.REDELIVER, pk)
+        return Response({'count': actions.REDELIVER.service(delivery, request.user)})

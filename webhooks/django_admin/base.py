@@ -20,10 +20,10 @@ from django.utils.translation import gettext as _
 from utilities.exceptions import AbortRequest
 from utilities.forms.mixins import CheckLastUpdatedMixin
 
-from ..exceptions import Busy
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery
-from ..presentation.actions import Action
-from ..services import confirmation, redelivery
+from ..services import actions, confirmation, redelivery
+from ..services.actions import Action, Where
 
 # Such an action can be taken in the list, for selected rows, and on an object's page.
 ON_LIST_AND_FORM = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
@@ -54,6 +54,24 @@ def _is_action(request: HttpRequest) -> bool:
     return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
 
 
+def _each(one: Action) -> Callable:
+    """Return an action of the admin that calls the service for each chosen object, and tells each result."""
+
+    @admin.action(description=one.label, location=ON_LIST_AND_FORM)
+    def act(self: 'BaseAdmin', request: HttpRequest, queryset: QuerySet) -> None:
+        for found in queryset:
+            try:
+                result = one.service(found, request.user)
+            except DefinitionError as error:
+                self.message_user(request, f'{found}: {error}', messages.ERROR)
+            else:
+                if told := one.tell(found, result):
+                    self.message_user(request, told[1], told[0])
+
+    act.__name__ = one.name
+    return act
+
+
 class BaseForm(CheckLastUpdatedMixin, forms.ModelForm):
     """The base of all forms. It refuses to save over a change that was saved since the page was opened."""
 
@@ -68,6 +86,13 @@ class BaseAdmin(admin.ModelAdmin):
 
     changelist_view = or_explain(admin.ModelAdmin.changelist_view)
     delete_view = or_explain(admin.ModelAdmin.delete_view)
+
+    def __init__(self, model: type[Model], admin_site: admin.AdminSite) -> None:
+        """Add the actions on this model to those of the class: as a method that has the action's name, or _each."""
+        super().__init__(model, admin_site)
+        offered = actions.of(model, Where.ADMIN)
+        own = [one.name if hasattr(self, one.name) else _each(one) for one in offered]
+        self.actions = (*own, *(self.actions or ()))
 
     @or_explain
     def changeform_view(

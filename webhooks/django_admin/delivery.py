@@ -19,12 +19,12 @@ from django.utils.translation import gettext_lazy as _
 from .. import object_types
 from ..choices import StatusChoices
 from ..models import Attempt, Delivery, querysets
-from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
 from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..presentation.waits import next_attempt_at, wait_of
 from ..services import redelivery, sent
+from ..services.actions import REDELIVER, REDELIVER_SELECTED
 from ..storable import is_key
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
@@ -130,7 +130,6 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     sortable_by = ('recorded',)
     search_fields = ('uuid',)
     search_help_text = _('Search by webhook-id, object ID, or part of the object name')
-    actions = ('redeliver',)
     inlines = (AttemptInline,)
     fieldsets = (
         (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error', 'uuid')}),

@@ -23,8 +23,8 @@ from .. import conf
 from ..choices import StatusChoices
 from ..models import Delivery
 from ..models.delivery import cause_of
-from ..presentation.actions import REDELIVER
 from ..services import confirmation, redelivery
+from ..services.actions import REDELIVER
 from ..storable import is_key, storable
 from .causes import causes_for_admin
 

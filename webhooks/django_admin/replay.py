@@ -6,7 +6,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from ..forms import ReplayForm
-from ..presentation.actions import REPLAY
+from ..services.actions import REPLAY
 from .base import BaseAdmin, or_explain
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Container, Sequence
+from itertools import chain
 from typing import Any
 
 from django.contrib import admin, messages
@@ -28,24 +29,10 @@ from ..forms import BackfillForm
 from ..models import Delivery, Webhook
 from ..models.webhook import SEALED_FIELDS
 from ..presentation import progress, states
-from ..presentation.actions import (
-    BACKFILL,
-    CANCEL_BACKFILL,
-    DISABLE,
-    ENABLE,
-    MOVES,
-    PAUSE,
-    PAUSE_BACKFILL,
-    REDELIVER_FAILED,
-    RESUME,
-    RESUME_BACKFILL,
-    SEND_ALL,
-    SEND_LATEST,
-    TEST,
-)
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import backfill, banners, feed, preview, secret_rotation, switching, trial, waiting
+from ..services import banners, feed, preview, secret_rotation, switching, trial
+from ..services.actions import BACKFILL, DISABLE, ENABLE, MOVES, PAUSE, REDELIVER_FAILED, RESUME, TEST
 from ..ui import history
 from . import custom_fields
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
@@ -61,12 +48,6 @@ MODELS_SHOWN = 3
 URL_CHARS_SHOWN = 60
 # The button of the page's form.
 START_BUTTON = '_start'
-# The buttons of a backfill, and the services behind them.
-BACKFILL_MOVES = {
-    PAUSE_BACKFILL.name: backfill.pause,
-    RESUME_BACKFILL.name: backfill.resume,
-    CANCEL_BACKFILL.name: backfill.cancel,
-}
 
 
 class WebhookAdmin(ReplayMixin, BaseAdmin):
@@ -78,17 +59,7 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
     list_select_related = ('health',)
     search_fields = ('name', 'description')
     filter_horizontal = ('ignore_users', 'notification_groups')
-    actions = (
-        'enable',
-        'disable',
-        'pause',
-        'resume',
-        'send_test',
-        'redeliver_failed',
-        'send_all',
-        'send_latest',
-        'delete_selected',
-    )
+    actions = (REDELIVER_FAILED.name, 'delete_selected')
     readonly_fields = ('state', 'backfill_progress', 'last_day')
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
@@ -155,7 +126,7 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         self.message_user(request, told % len(webhooks), messages.SUCCESS)
 
     @admin.action(description=TEST.label, location=ON_LIST_AND_FORM)
-    def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+    def test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         """Test the selected webhooks one after another. After trial.MAX_TEST_SECONDS no further test begins."""
         end = time.monotonic() + trial.MAX_TEST_SECONDS
         for webhook in queryset:
@@ -184,20 +155,6 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         """Ask, then redeliver the selected webhooks' failed deliveries."""
         failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
         return self.confirm_or_redeliver(request, failed, REDELIVER_FAILED)
-
-    @admin.action(description=SEND_ALL.label, location=ON_LIST_AND_FORM)
-    def send_all(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        self._send_waiting(request, queryset, latest_only=False)
-
-    @admin.action(description=SEND_LATEST.label, location=ON_LIST_AND_FORM)
-    def send_latest(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        self._send_waiting(request, queryset, latest_only=True)
-
-    def _send_waiting(self, request: HttpRequest, queryset: QuerySet[Webhook], *, latest_only: bool) -> None:
-        for webhook in queryset:
-            superseded = waiting.send(webhook, latest_only=latest_only)
-            told = waiting.announce(webhook, superseded, latest_only=latest_only)
-            self.message_user(request, told, messages.SUCCESS)
 
     #
     # Change and delete
@@ -281,9 +238,9 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
         """
         if START_BUTTON in request.POST:
             return form.is_valid() and form.start(request.user)
-        for name in BACKFILL_MOVES.keys() & request.POST.keys():
+        for move in {one for one in chain(*MOVES.values()) if one.name in request.POST}:
             try:
-                BACKFILL_MOVES[name](webhook)
+                move.service(webhook, request.user)
             except WebhooksError as error:
                 self.message_user(request, str(error), messages.ERROR)
         return True

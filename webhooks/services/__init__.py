@@ -1,5 +1,6 @@
 """Actions behind pages, commands and the REST API.
 
+actions: the table of actions: who may do what, where it is offered, and by which of these services.
 redelivery: sends closed deliveries again, and counts them before.
 confirmation: asks before many deliveries are sent again.
 causes: groups failed deliveries by webhook and error.

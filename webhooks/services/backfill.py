@@ -18,12 +18,9 @@ from ..engine import sql
 from ..engine.backfill import FILTER, objects
 from ..engine.deliver import order
 from ..engine.tidy import loop as tidy
-from ..exceptions import DefinitionError
+from ..exceptions import STATE, DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
-
-# The field of errors about the backfill's present state. The REST API answers these with 409.
-STATE = 'state'
 
 # From recorded to gone, before dispatch. It skips rows that a dispatcher has locked: that one makes no deliveries of
 # them, or engine/tidy removes the deliveries.

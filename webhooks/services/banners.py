@@ -13,10 +13,10 @@ from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
 from ..outbox import redis_queue
-from ..presentation import actions, states
-from ..presentation.actions import Action
+from ..presentation import states
 from ..presentation.moments import moment
-from . import waiting
+from . import actions, waiting
+from .actions import Action
 
 # If the oldest change waits longer, a banner offers to send all now.
 LONG_WAIT = timedelta(minutes=1)

@@ -12,9 +12,9 @@ from django.utils.translation import gettext as _
 
 from ..models import Webhook
 from ..presentation import states
-from ..presentation.actions import Action
 from ..presentation.states import State
 from ..storable import is_storable_time
+from .actions import Action
 from .redelivery import Figures
 
 # The form's field: when the figures were counted that the user has read. Without it nothing is sent.

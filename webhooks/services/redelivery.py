@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Least
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
@@ -20,7 +20,7 @@ from ..engine import sql
 from ..engine.dispatch import render
 from ..engine.dispatch.loop import make_deliveries
 from ..engine.registry import SUSPECT
-from ..exceptions import DeliveryFailed
+from ..exceptions import STATE, DefinitionError, DeliveryFailed
 from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
 from ..presentation.moments import moment
@@ -28,6 +28,7 @@ from . import failed_jobs
 
 # Deliveries with these statuses were not confirmed by a receiver. So they go again under the same id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
+STILL_OPEN = gettext_lazy('This delivery is still pending. Only finished deliveries can be redelivered.')
 # A transaction redelivers so many, and the rest of their change sets and batches.
 DELIVERIES_PER_PART = 500
 
@@ -149,6 +150,14 @@ def redeliver(
     delivered = {one.pk for one in found if one.status == StatusChoices.DELIVERED}
     parts = list(_parts({one.pk: one.together for one in found}))
     return sum(_redeliver(part, delivered.intersection(part)) for part in watch(parts))
+
+
+def redeliver_one(delivery: Delivery) -> int:
+    """Redeliver a closed delivery, with its batch, and return the number. Raises DefinitionError if it is open."""
+    count = redeliver(Delivery.objects.filter(pk=delivery.pk))
+    if not count:
+        raise DefinitionError(STATE, str(STILL_OPEN))
+    return count
 
 
 def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) -> set[Found]:

@@ -1,20 +1,20 @@
-"""Buttons on NetBox's pages, one class for each action.
+"""Buttons on NetBox's pages, made of the table of actions: one class for each, as NetBox wants it.
 
 A view or template_content.py lists them, and asks for their permission before it shows them.
 """
 
 from typing import Any
 
+from django.db.models import Model
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 from netbox.object_actions import ObjectAction
-from utilities.permissions import get_permission_for_model
 
 from ..models import Delivery, Webhook
-from ..presentation import actions
-from ..presentation.actions import STILL_OPEN, Action
 from ..presentation.moments import moment
+from ..services import actions
+from ..services.actions import Action, Where
 
 
 class Button(ObjectAction):
@@ -35,25 +35,30 @@ class Button(ObjectAction):
 
 
 class PostButton(Button):
-    """A button that posts to the action's view at once, with no page before it."""
+    """A button that posts to the action's view at once, with no page before it.
+
+    Hidden if the action is not offered now. Disabled, with the reason, if something is in its way.
+    """
 
     template_name = 'webhooks/buttons/post.html'
 
-
-class SendTest(PostButton):
-    """Sends a test of the webhook now."""
-
-    action = actions.TEST
-
-
-class Redeliver(PostButton):
-    """Redelivers one delivery. Before it is closed, the button is disabled and says why."""
-
-    action = actions.REDELIVER
+    @classmethod
+    def get_context(cls, context: Any, obj: Any) -> dict[str, Any]:
+        return super().get_context(context, obj) | {'disabled': cls.action.obstacle(obj)}
 
     @classmethod
-    def get_context(cls, context: Any, obj: Delivery) -> dict[str, Any]:
-        return super().get_context(context, obj) | {'disabled': STILL_OPEN if obj.is_open else ''}
+    def render(cls, context: Any, obj: Any, **kwargs: Any) -> str:
+        return super().render(context, obj, **kwargs) if cls.action.is_offered(obj) else ''
+
+
+def button(one: Action) -> type[Button]:
+    """Return the button of an action: it leads to the form, or acts at once if there is none."""
+    return type(one.name.title(), (Button if one.has_form else PostButton,), {'action': one})
+
+
+def buttons(model: type[Model]) -> list[type[Button]]:
+    """Return the buttons on the page of an object of this model, in their order."""
+    return [button(one) for one in actions.of(model, Where.BUTTON)]
 
 
 class RedeliverFromHere(Button):
@@ -73,52 +78,8 @@ class RedeliverFromHere(Button):
 
     @classmethod
     def render(cls, context: Any, obj: Delivery, **kwargs: Any) -> str:
-        is_allowed = context['request'].user.has_perm('webhooks.replay_webhook', obj.webhook)
+        is_allowed = context['request'].user.has_perm(cls.action.full_permission, obj.webhook)
         return super().render(context, obj, **kwargs) if is_allowed else ''
-
-
-class Pause(PostButton):
-    """Pauses the webhook. Hidden if it is paused."""
-
-    action = actions.PAUSE
-
-    @classmethod
-    def render(cls, context: Any, obj: Webhook, **kwargs: Any) -> str:
-        return '' if obj.paused else super().render(context, obj, **kwargs)
-
-
-class Resume(PostButton):
-    """Resumes the webhook. Hidden if it is not paused."""
-
-    action = actions.RESUME
-
-    @classmethod
-    def render(cls, context: Any, obj: Webhook, **kwargs: Any) -> str:
-        return super().render(context, obj, **kwargs) if obj.paused else ''
-
-
-class Replay(Button):
-    """Leads to the form that redelivers the events of a period."""
-
-    action = actions.REPLAY
-
-
-class SendWaiting(Button):
-    """Leads to the form that sends waiting deliveries now."""
-
-    action = actions.SEND_WAITING
-
-
-class Backfill(Button):
-    """Leads to the form that starts a backfill."""
-
-    action = actions.BACKFILL
-
-
-class RotateSecret(Button):
-    """Leads to the form that generates a new secret."""
-
-    action = actions.ROTATE_SECRET
 
 
 class More(ObjectAction):
@@ -126,13 +87,12 @@ class More(ObjectAction):
 
     label = _('More')
     template_name = 'webhooks/buttons/menu.html'
-    members = (SendWaiting, Replay, Backfill, RotateSecret)
 
     @classmethod
     def get_context(cls, context: Any, obj: Webhook) -> dict[str, Any]:
         user = context['request'].user
-        allowed = [one for one in cls.members if user.has_perm(get_permission_for_model(obj, one.action.permission))]
-        return {'entries': [(one.get_url(obj), one.action) for one in allowed]}
+        allowed = [one for one in actions.of(Webhook, Where.MENU) if user.has_perm(one.full_permission)]
+        return {'entries': [(button(one).get_url(obj), one) for one in allowed]}
 
 
 class BulkRedeliver(Button):

@@ -15,10 +15,11 @@ from netbox.ui import attrs, panels
 from ..choices import StatusChoices
 from ..constants import MAX_RESPONSE_KEPT_CHARS
 from ..models import Attempt, Delivery
-from ..presentation import actions, progress
-from ..presentation.actions import Action
+from ..presentation import progress
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..presentation.json_text import readable
+from ..services import actions
+from ..services.actions import Action
 from . import history
 from .attributes import (
     ChangedObjectAttr,
@@ -178,7 +179,7 @@ class BackfillPanel(panels.Panel):
         own = super().get_context(context)
         webhook, user = own['object'], own['request'].user
         made = progress.of(webhook, user)
-        is_allowed = user.has_perm('webhooks.backfill_webhook', webhook)
+        is_allowed = user.has_perm(actions.BACKFILL.full_permission, webhook)
         return {
             **own,
             'progress': made,

@@ -4,7 +4,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from ..models import Webhook
-from ..presentation.actions import REDELIVER
+from ..services.actions import REDELIVER
 from ..services.causes import Cause, Row, Table, find, table
 from ..visibility import Reader
 
@@ -17,7 +17,7 @@ def causes_for(reader: Reader, return_url: str, webhook: Webhook | None = None) 
     """
     if not reader.has_perm('webhooks.view_delivery'):
         return None
-    may_redeliver = reader.has_perm(f'webhooks.{REDELIVER.permission}_delivery')
+    may_redeliver = reader.has_perm(REDELIVER.full_permission)
 
     def row(cause: Cause) -> Row:
         filters = urlencode(cause.filters)

@@ -1,4 +1,4 @@
-"""NetBox's pages of deliveries. Deliveries can be sent again here: one, selected ones, or all that a filter finds."""
+"""NetBox's pages of deliveries. Deliveries can be sent again here: selected ones, or all that a filter finds."""
 
 from typing import Any
 
@@ -11,20 +11,19 @@ from netbox.object_actions import BulkExport
 from netbox.ui import layout
 from netbox.ui.panels import TemplatePanel
 from netbox.views import generic
-from netbox.views.generic.base import BaseMultiObjectView, BaseObjectView
-from utilities.permissions import get_permission_for_model
+from netbox.views.generic.base import BaseMultiObjectView
 from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
 from ..models import Delivery, querysets
 from ..permissions import restricted_attempt, visible_deliveries
-from ..presentation.actions import REDELIVER, STILL_OPEN, Action
 from ..presentation.headlines import headline
 from ..services import confirmation, redelivery, sent
+from ..services.actions import REDELIVER, Action
 from ..storable import is_key
 from ..ui import panels
-from ..ui.buttons import BulkRedeliver, Redeliver, RedeliverFromHere
+from ..ui.buttons import BulkRedeliver, RedeliverFromHere, buttons
 from .checked_input import CheckedSelectionMixin
 
 # The newest attempts whose bodies a page shows. It makes them anew at each refresh.
@@ -51,7 +50,7 @@ class DeliveryView(generic.ObjectView):
     """
 
     queryset = Delivery.objects.select_related('webhook', 'event')
-    actions = (Redeliver, RedeliverFromHere)
+    actions = (*buttons(Delivery), RedeliverFromHere)
     template_name = 'webhooks/delivery.html'
     layout = layout.SimpleLayout(
         left_panels=[
@@ -87,41 +86,6 @@ class DeliveryView(generic.ObjectView):
         return {**shown, 'body': body, 'next_body': sent.next_body(instance, body)}
 
 
-class RedeliverMixin(GetReturnURLMixin):
-    """The base of views that redeliver: deliveries that the user may view and redeliver."""
-
-    queryset = Delivery.objects.all()
-
-    def get_required_permission(self) -> str:
-        return get_permission_for_model(Delivery, REDELIVER.permission)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
-        return super().get_queryset(request).restrict(request.user, 'view')
-
-    def redeliver(self, deliveries: QuerySet[Delivery]) -> None:
-        """Redeliver all closed ones among these deliveries, and tell the user how many."""
-        messages.success(self.request, redelivery.announce(redelivery.redeliver(deliveries)))
-
-
-@register_model_view(Delivery, 'redeliver')
-class DeliveryRedeliverView(RedeliverMixin, BaseObjectView):
-    """Redelivers one delivery at once, without a question. GET only leads to the delivery.
-
-    If it is not closed yet, the user gets a warning instead.
-    """
-
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return redirect(self.get_object(pk=pk).get_absolute_url())
-
-    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
-        delivery = self.get_object(pk=pk)
-        if delivery.is_open:
-            messages.warning(request, STILL_OPEN)
-        else:
-            self.redeliver(Delivery.objects.filter(pk=delivery.pk))
-        return redirect(self.get_return_url(request, delivery))
-
-
 def confirm_or_redeliver(
     request: HttpRequest, deliveries: QuerySet[Delivery], action: Action, return_url: str, **more: str
 ) -> HttpResponse:
@@ -140,10 +104,20 @@ def confirm_or_redeliver(
 
 
 @register_model_view(Delivery, 'bulk_redeliver', path='redeliver', detail=False)
-class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMultiObjectView):
-    """Asks, then redelivers: by POST the deliveries selected in a list, by GET all that the address's filter finds."""
+class DeliveryBulkRedeliverView(CheckedSelectionMixin, GetReturnURLMixin, BaseMultiObjectView):
+    """Asks, then redelivers: by POST the deliveries selected in a list, by GET all that the address's filter finds.
 
+    They are deliveries that the user may view and redeliver.
+    """
+
+    queryset = Delivery.objects.all()
     filterset = filtersets.DeliveryFilterSet
+
+    def get_required_permission(self) -> str:
+        return REDELIVER.full_permission
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        return super().get_queryset(request).restrict(request.user, 'view')
 
     def get(self, request: HttpRequest) -> HttpResponse:
         is_filtered = any(name in self.filterset.base_filters and value for name, value in request.GET.items())

@@ -1,4 +1,4 @@
-"""NetBox's pages of webhooks, but for the actions: these are in webhook_actions.py."""
+"""NetBox's pages of webhooks, but for the actions: these are in actions.py and webhook_forms.py."""
 
 import copy
 from typing import Any
@@ -21,10 +21,10 @@ from utilities.views import ViewTab, register_model_view
 
 from .. import filtersets, forms, tables
 from ..models import Delivery, Webhook, querysets
-from ..presentation.actions import REDELIVER
 from ..presentation.fields import label
 from ..presentation.states import with_states, with_waiting
 from ..services import banners, feed, preview, preview_sources, secret_rotation
+from ..services.actions import REDELIVER
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver
 from .causes import causes_for
@@ -134,7 +134,7 @@ class WebhookDeliveriesView(generic.ObjectChildrenView):
         return table
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
-        if not request.user.has_perm(get_permission_for_model(Delivery, REDELIVER.permission)):
+        if not request.user.has_perm(REDELIVER.full_permission):
             return {}
         filters = request.GET.copy()
         filters['webhook_id'], filters['return_url'] = instance.pk, request.get_full_path()

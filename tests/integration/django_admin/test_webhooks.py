@@ -245,7 +245,7 @@ class TestWebhookActions:
         receiver.answers('/bad', 500)
         site()
         good, bad = (subscribe(receiver.url(path), Site, name=path) for path in ('/good', '/bad'))
-        response = run(client, WEBHOOKS, 'send_test', good, bad)
+        response = run(client, WEBHOOKS, 'test', good, bad)
         assert {request.path for request in receiver.wait_for(2)} == {'/good', '/bad'}
         told = sorted(messages_of(response))
         assert 'HTTP 500' in told[0]
@@ -253,16 +253,16 @@ class TestWebhookActions:
         assert page_of(good.deliveries.get()) in told[1]
 
     def test_a_test_without_an_object_is_a_ping(self, committed, client, receiver: Receiver):
-        [told] = messages_of(press(client, subscribe(receiver.url('/')), 'send_test'))
+        [told] = messages_of(press(client, subscribe(receiver.url('/')), 'test'))
         assert 'HTTP 200' in told
         assert receiver.wait_for(1)[0].json()['event'] == 'test'
 
     def test_enter_in_the_form_presses_no_action(self, client, webhook):
         page = client.get(page_of(webhook)).content.decode()
-        assert 'send_test' in page
+        assert 'value="test"' in page
         form = page[page.index('id="webhook_form"') :]
         assert page_of(webhook) not in form[: form.index('type="submit"')]
-        assert 'send_test' not in form
+        assert 'value="test"' not in form
 
 
 class TestDeletingWebhooks:

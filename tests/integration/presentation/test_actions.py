@@ -8,20 +8,60 @@ from support.log import delivery, event
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
-from webhooks.presentation import actions
-from webhooks.presentation.actions import Action
-
-ACTIONS = {name: action for name, action in vars(actions).items() if isinstance(action, Action)}
-OF_DELIVERIES = {'REDELIVER', 'REDELIVER_SELECTED', 'REDELIVER_FAILED'}
+from webhooks.services import actions
+from webhooks.services.actions import Action, Where
 
 pytestmark = pytest.mark.usefixtures('db')
 
 
-@pytest.mark.parametrize('name', ACTIONS)
-def test_every_permission_exists(name):
-    model = Delivery if name in OF_DELIVERIES else Webhook
-    known = {*model._meta.default_permissions, *(permission for permission, _label in model._meta.permissions)}
-    assert ACTIONS[name].permission in known
+def named(one: Action) -> str:
+    return f'{one.model.__name__}-{one.name}'
+
+
+def rows(where: Where) -> pytest.MarkDecorator:
+    """Run a test for each row of the table that one of these places offers."""
+    return pytest.mark.parametrize('one', [one for one in actions.TABLE if one.where & where], ids=named)
+
+
+def something(one: Action) -> Webhook | Delivery:
+    """Return an object that the action may be taken with."""
+    webhook = subscribe(NOWHERE, Site)
+    return webhook if one.model is Webhook else delivery(event(site()), webhook, status=StatusChoices.FAILED)
+
+
+@pytest.mark.parametrize('one', actions.TABLE, ids=named)
+def test_every_permission_exists(one):
+    meta = one.model._meta
+    assert one.permission in {*meta.default_permissions, *(permission for permission, _label in meta.permissions)}
+
+
+@rows(Where.BUTTON | Where.CARD | Where.MENU)
+def test_an_action_has_a_view_that_asks_for_its_permission(clerk_pages, grant, one):
+    found = something(one)
+    address = f'{found.get_absolute_url()}{one.address}/'
+    grant(one.model, 'view')
+    grant(Site, 'view')
+    assert clerk_pages.get(address).status_code == 403
+    grant(one.model, one.permission)
+    assert clerk_pages.get(address).status_code == (200 if one.has_form else 302)
+
+
+@rows(Where.REST)
+def test_an_action_has_an_endpoint_that_asks_for_its_permission(clerk_api, grant, one):
+    found = something(one)
+    address = f'/api/plugins/webhooks/{found._meta.verbose_name_plural}/{found.pk}/{one.address}/'
+    grant(one.model, 'view')
+    grant(Site, 'view')
+    assert clerk_api.post(address).status_code == 403
+    grant(one.model, one.permission)
+    assert clerk_api.post(address).status_code in (200, 201, 409)
+
+
+@rows(Where.ADMIN)
+def test_the_admin_offers_an_action_in_its_list(admin_pages, one):
+    something(one)
+    listed = admin_pages.get(f'/admin/webhooks/{one.model._meta.model_name}/')
+    assert one.name in dict(listed.context['action_form'].fields['action'].choices)
 
 
 def test_both_pages_call_an_action_by_the_same_name(admin_pages):
@@ -43,13 +83,3 @@ def test_whoever_confirms_an_action_reads_what_it_does(admin_pages, action, path
     page = admin_pages.get(f'{webhook.get_absolute_url()}{path}').content.decode()
     assert str(action.title) in page
     assert str(action.explanation) in page
-
-
-def test_the_admin_offers_its_actions_by_their_names(admin_pages):
-    offered = {
-        str(label)
-        for _name, label in admin_pages.get('/admin/webhooks/webhook/').context['action_form'].fields['action'].choices
-    }
-    assert {
-        str(one.label) for one in (actions.TEST, actions.ENABLE, actions.DISABLE, actions.REDELIVER_FAILED)
-    } <= offered

@@ -7,8 +7,8 @@ from tenancy.models import Tenant
 
 from webhooks.choices import BackfillStateChoices
 from webhooks.models import Backfill, Webhook
-from webhooks.presentation import actions, progress
-from webhooks.services import backfill
+from webhooks.presentation import progress
+from webhooks.services import actions, backfill
 
 pytestmark = pytest.mark.usefixtures('db')
 

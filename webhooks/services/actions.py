@@ -1,0 +1,296 @@
+"""The table of actions: what users may do with webhooks, backfills and deliveries, by which permission and service.
+
+NetBox's pages, the admin and the REST API read it. A row with a `service` is complete: each place in `where` offers it.
+A place may also write the action out, if it answers in its own way or takes many objects at once. A row without a
+service has a form in each place, which calls a service with what the user entered.
+
+Commands need no permission, so they call the services themselves. Credentials have no actions but NetBox's own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Flag, auto
+from functools import partial
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Model, QuerySet
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from utilities.permissions import get_permission_for_model
+
+from ..choices import BackfillStateChoices
+from ..models import Delivery, Webhook
+from ..visibility import Reader
+from . import backfill, redelivery, switching, trial, waiting
+
+
+class Where(Flag):
+    """The places that offer an action.
+
+    BUTTON: a button on NetBox's page of the object. CARD: one on the card that it is about. MENU: an entry of the
+    page's menu, which leads to a form. ADMIN: the admin's list and page. REST: POST below the object's address.
+    """
+
+    NOWHERE = 0
+    BUTTON = auto()
+    CARD = auto()
+    MENU = auto()
+    ADMIN = auto()
+    REST = auto()
+
+
+def _by_a_form(_one: Model, _user: Reader) -> None:
+    raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Action:
+    """An action that users may take with an object of `model`.
+
+    `name` is the name of its view, and of the method if a place writes it out. `permission` is an action of NetBox's
+    permissions, such as 'change'. `icon` is one of Material Design's. `title` and `explanation` head its page, if it
+    has one. `path` is the last part of its address, if that is not the name.
+
+    `service` gets the object and the user. It raises Busy or DefinitionError if the action is not possible. `tell` gets
+    the object and what the service returned. It returns a message to the user: the level, of django.contrib.messages,
+    and the text, or None. `is_offered` says whether the object's page has the button. `obstacle` says why the button is
+    disabled, '' if it is not.
+    """
+
+    model: type[Model]
+    name: str
+    label: str
+    permission: str
+    icon: str = ''
+    title: str = ''
+    explanation: str = ''
+    path: str = ''
+    where: Where = Where.NOWHERE
+    service: Callable[[Any, Any], Any] = _by_a_form
+    tell: Callable[[Any, Any], tuple[int, str] | None] = lambda _one, _result: None
+    is_offered: Callable[[Any], bool] = lambda _one: True
+    obstacle: Callable[[Any], str] = lambda _one: ''
+
+    @property
+    def has_form(self) -> bool:
+        """Whether a form calls the service, because it needs to know more than the object and the user."""
+        return self.service is _by_a_form
+
+    @property
+    def address(self) -> str:
+        """The last part of the action's URL."""
+        return self.path or self.name.replace('_', '-')
+
+    @property
+    def full_permission(self) -> str:
+        """The permission as users have it, such as 'webhooks.change_webhook'."""
+        return get_permission_for_model(self.model, self.permission)
+
+    def permitted(self, user: Reader) -> QuerySet:
+        """Return the objects that the user may view, and may do this with."""
+        return self.model.objects.restrict(user, self.permission).restrict(user, 'view')
+
+
+#
+# Webhooks
+#
+
+ENABLE = Action(
+    model=Webhook,
+    name='enable',
+    label=_('Enable'),
+    permission='change',
+    where=Where.ADMIN,
+    service=partial(switching.switch_as, enabled=True),
+)
+DISABLE = Action(
+    model=Webhook,
+    name='disable',
+    label=_('Disable'),
+    permission='change',
+    where=Where.ADMIN,
+    service=partial(switching.switch_as, enabled=False),
+)
+TEST = Action(
+    model=Webhook,
+    name='test',
+    label=_('Send a test'),
+    permission='test',
+    icon='send-check',
+    where=Where.BUTTON | Where.ADMIN | Where.REST,
+    service=trial.send_test,
+    tell=lambda _webhook, delivery: trial.announce(delivery),
+)
+PAUSE = Action(
+    model=Webhook,
+    name='pause',
+    label=_('Pause'),
+    permission='change',
+    icon='pause',
+    where=Where.BUTTON | Where.ADMIN,
+    service=partial(switching.switch_as, paused=True),
+    tell=lambda _webhook, _nothing: (
+        messages.SUCCESS,
+        gettext('Paused. Resume the webhook before its changes expire.'),
+    ),
+    is_offered=lambda webhook: not webhook.paused,
+)
+RESUME = Action(
+    model=Webhook,
+    name='resume',
+    label=_('Resume'),
+    permission='change',
+    icon='play',
+    where=Where.BUTTON | Where.ADMIN,
+    service=partial(switching.switch_as, paused=False),
+    tell=lambda _webhook, _nothing: (messages.SUCCESS, gettext('Resumed. Waiting deliveries are sent.')),
+    is_offered=lambda webhook: webhook.paused,
+)
+SEND_WAITING = Action(
+    model=Webhook,
+    name='send_waiting',
+    label=_('Send waiting deliveries'),
+    permission='change',
+    icon='tray-arrow-up',
+    title=_('Send Waiting Deliveries'),
+    explanation=_(
+        'Use this when the receiver works again. Waiting deliveries are sent now, not at their next attempt. If the '
+        'receiver needs only the latest state, send only the latest change of each object. It replaces earlier changes.'
+    ),
+    where=Where.MENU,
+)
+SEND_ALL = Action(
+    model=Webhook,
+    name='send_all',
+    label=_('Send all waiting deliveries'),
+    permission='change',
+    where=Where.ADMIN,
+    service=lambda webhook, _user: waiting.send(webhook),
+    tell=lambda webhook, superseded: (messages.SUCCESS, waiting.announce(webhook, superseded, latest_only=False)),
+)
+SEND_LATEST = Action(
+    model=Webhook,
+    name='send_latest',
+    label=_('Send only the latest waiting changes'),
+    permission='change',
+    where=Where.ADMIN,
+    service=lambda webhook, _user: waiting.send(webhook, latest_only=True),
+    tell=lambda webhook, superseded: (messages.SUCCESS, waiting.announce(webhook, superseded, latest_only=True)),
+)
+REPLAY = Action(
+    model=Webhook,
+    name='replay',
+    label=_('Redeliver past events'),
+    permission='replay',
+    icon='history',
+    title=_('Redeliver Past Events'),
+    explanation=_(
+        'Redelivers the events of a period. Failed deliveries keep their webhook-id. Delivered ones get a new '
+        'webhook-id, so that the receiver does not ignore them as duplicates. Each request shows the object as it was '
+        'at that change, not as it is now.'
+    ),
+    where=Where.MENU,
+)
+BACKFILL = Action(
+    model=Webhook,
+    name='backfill',
+    label=_('Backfill'),
+    permission='backfill',
+    icon='database-export-outline',
+    title=_('Send All Objects as They Are Now'),
+    explanation=_(
+        'Each object is sent once, as an update that is marked as a backfill. New changes are sent first, so the '
+        'backfill does not delay them.'
+    ),
+    where=Where.MENU,
+)
+ROTATE_SECRET = Action(
+    model=Webhook,
+    name='rotate_secret',
+    label=_('Rotate secret'),
+    permission='change',
+    icon='key-change',
+    title=_('Generate a New Secret'),
+    explanation=_(
+        'From now on, all requests are signed with the new secret, waiting ones too. The secret is shown once.'
+    ),
+    where=Where.MENU,
+)
+
+#
+# Backfills: their buttons are beside their progress
+#
+
+PAUSE_BACKFILL = Action(
+    model=Webhook,
+    name='pause_backfill',
+    label=_('Pause'),
+    permission='backfill',
+    icon='pause',
+    path='backfill/pause',
+    where=Where.CARD | Where.REST,
+    service=lambda webhook, _user: backfill.pause(webhook),
+)
+RESUME_BACKFILL = Action(
+    model=Webhook,
+    name='resume_backfill',
+    label=_('Resume'),
+    permission='backfill',
+    icon='play',
+    path='backfill/resume',
+    where=Where.CARD | Where.REST,
+    service=lambda webhook, _user: backfill.resume(webhook),
+)
+CANCEL_BACKFILL = Action(
+    model=Webhook,
+    name='cancel_backfill',
+    label=_('Cancel'),
+    permission='backfill',
+    icon='stop',
+    path='backfill/cancel',
+    where=Where.CARD | Where.REST,
+    service=lambda webhook, _user: backfill.cancel(webhook),
+)
+# {state of a backfill: the actions that are possible in it}
+MOVES = {
+    BackfillStateChoices.RUNNING: (PAUSE_BACKFILL, CANCEL_BACKFILL),
+    BackfillStateChoices.PAUSED: (RESUME_BACKFILL, CANCEL_BACKFILL),
+}
+
+#
+# Deliveries
+#
+
+REDELIVER = Action(
+    model=Delivery,
+    name='redeliver',
+    label=_('Redeliver'),
+    permission='redeliver',
+    icon='send',
+    where=Where.BUTTON | Where.ADMIN | Where.REST,
+    service=lambda delivery, _user: redelivery.redeliver_one(delivery),
+    tell=lambda _delivery, count: (messages.SUCCESS, redelivery.announce(count)),
+    obstacle=lambda delivery: redelivery.STILL_OPEN if delivery.is_open else '',
+)
+# These name other ways to REDELIVER and REPLAY, on pages of their own.
+REDELIVER_SELECTED = Action(
+    model=Delivery, name='bulk_redeliver', label=_('Redeliver selected'), permission='redeliver', icon='send'
+)
+REDELIVER_FAILED = Action(
+    model=Delivery, name='redeliver_failed', label=_('Redeliver failed deliveries'), permission='redeliver', icon='send'
+)
+REDELIVER_FROM_HERE = Action(
+    model=Webhook,
+    name='replay',
+    label=_('Redeliver everything from here on'),
+    permission='replay',
+    icon='history',
+)
+
+TABLE = tuple(found for found in list(globals().values()) if isinstance(found, Action))
+
+
+def of(model: type[Model], where: Where) -> list[Action]:
+    """Return the actions on objects of a model that a place, or one of some, offers, in the order of the table."""
+    return [one for one in TABLE if one.model is model and one.where & where]
