@@ -2,9 +2,7 @@
 
 Filters by hidden columns find only rows whose object the asker may view.
 """
-# ruff: noqa: RUF009  (so a field of a filter is declared)
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -129,7 +127,7 @@ def _where_visible(name: str, info: Info, queryset: QuerySet, value: Any, prefix
     return queryset, found & visibility.query(info.context.request.user, prefix)
 
 
-@dataclass
+@strawberry.input
 class LogFilter(BaseModelFilter):
     """Filters that events and deliveries share."""
 
@@ -138,6 +136,11 @@ class LogFilter(BaseModelFilter):
     object_type: ObjectTypeFilter | None = strawberry_django.filter_field()
     object_type_id: ID | None = strawberry_django.filter_field()
 
+    @strawberry_django.filter_field
+    def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
+        """Keep rows of this object, if the asker may view it."""
+        return _where_visible('object_id', info, queryset, value, prefix)
+
 
 @register_filter(Event, name='WebhooksEventFilter', lookups=True)
 class EventFilter(LogFilter):
@@ -145,11 +148,6 @@ class EventFilter(LogFilter):
 
     kind: BaseFilterLookup[KindEnum] | None = strawberry_django.filter_field()
     timestamp: DatetimeFilterLookup | None = strawberry_django.filter_field()
-
-    @strawberry_django.filter_field
-    def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
-        """Keep events of this object, if the asker may view it."""
-        return _where_visible('object_id', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def object_repr(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
@@ -208,11 +206,6 @@ class DeliveryFilter(LogFilter):
     def event(self, info: Info, queryset: QuerySet, value: EventFilter, prefix: str) -> Found:
         """Keep deliveries of an event that matches, and may be viewed."""
         return _where_viewable('event', Event, info, queryset, value, prefix)
-
-    @strawberry_django.filter_field
-    def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
-        """Keep deliveries of this object, if the asker may view it."""
-        return _where_visible('object_id', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
