@@ -48,6 +48,8 @@ class Event(models.Model):
     prechange = models.JSONField(null=True)
     # Headers of W3C Trace Context of the request that made the change.
     trace = models.JSONField(null=True)
+    # {"id": …, "name": …} of netbox-branching's branch, if a merge made the change.
+    branch = models.JSONField(null=True)
     # {"prechange": …, "postchange": …}, as in the change log.
     snapshots = models.JSONField(null=True)
     # JSON text: jsonb would lose the order of keys.

@@ -33,8 +33,8 @@ def restate(webhook: Webhook, model: type[models.Model], pks: Collection[int], n
         'snapshot': snapshots.expression(model),
         'values': recording.VALUES.format(pk='s.pk', before='s.snapshot' if webhook.needs_before else 'NULL::jsonb'),
     }
-    # A backfill belongs to no request. So its events have no user, request, trace context or message.
-    told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, None, None, None, None, None]
+    # A backfill belongs to no request. So its events have no user, request, trace context, branch or message.
+    told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, *[None] * 6]
     with connection.cursor() as cursor:
         cursor.execute(LOCK_OBJECTS.format(**names), [list(pks)])
         cursor.execute(RESTATE.format(**names), [webhook.pk, *told, list(pks)])
