@@ -52,6 +52,7 @@ class Migration(migrations.Migration):
                 migrations.AddField('event', 'stopped', models.BooleanField(db_default=False, default=False)),
                 migrations.AddField('event', 'trace', models.JSONField(null=True)),
                 migrations.AddField('event', 'branch', models.JSONField(null=True)),
+                migrations.AddField('event', 'urgent', models.BooleanField(db_default=False, default=False)),
             ),
             Gently(
                 ['subscription'],

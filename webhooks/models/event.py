@@ -67,6 +67,8 @@ class Event(models.Model):
     test = models.BooleanField(_('test'), default=False, db_default=False)
     # The id of the webhook whose backfill recorded it.
     backfill_for = models.BigIntegerField(null=True)
+    # Somebody sends this object now. So its delivery goes in turn with changes, and no backfill's state concerns it.
+    urgent = models.BooleanField(default=False, db_default=False)
     dispatched_at = models.DateTimeField(_('processed'), null=True)
     # See Delivery.
     lapses = models.SmallIntegerField(default=0, db_default=0)

@@ -134,7 +134,7 @@ def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[st
     `ignored` are names of users. Regular expressions run in the renderer's process.
     """
     found = []
-    if event.username in ignored:
+    if event.username in ignored and not event.backfill:
         found.append(_('Ignored user: {name}').format(name=event.username))
     if webhook.conditions and (data := data_of(webhook, event)) is not None:
         found += [_('Conditions: {part}').format(part=part) for part in unmet(webhook.conditions, data)]
