@@ -287,6 +287,14 @@ class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
         return super().validate(data)
 
 
+@extend_schema_serializer(component_name='WebhookConditionPart')
+class PartSerializer(serializers.Serializer):
+    """A part of the conditions, and what it found."""
+
+    text = serializers.CharField(read_only=True, help_text=_('The attribute and its value.'))
+    is_met = serializers.BooleanField(read_only=True)
+
+
 @extend_schema_serializer(component_name='WebhookPreviewed')
 class PreviewedSerializer(serializers.Serializer):
     """A request that was not sent, and whether the webhook would send it."""
@@ -299,6 +307,7 @@ class PreviewedSerializer(serializers.Serializer):
     reasons = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text=_('Why the webhook does not take this event.')
     )
+    conditions = PartSerializer(many=True, read_only=True, help_text=_('What each part of the conditions found.'))
     warnings = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text=_('What is probably a mistake in the definition.')
     )
