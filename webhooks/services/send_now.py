@@ -65,7 +65,7 @@ def choose(webhook: Webhook, object_type: ContentType, pks: Collection[int], use
     """
     pks = list(dict.fromkeys(pks))
     _check_sends(webhook)
-    backfill.chosen_types(webhook, [object_type])
+    _check_takes(webhook, object_type)
     _check_exist(object_type, pks, user)
     excluded = list(_excluded(webhook, object_type, pks, user)) if webhook.conditions else []
     left_out = {one.pk for one in excluded}
@@ -84,6 +84,13 @@ def _check_sends(webhook: Webhook) -> None:
         raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
     if webhook.paused:
         raise DefinitionError('paused', _('The webhook is paused. Resume it first.'))
+
+
+def _check_takes(webhook: Webhook, object_type: ContentType) -> None:
+    try:
+        backfill.chosen_types(webhook, [object_type])
+    except DefinitionError as error:
+        raise DefinitionError('object_type', str(error)) from None
 
 
 def _check_exist(object_type: ContentType, pks: Collection[int], user: Any) -> None:

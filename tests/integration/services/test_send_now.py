@@ -161,7 +161,7 @@ class TestRefusals:
     def test_a_type_that_the_webhook_does_not_take(self, api_client):
         webhook = subscribe(NOWHERE, Tenant)
         answer = self.refused(api_client, webhook, *places('Bern'))
-        assert answer == {'object_types': ['These are not among the object types of the webhook: Site']}
+        assert answer == {'object_type': ['These are not among the object types of the webhook: Site']}
 
     @pytest.mark.parametrize(('field', 'value', 'word'), [('enabled', False, 'disabled'), ('paused', True, 'paused')])
     def test_a_webhook_that_does_not_send(self, api_client, webhook, field, value, word):

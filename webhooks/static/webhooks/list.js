@@ -1,10 +1,18 @@
-/* Above NetBox's lists: takes the selected rows along, and the filter as the list shows it now. */
+/* Above NetBox's lists: takes the selected rows along, or else the filter as the list shows it now. */
 'use strict';
 
 document.getElementById('webhooks-send-now').addEventListener('submit', (event) => {
     const form = event.currentTarget;
-    form.action = form.action.replace(/\?.*/u, '') + window.location.search;
-    form.querySelectorAll('[name="pk"]').forEach((old) => old.remove());
+    const query = new URLSearchParams(window.location.search);
+    // NetBox's quick search leaves the address as it is.
+    const typed = document.getElementById('quicksearch')?.value;
+    if (typed) {
+        query.set('q', typed);
+    }
+    form.action = `${form.action.split('?')[0]}?${query}`;
+    for (const old of form.querySelectorAll('[name="pk"]')) {
+        old.remove();
+    }
     if (document.querySelector('#select-all:checked')) {
         return;
     }
