@@ -18,6 +18,7 @@ from .outbox import (
     before,
     between_signals,
     deletions,
+    merges,
     modules,
     recording,
     scope,
@@ -45,6 +46,7 @@ def connect() -> None:
     _connect_links(targets)
     side_effects.connect(targets)
     modules.connect(targets)
+    merges.connect()
     post_save.connect(_forget, sender=Webhook, dispatch_uid='webhooks.forget')
     m2m_changed.connect(_forget, sender=Webhook.object_types.through, dispatch_uid='webhooks.forget')
 

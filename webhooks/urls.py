@@ -13,6 +13,7 @@ _HAS_METRICS = settings.METRICS_ENABLED and not conf.get().admin
 
 urlpatterns = [
     path('status/', views.status.StatusView.as_view(), name='status'),
+    path('send/<str:label>/', views.send_now.SendNowView.as_view(), name='send_now'),
     path('webhooks/', include(get_model_urls('webhooks', 'webhook', detail=False))),
     path('webhooks/<int:pk>/', include(get_model_urls('webhooks', 'webhook'))),
     path('credentials/', include(get_model_urls('webhooks', 'credential', detail=False))),

@@ -32,3 +32,28 @@ def test_selected_deliveries_are_redelivered(admin, api, receiver):
     expect(admin.page.get_by_role('alert')).to_contain_text('2')
     again = [request.header('webhook-id') for request in receiver.wait_for(4, timeout=PATIENCE)[2:]]
     assert set(again) == {delivery['uuid'] for delivery in failed}
+
+
+def test_selected_rows_of_a_list_are_sent_now_and_without_any_all_that_are_listed(admin, api, receiver):
+    sites = [api.post('dcim/sites/', name=f'Peak {name}', slug=name.lower()) for name in ('Rigi', 'Titlis', 'Napf')]
+    webhook = add_webhook(api, receiver.url('/hook'))
+    shown = admin.page.locator('h1')
+    admin.visit('dcim/sites/?name__isw=Peak')
+    for site in sites[:2]:
+        admin.page.get_by_role('row', name=site['name']).get_by_role('checkbox').check()
+    admin.button('Send now').click()
+    expect(shown).to_contain_text('Peak Rigi and Peak Titlis')
+    admin.button('Send now').click()
+    expect(admin.page.get_by_role('alert')).to_contain_text(f'2 objects are being sent to {webhook["name"]}.')
+    sent = [request.json() for request in receiver.wait_for(2, timeout=PATIENCE)]
+    assert {body['data']['id'] for body in sent} == {site['id'] for site in sites[:2]}
+
+    admin.visit('dcim/sites/?name__isw=Peak')
+    admin.button('Send now').click()
+    for site in sites:
+        expect(shown).to_contain_text(site['name'])
+    admin.visit('dcim/sites/?name__isw=Peak')
+    admin.page.locator('#quicksearch').press_sequentially('Napf')
+    expect(admin.page.get_by_role('row', name='Peak Rigi')).to_have_count(0)
+    admin.button('Send now').click()
+    expect(shown).to_contain_text('Send now: Peak Napf')

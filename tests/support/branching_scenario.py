@@ -4,7 +4,7 @@ import json
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from core.models import ObjectType
 from dcim.models import Site
@@ -18,9 +18,13 @@ from netbox_branching.models import Branch
 from netbox_branching.utilities import activate_branch
 from tenancy.models import Tenant
 from users.models import User
+from utilities.exceptions import AbortTransaction
 
 from webhooks.engine.process import inline
 from webhooks.models import Event, Subscription, Webhook
+
+# Objects that a branch creates beside: with the others, more than a request of a change set holds.
+MANY = 1000
 
 
 @contextmanager
@@ -31,9 +35,9 @@ def request_by(user: User, alias: str = 'default') -> Iterator[None]:
         yield
 
 
-def subscribe(url: str) -> Webhook:
+def subscribe(url: str, **fields) -> Webhook:
     webhook = Webhook.objects.create(
-        name=url, payload_url=url, type_create=True, type_update=True, type_delete=True, payload_format='netbox'
+        name=url, payload_url=url, type_create=True, type_update=True, type_delete=True, **fields
     )
     webhook.object_types.set(ContentType.objects.get_for_models(Site, Tenant).values())
     return webhook
@@ -47,7 +51,7 @@ def tell_of_merges(url: str) -> None:
     rule.object_types.add(ObjectType.objects.get_for_model(Branch))
 
 
-def work_in(branch: Branch, user: User, new: str) -> None:
+def work_in(branch: Branch, user: User, new: str, many: int) -> None:
     with activate_branch(branch):
         with request_by(user, branch.connection_name):
             place = Site.objects.create(name=new, slug=new)
@@ -59,10 +63,21 @@ def work_in(branch: Branch, user: User, new: str) -> None:
             edited.save()
         with request_by(user, branch.connection_name):
             Site.objects.get(name=f'doomed by {new}').delete()
+        with request_by(user, branch.connection_name):
+            for number in range(many):
+                Tenant.objects.create(name=f'{new} {number}', slug=f'{new}-{number}')
 
 
 def kinds(events: list[Event]) -> list[tuple[str, str]]:
     return sorted((event.kind, event.snapshot['row']['name']) for event in events)
+
+
+def try_to_merge(branch: Branch, user: User) -> None:
+    """Merge in vain, then change an object in main."""
+    with suppress(AbortTransaction):
+        branch.merge(user, commit=False)
+    with request_by(user):
+        Tenant.objects.create(name='beside', slug='beside')
 
 
 def run(url: str, strategy: str) -> dict:
@@ -73,10 +88,11 @@ def run(url: str, strategy: str) -> dict:
     branch.save(provision=False)
     branch.provision(user)
     branch = Branch.objects.get(pk=branch.pk)
-    webhook = subscribe(f'{url}/{strategy}')
+    webhook = subscribe(f'{url}/{strategy}', payload_format='netbox')
+    whole = subscribe(f'{url}/sets/{strategy}', change_set=True)
     Event.objects.all().delete()
 
-    work_in(branch, user, new)
+    work_in(branch, user, new, MANY if strategy == 'iterative' else 0)
     in_branch = kinds(list(Event.objects.all()))
     with activate_branch(branch):
         defined = subscribe(f'{url}/in-the-branch-{strategy}')
@@ -85,15 +101,26 @@ def run(url: str, strategy: str) -> dict:
     defined.delete()
 
     branch = Branch.objects.get(pk=branch.pk)
+    if strategy == 'squash':
+        try_to_merge(branch, user)
     branch.merge(user, commit=True)
-    merged = kinds(list(Event.objects.exclude(kind=BRANCH_MERGED)))
+    events = list(Event.objects.exclude(kind=BRANCH_MERGED))
+    merged = [event for event in events if event.branch]
     inline.run()
+    tags = [tag.name for tag in Site.objects.get(name=new).tags.all()]
+    if strategy == 'squash':
+        branch.revert(user, commit=True)
+        inline.run()
     webhook.delete()
+    whole.delete()
     return {
+        'branch': {'id': branch.pk, 'name': strategy},
+        'transactions': len({event.transaction_id for event in merged}),
+        'beside': [event.snapshot['row']['name'] for event in events if not event.branch],
         'in_branch': in_branch,
-        'merged': merged,
+        'merged': kinds([event for event in merged if event.object_type.model == 'site']),
         'defined': [is_in_main, subscriptions],
-        'tags': [tag.name for tag in Site.objects.get(name=new).tags.all()],
+        'tags': tags,
     }
 
 

@@ -11,10 +11,13 @@ from ..choices import CLOSED_CHOICES, BackfillStateChoices
 from ..constants import MAX_QUERY_CHARS
 from ..models import Webhook
 from ..security import signing
-from ..services import feed, secret_rotation
+from ..services import feed, secret_rotation, send_now
 from ..services.redelivery import Figures
 from .fields import AllowedTypeField
 from .serializers import KeysMixin, StorableMixin
+
+# As many bits as a primary key has.
+MAX_KEY = 2**63 - 1
 
 SOURCE_HELP = _(
     'What to show: event:<id>, or object:<model>:<id>, such as object:dcim.site:7. Default: the latest event of the '
@@ -191,6 +194,36 @@ class BackfillSerializer(serializers.Serializer):
     finished_at = serializers.DateTimeField(read_only=True, allow_null=True, source='backfill.finished_at')
 
 
+@extend_schema_serializer(component_name='WebhookSendNow')
+class SendNowSerializer(StorableMixin, serializers.Serializer):
+    """The objects to send now, all of one type."""
+
+    object_type = AllowedTypeField()
+    ids = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=MAX_KEY),
+        allow_empty=False,
+        max_length=send_now.MAX_OBJECTS,
+    )
+    dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects. Nothing is sent.'))
+
+
+@extend_schema_serializer(component_name='WebhookExcludedObject')
+class ExcludedSerializer(serializers.Serializer):
+    """An object that is not sent, because the conditions of the webhook exclude it."""
+
+    id = serializers.IntegerField(read_only=True, source='pk')
+    display = serializers.CharField(read_only=True, source='name')
+    reasons = serializers.ListField(child=serializers.CharField(), read_only=True)
+
+
+@extend_schema_serializer(component_name='WebhookSentNow')
+class SentNowSerializer(serializers.Serializer):
+    """How many objects are sent, and which are not."""
+
+    count = serializers.IntegerField(read_only=True, help_text=_('Number of objects that are sent.'))
+    excluded = ExcludedSerializer(many=True, read_only=True)
+
+
 @extend_schema_serializer(component_name='WebhookBackfillCount')
 class BackfillCountSerializer(serializers.Serializer):
     """The answer to a dry run of a backfill."""
@@ -254,6 +287,14 @@ class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
         return super().validate(data)
 
 
+@extend_schema_serializer(component_name='WebhookConditionPart')
+class PartSerializer(serializers.Serializer):
+    """A part of the conditions, and what it found."""
+
+    text = serializers.CharField(read_only=True, help_text=_('The attribute and its value.'))
+    is_met = serializers.BooleanField(read_only=True)
+
+
 @extend_schema_serializer(component_name='WebhookPreviewed')
 class PreviewedSerializer(serializers.Serializer):
     """A request that was not sent, and whether the webhook would send it."""
@@ -266,6 +307,7 @@ class PreviewedSerializer(serializers.Serializer):
     reasons = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text=_('Why the webhook does not take this event.')
     )
+    conditions = PartSerializer(many=True, read_only=True, help_text=_('What each part of the conditions found.'))
     warnings = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text=_('What is probably a mistake in the definition.')
     )

@@ -27,7 +27,7 @@ from ..models import Credential, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
 from ..presentation import progress
-from ..services import actions, backfill, preview, redelivery, secret_rotation, trial, waiting
+from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, trial, waiting
 from ..services.actions import Action
 from . import serializers
 from .action_serializers import (
@@ -42,7 +42,9 @@ from .action_serializers import (
     ReplaySerializer,
     RotateSerializer,
     SecretSerializer,
+    SendNowSerializer,
     SendWaitingSerializer,
+    SentNowSerializer,
     SentWaitingSerializer,
     WaitingSerializer,
     figures_of,
@@ -187,6 +189,19 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         if found is None:
             raise NotFound
         return Response(BackfillSerializer(found).data, status=code)
+
+    @extend_schema(request=SendNowSerializer, responses={200: SentNowSerializer, 201: SentNowSerializer})
+    @acts(actions.SEND_NOW)
+    def send_now(self, request: Request, pk: str) -> Response:
+        """Send chosen objects in their present state, or only count them."""
+        webhook = get_permitted(request, actions.SEND_NOW, pk)
+        serializer = SendNowSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        wanted = serializer.validated_data
+        choice = send_now.choose(webhook, wanted['object_type'], wanted['ids'], request.user)
+        count = len(choice.pks) if wanted['dry_run'] else send_now.send(choice, request.user)
+        shown = SentNowSerializer({'count': count, 'excluded': choice.excluded}).data
+        return Response(shown, status=status.HTTP_200_OK if wanted['dry_run'] else status.HTTP_201_CREATED)
 
     @extend_schema(request=RotateSerializer, responses=SecretSerializer)
     @acts(actions.ROTATE_SECRET)

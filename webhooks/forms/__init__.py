@@ -13,6 +13,7 @@ from .filters import (
 )
 from .replay import ReplayForm
 from .secret import RotateSecretForm
+from .send_now import SendNowForm
 from .waiting import SendWaitingForm
 from .webhook import WebhookForm
 
@@ -27,6 +28,7 @@ __all__ = (
     'ImportedTextForm',
     'ReplayForm',
     'RotateSecretForm',
+    'SendNowForm',
     'SendWaitingForm',
     'WebhookBulkEditForm',
     'WebhookDeliveryFilterForm',

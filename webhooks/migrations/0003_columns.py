@@ -51,6 +51,8 @@ class Migration(migrations.Migration):
                 migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_EVENTS), KEEP_FIGURES.format(**OF_EVENTS)),
                 migrations.AddField('event', 'stopped', models.BooleanField(db_default=False, default=False)),
                 migrations.AddField('event', 'trace', models.JSONField(null=True)),
+                migrations.AddField('event', 'branch', models.JSONField(null=True)),
+                migrations.AddField('event', 'urgent', models.BooleanField(db_default=False, default=False)),
             ),
             Gently(
                 ['subscription'],

@@ -48,6 +48,8 @@ class Event(models.Model):
     prechange = models.JSONField(null=True)
     # Headers of W3C Trace Context of the request that made the change.
     trace = models.JSONField(null=True)
+    # {"id": …, "name": …} of netbox-branching's branch, if a merge made the change.
+    branch = models.JSONField(null=True)
     # {"prechange": …, "postchange": …}, as in the change log.
     snapshots = models.JSONField(null=True)
     # JSON text: jsonb would lose the order of keys.
@@ -65,6 +67,8 @@ class Event(models.Model):
     test = models.BooleanField(_('test'), default=False, db_default=False)
     # The id of the webhook whose backfill recorded it.
     backfill_for = models.BigIntegerField(null=True)
+    # Somebody sends this object now. So its delivery goes in turn with changes, and no backfill's state concerns it.
+    urgent = models.BooleanField(default=False, db_default=False)
     dispatched_at = models.DateTimeField(_('processed'), null=True)
     # See Delivery.
     lapses = models.SmallIntegerField(default=0, db_default=0)

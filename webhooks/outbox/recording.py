@@ -36,11 +36,13 @@ MERGED_KINDS = {
 
 # The columns of a new event.
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
-    trace, changelog_message, data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
+    trace, branch, changelog_message, data, error, skipped, transaction_id, transaction_time, visible, prechange,
+    snapshot"""
 # Values of COLUMNS, up to the snapshot. Parameters: kind, object type's id, time, user's name, request's id, request,
-# trace context, message.
+# trace context, branch, message.
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
-    %s::jsonb, %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
+    %s::jsonb, %s::jsonb, %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text,
+    {{before}}"""
 # Merge the change into the transaction's event of this object: newer snapshot and sequence, merged kind.
 ON_CONFLICT = f"""
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
@@ -54,6 +56,7 @@ ON_CONFLICT = f"""
         request_id = EXCLUDED.request_id,
         request = EXCLUDED.request,
         trace = EXCLUDED.trace,
+        branch = EXCLUDED.branch,
         changelog_message = coalesce(EXCLUDED.changelog_message, e.changelog_message),
         -- NetBox saves objects that it already announced as deleted: they stay as they were then.
         snapshot = CASE WHEN e.kind = '{DELETED}' AND EXCLUDED.kind = '{UPDATED}' THEN e.snapshot
@@ -155,15 +158,19 @@ def message_of(instance: models.Model) -> str | None:
     return storable(message) if isinstance(message, str) and message else None
 
 
-def _circumstances() -> tuple[datetime, str | None, Any, str | None, str | None]:
+def _circumstances() -> tuple[datetime, str | None, Any, str | None, str | None, str | None]:
     now = datetime.fromtimestamp(time.time(), UTC)
+    branch = _json(scope.current().branch)
     request = current_request.get()
     if request is None:
-        return now, None, None, None, None
+        return now, None, None, None, None, branch
     user = getattr(request, 'user', None)
     username = user.username if user and user.is_authenticated else None
-    context = trace_of(request)
-    return now, username, getattr(request, 'id', None), json.dumps(shown(request)), context and json.dumps(context)
+    return now, username, getattr(request, 'id', None), json.dumps(shown(request)), _json(trace_of(request)), branch
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else json.dumps(value)
 
 
 def trace_of(request: Any) -> dict[str, str] | None:

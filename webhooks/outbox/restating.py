@@ -1,4 +1,4 @@
-"""Records the present state of objects as events, for a webhook's backfill.
+"""Records the present state of objects as events: for a webhook's backfill, or because somebody sends them now.
 
 Sequences are drawn under the locks of the rows. So the event with the higher sequence has the newer state.
 """
@@ -17,15 +17,24 @@ LOCK_OBJECTS = 'SELECT FROM {table} t WHERE t.{pk} = ANY(%s) FOR NO KEY UPDATE N
 
 # Record one event of the backfill for each object that exists.
 RESTATE = f"""
-    INSERT INTO webhooks_event (backfill_for, {recording.COLUMNS})
-    SELECT %s, {{values}}, s.snapshot
+    INSERT INTO webhooks_event (backfill_for, urgent, {recording.COLUMNS})
+    SELECT %s, %s, {{values}}, s.snapshot
     FROM (SELECT t.{{pk}} AS pk, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.{{pk}} = ANY(%s)) s"""
 
 
-def restate(webhook: Webhook, model: type[models.Model], pks: Collection[int], now: datetime) -> int:
+def restate(
+    webhook: Webhook,
+    model: type[models.Model],
+    pks: Collection[int],
+    now: datetime,
+    *,
+    username: str | None = None,
+    urgent: bool = False,
+) -> int:
     """Lock the objects, insert an event for each with its present state, and return how many there are.
 
-    `now` is the time of the events. Call it in a transaction. Raises OperationalError if somebody holds an object.
+    `now` is the time of the events, `username` who sends the objects, None in a backfill. Call it in a transaction.
+    Raises OperationalError if somebody holds an object.
     """
     names = {
         'pk': connection.ops.quote_name(model._meta.pk.column),
@@ -33,9 +42,9 @@ def restate(webhook: Webhook, model: type[models.Model], pks: Collection[int], n
         'snapshot': snapshots.expression(model),
         'values': recording.VALUES.format(pk='s.pk', before='s.snapshot' if webhook.needs_before else 'NULL::jsonb'),
     }
-    # A backfill belongs to no request. So its events have no user, request, trace context or message.
-    told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, None, None, None, None, None]
+    # No request changed the objects. So the events have no request, trace context, branch or message.
+    told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, username, *[None] * 5]
     with connection.cursor() as cursor:
         cursor.execute(LOCK_OBJECTS.format(**names), [list(pks)])
-        cursor.execute(RESTATE.format(**names), [webhook.pk, *told, list(pks)])
+        cursor.execute(RESTATE.format(**names), [webhook.pk, urgent, *told, list(pks)])
         return cursor.rowcount

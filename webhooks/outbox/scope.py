@@ -31,6 +31,8 @@ class Scope:
     # All subscriptions were read: types that are not in `known` have none.
     is_complete: bool = False
     recorded: bool = False
+    # {"id": …, "name": …} of the branch whose merge this transaction is (outbox/merges.py).
+    branch: dict[str, Any] | None = None
     # Earlier states (outbox/before.py): (model, primary key) → (open savepoints, snapshot as JSON text).
     held: dict[tuple[type[models.Model], Any], tuple[tuple[str | None, ...], str]] = field(default_factory=dict)
 

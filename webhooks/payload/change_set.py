@@ -30,12 +30,14 @@ def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dic
     User and request are taken from the first event that came by a request.
     """
     event = next((event for event in events if event.request_id), events[0])
+    branch = next((event.branch for event in events if event.branch), None)
     transaction = {
         'id': _transaction_id(event),
         'username': event.username,
         'request_id': str(event.request_id) if event.request_id else None,
         'message': next((event.changelog_message for event in events if event.changelog_message), None),
         'count': part.count,
+        **({'branch': branch} if branch else {}),
     }
     return {
         'event': 'change_set',
@@ -44,6 +46,11 @@ def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dic
         'parts': part.total,
         'changes': list(changes),
     }
+
+
+def merge_of(event: Event) -> dict[str, Any]:
+    """Return {"transaction": id and branch}, the key of an event that came by a branch's merge. {}: it did not."""
+    return {'transaction': {'id': _transaction_id(event), 'branch': event.branch}} if event.branch else {}
 
 
 def extensions(event: Event, part: Part) -> dict[str, Any]:

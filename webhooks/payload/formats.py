@@ -135,6 +135,7 @@ def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dic
         snapshots = [event.snapshots for event in events]
         shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
         shown['differences'] = _differences(webhook, events)
+    shown |= change_set.merge_of(last)
     if last.test:
         shown['test'] = True
     if last.backfill:
@@ -161,6 +162,7 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
     if any(event.caused_by for event in events):
         causes = [event.caused_by for event in events]
         shown['caused_by'] = causes if _is_batch(webhook, events) else causes[0]
+    shown |= change_set.merge_of(last)
     if context := _callbacks(last):
         shown['context'] = context
     return shown
@@ -183,6 +185,8 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
         'changelogmessage': event.changelog_message,
         'causedby': ','.join(event.caused_by) if event.caused_by else None,
         **(event.trace or {}),
+        'branch': event.branch['name'] if event.branch else None,
+        'branchid': event.branch['id'] if event.branch else None,
         'test': True if event.test else None,
         'backfill': True if event.backfill else None,
     }

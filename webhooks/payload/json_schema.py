@@ -43,7 +43,7 @@ SUM_NAMES = re.compile('allocated_.*')
 
 Schema = dict[str, Any]
 
-# Parts of schemas. GONE is a nested object that was deleted.
+# Parts of schemas. GONE is a nested object that was deleted, MERGE what a branch's merge adds.
 TEXT: Schema = {'type': 'string'}
 UUID: Schema = {'type': 'string', 'format': 'uuid'}
 TIME: Schema = {'type': 'string', 'format': 'date-time'}
@@ -56,6 +56,10 @@ GONE: Schema = {
     'required': ['id', 'display'],
     'additionalProperties': {'enum': [None, []]},
 }
+BRANCH: Schema = {
+    'branch': {'type': 'object', 'properties': {'id': {'type': 'integer'}, 'name': TEXT}, 'required': ['id', 'name']}
+}
+MERGE: Schema = {'type': 'object', 'properties': {'id': TEXT, **BRANCH}, 'required': ['id', 'branch']}
 
 
 class NoSchema(Exception):
@@ -109,6 +113,7 @@ def _default(model: type[Model], label: str, batch: bool) -> Schema:
         optional={
             'snapshots': _one_or_many(SNAPSHOTS, batch),
             'differences': _one_or_many(DIFFERENCES, batch),
+            'transaction': MERGE,
             'test': TRUE,
             'backfill': TRUE,
         }
@@ -129,6 +134,7 @@ def _netbox(model: type[Model], label: str, batch: bool) -> Schema:
         optional={
             'request': _object(request),
             'context': {'type': 'object'},
+            'transaction': MERGE,
             'differences': _one_or_many(DIFFERENCES, batch),
             'caused_by': _one_or_many({**NAMES, 'type': ['array', 'null']} if batch else NAMES, batch),
         },
@@ -157,6 +163,8 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'causedby': TEXT,
             'traceparent': TEXT,
             'tracestate': TEXT,
+            'branch': TEXT,
+            'branchid': {'type': 'integer'},
             'test': TRUE,
             'backfill': TRUE,
             'partitionkey': TEXT,
@@ -181,7 +189,7 @@ def _change_set(shape: Schema, payload_format: str) -> Schema:
     }
     changes = {'type': 'array', 'items': _of_any_model(shape, 'object_type'), 'minItems': 1}
     return _object(
-        {'event': {'const': 'change_set'}, 'transaction': _object(transaction), **numbers, 'changes': changes}
+        {'event': {'const': 'change_set'}, 'transaction': _object(transaction, BRANCH), **numbers, 'changes': changes}
     )
 
 

@@ -205,6 +205,19 @@ BACKFILL = Action(
     ),
     where=Where.MENU,
 )
+# It begins at objects of NetBox: at their tab and lists, and in the REST API.
+SEND_NOW = Action(
+    model=Webhook,
+    name='send_now',
+    label=_('Send now'),
+    permission='backfill',
+    icon='send',
+    title=_('Send Objects as They Are Now'),
+    explanation=_(
+        'Each object is sent as an update that is marked as a backfill, in turn with changes. The log names you as its '
+        'user.'
+    ),
+)
 ROTATE_SECRET = Action(
     model=Webhook,
     name='rotate_secret',

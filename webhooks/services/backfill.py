@@ -26,7 +26,8 @@ from ..outbox import wakeup
 # them, or engine/tidy removes the deliveries.
 DISCARD_UNDISPATCHED = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
+        SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s AND NOT urgent
+        FOR UPDATE SKIP LOCKED
     ))"""
 
 # From parked to due, after a pause: while a backfill is paused, the lane's owner parks its untried deliveries.
@@ -58,14 +59,15 @@ def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query
     view permission. Raises DefinitionError for a wrong type or filter.
     """
     query = query.strip().removeprefix('?')
-    chosen = _chosen(webhook, types)
+    chosen = chosen_types(webhook, types)
     if query and user:
         _check_view(chosen, user)
     counts = {object_type: _count(object_type, query) for object_type in chosen}
     return Choice(counts, query)
 
 
-def _chosen(webhook: Webhook, types: Collection[ContentType] | None) -> list[ContentType]:
+def chosen_types(webhook: Webhook, types: Collection[ContentType] | None) -> list[ContentType]:
+    """Return the types to send: all of the webhook, or only `types`. Raises DefinitionError if it lacks one."""
     own = webhook.object_types.all()
     chosen = list(object_types.allowed().filter(pk__in=[one.pk for one in (own if types is None else types)]))
     if not chosen:
@@ -179,7 +181,7 @@ def _now() -> datetime:
 
 def _take_back(backfill: Backfill, now: datetime) -> int:
     """Remove untried objects, also of earlier backfills. Return the number of this backfill's own."""
-    undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
+    undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk, urgent=False)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
     sql.execute(DISCARD_UNDISPATCHED, [backfill.pk])
     order.hold([backfill.pk])

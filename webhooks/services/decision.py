@@ -42,6 +42,13 @@ class Refusal(NamedTuple):
     saved_at: datetime | None
 
 
+class Part(NamedTuple):
+    """A part of conditions with the value that it found, as a sentence, and whether it is met."""
+
+    text: str
+    is_met: bool
+
+
 class Refusals(NamedTuple):
     """`hidden`: how many more did not take it: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone.
 
@@ -134,7 +141,7 @@ def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[st
     `ignored` are names of users. Regular expressions run in the renderer's process.
     """
     found = []
-    if event.username in ignored:
+    if event.username in ignored and not event.backfill:
         found.append(_('Ignored user: {name}').format(name=event.username))
     if webhook.conditions and (data := data_of(webhook, event)) is not None:
         found += [_('Conditions: {part}').format(part=part) for part in unmet(webhook.conditions, data)]
@@ -162,6 +169,11 @@ def unmet(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     return list(_unmet_parts(conditions, data)) or [problem or _('they are not met')]
 
 
+def parts(conditions: Any, data: Mapping[str, Any]) -> list[Part]:
+    """Return each part of the conditions, in their order: what it found in the data, and whether that meets it."""
+    return list(_parts(conditions, data)) if isinstance(conditions, dict) else []
+
+
 def warnings(conditions: Any, data: Mapping[str, Any]) -> list[str]:
     """Return probable mistakes in conditions: attributes that the object lacks, and lists without conditions."""
     return list(_warnings(conditions, data)) if isinstance(conditions, dict) else []
@@ -178,9 +190,19 @@ def _evaluate(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[b
         return False, str(error)
 
 
+def _parts(node: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Part]:
+    if not _is_set(node):
+        is_met, _problem = _evaluate(node, data)
+        yield Part(_describe(node, data, is_met), is_met)
+        return
+    ((_logic, below),) = node.items()
+    for part in below:
+        yield from _parts(part, data)
+
+
 def _unmet_parts(node: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
     if not _is_set(node):
-        yield _describe(node, data)
+        yield _describe(node, data, is_met=False)
         return
     ((logic, parts),) = node.items()
     if not parts:
@@ -190,10 +212,11 @@ def _unmet_parts(node: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[s
             yield from _unmet_parts(part, data)
 
 
-def _describe(leaf: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def _describe(leaf: Mapping[str, Any], data: Mapping[str, Any], is_met: bool) -> str:
     name, operator = leaf.get('attr', ''), leaf.get('op')
     if operator in Condition.SNAPSHOT_OPERATORS:
-        text = _('{name} did not change') if operator == Condition.CHANGED else _('{name} changed')
+        is_changed = (operator == Condition.CHANGED) == (is_met != bool(leaf.get('negate')))
+        text = _('{name} changed') if is_changed else _('{name} did not change')
         return text.format(name=name)
     value = _value(data, name)
     if value is ABSENT:

@@ -25,7 +25,9 @@ from .preview_sources import Draft
 
 @dataclass(frozen=True)
 class Preview:
-    """`reasons` say why this event would not be sent. `warnings` name what is probably a mistake.
+    """`reasons` say why this event would not be sent, `conditions` what each part of the webhook's conditions found.
+
+    `warnings` name what is probably a mistake.
 
     `unchecked` names what else dispatch asks, and nobody can answer later.
     """
@@ -36,6 +38,7 @@ class Preview:
     headers: dict[str, str]
     body: str
     reasons: list[str]
+    conditions: list[decision.Part]
     warnings: list[str]
     unchecked: list[str]
 
@@ -67,7 +70,7 @@ def _show(draft: Draft, event: Event, user: User) -> Preview:
     builder = http_request.Builder(webhook, is_preview=True)
     request = builder.build(Delivery(webhook=webhook, event=event, expanded=True), time.time())
     url, headers = builder.mask(request)
-    body = request.body.decode(errors='replace')
+    body, data = request.body.decode(errors='replace'), decision.data_of(webhook, event)
     return Preview(
         event,
         request.method,
@@ -75,7 +78,11 @@ def _show(draft: Draft, event: Event, user: User) -> Preview:
         http_request.mask_signatures(headers),
         body,
         reasons=[*_not_asked_for(draft, event), *decision.reasons(webhook, event, draft.ignored)],
-        warnings=[*_wrong_body(request.headers['Content-Type'], body), *_wrong_conditions(webhook, event)],
+        conditions=[] if data is None else decision.parts(webhook.conditions, data),
+        warnings=[
+            *_wrong_body(request.headers['Content-Type'], body),
+            *([] if data is None else decision.warnings(webhook.conditions, data)),
+        ],
         # An object as it is now has no state before.
         unchecked=decision.unchecked(webhook, event) if event.pk else [],
     )
@@ -100,11 +107,6 @@ def _wrong_body(content_type: str, body: str) -> Iterator[str]:
         json.loads(body)
     except (ValueError, RecursionError) as error:
         yield _('The body is not the JSON that the content type promises: {error}').format(error=error)
-
-
-def _wrong_conditions(webhook: Webhook, event: Event) -> list[str]:
-    data = decision.data_of(webhook, event)
-    return decision.warnings(webhook.conditions, data) if data is not None else []
 
 
 def _expand(event: Event, keys: Sequence[str], user: User) -> None:

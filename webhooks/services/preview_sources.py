@@ -182,8 +182,34 @@ def _event_of_newest(draft: Draft, user: User) -> Event | None:
 
 
 def _event_of(draft: Draft, object_type: ContentType, pk: int, user: User) -> Event | None:
-    taken = snapshots.take(object_type.model_class(), [pk]).get(pk)
-    return _rendered(draft.webhook, object_type, pk, json.loads(taken), user) if taken else None
+    kind = next(iter(draft.webhook.kinds), KindChoices.UPDATED)
+    return next(iter(events_of(object_type, [pk], kind, user.username)), None)
+
+
+def events_of(object_type: ContentType, pks: Collection[int], kind: str, username: str | None = None) -> list[Event]:
+    """Return an unsaved event for each of the objects that exist, as if it had this change now.
+
+    Raises DefinitionError if NetBox cannot show the objects.
+    """
+    model = object_type.model_class()
+    taken = {pk: json.loads(snapshot) for pk, snapshot in snapshots.take(model, pks).items()}
+    return [
+        Event(
+            sequence=0,
+            kind=kind,
+            object_type=object_type,
+            object_id=pk,
+            object_repr=display,
+            timestamp=timezone.now(),
+            username=username,
+            data=data,
+            snapshots={
+                'prechange': None if kind == KindChoices.CREATED else logged,
+                'postchange': None if kind == KindChoices.DELETED else logged,
+            },
+        )
+        for pk, (display, data, logged) in zip(taken, _render(model, list(taken.values())), strict=True)
+    ]
 
 
 def _newest(draft: Draft, user: User) -> Iterator[tuple[ContentType, int]]:
@@ -194,32 +220,16 @@ def _newest(draft: Draft, user: User) -> Iterator[tuple[ContentType, int]]:
             yield object_type, pk
 
 
-def _rendered(webhook: Webhook, object_type: ContentType, pk: int, snapshot: Any, user: Model) -> Event:
-    kind = next(iter(webhook.kinds), KindChoices.UPDATED)
-    display, data, logged = _render(object_type.model_class(), snapshot)
-    return Event(
-        sequence=0,
-        kind=kind,
-        object_type=object_type,
-        object_id=pk,
-        object_repr=display,
-        timestamp=timezone.now(),
-        username=user.username,
-        data=data,
-        snapshots={
-            'prechange': None if kind == KindChoices.CREATED else logged,
-            'postchange': None if kind == KindChoices.DELETED else logged,
-        },
-    )
-
-
-def _render(model: type[Model], snapshot: Any) -> tuple[str, str, Any]:
-    """Return name, payload, and change log data."""
+def _render(model: type[Model], taken: Sequence[Any]) -> list[tuple[str, str, Any]]:
+    """Return name, payload, and change log data of each snapshot."""
     try:
         with transaction.atomic():
-            (shown,) = rendering.render(model, [snapshot])
-            (logged,) = rendering.change_log(model, [snapshot])
-            return shown.display, json.dumps(shown.data, ensure_ascii=False), logged
+            shown = rendering.render(model, taken)
+            logged = rendering.change_log(model, taken)
+            return [
+                (one.display, json.dumps(one.data, ensure_ascii=False), log)
+                for one, log in zip(shown, logged, strict=True)
+            ]
     except INTERRUPTIONS:
         raise
     except Exception as error:

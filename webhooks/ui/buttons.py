@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 from netbox.object_actions import ObjectAction
+from utilities.views import get_action_url
 
 from ..models import Delivery, Webhook
 from ..presentation.moments import moment
@@ -93,6 +94,25 @@ class More(ObjectAction):
         user = context['request'].user
         allowed = [one for one in actions.of(Webhook, Where.MENU) if user.has_perm(one.full_permission)]
         return {'entries': [(button(one).get_url(obj), one) for one in allowed]}
+
+
+class SendNow(Button):
+    """Leads to the form that sends an object of NetBox now. Hidden if the user may not send any."""
+
+    action = actions.SEND_NOW
+    # The view would ask for a permission for deliveries.
+    permissions_required = set()
+
+    @classmethod
+    def get_url(cls, obj: Any) -> str:
+        url = reverse('plugins:webhooks:send_now', args=[obj._meta.label_lower])
+        tab = get_action_url(obj, action='webhooks', kwargs={'pk': obj.pk})
+        return f'{url}?{urlencode({"pk": obj.pk, "return_url": tab})}'
+
+    @classmethod
+    def render(cls, context: Any, obj: Any, **kwargs: Any) -> str:
+        is_allowed = context['request'].user.has_perm(cls.action.full_permission)
+        return super().render(context, obj, **kwargs) if is_allowed else ''
 
 
 class BulkRedeliver(Button):

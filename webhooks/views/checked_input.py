@@ -9,6 +9,14 @@ from django.utils.translation import gettext as _
 from django_filters import FilterSet
 
 
+def is_refused(request: HttpRequest, filterset: FilterSet) -> bool:
+    """Return whether the filter is not valid. If so, a message tells the user."""
+    if filterset.is_valid():
+        return False
+    messages.error(request, _('Nothing was selected, because the filter is not valid. Correct the filter.'))
+    return True
+
+
 class CheckedSelectionMixin:
     """Refuses a bulk action on all filtered objects if the filter is not valid.
 
@@ -17,16 +25,9 @@ class CheckedSelectionMixin:
 
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
         is_filtered = bool(request.POST.get('_all'))
-        if is_filtered and self.is_refused(request, self.filterset(request.GET, self.queryset, request=request)):
+        if is_filtered and is_refused(request, self.filterset(request.GET, self.queryset, request=request)):
             return redirect(self.get_return_url(request))
         return super().post(request, *args, **kwargs)
-
-    def is_refused(self, request: HttpRequest, filterset: FilterSet) -> bool:
-        """Return whether the filter is not valid. If so, a message tells the user."""
-        if filterset.is_valid():
-            return False
-        messages.error(request, _('Nothing was selected, because the filter is not valid. Correct the filter.'))
-        return True
 
 
 class CheckedRenameMixin(CheckedSelectionMixin):

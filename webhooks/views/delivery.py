@@ -24,7 +24,7 @@ from ..services.actions import REDELIVER, Action
 from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, RedeliverFromHere, buttons
-from .checked_input import CheckedSelectionMixin
+from .checked_input import CheckedSelectionMixin, is_refused
 
 # The newest attempts whose bodies a page shows. It makes them anew at each refresh.
 SHOWN_BODIES = 10
@@ -133,7 +133,7 @@ class DeliveryBulkRedeliverView(CheckedSelectionMixin, GetReturnURLMixin, BaseMu
 
     def _filtered(self, request: HttpRequest) -> HttpResponse:
         filterset = self.filterset(request.GET, self.queryset, request=request)
-        if self.is_refused(request, filterset):
+        if is_refused(request, filterset):
             return redirect(self.get_return_url(request))
         # A superseded delivery's receiver got a later one. So it is sent again only if the filter names that status.
         is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']

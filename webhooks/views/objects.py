@@ -1,5 +1,7 @@
 """The tab *Webhooks* on NetBox's objects."""
 
+from typing import Any
+
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -10,7 +12,8 @@ from utilities.views import ViewTab
 
 from .. import filtersets, tables
 from ..models import Delivery, querysets
-from ..ui.buttons import BulkRedeliver
+from ..services.actions import SEND_NOW
+from ..ui.buttons import BulkRedeliver, SendNow
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
@@ -28,6 +31,15 @@ def _count(instance: Model) -> int:
     return (deliveries.restrict(request.user, 'view') if request else deliveries).count()
 
 
+class DeliveriesTab(ViewTab):
+    """A tab that is hidden while there is nothing to see, but not from a user who may send the object now."""
+
+    def render(self, instance: Model) -> dict[str, Any] | None:
+        shown, request = super().render(instance), current_request.get()
+        may_send = request and request.user.has_perm(SEND_NOW.full_permission)
+        return shown if shown and (shown['badge'] or may_send) else None
+
+
 class ObjectDeliveriesView(generic.ObjectChildrenView):
     """Lists the deliveries of one NetBox object, on its tab.
 
@@ -37,12 +49,11 @@ class ObjectDeliveriesView(generic.ObjectChildrenView):
     child_model = Delivery
     table = tables.ObjectDeliveryTable
     filterset = filtersets.DeliveryFilterSet
-    actions = (BulkRedeliver,)
-    tab = ViewTab(
+    actions = (BulkRedeliver, SendNow)
+    tab = DeliveriesTab(
         label=_('Webhooks'),
         badge=_count,
         permission='webhooks.view_delivery',
-        hide_if_empty=True,
         weight=9500,
     )
     additional_permissions = ['webhooks.view_delivery']

@@ -35,20 +35,26 @@ def told(make_netbox: Callable, receiver: Receiver) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+STRATEGIES = ('iterative', 'squash')
+
+
 def test_a_branch_sends_nothing_and_its_merge_sends_each_change_once(told: dict, receiver: Receiver):
-    for strategy in ('iterative', 'squash'):
+    for strategy in STRATEGIES:
         new = f'new-{strategy}'
         expected = [['created', new], ['deleted', f'doomed by {new}'], ['updated', f'edited by {new}']]
         assert told[strategy]['in_branch'] == []
         assert told[strategy]['merged'] == expected
         assert told[strategy]['tags'] == ['core']
 
-        bodies = [sent.json() for sent in receiver.requests if sent.path == f'/{strategy}']
-        assert sorted([body['event'], body['data']['name']] for body in bodies) == expected
-        created = next(body for body in bodies if body['event'] == 'created')
+        merged, reverted = _of_sites(receiver, strategy)
+        assert sorted([body['event'], body['data']['name']] for body in merged) == expected
+        created = next(body for body in merged if body['event'] == 'created')
         assert [tag['name'] for tag in created['data']['tags']] == ['core']
         assert created['request']['user'] == f'user-{strategy}'
         assert created['context'] == {'active_branch': None}
+        assert {body['transaction']['branch']['name'] for body in merged} == {strategy}
+        # Taking a merge back is no merge.
+        assert len(reverted) == (3 if strategy == 'squash' else 0)
 
         # Webhooks belong to all branches.
         is_in_main, subscriptions = told[strategy]['defined']
@@ -58,4 +64,36 @@ def test_a_branch_sends_nothing_and_its_merge_sends_each_change_once(told: dict,
     # Its own events have a user's name but no user.
     merges = [sent.json() for sent in receiver.requests if sent.path == '/merges']
     told_of = {body['data']['name']: (body['event'], body['username']) for body in merges}
-    assert told_of == {name: ('branch_merged', f'user-{name}') for name in ('iterative', 'squash')}
+    assert told_of == {name: ('branch_merged', f'user-{name}') for name in STRATEGIES}
+
+    # A merge is one transaction: a thousand objects are one change set, in parts.
+    assert [told[strategy]['transactions'] for strategy in STRATEGIES] == [1, 1]
+    parts = [body for body in _sets(receiver, 'iterative') if 'branch' in body['transaction']]
+    assert [body['part'] for body in parts] == list(range(1, parts[0]['parts'] + 1))
+    assert len(parts) > 1
+    assert sum(len(body['changes']) for body in parts) == 1003
+    (transaction,) = {json.dumps(body['transaction']) for body in parts}
+    assert json.loads(transaction)['count'] == 1003
+    assert json.loads(transaction)['branch'] == told['iterative']['branch']
+    assert {json.dumps(one['transaction']['branch']) for body in parts for one in body['changes']} == {
+        json.dumps(told['iterative']['branch'])
+    }
+
+    # A merge that was only tried leaves nothing behind: the next change is nobody's branch.
+    assert told['squash']['beside'] == ['beside']
+    beside, merge, revert = _sets(receiver, 'squash')
+    assert 'branch' not in beside['transaction']
+    assert merge['transaction']['branch'] == told['squash']['branch']
+    assert 'branch' not in revert['transaction']
+    assert len(revert['changes']) == 3
+
+
+def _of_sites(receiver: Receiver, strategy: str) -> tuple[list[dict], list[dict]]:
+    """Return the bodies of sites' changes that came by a merge, and the others."""
+    bodies = [sent.json() for sent in receiver.requests if sent.path == f'/{strategy}']
+    sites = [body for body in bodies if body['object_type'] == 'dcim.site']
+    return [body for body in sites if 'transaction' in body], [body for body in sites if 'transaction' not in body]
+
+
+def _sets(receiver: Receiver, strategy: str) -> list[dict]:
+    return [sent.json() for sent in receiver.requests if sent.path == f'/sets/{strategy}']

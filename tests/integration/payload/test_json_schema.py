@@ -20,6 +20,7 @@ from support.objects.surroundings import make_region, named
 
 from devstack.receiver import Received, Receiver
 from webhooks.constants import DEFAULT_MODELS
+from webhooks.outbox import scope
 from webhooks.services.trial import send_test
 from webhooks.storable import nodes
 
@@ -96,6 +97,28 @@ class TestPayloads:
         assert not errors(of, body)
         data = body[0]['data'] if payload_format == 'cloudevents' else body['changes'][0]['data']
         data['id'] = 'none'
+        assert errors(of, body)
+
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    @pytest.mark.parametrize('together', [None, 'batch', 'change_set'])
+    def test_a_merged_branch_fits(self, receiver: Receiver, payload_format: str, together: str | None):
+        branch = {'id': 7, 'name': 'New site in Bern'}
+        subscribe(receiver.url('/'), Site, payload_format=payload_format, **({together: True} if together else {}))
+        with transaction.atomic():
+            scope.current().branch = branch
+            Site.objects.create(**named('site'))
+        options = [f'--{together.replace("_", "-")}'] if together else []
+        of = validator('dcim.site', '--format', payload_format, *options)
+        (request,) = sent(receiver, 1)
+        body = request.json()
+        assert not errors(of, body)
+        shown = body[0] if isinstance(body, list) else body
+        if payload_format == 'cloudevents':
+            assert (shown['branch'], shown['branchid']) == (branch['name'], branch['id'])
+            shown['branchid'] = 'none'
+        else:
+            assert shown['transaction']['branch'] == branch
+            del shown['transaction']['branch']['id']
         assert errors(of, body)
 
     def test_the_payload_of_an_object_whose_relations_went_along_fits(self, receiver: Receiver):

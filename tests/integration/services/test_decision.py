@@ -47,6 +47,32 @@ def test_each_part_of_the_conditions_that_is_not_met_is_named_with_its_value(net
     assert refusals(netbox_user) == {'CMDB': [f'Conditions: {part}' for part in parts]}
 
 
+@pytest.mark.parametrize(
+    ('conditions', 'parts'),
+    [
+        (IS_ACTIVE, [('status.value is active', True)]),
+        ({**IS_ACTIVE, 'negate': True}, [('status.value is active', False)]),
+        (
+            {'or': [{**IS_ACTIVE, 'value': 'planned'}, {'and': [MATCHES, {'attr': 'region.slug', 'value': 'north'}]}]},
+            [('status.value is active', False), ('name is Bern', True), ('region.slug is north', True)],
+        ),
+        ({'attr': 'status', 'op': 'changed'}, [('status did not change', False)]),
+        ({'attr': 'status', 'op': 'changed', 'negate': True}, [('status did not change', True)]),
+        ({'attr': 'status', 'op': 'unchanged'}, [('status did not change', True)]),
+        ({'and': []}, []),
+    ],
+)
+def test_a_preview_shows_each_part_with_its_value_whether_it_is_met_or_not(admin_pages, api_client, conditions, parts):
+    bern = site(name='Bern', region=Region.objects.create(name='North', slug='north'))
+    webhook = subscribe(NOWHERE, Site, kinds=('updated',), conditions=conditions)
+    address = f'plugins/webhooks/webhooks/{webhook.pk}/preview/'
+    shown = api_client.get(f'/api/{address}', {'source': f'object:dcim.site:{bern.pk}'}).json()
+    assert [(one['text'], one['is_met']) for one in shown['conditions']] == parts
+    page = ' '.join(admin_pages.get(f'/{address}', {'source': f'object:dcim.site:{bern.pk}'}).content.decode().split())
+    for text, is_met in parts:
+        assert f'Condition {"met" if is_met else "not met"}: {text}' in page
+
+
 @pytest.mark.parametrize(('operator', 'told'), [('changed', 'status did not change'), ('unchanged', 'status changed')])
 def test_what_changed_is_named(netbox_user, operator, told):
     bern = Site.objects.create(name='Bern', slug='bern', status='planned')

@@ -42,12 +42,12 @@ MAX_SIBLINGS_READ = 1000
 # dispatched one, it stays alone: the owner was told already.
 MAKE_EVENTS = f"""
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
-        request_id, request, trace, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
-        first_sequence, first_visible, caused_by)
+        request_id, request, trace, branch, changelog_message, data, error, skipped, transaction_id, transaction_time,
+        visible, first_sequence, first_visible, caused_by)
     SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), 'updated', v.object_type_id, v.object_id, '',
-        c.timestamp, c.username, c.request_id, c.request, c.trace, c.changelog_message, '', '', 0, c.transaction_id,
-        c.transaction_time, c.visible, coalesce(c.first_sequence, c.sequence), coalesce(c.first_visible, c.visible),
-        v.caused_by
+        c.timestamp, c.username, c.request_id, c.request, c.trace, c.branch, c.changelog_message, '', '', 0,
+        c.transaction_id, c.transaction_time, c.visible, coalesce(c.first_sequence, c.sequence),
+        coalesce(c.first_visible, c.visible), v.caused_by
     FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::jsonb[]) AS v(object_type_id, object_id, event_id, caused_by)
     JOIN webhooks_event c ON c.id = v.event_id
     WHERE NOT EXISTS (

@@ -46,7 +46,7 @@ MAKE_DELIVERIES = """
             s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
         ) THEN clock_timestamp() END,
         now() + make_interval(secs => %(expire_after)s), 0, false,
-        %(keeps_backfill)s AND e.backfill_for IS NOT NULL,
+        %(keeps_backfill)s AND e.backfill_for IS NOT NULL AND NOT e.urgent,
         s.change_set, CASE WHEN s.change_set IS NOT NULL THEN %(unformed)s END
     FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[], %(undecided)s::bool[]) WITH ORDINALITY
         AS v(webhook_id, event_id, undecided, position)
@@ -185,7 +185,7 @@ def make_deliveries(
     """Make a delivery for each (webhook id, event id), due at once if in `pairs`, and return their ids.
 
     Returns (id, webhook id, event id) of each delivery. A deleted webhook or event gets none. `keeps_backfill`:
-    deliveries of a backfill's events are marked as such, so changes go before them.
+    deliveries of a backfill's events are marked as such, so changes go before them. Urgent ones never are.
     """
     every = [*pairs, *undecided]
     if not every:
