@@ -1,8 +1,8 @@
 """Closes waiting deliveries that a later change of their object replaces.
 
-For webhooks with `latest_only`, and for others when somebody asks for it once (services/waiting.py). fold.py says which
-are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed events take
-no part. For every webhook, a later delivery replaces an untried one of a backfill.
+For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (services/waiting.py). fold.py
+says which are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed
+events take no part. For every webhook, a later delivery replaces an untried one of a backfill.
 """
 
 import json
@@ -77,7 +77,7 @@ SUPERSEDE = """
 # as the heir had it so far.
 INHERIT = """
     UPDATE webhooks_delivery d
-    SET due_at = least(h.due_at, %(now)s), attempt_limit = NULL, backfill = h.backfill,
+    SET due_at = least(h.due_at, %(now)s), waits_until = NULL, attempt_limit = NULL, backfill = h.backfill,
         span = nullif(
             CASE WHEN d.span ? 'prechange' THEN jsonb_build_object('prechange', d.span -> 'prechange') ELSE '{}' END
             || h.span || CASE WHEN h.before IS NULL THEN '{}' ELSE jsonb_build_object(h.key, h.before) END, '{}')
