@@ -34,7 +34,7 @@ REFERENCE = ['object_type', 'object_id']
 # The columns that presentation.waits reads.
 WAIT = [
     'status', 'webhook', 'due_at', 'waits_until', 'expires_at', 'attempt_count', 'attempt_limit', 'lapses', 'backfill',
-    'parts',
+    'change_set', 'parts',
 ]  # fmt: skip
 
 

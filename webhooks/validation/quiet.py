@@ -9,13 +9,11 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError unless both times fit each other, the setting `expire_after`, and the webhook."""
+    """Raise DefinitionError unless both times fit each other and the setting `expire_after`."""
     if definition.quiet is None:
         if definition.quiet_max is not None:
             raise DefinitionError('quiet_max', _('Enter “Send when quiet for” too, or leave this blank.'))
         return
-    if definition.change_set:
-        raise DefinitionError('quiet', _('“Change set” sends every change at once: choose one of the two.'))
     if definition.quiet_max is not None and definition.quiet_max < definition.quiet:
         raise DefinitionError(
             'quiet_max', _('Enter {seconds} or more: no less than the quiet time.').format(seconds=definition.quiet)

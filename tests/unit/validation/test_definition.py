@@ -480,7 +480,9 @@ class TestSuccessConditions:
 
 
 class TestQuiet:
-    @pytest.mark.parametrize('times', [{}, {'quiet': 5}, {'quiet': 5, 'quiet_max': 5}, {'quiet': 3600}])
+    @pytest.mark.parametrize(
+        'times', [{}, {'quiet': 5}, {'quiet': 5, 'quiet_max': 5}, {'quiet': 3600}, {'quiet': 5, 'change_set': True}]
+    )
     def test_times_that_fit(self, times: dict[str, int]):
         assert wrong(**times) == set()
 
@@ -494,6 +496,3 @@ class TestQuiet:
         (reason,) = validation.errors(Sound(**times)).values()
         assert reason == 'It is 3600 seconds now, but deliveries expire after 3600 (expire_after). Enter less.'
         assert wrong(quiet=359) == set()
-
-    def test_a_change_set_does_not_wait(self):
-        assert wrong(quiet=5, change_set=True) == {'quiet'}

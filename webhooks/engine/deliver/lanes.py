@@ -205,11 +205,17 @@ class Lanes:
         ready = [one for lane in self._held for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
         closed = merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand)
+        keys = {(one.webhook_id, one.change_set) for one in ready if not self._is_quiet(one)}
+        for webhook_id in {one.webhook_id for one in ready if self._is_quiet(one)}:
+            united, count = change_sets.unite(webhook_id, now)
+            closed[webhook_id] += count
+            keys |= united
+            self.owned[webhook_id].forget()
         self.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
-        settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
+        settled = change_sets.form(keys, now)
         for one in ready:
             if (one.webhook_id, one.change_set) in settled:
-                del self.owned[one.webhook_id].waiting[one.pk]
+                self.owned[one.webhook_id].waiting.pop(one.pk, None)
 
     def _read(self, now: datetime) -> None:
         clock = time.monotonic()
@@ -230,8 +236,11 @@ class Lanes:
         self._supersede(due, waits, now)
 
     def _park(self, due: Sequence[Due], now: datetime) -> set[int]:
-        """Park deliveries that wait for an earlier one of their object. Returns their ids."""
-        blocked = order.blocked([pk for one in due for pk in one.pks])
+        """Park deliveries that wait for an earlier one of their object. Returns their ids.
+
+        Sets that are to be made one must not wait for each other.
+        """
+        blocked = order.blocked([pk for one in due if one.is_formed or not self._is_quiet(one) for pk in one.pks])
         parked = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
         order.park(parked, now)
         return parked

@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import batched, groupby
 from operator import itemgetter
 
+from ...models.delivery import UNFORMED
 from .. import sql
 from . import order
 from .fold import Folded, Heir, Waiting, fold
@@ -46,8 +47,14 @@ SEVERAL = """
           )
     )"""
 
-# The first waiting deliveries of each object, if their events show it. A receiver may know of a creation by a later
-# delivery that went before.
+# The objects with several deliveries in some unformed change sets of a webhook.
+SEVERAL_IN_SETS = """
+    SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
+    WHERE webhook_id = %(webhook)s AND change_set = ANY(%(sets)s) AND part = %(unformed)s AND status = 'pending'
+    GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
+
+# The first waiting deliveries of each object, if their events show it: all, or those in some unformed change sets. A
+# receiver may know of a creation by a later delivery that went before.
 READ_LINES = """
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         d.attempt_count > 0,
@@ -63,6 +70,7 @@ READ_LINES = """
         SELECT * FROM webhooks_delivery d
         WHERE d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
           AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)
+          AND (%(sets)s::bigint[] IS NULL OR d.change_set = ANY(%(sets)s) AND d.part = %(unformed)s)
         ORDER BY d.sequence, d.id LIMIT %(most)s
     ) d JOIN webhooks_event e ON e.id = d.event_id
     WHERE e.transaction_id <> 0 AND e.error = ''
@@ -126,6 +134,16 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
     return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _settle(portion, now, in_hand))
 
 
+def settle_sets(webhook_id: int, sets: Collection[int], now: datetime) -> tuple[int, bool]:
+    """Supersede needless deliveries in these unformed change sets of a webhook, as settle().
+
+    Returns how many, and whether the sets hold an object twice: not all were read, or it was deleted and made anew.
+    """
+    several = sql.fetch(SEVERAL_IN_SETS, {'webhook': webhook_id, 'sets': list(sets), 'unformed': UNFORMED})
+    some = several[:OBJECTS_PER_READ]
+    return (len(_settle(some, now, (), sets)) if some else 0), bool(several)
+
+
 def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Supersede untried deliveries of backfills that a later delivery of their object makes needless.
 
@@ -139,10 +157,13 @@ def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Coll
     return Counter(webhook_id for _pk, webhook_id in closed)
 
 
-def _settle(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[int]:
-    """Return the id of the webhook of each closed delivery."""
+def _settle(
+    objects: Sequence[Object], now: datetime, in_hand: Collection[int], sets: Collection[int] | None = None
+) -> list[int]:
+    """Return the id of the webhook of each closed delivery. `sets`: only in these change sets."""
     most = max(min(DELIVERIES_PER_READ // len(objects), DELIVERIES_PER_OBJECT), 2)
-    rows = sql.fetch(READ_LINES, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
+    limits = {'in_hand': list(in_hand), 'most': most, 'sets': sets and list(sets), 'unformed': UNFORMED}
+    rows = sql.fetch(READ_LINES, {**_columns(objects), **limits})
     lines = groupby(rows, key=itemgetter(0, 1, 2))
     folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
     if not folded:

@@ -57,7 +57,7 @@ MAKE_DELIVERIES = f"""
         SELECT CASE WHEN w.change_set AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.caused_by IS NULL
                     AND e.error = '' THEN e.transaction_id END AS change_set
     ) s
-    LEFT JOIN LATERAL ({quiet.WINDOW}) q ON %(are_new)s AND s.change_set IS NULL
+    LEFT JOIN LATERAL ({quiet.WINDOW}) q ON %(are_new)s
     ORDER BY v.position
     RETURNING id, webhook_id, event_id"""
 
