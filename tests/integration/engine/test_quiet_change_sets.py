@@ -186,6 +186,26 @@ def test_an_object_that_is_deleted_and_made_anew_goes_in_two_sets(webhook, recei
     assert [told(request) for request in receiver.requests[1:]] == [[('deleted', 'a')], [('created', 'b')]]
 
 
+def test_no_change_goes_before_one_of_a_transaction_that_is_still_dispatched(webhook, receiver):
+    (place,) = new('a')
+    with transaction.atomic():
+        other = site(name='x')
+        place.name = 'b'
+        place.save()
+    Event.objects.filter(object_id=other.pk).update(retry_at=timezone.now() + timedelta(hours=1))
+    dispatch_all()
+    rename(place, 'c')
+    pass_time(QUIET_MAX)
+    work()
+    assert [told(request) for request in receiver.requests] == [[('created', 'a')]]
+    Event.objects.update(retry_at=None)
+    dispatch_all()
+    pass_time(QUIET_MAX)
+    work()
+    assert told(receiver.requests[-1]) == [('created', 'x'), ('updated', 'c')]
+    assert not deliveries(*OPEN_STATUSES)
+
+
 def test_what_comes_and_goes_is_not_sent(webhook, receiver):
     (place,) = new('a')
     Site.objects.get(pk=place.pk).delete()

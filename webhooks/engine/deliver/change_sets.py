@@ -109,8 +109,8 @@ def unite(webhook_id: int, now: datetime) -> tuple[set[Key], int]:
     """Make one set of a webhook's unformed sets whose transactions are dispatched to the end.
 
     Of each object one delivery stays (merge.py). Returns the set, for form(), and how many deliveries were superseded.
-    If there were any, it returns no set: the caller asks again. An object that was deleted and made anew cannot be in
-    one set twice. Then all sets are returned, as they were. The caller owns the lane, and has locked it.
+    If there were any, it returns no set: the caller asks again. Two deliveries that an object still has cannot be
+    in one set. Then all sets are returned, as they were. The caller owns the lane, and has locked it.
     """
     key = {'webhook': webhook_id, 'unformed': UNFORMED}
     found = sql.fetch_column(READ_UNFORMED, key)

@@ -47,11 +47,20 @@ SEVERAL = """
           )
     )"""
 
-# The objects with several deliveries in some unformed change sets of a webhook.
+# The objects with several deliveries in some unformed change sets of a webhook. Is none of others between them?
 SEVERAL_IN_SETS = """
-    SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
-    WHERE webhook_id = %(webhook)s AND change_set = ANY(%(sets)s) AND part = %(unformed)s AND status = 'pending'
-    GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
+    SELECT o.webhook_id, o.object_type_id, o.object_id, NOT EXISTS (
+        SELECT FROM webhooks_delivery s
+        WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
+          AND s.status IN ('pending', 'undecided') AND s.sequence BETWEEN o.first AND o.last
+          AND (s.change_set = ANY(%(sets)s) AND s.part = %(unformed)s) IS NOT TRUE
+    )
+    FROM (
+        SELECT webhook_id, object_type_id, object_id, min(sequence) AS first, max(sequence) AS last
+        FROM webhooks_delivery
+        WHERE webhook_id = %(webhook)s AND change_set = ANY(%(sets)s) AND part = %(unformed)s AND status = 'pending'
+        GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1
+    ) o"""
 
 # The first waiting deliveries of each object, if their events show it: all, or those in some unformed change sets. A
 # receiver may know of a creation by a later delivery that went before.
@@ -137,10 +146,11 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
 def settle_sets(webhook_id: int, sets: Collection[int], now: datetime) -> tuple[int, bool]:
     """Supersede needless deliveries in these unformed change sets of a webhook, as settle().
 
-    Returns how many, and whether the sets hold an object twice: not all were read, or it was deleted and made anew.
+    Returns how many, and whether an object was twice in the sets before. If none was superseded, it still is: it was
+    deleted and made anew, or a change that is not in the sets goes between.
     """
     several = sql.fetch(SEVERAL_IN_SETS, {'webhook': webhook_id, 'sets': list(sets), 'unformed': UNFORMED})
-    some = several[:OBJECTS_PER_READ]
+    some = [(webhook, model, pk) for webhook, model, pk, is_alone in several if is_alone][:OBJECTS_PER_READ]
     return (len(_settle(some, now, (), sets)) if some else 0), bool(several)
 
 
