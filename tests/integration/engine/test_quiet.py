@@ -369,6 +369,14 @@ class TestBeside:
 
 
 class TestShown:
+    @pytest.mark.parametrize(
+        ('sent', 'field'), [({'quiet': 0}, 'quiet'), ({'quiet_max': 1}, 'quiet_max'), ({'quiet': None}, 'quiet_max')]
+    )
+    def test_the_api_refuses_times_that_do_not_fit(self, webhook, api_client, sent, field):
+        answer = api_client.patch(f'/api/plugins/webhooks/webhooks/{webhook.pk}/', sent, format='json')
+        assert answer.status_code == 400
+        assert list(answer.json()) == [field]
+
     def test_pages_and_the_api_say_that_it_waits_for_quiet(self, webhook, admin_pages, api_client):
         rename(new('a'), 'b')
         work()
