@@ -32,6 +32,11 @@ JOB_SECONDS = 30.0
 # The longest timeout of a webhook.
 MAX_TIMEOUT_SECONDS = 3600
 
+# The longest `quiet` and `quiet_max` of a webhook. Without the second, it is so many times the first.
+MAX_QUIET_SECONDS = 3600
+MAX_QUIET_MAX_SECONDS = 24 * 3600
+QUIET_MAX_FACTOR = 10
+
 # The URL of a webhook, with its templates.
 MAX_URL_CHARS = 500
 

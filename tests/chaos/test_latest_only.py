@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-STEADY, PAUSED, BATCHED, PLAIN = '/steady', '/paused', '/batched', '/plain'
+STEADY, PAUSED, BATCHED, QUIET, PLAIN = '/steady', '/paused', '/batched', '/quiet', '/plain'
 WRITERS, FAULTS, CHANGES = 3, 15, 20
 PATIENCE = 120
 
@@ -118,6 +118,7 @@ def webhooks(receiver: Receiver) -> dict[str, Webhook]:
         STEADY: {'latest_only': True},
         PAUSED: {'latest_only': True},
         BATCHED: {'latest_only': True, 'batch': True},
+        QUIET: {'quiet': 1, 'quiet_max': 3},
         PLAIN: {},
     }
     return {

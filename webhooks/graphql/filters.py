@@ -99,6 +99,8 @@ class WebhookFilter(NetBoxModelFilter):
     concurrency: Integer | None = strawberry_django.filter_field()
     ordered: FilterLookup[bool] | None = strawberry_django.filter_field()
     latest_only: FilterLookup[bool] | None = strawberry_django.filter_field()
+    quiet: Integer | None = strawberry_django.filter_field()
+    quiet_max: Integer | None = strawberry_django.filter_field()
     batch: FilterLookup[bool] | None = strawberry_django.filter_field()
     change_set: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()

@@ -32,7 +32,10 @@ COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE a
 # The columns that `is_visible` reads.
 REFERENCE = ['object_type', 'object_id']
 # The columns that presentation.waits reads.
-WAIT = ['status', 'webhook', 'due_at', 'expires_at', 'attempt_count', 'attempt_limit', 'lapses', 'backfill', 'parts']
+WAIT = [
+    'status', 'webhook', 'due_at', 'waits_until', 'expires_at', 'attempt_count', 'attempt_limit', 'lapses', 'backfill',
+    'change_set', 'parts',
+]  # fmt: skip
 
 
 @register_type(

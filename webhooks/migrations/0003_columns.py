@@ -211,6 +211,8 @@ class Migration(migrations.Migration):
                         blank=True, null=True, on_delete=DO_NOTHING, related_name='+', to='webhooks.credential'
                     ),
                 ),
+                migrations.AddField('webhook', 'quiet', models.PositiveSmallIntegerField(blank=True, null=True)),
+                migrations.AddField('webhook', 'quiet_max', models.PositiveIntegerField(blank=True, null=True)),
                 # On for new webhooks, off for stored ones.
                 migrations.AddField(
                     'webhook', 'only_real_changes', models.BooleanField(default=True, db_default=False)
@@ -267,6 +269,7 @@ class Migration(migrations.Migration):
                 migrations.AddField('delivery', 'parts', models.SmallIntegerField(null=True)),
                 migrations.AddField('delivery', 'change_count', models.IntegerField(null=True)),
                 migrations.AddField('delivery', 'position', models.BigIntegerField(null=True)),
+                migrations.AddField('delivery', 'waits_until', models.DateTimeField(null=True)),
                 migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_DELIVERIES), KEEP_FIGURES.format(**OF_DELIVERIES)),
                 migrations.AddField('delivery', 'stopped', models.BooleanField(db_default=False, default=False)),
             ),

@@ -144,6 +144,8 @@ class Delivery(models.Model):
     stopped = models.BooleanField(default=False, db_default=False)
     # A backfill recorded it. Changes go before it, and a later change of its object replaces it while it is untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
+    # It waits until its object is quiet, but no longer than until then. Null: it does not wait for that.
+    waits_until = models.DateTimeField(null=True)
     # Its number in the feed. Null: not published.
     position = models.BigIntegerField(null=True)
     # For `change_set`: the transaction, the part, how many parts, how many changes. UNFORMED before the parts

@@ -17,7 +17,13 @@ from netbox.models import NetBoxModel
 
 from .. import validation
 from ..choices import FormatChoices
-from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, MAX_URL_CHARS
+from ..constants import (
+    DEFAULT_MAX_ATTEMPTS,
+    MAX_QUIET_MAX_SECONDS,
+    MAX_QUIET_SECONDS,
+    MAX_TIMEOUT_SECONDS,
+    MAX_URL_CHARS,
+)
 from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import IDENTIFYING, is_moved
 from ..validation.url import UNMASKED
@@ -210,6 +216,23 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
             'If several changes of an object wait, send only the latest; if it was created and deleted, nothing.'
         ),
     )
+    quiet = models.PositiveSmallIntegerField(
+        _('send when quiet for'),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_QUIET_SECONDS)],
+        help_text=_(
+            'Seconds. Changes of an object wait until it has not changed for so long. Then they are sent as one. '
+            'Blank: they do not wait.'
+        ),
+    )
+    quiet_max = models.PositiveIntegerField(
+        _('at the latest after'),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_QUIET_MAX_SECONDS)],
+        help_text=_('Seconds. No change waits longer for that. Blank: ten times as long.'),
+    )
     batch = models.BooleanField(
         _('batch'),
         default=False,
@@ -264,8 +287,8 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'secret_path',
         'credential', 'http_method', 'http_content_type', 'payload_format', 'standard_headers', 'body_template',
         'conditions', 'only_real_changes', 'only_if_changed', 'success_conditions', 'ssl_verification', 'ca_file_path',
-        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'batch', 'change_set',
-        'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
+        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'quiet', 'quiet_max', 'batch',
+        'change_set', 'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:

@@ -7,11 +7,15 @@ from ..models import Delivery, Event, Webhook
 
 
 class Part(NamedTuple):
-    """Part `number` of `total` parts of a change set. The whole set has `count` changes."""
+    """Part `number` of `total` parts of a change set. The whole set has `count` changes.
+
+    `transaction` names the set: the id of its transaction, or of one of them. None: that of the event.
+    """
 
     number: int = 1
     total: int = 1
     count: int = 1
+    transaction: int | None = None
 
 
 def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
@@ -20,22 +24,23 @@ def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
     A delivery that was not divided, such as a test, is a set of its own, with `count` changes.
     """
     if delivery.parts is not None:
-        return Part(delivery.part, delivery.parts, delivery.change_count)
+        return Part(delivery.part, delivery.parts, delivery.change_count, delivery.change_set)
     return Part(count=count) if webhook.change_set else None
 
 
 def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dict[str, Any]:
     """Return the body of a change set: the transaction, the part, and `changes` as its list.
 
-    User and request are taken from the first event that came by a request.
+    User and request are taken from the first event that came by a request. Of several transactions they are None.
     """
     event = next((event for event in events if event.request_id), events[0])
-    branch = next((event.branch for event in events if event.branch), None)
+    is_one = len({event.transaction_id for event in events}) == 1
+    branch = next((event.branch for event in events if is_one and event.branch), None)
     transaction = {
-        'id': _transaction_id(event),
-        'username': event.username,
-        'request_id': str(event.request_id) if event.request_id else None,
-        'message': next((event.changelog_message for event in events if event.changelog_message), None),
+        'id': _transaction_id(event, part),
+        'username': event.username if is_one else None,
+        'request_id': str(event.request_id) if is_one and event.request_id else None,
+        'message': next((event.changelog_message for event in events if is_one and event.changelog_message), None),
         'count': part.count,
         **({'branch': branch} if branch else {}),
     }
@@ -50,19 +55,20 @@ def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dic
 
 def merge_of(event: Event) -> dict[str, Any]:
     """Return {"transaction": id and branch}, the key of an event that came by a branch's merge. {}: it did not."""
-    return {'transaction': {'id': _transaction_id(event), 'branch': event.branch}} if event.branch else {}
+    return {'transaction': {'id': str(event.transaction_id), 'branch': event.branch}} if event.branch else {}
 
 
 def extensions(event: Event, part: Part) -> dict[str, Any]:
     """Return the attributes that a CloudEvent has only as part of a change set."""
-    transaction_id = _transaction_id(event)
+    transaction_id = _transaction_id(event, part)
     more = {'transaction': transaction_id} if transaction_id else {}
     return {**more, 'transactioncount': part.count, 'part': part.number, 'parts': part.total}
 
 
-def _transaction_id(event: Event) -> str | None:
-    """Return the id of the event's transaction, or None.
+def _transaction_id(event: Event, part: Part) -> str | None:
+    """Return the id of the set's transaction, or of the event's, or None.
 
     Tests, job events and objects of a backfill are no changes of a transaction.
     """
-    return str(event.transaction_id) if event.transaction_id and not event.backfill else None
+    known = part.transaction or event.transaction_id
+    return str(known) if known and not event.backfill else None

@@ -70,6 +70,7 @@ GROUPS = (
     ),
     Group(_('Retries and Limits'), (
             'success_conditions', 'max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered', 'latest_only',
+            'quiet', 'quiet_max',
         ),
    ),
     Group(_('TLS'), ('ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path')),

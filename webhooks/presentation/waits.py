@@ -28,6 +28,7 @@ class Wait(NamedTuple):
 
 BEHIND = gettext_lazy('Waits for an earlier change')
 RETRYING = gettext_lazy('Retrying')
+UNTIL_QUIET = gettext_lazy('Waits until it is quiet')
 
 
 def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) -> Wait | None:
@@ -83,6 +84,8 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
 
 def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     due = delivery.due_at
+    if _is_until_quiet(delivery, now) and not (earlier and earlier.attempt_count):
+        return _until_quiet(delivery)
     if delivery.webhook.ordered and (due is None or (earlier and due <= now)):
         return _behind(delivery, earlier)
     if due is None or due <= now:
@@ -93,6 +96,19 @@ def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) ->
     text = _('The last attempt failed. Attempt {number} of {limit} is at {time}.')
     told = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(due))
     return Wait(str(RETRYING), told, at=due)
+
+
+def _until_quiet(delivery: Delivery) -> Wait:
+    if delivery.change_set:
+        text = _('It waits until no more changes come, at the latest until {time}. Then all are sent as one set.')
+    else:
+        text = _('It waits until its object is quiet, at the latest until {time}. Then its changes are sent as one.')
+    return Wait(str(UNTIL_QUIET), text.format(time=moment(delivery.waits_until)), at=delivery.due_at)
+
+
+def _is_until_quiet(delivery: Delivery, now: datetime) -> bool:
+    until, due = delivery.waits_until, delivery.due_at
+    return until is not None and until > now and not delivery.attempt_count and (due is None or due > now)
 
 
 def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:

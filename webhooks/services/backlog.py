@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from django.db.models import Count, Manager, Min, Q, QuerySet
+from django.db.models.functions import Now
 
 from .. import conf
 from ..choices import WAITING_STATUSES, StatusChoices
@@ -71,8 +72,9 @@ def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
     """Return since when the oldest of `deliveries` waits, pending or undecided. None: nothing waits.
 
     The first to expire counts as the oldest, because an index finds it. The wait begins with its event, or with a
-    redelivery.
+    redelivery. What waits until its object is quiet is not late, and does not count.
     """
+    deliveries = deliveries.exclude(waits_until__gt=Now(), attempt_count=0)
     orders = {StatusChoices.PENDING: 'expires_at', StatusChoices.UNDECIDED: 'pk'}
     columns = ('status', 'created', 'expires_at', 'attempt_limit')
     firsts = [

@@ -225,6 +225,7 @@ def _reopen(pks: Sequence[int]) -> int:
     return Delivery.objects.filter(pk__in=pks, status__in=AS_ITSELF).update(
         status=StatusChoices.PENDING,
         due_at=now,
+        waits_until=None,
         expires_at=now + timedelta(seconds=conf.get().expire_after),
         finished_at=None,
         error='',

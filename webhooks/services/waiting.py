@@ -40,10 +40,10 @@ IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# From waiting for a retry to due. Suspects and deliveries of stopped workers are left out: their requests may still be
-# under way.
+# From waiting for a retry, or for a quiet object, to due. Suspects and deliveries of stopped workers are left out:
+# their requests may still be under way.
 RETRY_NOW = """
-    UPDATE webhooks_delivery SET due_at = now()
+    UPDATE webhooks_delivery SET due_at = now(), waits_until = NULL
     WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND NOT stopped AND due_at > now()"""
 
 

@@ -64,6 +64,8 @@ SPECIAL_ATTRIBUTES = {
     'only_if_changed': ListAttr('only_if_changed', label=label('only_if_changed'), style='text-break'),
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} per second')),
+    'quiet': attrs.TextAttr('quiet', label=label('quiet'), format_string=_('{} seconds')),
+    'quiet_max': attrs.TextAttr('quiet_max', label=label('quiet_max'), format_string=_('{} seconds')),
 }
 # Extra rows by the field that they stand below. The field itself may be left out.
 DERIVED_ATTRIBUTES = {

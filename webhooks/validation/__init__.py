@@ -1,7 +1,7 @@
 """Checks a webhook's definition before it is saved or sent. Knows nothing of the database."""
 
 from ..templating import renderer
-from . import body, broker, conditions, credential, expand, headers, only_if_changed, secret, timeout, tls, url
+from . import body, broker, conditions, credential, expand, headers, only_if_changed, quiet, secret, timeout, tls, url
 from .definition import Definition, errors_of
 
 # In this order. A field shows only its first error.
@@ -23,6 +23,7 @@ CHECKS = (
     secret.check,
     credential.check,
     timeout.check,
+    quiet.check,
     tls.check_ca_file,
     tls.check_client_certificate,
 )

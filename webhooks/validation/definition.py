@@ -7,7 +7,7 @@ from ..exceptions import DefinitionError
 
 
 class Definition(Protocol):
-    """A webhook's fields, as checks read them. `timeout` is in seconds; `kinds` are values of KindChoices."""
+    """A webhook's fields, as checks read them. Times are in seconds; `kinds` are values of KindChoices."""
 
     payload_url: str
     http_method: str
@@ -19,6 +19,8 @@ class Definition(Protocol):
     batch: bool
     change_set: bool
     latest_only: bool
+    quiet: int | None
+    quiet_max: int | None
     success_conditions: Any
     credential: Any
     expand: list[str]

@@ -247,6 +247,8 @@ def test_all_fields_come_back_as_they_were_sent(api_client, netbox_user):
         'concurrency': 2,
         'ordered': False,
         'latest_only': True,
+        'quiet': 30,
+        'quiet_max': 60,
         'batch': True,
         'include_snapshots': True,
         'ssl_verification': False,

@@ -109,6 +109,8 @@ class TestAdding:
             ('conditions', {'conditions': '{"attr": "name"}'}),
             ('timeout', {'timeout': 0}),
             ('timeout', {'timeout': 3600}),
+            ('quiet', {'quiet': 3601}),
+            ('quiet_max', {'quiet': 60, 'quiet_max': 59}),
             ('max_attempts', {'max_attempts': 0}),
             ('ca_file_path', {'ca_file_path': '/etc/ssl/ca.pem', 'ssl_verification': None}),
             ('client_key_path', {'client_key_path': '/etc/ssl/key.pem'}),

@@ -284,6 +284,7 @@ class TestDisableBuiltin:
             ({'secret': Sealed('of a key that is gone')}, 'secret'),
             ({'batch': True}, 'batch'),
             ({'latest_only': True}, 'latest_only'),
+            ({'quiet': 10}, 'quiet'),
             ({'include_components': True}, 'include_components'),
             ({'include_snapshots': True}, 'include_snapshots'),
             ({'expand': ['region']}, 'expand'),

@@ -205,6 +205,8 @@ def test_the_secret_is_removed_when_asked(admin_pages, secretive):
         ('secret', 'whsec_short'),
         ('secret', MASK),
         ('timeout', '0'),
+        ('quiet', '0'),
+        ('quiet_max', '60'),
         ('max_attempts', ''),
     ],
 )

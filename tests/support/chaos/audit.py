@@ -84,6 +84,7 @@ def finish(rounds: int = 60) -> None:
         past = timezone.now() - timedelta(seconds=1)
         waiting = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False)
         waiting.exclude(error='').update(due_at=past)
+        waiting.filter(waits_until__isnull=False).update(due_at=past, waits_until=past)
         Event.objects.filter(retry_at__isnull=False).update(retry_at=past)
         Health.objects.filter(suspended_since__isnull=False).update(probe_at=past)
         if not is_anything_left():

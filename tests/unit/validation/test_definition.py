@@ -50,6 +50,8 @@ class Sound:
     batch: bool = False
     change_set: bool = False
     latest_only: bool = False
+    quiet: int | None = None
+    quiet_max: int | None = None
     secret: Sealed = dataclasses.field(default_factory=Sealed)
     ssl_verification: bool = True
     ca_file_path: str = ''
@@ -475,3 +477,22 @@ class TestSuccessConditions:
     )
     def test_that_cannot(self, conditions: Any):
         assert wrong(success_conditions=conditions) == {'success_conditions'}
+
+
+class TestQuiet:
+    @pytest.mark.parametrize(
+        'times', [{}, {'quiet': 5}, {'quiet': 5, 'quiet_max': 5}, {'quiet': 3600}, {'quiet': 5, 'change_set': True}]
+    )
+    def test_times_that_fit(self, times: dict[str, int]):
+        assert wrong(**times) == set()
+
+    @pytest.mark.parametrize('times', [{'quiet_max': 5}, {'quiet': 5, 'quiet_max': 4}])
+    def test_a_longest_time_without_a_quiet_time_or_below_it(self, times: dict[str, int]):
+        assert wrong(**times) == {'quiet_max'}
+
+    @pytest.mark.parametrize('times', [{'quiet': 360}, {'quiet': 5, 'quiet_max': 3600}])
+    def test_deliveries_would_expire_before_they_are_due(self, monkeypatch, times: dict[str, int]):
+        change_settings(monkeypatch, expire_after=3600)
+        (reason,) = validation.errors(Sound(**times)).values()
+        assert reason == 'It is 3600 seconds now, but deliveries expire after 3600 (expire_after). Enter less.'
+        assert wrong(quiet=359) == set()

@@ -160,6 +160,7 @@ class Lane:
     rate_limit: int | None = None
     batch: bool = False
     latest_only: bool = False
+    quiet: int | None = None
     is_feed: bool = False
     state: State = INACTIVE
     # Requests that may be under way: one more for each answer, up to the concurrency (slow start).
@@ -185,7 +186,7 @@ class Lane:
     def define(self, builder: 'Builder') -> None:
         """Take over a webhook's definition, new or saved anew. Other deliveries may go now, so all are read anew."""
         self.builder = builder
-        for name in ('concurrency', 'rate_limit', 'batch', 'latest_only', 'is_feed'):
+        for name in ('concurrency', 'rate_limit', 'batch', 'latest_only', 'quiet', 'is_feed'):
             setattr(self, name, getattr(builder.webhook, name))
         self.forget()
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from ...choices import StatusChoices
@@ -10,7 +10,7 @@ from ...models import Webhook
 from ...payload.http_request import Builder
 from ..full_look import FullLook
 from ..registry import Member
-from . import change_sets, endpoint, feed, merge, order, queue
+from . import change_sets, endpoint, feed, merge, order, queue, quiet
 from .build import Sent
 from .choice import choose
 from .endpoint import Entry
@@ -205,11 +205,17 @@ class Lanes:
         ready = [one for lane in self._held for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
         closed = merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand)
+        keys = {(one.webhook_id, one.change_set) for one in ready if not self._is_quiet(one)}
+        for webhook_id in {one.webhook_id for one in ready if self._is_quiet(one)}:
+            united, count = change_sets.unite(webhook_id, now)
+            closed[webhook_id] += count
+            keys |= united
+            self.owned[webhook_id].forget()
         self.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
-        settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
+        settled = change_sets.form(keys, now)
         for one in ready:
             if (one.webhook_id, one.change_set) in settled:
-                del self.owned[one.webhook_id].waiting[one.pk]
+                self.owned[one.webhook_id].waiting.pop(one.pk, None)
 
     def _read(self, now: datetime) -> None:
         clock = time.monotonic()
@@ -220,25 +226,38 @@ class Lanes:
         due = queue.read(wishes, [pk for lane in self._held for pk in lane.known], now)
         if everything:
             self._all_due.note(clock, time.monotonic())
-        parked = self._park(due, now)
+        waits = self._park(due, now)
+        waits |= quiet.postpone([one.pk for one in due if self._is_quiet(one) and one.pk not in waits], now)
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:
             by_wish[one.webhook_id, one.backfill].append(one)
         for wish in wishes:
-            self.owned[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, parked)
-        self._supersede(due, now)
+            self.owned[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, waits)
+        self._supersede(due, waits, now)
 
     def _park(self, due: Sequence[Due], now: datetime) -> set[int]:
-        """Park deliveries that wait for an earlier one of their object. Returns their ids."""
-        blocked = order.blocked([pk for one in due for pk in one.pks])
+        """Park deliveries that wait for an earlier one of their object. Returns their ids.
+
+        Sets that are to be made one must not wait for each other.
+        """
+        blocked = order.blocked([pk for one in due if one.is_formed or not self._is_quiet(one) for pk in one.pks])
         parked = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
         order.park(parked, now)
         return parked
 
-    def _supersede(self, due: Sequence[Due], now: datetime) -> None:
-        """Close needless deliveries. Their lanes are read anew."""
+    def _is_quiet(self, one: Due) -> bool:
+        return self.owned[one.webhook_id].quiet is not None
+
+    def _supersede(self, due: Sequence[Due], waits: Collection[int], now: datetime) -> None:
+        """Close needless deliveries. Their lanes are read anew.
+
+        Of an object that has to be quiet, it is done when its first delivery may go: not for any of `waits` (ids).
+        """
         objects = [
-            (one.webhook_id, one.object_type_id, one.object_id) for one in due if self.owned[one.webhook_id].latest_only
+            (one.webhook_id, one.object_type_id, one.object_id)
+            for one in due
+            if (self._is_quiet(one) and one.pk not in waits and not one.backfill)
+            or (not self._is_quiet(one) and self.owned[one.webhook_id].latest_only)
         ]
         in_hand = self.in_hand
         closed = merge.settle(objects, now, in_hand)

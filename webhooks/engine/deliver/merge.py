@@ -1,8 +1,8 @@
 """Closes waiting deliveries that a later change of their object replaces.
 
-For webhooks with `latest_only`, and for others when somebody asks for it once (services/waiting.py). fold.py says which
-are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed events take
-no part. For every webhook, a later delivery replaces an untried one of a backfill.
+For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (services/waiting.py). fold.py
+says which are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed
+events take no part. For every webhook, a later delivery replaces an untried one of a backfill.
 """
 
 import json
@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import batched, groupby
 from operator import itemgetter
 
+from ...models.delivery import UNFORMED
 from .. import sql
 from . import order
 from .fold import Folded, Heir, Waiting, fold
@@ -46,8 +47,23 @@ SEVERAL = """
           )
     )"""
 
-# The first waiting deliveries of each object, if their events show it. A receiver may know of a creation by a later
-# delivery that went before.
+# The objects with several deliveries in some unformed change sets of a webhook. Is none of others between them?
+SEVERAL_IN_SETS = """
+    SELECT o.webhook_id, o.object_type_id, o.object_id, NOT EXISTS (
+        SELECT FROM webhooks_delivery s
+        WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
+          AND s.status IN ('pending', 'undecided') AND s.sequence BETWEEN o.first AND o.last
+          AND (s.change_set = ANY(%(sets)s) AND s.part = %(unformed)s) IS NOT TRUE
+    )
+    FROM (
+        SELECT webhook_id, object_type_id, object_id, min(sequence) AS first, max(sequence) AS last
+        FROM webhooks_delivery
+        WHERE webhook_id = %(webhook)s AND change_set = ANY(%(sets)s) AND part = %(unformed)s AND status = 'pending'
+        GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1
+    ) o"""
+
+# The first waiting deliveries of each object, if their events show it: all, or those in some unformed change sets. A
+# receiver may know of a creation by a later delivery that went before.
 READ_LINES = """
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         d.attempt_count > 0,
@@ -63,6 +79,7 @@ READ_LINES = """
         SELECT * FROM webhooks_delivery d
         WHERE d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
           AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)
+          AND (%(sets)s::bigint[] IS NULL OR d.change_set = ANY(%(sets)s) AND d.part = %(unformed)s)
         ORDER BY d.sequence, d.id LIMIT %(most)s
     ) d JOIN webhooks_event e ON e.id = d.event_id
     WHERE e.transaction_id <> 0 AND e.error = ''
@@ -77,7 +94,7 @@ SUPERSEDE = """
 # as the heir had it so far.
 INHERIT = """
     UPDATE webhooks_delivery d
-    SET due_at = least(h.due_at, %(now)s), attempt_limit = NULL, backfill = h.backfill,
+    SET due_at = least(h.due_at, %(now)s), waits_until = NULL, attempt_limit = NULL, backfill = h.backfill,
         span = nullif(
             CASE WHEN d.span ? 'prechange' THEN jsonb_build_object('prechange', d.span -> 'prechange') ELSE '{}' END
             || h.span || CASE WHEN h.before IS NULL THEN '{}' ELSE jsonb_build_object(h.key, h.before) END, '{}')
@@ -126,6 +143,17 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
     return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _settle(portion, now, in_hand))
 
 
+def settle_sets(webhook_id: int, sets: Collection[int], now: datetime) -> tuple[int, bool]:
+    """Supersede needless deliveries in these unformed change sets of a webhook, as settle().
+
+    Returns how many, and whether an object was twice in the sets before. If none was superseded, it still is: it was
+    deleted and made anew, or a change that is not in the sets goes between.
+    """
+    several = sql.fetch(SEVERAL_IN_SETS, {'webhook': webhook_id, 'sets': list(sets), 'unformed': UNFORMED})
+    some = [(webhook, model, pk) for webhook, model, pk, is_alone in several if is_alone][:OBJECTS_PER_READ]
+    return (len(_settle(some, now, (), sets)) if some else 0), bool(several)
+
+
 def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Supersede untried deliveries of backfills that a later delivery of their object makes needless.
 
@@ -139,10 +167,13 @@ def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Coll
     return Counter(webhook_id for _pk, webhook_id in closed)
 
 
-def _settle(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[int]:
-    """Return the id of the webhook of each closed delivery."""
+def _settle(
+    objects: Sequence[Object], now: datetime, in_hand: Collection[int], sets: Collection[int] | None = None
+) -> list[int]:
+    """Return the id of the webhook of each closed delivery. `sets`: only in these change sets."""
     most = max(min(DELIVERIES_PER_READ // len(objects), DELIVERIES_PER_OBJECT), 2)
-    rows = sql.fetch(READ_LINES, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
+    limits = {'in_hand': list(in_hand), 'most': most, 'sets': sets and list(sets), 'unformed': UNFORMED}
+    rows = sql.fetch(READ_LINES, {**_columns(objects), **limits})
     lines = groupby(rows, key=itemgetter(0, 1, 2))
     folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
     if not folded:

@@ -17,6 +17,7 @@ from ...interruptions import BROKEN_OFF, Locked
 from ...models import Event
 from ...models.delivery import UNFORMED
 from .. import rescue, sql
+from ..deliver import quiet
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
 from . import claim, components, render
@@ -37,16 +38,17 @@ BATCH_SECONDS = 0.3
 
 # No row to a pending or undecided delivery, for each pair of a webhook and an event. One delivery of a change set is
 # due, and the rest follow it (engine/deliver/change_sets.py).
-MAKE_DELIVERIES = """
+MAKE_DELIVERIES = f"""
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
-        expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
-    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{}',
+        expanded, status, error, created, due_at, waits_until, expires_at, attempt_count, listed, backfill, change_set,
+        part)
+    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{{}}',
         CASE WHEN v.undecided THEN 'undecided' ELSE 'pending' END, '', now(),
         CASE WHEN NOT v.undecided AND (
             s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
-        ) THEN clock_timestamp() END,
-        now() + make_interval(secs => %(expire_after)s), 0, false,
-        %(keeps_backfill)s AND e.backfill_for IS NOT NULL AND NOT e.urgent,
+        ) THEN {quiet.DUE_AT} END,
+        CASE WHEN NOT v.undecided THEN q.latest END, now() + make_interval(secs => %(expire_after)s), 0, false,
+        %(are_new)s AND e.backfill_for IS NOT NULL AND NOT e.urgent,
         s.change_set, CASE WHEN s.change_set IS NOT NULL THEN %(unformed)s END
     FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[], %(undecided)s::bool[]) WITH ORDINALITY
         AS v(webhook_id, event_id, undecided, position)
@@ -55,6 +57,7 @@ MAKE_DELIVERIES = """
         SELECT CASE WHEN w.change_set AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.caused_by IS NULL
                     AND e.error = '' THEN e.transaction_id END AS change_set
     ) s
+    LEFT JOIN LATERAL ({quiet.WINDOW}) q ON %(are_new)s
     ORDER BY v.position
     RETURNING id, webhook_id, event_id"""
 
@@ -154,7 +157,7 @@ class Dispatcher:
             render.save(going)
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
             undecided = [(webhook.pk, one.event.pk) for one in going for webhook in one.undecided]
-            make_deliveries(pairs, undecided, keeps_backfill=True)
+            make_deliveries(pairs, undecided, are_new=True)
         return ()
 
     def _make_failed(self, shown: Shown, error: Exception) -> None:
@@ -180,12 +183,13 @@ def _decide(part: Sequence[Shown], matches: Matches) -> tuple[list[Shown], bool]
 
 
 def make_deliveries(
-    pairs: Sequence[tuple[int, int]], undecided: Sequence[tuple[int, int]] = (), *, keeps_backfill: bool = False
+    pairs: Sequence[tuple[int, int]], undecided: Sequence[tuple[int, int]] = (), *, are_new: bool = False
 ) -> list[tuple[int, int, int]]:
     """Make a delivery for each (webhook id, event id), due at once if in `pairs`, and return their ids.
 
-    Returns (id, webhook id, event id) of each delivery. A deleted webhook or event gets none. `keeps_backfill`:
-    deliveries of a backfill's events are marked as such, so changes go before them. Urgent ones never are.
+    Returns (id, webhook id, event id) of each delivery. A deleted webhook or event gets none. `are_new`: nobody asked
+    to send them again. They wait for quiet, and those of a backfill are marked as such: changes go before them. Urgent
+    ones never are.
     """
     every = [*pairs, *undecided]
     if not every:
@@ -194,6 +198,6 @@ def make_deliveries(
     is_undecided = [False] * len(pairs) + [True] * len(undecided)
     parameters = {
         'webhooks': webhooks, 'events': events, 'undecided': is_undecided, 'unformed': UNFORMED,
-        'keeps_backfill': keeps_backfill,
+        'are_new': are_new,
     }  # fmt: skip
     return sql.fetch(MAKE_DELIVERIES, {**parameters, 'expire_after': conf.get().expire_after})

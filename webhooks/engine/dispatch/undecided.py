@@ -13,7 +13,7 @@ from datetime import datetime
 from ...interruptions import Shortage
 from ...models import Webhook, querysets
 from .. import sql
-from ..deliver import order
+from ..deliver import order, quiet
 from . import matching
 from .render import Shown
 
@@ -36,9 +36,16 @@ LOCK_UNDECIDED = """
     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"""
 
 # Undecided to pending: their conditions are met.
-RELEASE_MET = """
-    UPDATE webhooks_delivery SET status = 'pending', due_at = clock_timestamp()
-    WHERE id = ANY(%s) AND status = 'undecided'"""
+RELEASE_MET = f"""
+    UPDATE webhooks_delivery d SET status = 'pending', due_at = v.due_at, waits_until = v.waits_until
+    FROM (
+        SELECT d.id, {quiet.DUE_AT} AS due_at, q.latest AS waits_until
+        FROM webhooks_delivery d
+        JOIN webhooks_event e ON e.id = d.event_id JOIN webhooks_webhook w ON w.id = d.webhook_id
+        CROSS JOIN LATERAL (SELECT d.change_set) s LEFT JOIN LATERAL ({quiet.WINDOW}) q ON true
+        WHERE d.id = ANY(%s)
+    ) v
+    WHERE d.id = v.id AND d.status = 'undecided'"""
 
 # Undecided to gone: their conditions are not met, which their events count.
 REMOVE_UNMET = """

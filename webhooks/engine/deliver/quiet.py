@@ -1,0 +1,67 @@
+"""Lets the changes of an object wait until it is quiet. Then merge.py makes one of them.
+
+A delivery is due when its object has been quiet for so long after it, and notes until when it waits at most. If a later
+one of its object still waits, it takes over that one's time: so all of them wait for the last. All that is known stands
+on the deliveries. Change sets wait until the webhook is quiet. Then change_sets.py makes one of them.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from ...constants import QUIET_MAX_FACTOR
+from .. import sql
+
+# How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): until
+# then an earlier one waits, of its object or in a change set, or a time of its own begins. No row: it does not wait.
+WINDOW = f"""
+    SELECT make_interval(secs => w.quiet) AS pause, coalesce(
+        (SELECT f.waits_until FROM webhooks_delivery f
+         WHERE s.change_set IS NULL AND f.object_type_id = e.object_type_id AND f.object_id = e.object_id
+           AND f.webhook_id = w.id AND f.status = 'pending' AND f.attempt_count = 0
+           AND f.waits_until IS NOT NULL AND f.due_at > now()
+         ORDER BY f.sequence LIMIT 1),
+        (SELECT f.waits_until FROM webhooks_delivery f
+         WHERE s.change_set IS NOT NULL AND f.change_set IS NOT NULL AND NOT f.backfill
+           AND f.webhook_id = w.id AND f.status = 'pending' AND f.attempt_count = 0
+           AND f.waits_until IS NOT NULL AND f.due_at > now()
+         ORDER BY f.due_at LIMIT 1),
+        now() + make_interval(secs => coalesce(w.quiet_max, {QUIET_MAX_FACTOR} * w.quiet))
+    ) AS latest
+    WHERE w.quiet IS NOT NULL AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.error = ''"""
+
+# When that delivery is due.
+DUE_AT = "least(clock_timestamp() + coalesce(q.pause, interval '0'), q.latest)"
+
+# Due deliveries to later ones: a change that came after them still waits. One that was tried does not wait again.
+# No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
+POSTPONE = """
+    WITH due AS MATERIALIZED (
+        SELECT id, webhook_id, object_type_id, object_id, sequence, change_set FROM webhooks_delivery
+        WHERE id = ANY(%(ids)s) AND attempt_count = 0 AND waits_until > %(now)s
+    )
+    UPDATE webhooks_delivery d SET due_at = least(v.due_at, d.waits_until)
+    FROM (
+        SELECT due.id, max(n.due_at) AS due_at FROM due
+        JOIN webhooks_delivery n ON n.webhook_id = due.webhook_id AND n.object_type_id = due.object_type_id
+            AND n.object_id = due.object_id AND n.status IN ('pending', '') AND n.sequence > due.sequence
+        WHERE due.change_set IS NULL AND n.attempt_count = 0 AND n.waits_until IS NOT NULL AND n.due_at > %(now)s
+        GROUP BY due.id
+        UNION ALL
+        SELECT due.id, last.due_at FROM due JOIN (
+            SELECT n.webhook_id, max(n.due_at) AS due_at FROM webhooks_delivery n
+            WHERE n.webhook_id IN (SELECT webhook_id FROM due WHERE change_set IS NOT NULL) AND NOT n.backfill
+              AND n.status IN ('pending', '') AND n.change_set IS NOT NULL AND n.attempt_count = 0
+              AND n.waits_until IS NOT NULL AND n.due_at > %(now)s
+            GROUP BY n.webhook_id
+        ) last USING (webhook_id)
+        WHERE due.change_set IS NOT NULL
+    ) v
+    WHERE d.id = v.id AND d.status IN ('pending', '') RETURNING d.id"""
+
+
+def postpone(ids: Collection[int], now: datetime) -> set[int]:
+    """Let due deliveries wait as long as later ones: of their objects, or change sets as others. Returns which had to.
+
+    The caller owns the lanes.
+    """
+    return set(sql.fetch_column(POSTPONE, {'ids': list(ids), 'now': now})) if ids else set()
