@@ -150,7 +150,7 @@ def _end(backfill: Backfill, state: str, error: str = '') -> bool:
         is_ended = _move(backfill, state=state, error=error, finished_at=now)
         if is_ended:
             told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
-            notifications.tell(backfill.webhook, told)
+            notifications.tell((backfill.webhook, told))
     return is_ended
 
 

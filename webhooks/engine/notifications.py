@@ -4,7 +4,7 @@ A rule may do anything, such as call Redis. So its news is noted in the transact
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,13 +12,12 @@ from core.models import ObjectType
 from cryptography import x509
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 from extras.events import EventContext, process_event_rules
 from extras.models import EventRule, Notification
 from netbox.events import EventType
 from redis import RedisError
-from users.models import User
 
 from ..event_types import (  # noqa: F401  (who tells them names them here)
     BACKFILL_FAILED,
@@ -43,8 +42,17 @@ endings_logger = logging.getLogger('webhooks.endings')
 # How long before a certificate or a credential ends people are told, each day.
 ENDINGS_TOLD_BEFORE = timedelta(days=14)
 
-# A lane without the news to a lane with them, for tell_rules().
-NOTE_NEWS = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
+# What happened to a webhook.
+News = tuple[Webhook, EventType]
+
+# Lanes without these news to lanes with them, in the given order, for tell_rules().
+NOTE_NEWS = """
+    UPDATE webhooks_health h SET news = h.news || v.names
+    FROM (
+        SELECT webhook_id, array_agg(name ORDER BY position) AS names
+        FROM unnest(%s::bigint[], %s::text[]) WITH ORDINALITY AS v(webhook_id, name, position) GROUP BY webhook_id
+    ) v
+    WHERE h.webhook_id = v.webhook_id"""
 
 # A lane with news to one without. It returns them.
 TAKE_NEWS = """
@@ -55,14 +63,15 @@ TAKE_NEWS = """
     RETURNING told.webhook_id, told.news"""
 
 
-def tell(webhook: Webhook, event_type: EventType) -> None:
-    """Notify the webhook's recipients, and note the news for event rules, both in the open transaction.
+def tell(*news: News) -> None:
+    """Notify the webhooks' recipients, and note the news for event rules, all in the open transaction.
 
-    If a row is locked, or anything else fails, that is logged and the transaction goes on. Raises INTERRUPTIONS: then
-    the transaction cannot go on anyway.
+    A webhook's last news is the one that its recipients read. If a row is locked, or anything else fails, that is
+    logged, and the other news and the transaction go on. Raises INTERRUPTIONS: then the transaction cannot go on.
     """
-    _try(_note, webhook, event_type)
-    _try(_write, webhook, event_type)
+    if news:
+        _try(_note, news)
+        _try(_write, news)
 
 
 def tell_rules() -> bool:
@@ -100,46 +109,63 @@ def _rules(name: str) -> QuerySet[EventRule]:
     return EventRule.objects.filter(enabled=True, object_types=object_type, event_types__contains=[name])
 
 
-def _note(webhook: Webhook, event_type: EventType) -> None:
-    if _rules(event_type.name).exists():
-        sql.execute(NOTE_NEWS, {'webhook': webhook.pk, 'name': event_type.name})
+def _note(news: Sequence[News]) -> None:
+    asked = {name for name in {event_type.name for _webhook, event_type in news} if _rules(name).exists()}
+    noted = [(webhook.pk, event_type.name) for webhook, event_type in news if event_type.name in asked]
+    if noted:
+        sql.execute(NOTE_NEWS, [list(column) for column in zip(*noted, strict=True)])
 
 
-def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_type: EventType) -> None:
+def _try(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> None:
+    """Write the news together. If that fails, each is written alone: one may be to blame."""
     try:
         with transaction.atomic():
             sql.set_lock_timeout(sql.TABLE_LOCK_MS)
-            write(webhook, event_type)
+            write(news)
             # Otherwise a user deleted just now would undo the whole transaction.
             connection.check_constraints()
             sql.set_lock_timeout()
-    except INTERRUPTIONS as error:
-        if not sql.is_lock_timeout(error):
+    except Exception as error:
+        is_locked = sql.is_lock_timeout(error)
+        if isinstance(error, INTERRUPTIONS) and not is_locked:
             raise
-        logger.warning('webhook=%s event=%s nobody was notified: a row was locked', webhook.pk, event_type.name)
-    except Exception:
-        logger.exception('webhook=%s event=%s nobody was notified', webhook.pk, event_type.name)
+        if len(news) > 1:
+            for one in news:
+                _try(write, [one])
+            return
+        ((webhook, event_type),) = news
+        reason = 'a row was locked' if is_locked else 'it failed'
+        logger.warning(
+            'webhook=%s event=%s nobody was notified: %s',
+            webhook.pk, event_type.name, reason, exc_info=None if is_locked else error,
+        )  # fmt: skip
 
 
-def recipients(webhook: Webhook) -> QuerySet[User]:
-    """Return the active users in the webhook's notification groups, themselves or by a group of users."""
-    groups = webhook.notification_groups.all()
-    chosen = Q(notification_groups__in=groups) | Q(groups__notification_groups__in=groups)
-    return User.objects.filter(chosen, is_active=True).distinct()
+def recipients(webhook_ids: Collection[int]) -> set[tuple[int, int]]:
+    """Return (webhook's id, user's id) of the active users in the webhooks' notification groups.
+
+    A user is in a group directly, or by a group of users.
+    """
+    webhooks = Webhook.objects.filter(pk__in=webhook_ids).order_by()
+    found: set[tuple[int, int]] = set()
+    for users in ('notification_groups__users', 'notification_groups__groups__user'):
+        found.update(webhooks.filter(**{f'{users}__is_active': True}).values_list('pk', users))
+    return found
 
 
-def _write(webhook: Webhook, event_type: EventType) -> None:
+def _write(news: Sequence[News]) -> None:
     object_type = ContentType.objects.get_for_model(Webhook)
+    last = {webhook.pk: (webhook, event_type) for webhook, event_type in news}
     Notification.objects.bulk_create(
         [
             Notification(
-                user=user,
+                user_id=user_id,
                 object_type=object_type,
-                object_id=webhook.pk,
-                object_repr=Notification.get_object_repr(webhook),
-                event_type=event_type.name,
+                object_id=pk,
+                object_repr=Notification.get_object_repr(last[pk][0]),
+                event_type=last[pk][1].name,
             )
-            for user in recipients(webhook)
+            for pk, user_id in sorted(recipients(last))
         ],
         update_conflicts=True,
         unique_fields=['object_type', 'object_id', 'user'],
@@ -159,7 +185,7 @@ def tell_endings() -> None:
             if end <= soon:
                 endings_logger.warning('webhook=%s event=%s on %s', webhook.pk, event_type.name, end)
                 with sql.transaction():
-                    tell(webhook, event_type)
+                    tell((webhook, event_type))
 
 
 def _ends_of(webhook: Webhook) -> Iterator[tuple[EventType, date]]:

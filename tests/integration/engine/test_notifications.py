@@ -145,10 +145,39 @@ class TestFailure:
         assert len(deliveries(StatusChoices.FAILED)) == 1
         assert any('nobody was notified' in record.getMessage() for record in caplog.records)
 
+    def test_telling_of_many_webhooks_takes_no_more_statements_than_of_one(self, webhook, on_call, ann, receiver):
+        rule(subscribe(receiver.url('/told')), Webhook, kinds=(SUSPENDED.name,), action_type='webhooks.send')
+        many = [subscribe(receiver.url(HOOK), Site) for _ in range(20)]
+        for one in many:
+            one.notification_groups.add(on_call)
+
+        def statements(*news: notifications.News) -> int:
+            with transaction.atomic(), CaptureQueriesContext(connection) as captured:
+                notifications.tell(*news)
+            return len(captured)
+
+        alone = statements((webhook, SUSPENDED))
+        assert statements(*[(one, SUSPENDED) for one in many]) == alone
+        assert told(ann) == [SUSPENDED.name] * 21
+        assert all(health(one).news == [SUSPENDED.name] for one in [webhook, *many])
+
+    def test_one_webhook_that_cannot_be_told_of_hides_no_other(self, webhook, on_call, ann, receiver, caplog):
+        bad = subscribe(receiver.url(HOOK), Site)
+        bad.notification_groups.add(on_call)
+
+        def refuse_one(notification: Notification) -> None:
+            if notification.object_id == bad.pk:
+                raise RuntimeError('no')
+
+        with at_each(Notification, refuse_one), transaction.atomic():
+            notifications.tell((webhook, SUSPENDED), (bad, SUSPENDED), (webhook, FAILED))
+        assert told(ann) == [FAILED.name]
+        assert f'webhook={bad.pk} event={SUSPENDED.name} nobody was notified' in caplog.text
+
     def test_telling_leaves_the_limits_of_the_transaction(self, webhook):
         with sql.transaction():
             before = sql.fetch_value('SHOW lock_timeout')
-            notifications.tell(webhook, SUSPENDED)
+            notifications.tell((webhook, SUSPENDED))
             assert sql.fetch_value('SHOW lock_timeout') == before
 
     def test_a_test_is_not_told(self, webhook, receiver, ann):
@@ -211,7 +240,7 @@ class TestRecipients:
             user.groups.add(operators)
         on_call.groups.add(operators)
         webhook.notification_groups.add(NotificationGroup.objects.create(name='Others'))
-        assert sorted(recipients(webhook).values_list('username', flat=True)) == ['ann', 'bob']
+        assert recipients([webhook.pk]) == {(webhook.pk, ann.pk), (webhook.pk, bob.pk)}
 
     def test_nobody_is_told_where_no_group_is_chosen(self, webhook, receiver, on_call, ann):
         webhook.notification_groups.clear()
@@ -362,7 +391,7 @@ class TestEventRules:
         """As in an import: the dispatcher is never idle."""
         rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
         with transaction.atomic():
-            notifications.tell(webhook, FAILED)
+            notifications.tell((webhook, FAILED))
         site()
         with dispatching() as its:
             assert its.step() == 1
@@ -372,7 +401,7 @@ class TestEventRules:
     def test_while_redis_is_away_news_waits_and_changes_do_not(self, webhook, tasks_redis):
         builtin_rule(Webhook, kinds=(FAILED.name,))
         with transaction.atomic():
-            notifications.tell(webhook, FAILED)
+            notifications.tell((webhook, FAILED))
         site()
         tasks_redis.stop()
         with dispatching() as its:

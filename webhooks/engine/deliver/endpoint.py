@@ -122,8 +122,7 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     tried_anew = [pk for pk in was_saved if not _is_saved(healths[pk])]
     queue.retry({*mended, *tried_anew}, now, [pk for one in noted for pk in one.pks])
     Hour.objects.count_all(closed, now)
-    for webhook, told in news:
-        notifications.tell(webhook, told)
+    notifications.tell(*news)
     for one in noted:
         if one.webhook and one.webhook_id in healths:
             one.webhook.health = healths[one.webhook_id]  # the next verdicts need it
@@ -232,4 +231,4 @@ def _disable(webhook: Webhook) -> None:
         kind=JournalEntryKindChoices.KIND_WARNING,
         comments='Disabled: the endpoint answered HTTP 410 Gone.',
     )
-    notifications.tell(webhook, notifications.DISABLED)
+    notifications.tell((webhook, notifications.DISABLED))
