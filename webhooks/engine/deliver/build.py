@@ -164,13 +164,9 @@ class Threads:
 
     def _serve(self, webhook_id: int) -> None:
         with self._lock:
-            queue = self._queues[webhook_id]
-            if not queue or self._busy[webhook_id] > queue[0].lane.window:  # it has become smaller
-                self._busy[webhook_id] -= 1
-                if not self._busy.total():
-                    self.is_idle.set()
+            if self._has_left(webhook_id):
                 return
-            sent = queue.popleft()
+            sent = self._queues[webhook_id].popleft()
             self._begun[sent] = time.monotonic()
         try:
             self._do(sent)
@@ -178,4 +174,16 @@ class Threads:
             self._fail(error)
         with self._lock:
             del self._begun[sent]
+            if self._has_left(webhook_id):
+                return
         self._pool.submit(self._serve, webhook_id)  # behind other webhooks
+
+    def _has_left(self, webhook_id: int) -> bool:
+        """Whether the webhook has no request for this thread, or a smaller window now: then the thread leaves it."""
+        queue = self._queues[webhook_id]
+        if queue and self._busy[webhook_id] <= queue[0].lane.window:
+            return False
+        self._busy[webhook_id] -= 1
+        if not self._busy.total():
+            self.is_idle.set()
+        return True

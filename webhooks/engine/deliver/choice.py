@@ -10,6 +10,8 @@ from .lane import LARGE_BYTES, Due, Lane
 MAX_LARGE_BYTES = 32 * 1024 * 1024
 # One webhook's share of it: its endpoint may hang. A single payload always fits.
 MAX_LARGE_BYTES_PER_LANE = 16 * 1024 * 1024
+# Requests that begin in a turn. More are not built within loop.BUILD_SECONDS_PER_TURN, and would be fetched in vain.
+REQUESTS_PER_TURN = 256
 # Deliveries that begin in a turn in requests with several. The first such request always fits.
 GROUPED_DELIVERIES_PER_TURN = 2000
 
@@ -20,7 +22,7 @@ def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
     The lane with the fewest requests in hand comes first, then the lane that has waited longest. `free` threads are
     there. A lane with nothing in hand gets one in any case: so endpoints that hang stop no other. While changes wait
     in any lane, each lane sends one request of its backfill at a time. If a large payload finds no room, its lane
-    waits, and no other large one passes it. Requests of very many deliveries wait for the next turn.
+    waits, and no other large one passes it. What is too much for a turn waits for the next one.
     """
     lanes = list(lanes)
     large = sum(lane.large for lane in lanes)
@@ -33,7 +35,7 @@ def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
         (len(lane.in_hand), lane.began_at, lane.webhook_id, lane, islice(lane.next(), count)) for lane, count in able
     ]
     heapify(heap)
-    while heap:
+    while heap and len(chosen) < REQUESTS_PER_TURN:
         requests, began_at, webhook_id, lane, waiting = heappop(heap)
         due = next(waiting, None)
         if due is None or (requests and free <= len(chosen)):
