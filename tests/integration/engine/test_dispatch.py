@@ -30,7 +30,7 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.engine import rescue
 from webhooks.engine.dispatch import claim, loop, render
-from webhooks.engine.process import inline
+from webhooks.engine.process import inline, suspects
 from webhooks.engine.registry import DISPATCH, SUSPECT, Member
 from webhooks.models import Delivery, Event, Hour, Subscription, Webhook, Worker
 
@@ -348,3 +348,16 @@ class TestManyDispatchers:
             done = list(Delivery.objects.filter(object_id=place.pk).values_list('sequence', flat=True).order_by('pk'))
             assert done == sorted(done)
         assert Delivery.objects.count() == 3
+
+
+def test_a_suspect_starts_a_process_only_once_it_is_the_first_of_its_object():
+    subscribe(NOWHERE, Site)
+    place = site()
+    place.save()
+    _first, later = Event.objects.order_by('sequence')
+    suspect(later)
+    pass_retry_waits()
+    assert not suspects.are_any()
+    dispatch_all()
+    assert list(Event.objects.filter(dispatched_at=None)) == [later]
+    assert suspects.are_any()

@@ -113,8 +113,8 @@ def take_suspects(member: Member) -> list[Event]:
 
 
 def is_any_suspect() -> bool:
-    """Whether a suspect event is due, and in nobody's hands."""
-    return bool(_suspects(0, 1))
+    """Whether a suspect event is due, in nobody's hands, and the first of its object."""
+    return bool(in_turn([pk for (pk,) in _suspects(0, EVENTS_PER_BATCH)]))
 
 
 def _suspects(worker: int, most: int) -> list[tuple]:
