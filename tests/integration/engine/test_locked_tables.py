@@ -8,6 +8,7 @@ import pytest
 from circuits.models import Provider
 from dcim.models import Device, Interface, Site
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from ipam.models import VLAN
 from support.builders import UPDATED, device, interface, named, site, subscribe
 from support.engine import deliveries, open_transaction, pass_retry_waits, suspect, try_suspects, work
@@ -16,7 +17,7 @@ from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks.engine.dispatch import put_off
+from webhooks.engine.dispatch import put_off, render
 from webhooks.engine.registry import SUSPECT
 from webhooks.models import Event
 from webhooks.services import redelivery, trial
@@ -171,3 +172,24 @@ def test_what_is_redelivered_and_needs_it_not_is_rendered_anew(receiver, tenant)
     (failed,) = deliveries('failed')
     assert failed.object_id == needing.pk
     assert 'lock timeout' in failed.error
+
+
+def test_a_redelivery_of_many_waits_for_it_with_few(receiver, tenant):
+    """Somebody waits for the page, a fifth of a second for each."""
+    webhook = subscribe(receiver.url(BUSY), VLAN)
+
+    def fail(_vlan: VLAN) -> None:
+        raise ValueError('a plugin is out of date')
+
+    count = 2 * render.HELD_EVENTS_PER_MODEL
+    for vid in range(1, count + 1):
+        VLAN.objects.create(vid=vid, name='VLAN', tenant=tenant)
+    with at_each(VLAN, fail):
+        assert work() == f'{count} failed'
+    with locked(Tenant), CaptureQueriesContext(connection) as captured:
+        assert redelivery.replay(webhook) == count
+    # All together, then some alone.
+    waited = [query for query in captured if f'FROM "{Tenant._meta.db_table}"' in query['sql']]
+    assert len(waited) == 1 + render.HELD_EVENTS_PER_MODEL
+    assert work() == f'{count} failed'
+    assert all('lock timeout' in failed.error for failed in deliveries('failed'))
