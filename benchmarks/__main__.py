@@ -40,6 +40,7 @@ SECTIONS = {
     'feed': feed.measure,
     'claims': claims.measure,
     'capacity': capacity.measure,
+    'log': capacity.measure_log,
     'lists': lists.measure,
     'brokers': brokers.measure,
 }
