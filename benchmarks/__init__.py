@@ -4,7 +4,8 @@ sides      subscriptions of both
 saves      time added to a save
 sending    a worker's speed, fairness, memory and CPU
 arrival    from the save's answer to the arrival
-storage    a delivery's rows and bytes, and claims in a long queue
+claims     looks at a long queue
+capacity   what a change and a delivery cost, a long log, many webhooks; sizes.py computes needs from it
 lists      pages of a long log beside NetBox's devices
 report     the table
 """

@@ -11,7 +11,9 @@ from benchmarks import (  # noqa: E402
     arrival,
     backfill,
     brokers,
+    capacity,
     change_sets,
+    claims,
     feed,
     isolation,
     lists,
@@ -20,7 +22,6 @@ from benchmarks import (  # noqa: E402
     report,
     saves,
     sending,
-    storage,
     workers,
 )
 from benchmarks.sides import Bed  # noqa: E402
@@ -37,7 +38,9 @@ SECTIONS = {
     'isolation': isolation.measure,
     'backfill': backfill.measure,
     'feed': feed.measure,
-    'storage': storage.measure,
+    'claims': claims.measure,
+    'capacity': capacity.measure,
+    'log': capacity.measure_log,
     'lists': lists.measure,
     'brokers': brokers.measure,
 }

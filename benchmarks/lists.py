@@ -1,4 +1,4 @@
-"""A page of a long log, beside a page of as many devices.
+"""A page of a long log, beside a page of NetBox's devices.
 
 One reader may view everything. The second may view a region's sites and devices, half of all. NetBox runs in this
 process, as in its tests.
@@ -26,7 +26,7 @@ PAGES, API, ADMIN = '/plugins/webhooks/', '/api/plugins/webhooks/', '/admin/webh
 DEVICES = """
     INSERT INTO dcim_device SELECT (jsonb_populate_record(device, jsonb_build_object(
         'id', nextval('dcim_device_id_seq'), 'name', 'copy ' || n, 'site_id', (%(sites)s::bigint[])[1 + n %% 2]))).*
-    FROM dcim_device device, generate_series(1, %(count)s) n WHERE device.id = %(device)s"""
+    FROM dcim_device device, generate_series(1, %(devices)s) n WHERE device.id = %(device)s"""
 
 # A month's events with one delivery each: nine in a hundred failed, and one waits.
 EVENTS = """
@@ -34,9 +34,10 @@ EVENTS = """
         error, skipped, test, dispatched_at, transaction_id, transaction_time)
     SELECT gen_random_uuid(), n, 'updated', %(type)s, device.id, device.name, at, 'bench', %(data)s, '', 0, false, at,
         n, at
-    FROM (SELECT id, name, row_number() OVER (ORDER BY id) AS n FROM dcim_device) device,
+    FROM (SELECT id, name, row_number() OVER (ORDER BY id) - 1 AS place FROM dcim_device) device
+        JOIN generate_series(1, %(count)s) n ON place = n %% %(devices)s,
         LATERAL (SELECT now() - interval '30 days' * (1 - n / %(count)s::float) AS at) moment
-    WHERE n <= %(count)s ORDER BY n"""
+    ORDER BY n"""
 DELIVERIES = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, status,
         error, response_status, created, due_at, expires_at, finished_at, attempt_count, listed)
@@ -58,16 +59,16 @@ TABLES = ('dcim_device', 'webhooks_event', 'webhooks_delivery', 'webhooks_attemp
 
 
 def measure(bed: Bed) -> Iterator[Row]:
-    count = 1000 if bed.quick else 100_000
+    devices, count = (1000, 1000) if bed.quick else (100_000, 1_000_000)
     with bed.subscribed(OURS, Device, WEBHOOKS):
         site = _site_in_a_region()
-        _fill(bed, count, site)
+        _fill(bed, devices, count, site)
         readers = {'everything': bed.user, 'a region': _reader(site.region)}
         for seen, reader in readers.items():
             client = Client(SERVER_NAME='localhost')
             client.force_login(reader)
-            for what, ours, netbox in _pages(count, site, reader):
-                told = f'{what}, of {count:,}; as many devices; the reader sees {seen}'
+            for what, ours, netbox in _pages(devices, count, site, reader):
+                told = f'{what}, of {count:,}; of {devices:,} devices; the reader sees {seen}'
                 yield Row(told, 'ms', *_times(client, bed.turns, ours, netbox))
 
 
@@ -93,14 +94,14 @@ def _reader(region: Region) -> User:
     return user
 
 
-def _pages(count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str]]:
+def _pages(number: int, count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str]]:
     """Yield (name, address, address of NetBox's devices). GraphQL queries begin with a brace."""
     seen = Device.objects.restrict(reader, 'view').count()
     devices = f'/dcim/devices/?per_page={ROWS}'
     listed, events = f'{PAGES}deliveries/?per_page={ROWS}', f'{PAGES}events/?per_page={ROWS}'
     at_site = Device.objects.filter(site=site).order_by('pk').values_list('pk', flat=True)
-    device = at_site[count // 4]
-    name = f'copy {count // 2}'
+    device = at_site[number // 4]
+    name = f'copy {number // 2}'
     yield 'list of deliveries', listed, devices
     yield 'list of failed deliveries', f'{listed}&status=failed', f'{devices}&status=active'
     yield 'list of deliveries of one webhook', f'{listed}&webhook_id={_webhooks()[0]}', f'{devices}&site={site.slug}'
@@ -111,6 +112,7 @@ def _pages(count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str
     yield 'events in the order of their objects', f'{events}&sort=object', f'{devices}&sort=name'
     yield 'events of one object', f'{events}&object_id={device}', f'{devices}&id={device}'
     yield "tab on an object's page", f'/dcim/devices/{device}/webhooks/', f'/dcim/devices/{device}/interfaces/'
+    yield 'status page', f'{PAGES}status/', devices
     yield 'REST API', f'{API}deliveries/?limit={ROWS}', f'/api/dcim/devices/?limit={ROWS}'
     ours, netbox = (f'?limit={ROWS}&offset={rows * 9 // 10}' for rows in (count, seen))
     yield 'REST API, deep', f'{API}deliveries/{ours}', f'/api/dcim/devices/{netbox}'
@@ -153,10 +155,11 @@ def _webhooks() -> list[int]:
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def _fill(bed: Bed, count: int, site: Site) -> None:
+def _fill(bed: Bed, devices: int, count: int, site: Site) -> None:
     bed.save(bed.new_devices(1))
     bed.reset()
     values = {
+        'devices': devices,
         'count': count,
         'device': Device.objects.first().pk,
         'sites': [bed.site.pk, site.pk],

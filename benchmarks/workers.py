@@ -25,7 +25,7 @@ class Load:
 
 def measure(bed: Bed) -> Iterator[Row]:
     bed.receiver.answers(SLOW, Answer(200, delay=0.2))
-    share, numbers = (10, (1, 2)) if bed.quick else (1, (1, 2, 4))
+    share, numbers = (10, (1, 2)) if bed.quick else (1, (1, 2, 4, 8))
     loads = (
         Load('an endpoint that costs nothing', HOOK, 10, 1000 // share),
         Load('an endpoint that takes 200 ms', SLOW, 12, 300 // share),

@@ -170,7 +170,8 @@ def fill_and_migrate(netbox: NetBox) -> None:
 
 def migrate_netbox(netbox: NetBox) -> None:
     netbox.write_configuration()
-    _migrate(netbox, 'Migrating NetBox', f' of {_count_planned(netbox)}')
+    if planned := _count_planned(netbox):
+        _migrate(netbox, 'Migrating NetBox', f' of {planned}')
 
 
 def migrate_plugin(netbox: NetBox) -> None:
