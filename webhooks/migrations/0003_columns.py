@@ -9,6 +9,7 @@ import django.db.models.functions.datetime
 import netbox.models.deletion
 import taggit.managers
 import utilities.json
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import migrations, models
 from django.db.models import CASCADE, DO_NOTHING
 
@@ -211,8 +212,20 @@ class Migration(migrations.Migration):
                         blank=True, null=True, on_delete=DO_NOTHING, related_name='+', to='webhooks.credential'
                     ),
                 ),
-                migrations.AddField('webhook', 'quiet', models.PositiveSmallIntegerField(blank=True, null=True)),
-                migrations.AddField('webhook', 'quiet_max', models.PositiveIntegerField(blank=True, null=True)),
+                migrations.AddField(
+                    'webhook',
+                    'quiet',
+                    models.PositiveSmallIntegerField(
+                        blank=True, null=True, validators=[MinValueValidator(1), MaxValueValidator(3600)]
+                    ),
+                ),
+                migrations.AddField(
+                    'webhook',
+                    'quiet_max',
+                    models.PositiveIntegerField(
+                        blank=True, null=True, validators=[MinValueValidator(1), MaxValueValidator(86400)]
+                    ),
+                ),
                 # On for new webhooks, off for stored ones.
                 migrations.AddField(
                     'webhook', 'only_real_changes', models.BooleanField(default=True, db_default=False)
