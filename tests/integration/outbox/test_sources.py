@@ -55,7 +55,7 @@ from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
 
-from webhooks.outbox import before, modules, scope
+from webhooks.outbox import modules, prechange, scope
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -496,8 +496,8 @@ class TestModules:
         module.device, module.module_bay = new, self.bay(new)
         with transaction.atomic():
             modules.keep([Module], module, DEFAULT_DB_ALIAS)
-            assert json.loads(before.find(Module, inner.pk) or '') == stored(Module, inner.pk)
-            assert before.find(Module, module.pk) is None
+            assert json.loads(prechange.find(Module, inner.pk) or '') == stored(Module, inner.pk)
+            assert prechange.find(Module, module.pk) is None
 
     def test_what_a_module_adopts_was_no_part_of_it(self, netbox_user):
         owner = device()
