@@ -14,7 +14,7 @@ preview_sources: finds events and objects for a preview.
 preview_room: lets only a few people preview at once.
 decision: says why a webhook takes an event or not.
 sent: shows the bodies that a delivery has sent.
-expandable, comparable, keys: check keys of the payload that a webhook names.
+keys: checks the keys of the payload that a webhook names.
 switching: switches webhooks on and off.
 secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.
