@@ -18,7 +18,8 @@ from webhooks.constants import RESERVED_HEADERS
 from webhooks.exceptions import DecryptionError, DefinitionError
 from webhooks.security.masking import MASK, mask_template
 from webhooks.validation.headers import mask_headers, merge_headers, parse_headers
-from webhooks.validation.url import leads_elsewhere, merge_url
+from webhooks.validation.moved import leads_elsewhere
+from webhooks.validation.url import merge_url
 
 
 @dataclass
