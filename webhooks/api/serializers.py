@@ -25,9 +25,9 @@ from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, quer
 from ..payload import kept
 from ..permissions import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
-from ..presentation.waits import next_attempt_at, wait_of
 from ..presets import all_presets
 from ..services import sent
+from ..services.diagnosis import next_attempt_at, wait_of
 from ..services.keys import KEYS
 from ..storable import is_storable
 from ..validation.headers import merge_headers

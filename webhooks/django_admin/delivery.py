@@ -22,9 +22,9 @@ from ..models import Attempt, Delivery, querysets
 from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
-from ..presentation.waits import next_attempt_at, wait_of
 from ..services import redelivery, sent
 from ..services.actions import REDELIVER, REDELIVER_SELECTED
+from ..services.diagnosis import next_attempt_at, wait_of
 from ..storable import is_key
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word

@@ -20,6 +20,6 @@ secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.
 failed_jobs: shows failures on RQ's status page.
 backlog, status: count and describe the backlog.
-banners: say why a webhook does not send.
+diagnosis: says why a webhook or a delivery is not sent, and the way out.
 removal: removes everything.
 """

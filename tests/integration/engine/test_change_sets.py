@@ -34,8 +34,7 @@ from webhooks.engine.dispatch import loop, render
 from webhooks.engine.registry import GIVEN_UP, SUSPECTS
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.presentation import waits
-from webhooks.services import redelivery, trial, waiting
+from webhooks.services import diagnosis, redelivery, trial, waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -299,7 +298,7 @@ class TestOrder:
         work()
         assert len(receiver.requests) == so_far
         assert retried == ['a']
-        assert 'its change set is sent first' in waits.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
+        assert 'its change set is sent first' in diagnosis.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
         pass_retry_waits()
         work()
         assert names(receiver.requests[-1]) == ['c', 'a**', 'b*']
