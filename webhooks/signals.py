@@ -113,7 +113,7 @@ def hold_deleted(
         return
     if held := deletions.held(instance, origin):
         instance.__dict__[SNAPSHOT_SLOT] = held
-    elif snapshots.lock(model, [instance.pk]):
+    elif snapshots.lock_rows(model, [instance.pk]):
         held = snapshots.take(model, [instance.pk])[instance.pk]
         instance.__dict__[SNAPSHOT_SLOT] = side_effects.with_cleared(held, instance, origin)
 

@@ -331,7 +331,7 @@ def test_a_death_counts_although_somebody_holds_the_lane(receiver):
     member = hold(poisonous, role=registry.SUSPECTS)
     supervisor = Supervisor(None, [], lambda: None)
     supervisor._ended.append((member.name, 'signal 11'))
-    with open_transaction(lambda: order.hold([webhook.pk])):
+    with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         supervisor._rescue()
     supervisor._rescue()
     poisonous.refresh_from_db()

@@ -129,7 +129,7 @@ def record_touched(
     if not scope.wants_unchanged(model):
         unchanged.prepare(model)
     with transaction.atomic():
-        if existing := snapshots.lock(model, rows.keys()):
+        if existing := snapshots.lock_rows(model, rows.keys()):
             record(model, kind, {pk: rows[pk] for pk in existing}, message)
 
 

@@ -384,7 +384,7 @@ def test_health_is_shown_where_there_is_any(api_client):
 def test_a_deletion_waits_for_no_worker(committed, api_client):
     webhook = subscribe(NOWHERE, Site)
     with transaction.atomic():
-        order.hold([webhook.pk])
+        order.lock_lanes([webhook.pk])
         deletion = in_thread(lambda: api_client.delete(f'{WEBHOOKS}{webhook.pk}/'))
         deletion.join(30)
         assert not Webhook.objects.exists()

@@ -468,7 +468,7 @@ class TestOutcomeThatCannotBeRecorded:
 
 def hold_lane(webhook: Webhook) -> Callable[[], None]:
     """A script may close deliveries and keep its transaction open."""
-    return lambda: order.hold([webhook.pk])
+    return lambda: order.lock_lanes([webhook.pk])
 
 
 class TestLane:

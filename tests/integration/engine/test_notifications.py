@@ -314,7 +314,7 @@ class TestEventRules:
     def test_a_rule_hears_of_a_410_although_somebody_held_the_lane(self, webhook, telling, receiver):
         rule(telling, Webhook, kinds=(DISABLED.name,), action_type='webhooks.send')
         Health.objects.filter(webhook=webhook).update(gone_at=timezone.now())
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             tidy.step()
         work()
         assert not Webhook.objects.get(pk=webhook.pk).enabled

@@ -69,7 +69,7 @@ def settle() -> int:
     objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in deliveries(PENDING)]
     in_hand = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     with sql.transaction() as now:
-        return merge.settle(objects, now, in_hand).total()
+        return merge.supersede(objects, now, in_hand).total()
 
 
 STEPS = {

@@ -142,7 +142,7 @@ def test_a_lane_that_somebody_has_locked_keeps_no_other_from_it(webhook, receive
     site()
     dispatch_all()
     expire()
-    with open_transaction(lambda: order.hold([webhook.pk])):
+    with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         tidy_all()
         assert [one.webhook_id for one in deliveries(PENDING)] == [webhook.pk]
     tidy_all()
@@ -156,7 +156,7 @@ def test_in_a_lane_that_somebody_has_locked_nothing_passes(webhook):
     Webhook.objects.update(ordered=False)
     _first, second = deliveries(PENDING)
     Delivery.objects.filter(pk=second.pk).update(due_at=None)
-    with open_transaction(lambda: order.hold([webhook.pk])):
+    with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         assert not tidy.let_pass()
     assert tidy.let_pass()
 

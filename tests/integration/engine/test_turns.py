@@ -36,7 +36,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue, sql
 from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
-from webhooks.engine.deliver.build import Sent, Threads
+from webhooks.engine.deliver.build import Call, Threads
 from webhooks.engine.deliver.endpoint import Entry
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
@@ -143,7 +143,7 @@ class TestRescue:
         changes(1)
         dispatch_all()
         killed = hold(*deliveries())
-        with open_transaction(lambda: queue.lock(killed.pk)):
+        with open_transaction(lambda: queue.lock_owned(killed.pk)):
             rescuing = in_thread(lambda: rescue.rescue(killed.name))
             assert wait_until(is_anybody_blocked, PATIENCE)
         rescuing.join(PATIENCE)
@@ -187,7 +187,7 @@ class TestRescue:
         dispatch_all()
         (held,), (free,) = deliveries(webhook=webhook), deliveries(webhook=other)
         hold(held, free)
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             for calls, left in ((1, [free.pk, held.pk]), (2, [held.pk]), (1, [held.pk])):
                 pass_alive()
                 before = timezone.now()
@@ -202,7 +202,7 @@ class TestRescue:
         dispatch_all()
         (event,) = changes(1)
         hold(event, *deliveries())
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             for _ in range(2):
                 pass_alive()
                 assert rescue.rescue()
@@ -297,7 +297,7 @@ class TestBesideAnOwner:
         owner.turn()
         begun = len(in_hand())
         # Answers make room for the others.
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             receiver.wait_for(begun)
             assert wait_until(owner.turn, timeout=60)
             assert wait_until(lambda: not owner.turn(), timeout=60)
@@ -308,7 +308,7 @@ class TestBesideAnOwner:
     def test_it_is_busy_while_somebody_holds_a_lane_with_something_due(self, owner, webhook):
         site()
         dispatch_all()
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             owner.turn()
             assert owner.lanes.is_busy
         assert self.turns(owner, lambda: not deliveries(PENDING))
@@ -441,7 +441,7 @@ class TestThreads:
     def test_they_know_since_when_the_oldest_is_under_way(self):
         begun, goes_on = SimpleQueue(), SimpleQueue()
         threads = Threads(1, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
-        threads.submit(Sent(Delivery(webhook_id=1), None, lane=lane.Lane(1, used_at=0.0)))
+        threads.submit(Call(Delivery(webhook_id=1), None, lane=lane.Lane(1, used_at=0.0)))
         try:
             begun.get(timeout=60)
             reached = time.monotonic()
@@ -455,7 +455,7 @@ class TestThreads:
         begun, goes_on = SimpleQueue(), SimpleQueue()
         threads = Threads(2, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
         owned = lane.Lane(1, used_at=0.0, window=2)
-        sents = [Sent(Delivery(webhook_id=1), None, lane=owned) for _ in range(3)]
+        sents = [Call(Delivery(webhook_id=1), None, lane=owned) for _ in range(3)]
         try:
             for sent in sents:
                 threads.submit(sent, owned.window)
@@ -670,7 +670,7 @@ class TestHangingEndpoint:
         assert take_turns(first, lambda: deliveries(DELIVERED, webhook=busy))
         ending = in_thread(first.end)
         assert wait_until(lambda: health(busy).owner is None, timeout=60)
-        with open_transaction(lambda: order.hold([busy.pk])):
+        with open_transaction(lambda: order.lock_lanes([busy.pk])):
             receiver.closing.set()
             ending.join(60)
         assert health(busy).delivered == len(deliveries(DELIVERED, webhook=busy))

@@ -66,7 +66,7 @@ class TestObjects:
                 site()
 
         with transaction.atomic():
-            order.hold([webhook.pk])
+            order.lock_lanes([webhook.pk])
             in_thread(change).join(30)
             assert Event.objects.count() == 1
         received(receiver)

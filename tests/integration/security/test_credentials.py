@@ -32,8 +32,8 @@ from support.loopback import OK, Server, serving
 from devstack.receiver import Receiver
 from webhooks.models import AccessToken, Attempt, Credential, Delivery, Event, Webhook
 from webhooks.models.fields import Sealed
-from webhooks.payload import access
-from webhooks.payload.access import TokenPending, TokenRequest
+from webhooks.payload import authorization
+from webhooks.payload.authorization import TokenPending, TokenRequest
 from webhooks.payload.http_request import Builder
 from webhooks.security.echoes import Echoes
 from webhooks.transport.exchange import Answer, Outcome
@@ -306,7 +306,7 @@ class TestOpenTransactions:
         request = builder.build(Delivery.objects.get(), 0)
         request.judge(Answer(200, {}, json.dumps({'access_token': 't0ken-one'}), Echoes(())))
         with held(shared):
-            request.grant.settle(Outcome(started_at=0, duration=0, status=200))
+            request.grant.store(Outcome(started_at=0, duration=0, status=200))
         AccessToken.objects.update(
             token='t0ken-one',
             fetched_at=timezone.now() - timedelta(hours=1),
@@ -405,7 +405,7 @@ class TestOAuth2:
         with pytest.raises(TokenPending):
             other.build(delivery, 0)
         request.judge(Answer(200, {}, json.dumps({'access_token': 't0ken-one', 'expires_in': '3600'}), Echoes(())))
-        assert request.grant.settle(Outcome(started_at=0, duration=0, status=200)) is None
+        assert request.grant.store(Outcome(started_at=0, duration=0, status=200)) is None
         for builder in (one, other):
             assert builder.build(delivery, 0).headers['Authorization'] == 'Bearer t0ken-one'
 
@@ -416,11 +416,11 @@ class TestOAuth2:
         request = Builder(webhook).build(Delivery.objects.get(), 0)
         request.judge(Answer(200, {}, json.dumps({'access_token': 'lat3'}), Echoes(())))
         AccessToken.objects.update(fetching_until=timezone.now() + timedelta(hours=1))
-        request.grant.settle(Outcome(started_at=0, duration=0, status=200))
+        request.grant.store(Outcome(started_at=0, duration=0, status=200))
         assert not AccessToken.objects.get().token
 
     def test_a_token_server_that_hangs_stops_nobody_else(self, receiver: Receiver, monkeypatch):
-        monkeypatch.setattr(access, 'TOKEN_REQUEST_SECONDS', 1)
+        monkeypatch.setattr(authorization, 'TOKEN_REQUEST_SECONDS', 1)
         with serving(None) as silent:
             subscribe(receiver.url('/a'), Site, name='a', credential=client(receiver, silent))
             subscribe(receiver.url('/b'), Site, name='b')

@@ -484,7 +484,7 @@ class TestDefinition:
 
     def test_a_test_waits_for_a_turn_that_publishes(self, feed, api_client):
         publish('Bern')
-        with open_transaction(lambda: order.lock([feed.pk])):
+        with open_transaction(lambda: order.try_lock_lanes([feed.pk])):
             testing = in_thread(lambda: trial.send_test(feed))
             assert wait_until(is_anybody_blocked, timeout=PATIENCE)
         testing.join()
@@ -505,7 +505,7 @@ class TestDefinition:
     def test_a_lane_that_somebody_holds_is_published_later(self, feed, api_client):
         site(name='Bern')
         dispatch_all()
-        with open_transaction(lambda: order.hold([feed.pk])):
+        with open_transaction(lambda: order.lock_lanes([feed.pk])):
             work()
             assert read(api_client, feed)['items'] == []
         work()

@@ -270,7 +270,7 @@ class TestMany:
         assert sequences(receiver.requests) == [one.sequence for one in many]
 
     def test_they_wait_for_no_worker(self, many):
-        with open_transaction(lambda: order.hold([many[0].webhook_id])):
+        with open_transaction(lambda: order.lock_lanes([many[0].webhook_id])):
             assert redeliver() == 5
 
     def test_payloads_are_not_read(self, many):
