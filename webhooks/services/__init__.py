@@ -12,8 +12,8 @@ feed: shows the published changes of a feed.
 preview: shows a request without sending it.
 preview_sources: finds events and objects for a preview.
 preview_room: lets only a few people preview at once.
-decision: says why a webhook takes an event or not.
-sent: shows the bodies that a delivery has sent.
+matching: says why a webhook takes an event or not.
+sent_bodies: shows the bodies that a delivery has sent.
 keys: checks the keys of the payload that a webhook names.
 switching: switches webhooks on and off.
 secret_rotation: makes a new secret, and shows it once.

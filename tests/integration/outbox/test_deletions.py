@@ -43,7 +43,7 @@ from virtualization.models import Cluster, ClusterType, VirtualDisk, VirtualMach
 from devstack.receiver import Receiver
 from webhooks.models import Event
 from webhooks.outbox import deletions, scope
-from webhooks.rendering import batch
+from webhooks.rendering import bulk
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -202,7 +202,7 @@ class TestWhatGoesAlong:
 
     def test_ours_is_the_first_to_hear_of_a_deletion(self):
         receivers, _asynchronous = pre_delete._live_receivers(Site)
-        assert receivers[0].__module__ == 'webhooks.outbox.first'
+        assert receivers[0].__module__ == 'webhooks.outbox.first_receiver'
         assert 'core.signals' in [receiver.__module__ for receiver in receivers[1:]]
 
     def test_queries_do_not_grow_with_what_goes_along(self, monkeypatch):
@@ -411,7 +411,7 @@ class TestTroubles:
     @pytest.fixture
     def unprepared(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deletions, '_prepared', set())
-        batch._renderer.cache_clear()
+        bulk._renderer.cache_clear()
 
     def test_a_serializer_that_raises_fails_no_deletion(self, doomed, monkeypatch):
         owner, ports = doomed
