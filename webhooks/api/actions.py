@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+from netbox.api.authentication import TokenPermissions
 from rest_framework.decorators import action
 from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 
 from ..services.actions import Action
-from .permissions import post_needs
+
+
+def post_needs(permission: str) -> type[TokenPermissions]:
+    """Return a permission class whose POST needs NetBox's permission of this name for the model, not 'add'."""
+    needed = {**TokenPermissions.perms_map, 'POST': [f'%(app_label)s.{permission}_%(model_name)s']}
+    return type(f'{permission.title()}Permission', (TokenPermissions,), {'perms_map': needed})
 
 
 def acts(one: Action) -> Callable[[Callable], Callable]:

@@ -49,9 +49,8 @@ from .action_serializers import (
     WaitingSerializer,
     figures_of,
 )
-from .actions import acts, get_permitted
+from .actions import acts, get_permitted, post_needs
 from .feed import FeedMixin
-from .permissions import post_needs
 from .refusals import RefusingMixin
 
 
