@@ -1,6 +1,6 @@
 """The forms of NetBox's pages. The admin uses some of them."""
 
-from .actions import BackfillForm, ReplayForm, RotateSecretForm, SendWaitingForm
+from .actions import BackfillForm, ReplayForm, RotateSecretForm, SendNowForm, SendWaitingForm
 from .bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
 from .bulk_import import CredentialImportForm, ImportedTextForm, WebhookImportForm
 from .credential import CredentialForm
@@ -11,7 +11,6 @@ from .filters import (
     WebhookDeliveryFilterForm,
     WebhookFilterForm,
 )
-from .send_now import SendNowForm
 from .webhook import WebhookForm
 
 __all__ = (

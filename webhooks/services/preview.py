@@ -38,7 +38,7 @@ class Preview:
     headers: dict[str, str]
     body: str
     reasons: list[str]
-    conditions: list[decision.Part]
+    conditions: list[matching.Part]
     warnings: list[str]
     unchecked: list[str]
 
