@@ -319,7 +319,7 @@ class TestProbe:
             work()
 
     @pytest.mark.parametrize('seconds', [0, 2])
-    def test_what_was_under_way_at_the_suspension_is_no_probe(self, suspended, seconds):
+    def test_an_attempt_under_way_at_the_suspension_is_no_probe(self, suspended, seconds):
         before = health(suspended)
         failure = Outcome(started_at=0, duration=seconds, error='no answer', unreachable=True)
         with sql.transaction() as now:

@@ -73,7 +73,7 @@ def suspect(event: Event, lapses: int) -> None:
 
 
 class TestDispatch:
-    def test_of_many_changes_of_one_object_none_is_left_and_none_is_passed(self, webhook, monkeypatch):
+    def test_many_changes_of_one_object_are_all_dispatched_in_order(self, webhook, monkeypatch):
         monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         changes(9)
         dispatch_all()
@@ -81,7 +81,7 @@ class TestDispatch:
         in_order_of_dispatch = sorted(deliveries(), key=lambda one: one.pk)
         assert in_order_of_dispatch == deliveries()
 
-    def test_what_is_older_than_the_newest_is_not_passed_over(self, webhook, monkeypatch):
+    def test_older_events_are_dispatched_although_the_mark_has_passed_them(self, webhook, monkeypatch):
         monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         monkeypatch.setattr(claim, 'LATE_SEQUENCES', 0)
         monkeypatch.setattr(full_look, 'MIN_PAUSE_SECONDS', 1000.0)
@@ -92,7 +92,7 @@ class TestDispatch:
         dispatch_all()
         assert not Event.objects.filter(dispatched_at=None).exists()
 
-    def test_what_was_given_up_does_not_wait_for_a_later_suspect_of_its_object(self, webhook):
+    def test_an_event_that_was_given_up_does_not_wait_for_a_later_suspect_of_its_object(self, webhook):
         first, second = changes(2)
         suspect(first, GIVEN_UP)
         suspect(second, SUSPECT)
@@ -111,7 +111,7 @@ class TestDispatch:
         assert [one.event for one in deliveries(DELIVERED)] == [other]
 
 
-def test_of_what_was_redelivered_twice_both_go(webhook, receiver):
+def test_a_change_that_was_redelivered_twice_is_sent_twice(webhook, receiver):
     changes(2)
     work()
     first, second = deliveries()
@@ -163,7 +163,7 @@ class TestRescue:
         assert rescue.rescue()
         assert not Worker.objects.exists()
 
-    def test_of_one_with_much_in_hand_the_lanes_are_free_after_the_last_part(self, webhook, monkeypatch):
+    def test_lanes_of_a_dead_worker_with_much_in_hand_are_free_after_the_last_part(self, webhook, monkeypatch):
         monkeypatch.setattr(rescue, 'DELIVERIES_PER_TRANSACTION', 2)
         changes(5)
         dispatch_all()
@@ -270,7 +270,7 @@ class TestBesideAnOwner:
 
         return wait_until(are_done, timeout=60)
 
-    def test_of_what_is_created_and_deleted_nothing_is_sent_where_somebody_closes_both(self, owner, webhook, receiver):
+    def test_a_creation_and_deletion_that_somebody_closes_are_not_sent_by_the_owner(self, owner, webhook, receiver):
         place = site()
         place.delete()
         dispatch_all()
@@ -280,7 +280,7 @@ class TestBesideAnOwner:
         assert [one.status for one in deliveries()] == [DELIVERED, SUPERSEDED, SUPERSEDED]
         assert not receiver.requests
 
-    def test_of_a_backfill_that_somebody_cancels_nothing_is_sent_that_is_not_in_the_log(self, owner, webhook, receiver):
+    def test_the_owner_sends_nothing_of_a_canceled_backfill_that_is_not_in_the_log(self, owner, webhook, receiver):
         backfill.start(webhook, backfill.choose(webhook))
         assert engine.Backfills().cut()
         dispatch_all()
@@ -340,7 +340,7 @@ class TestBesideAnOwner:
         place.save()
         dispatch_all()
 
-    def test_what_came_of_a_deleted_webhook_s_request_is_not_written_again(self, owner, webhook, receiver):
+    def test_the_result_of_a_deleted_webhooks_request_is_written_no_more_than_once(self, owner, webhook, receiver):
         Webhook.objects.update(timeout=200)
         receiver.answers(HOOK, Answer(500, delay=150))
         site()
@@ -404,7 +404,7 @@ class TestThreads:
         [lambda: Webhook.objects.update(paused=True), lambda: Webhook.objects.get().delete()],
         ids=['paused', 'deleted'],
     )
-    def test_what_waits_for_one_does_not_go_once_its_webhook_is(self, first, receiver, stop: Callable[[], object]):
+    def test_a_pause_or_deletion_stops_deliveries_without_a_thread(self, first, receiver, stop: Callable[[], object]):
         receiver.answers(HOOK, Answer(delay=150))
         first.turn()
         receiver.wait_for(4)
@@ -416,7 +416,7 @@ class TestThreads:
         assert take_turns(first, lambda: not first.lanes.is_busy)
         assert len(receiver.requests) == 4
 
-    def test_what_waits_for_one_goes_as_its_webhook_was_saved_last(self, first, receiver):
+    def test_a_delivery_without_a_thread_is_sent_later_as_its_webhook_was_saved_last(self, first, receiver):
         receiver.answers(HOOK, Answer(delay=150))
         first.turn()
         receiver.wait_for(4)
@@ -427,7 +427,7 @@ class TestThreads:
         assert take_turns(first, lambda: not first.lanes.is_busy)
         assert [request.path for request in receiver.requests] == [HOOK] * 4 + ['/new'] * 6
 
-    def test_what_waits_for_one_does_not_go_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
+    def test_a_delivery_without_a_thread_is_not_sent_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
         monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER_ATTEMPTS', 1)
         receiver.answers(HOOK, 502, Answer(502, delay=150))
         first.turn()

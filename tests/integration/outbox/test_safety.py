@@ -253,7 +253,7 @@ class TestOddObjects:
 
 
 @pytest.mark.parametrize('query', ['a=%00', '%00=a'], ids=['value', 'key'])
-def test_what_postgresql_cannot_hold_in_a_url_stops_no_save(committed, api_client, query):
+def test_a_url_with_characters_that_postgresql_refuses_stops_no_save(committed, api_client, query):
     place = site()
     subscribe(NOWHERE, Site)
     answer = api_client.patch(f'/api/dcim/sites/{place.pk}/?{query}', {'description': 'dry'}, format='json')

@@ -195,7 +195,7 @@ def test_the_check_names_the_part(monkeypatch: Patch, change: Callable[[Patch], 
     assert part in ' '.join(warning.msg for warning in warnings())
 
 
-def test_what_netbox_cannot_show_either_is_raised(db, monkeypatch: Patch):
+def test_an_error_that_netbox_has_too_is_raised(db, monkeypatch: Patch):
     site = make_site()
     assert render(site)
 

@@ -394,7 +394,7 @@ class TestOAuth2:
         AccessToken.objects.update(fetching_until=timezone.now())
         assert isinstance(Builder(Webhook.objects.get(pk=webhook.pk)).build(delivery, 0), TokenRequest)
 
-    def test_of_two_workers_one_fetches_it(self, receiver: Receiver, login: Server):
+    def test_one_of_two_workers_fetches_the_access_token_for_both(self, receiver: Receiver, login: Server):
         webhook = subscribe(receiver.url('/'), Site, credential=client(receiver, login))
         site()
         dispatch_all()
@@ -430,7 +430,7 @@ class TestOAuth2:
             waiting = Delivery.objects.get(webhook__name='a')
             assert (waiting.status, waiting.error) == ('pending', 'no access token: no answer within 1 seconds')
 
-    def test_what_waits_for_anothers_token_costs_no_attempt(self, receiver: Receiver, login: Server):
+    def test_waiting_for_an_access_token_that_another_fetches_costs_no_attempt(self, receiver: Receiver, login: Server):
         subscribe(receiver.url('/'), Site, credential=client(receiver, login), max_attempts=1)
         until = timezone.now() + timedelta(seconds=2)
         AccessToken.objects.update(fetching_until=until)

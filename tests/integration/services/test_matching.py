@@ -74,7 +74,7 @@ def test_a_preview_shows_each_part_with_its_value_whether_it_is_met_or_not(admin
 
 
 @pytest.mark.parametrize(('operator', 'told'), [('changed', 'status did not change'), ('unchanged', 'status changed')])
-def test_what_changed_is_named(netbox_user, operator, told):
+def test_a_refusal_names_the_field_that_did_or_did_not_change(netbox_user, operator, told):
     bern = Site.objects.create(name='Bern', slug='bern', status='planned')
     subscribe(NOWHERE, Site, name='CMDB', conditions={'attr': 'status', 'op': operator})
     bern.snapshot()
@@ -200,7 +200,7 @@ def test_while_nothing_can_be_told_none_are_said_to_be_gone(netbox_user, admin_p
     assert 'more webhook' not in page
 
 
-def test_of_many_some_are_not_listed(admin_pages, monkeypatch):
+def test_an_event_page_says_how_many_more_webhooks_refused_it(admin_pages, monkeypatch):
     for name in ('A', 'B', 'C'):
         subscribe(NOWHERE, Site, name=name, conditions=IS_ACTIVE)
     site(status='planned')
@@ -272,5 +272,5 @@ class TestWarnings:
             ({'and': [{'and': []}]}, ['{"and": []} is always met.']),
         ],
     )
-    def test_what_is_probably_a_mistake_is_named(self, conditions, told):
+    def test_conditions_that_are_probably_a_mistake_get_a_warning(self, conditions, told):
         assert matching.warnings(conditions, self.DATA) == told

@@ -79,7 +79,7 @@ class TestCard:
             counted.append(len(page.context['table'].rows) if 'table' in page.context else page.context['object'])
         assert counted == [2, 1, 1, webhook]
 
-    def test_what_no_worker_has_looked_at_waits_too(self, netbox_user, webhook):
+    def test_the_dashboard_counts_events_that_no_worker_has_processed(self, netbox_user, webhook):
         site()
         assert 'not processed yet <strong>1</strong>' in card(netbox_user)
 
@@ -88,7 +88,7 @@ class TestCard:
         site()
         assert 'No worker is running' in card(netbox_user)
 
-    def test_what_waits_while_a_worker_runs_is_not_stuck(self):
+    def test_waiting_changes_are_stuck_only_without_a_worker(self):
         waiting = Unsent(waiting=1, url='', oldest=None, unseen=0, workers=1, worker='netbox-rq')
         assert not waiting.is_stuck
         assert replace(waiting, workers=0).is_stuck
