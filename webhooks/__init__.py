@@ -30,10 +30,10 @@ class WebhooksConfig(PluginConfig):
     def __init__(self, *args):
         super().__init__(*args)
         from . import conf
-        from .outbox import first
+        from .outbox import first_receiver
 
         if conf.get().enabled:
-            first.connect()
+            first_receiver.connect()
 
     @classmethod
     def validate(cls, user_config, netbox_version):

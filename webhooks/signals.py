@@ -15,11 +15,10 @@ from . import components, object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
 from .outbox import (
-    before,
-    between_signals,
     deletions,
     merges,
     modules,
+    prechange,
     recording,
     scope,
     side_effects,
@@ -80,20 +79,20 @@ def hold_before(sender: type[models.Model], instance: models.Model, using: str, 
     if instance.pk is not None and scope.wants(model, using):
         states = recording.with_before(model, [instance.pk])
         # A receiver may save the object again before this save is done. The state before both counts.
-        before.keep(model, states)
-    between_signals.push(instance, BEFORE_SLOT, states.get(instance.pk))
+        prechange.keep(model, states)
+    prechange.push(instance, BEFORE_SLOT, states.get(instance.pk))
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
     """After a save, record it as creation or update."""
-    state = between_signals.pop(instance, BEFORE_SLOT)
+    state = prechange.pop(instance, BEFORE_SLOT)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
     if state is None and not created:
         # NetBox moves components by bulk_update(), which sends no pre_save. Their states were kept (outbox/modules.py).
-        state = before.find(model, instance.pk)
+        state = prechange.find(model, instance.pk)
     message = recording.message_of(instance)
     if _in_transaction():
         recording.record(model, kind, {instance.pk: state}, message)
@@ -101,7 +100,7 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
         # Django has committed the row, and its lock is gone. With a new one, events keep the order of the changes.
         recording.record_touched(model, kind, {instance.pk: state}, message)
     if state is not None:
-        before.drop(model, [instance.pk])
+        prechange.drop(model, [instance.pk])
 
 
 def hold_deleted(
@@ -114,7 +113,7 @@ def hold_deleted(
         return
     if held := deletions.held(instance, origin):
         instance.__dict__[SNAPSHOT_SLOT] = held
-    elif snapshots.lock(model, [instance.pk]):
+    elif snapshots.lock_rows(model, [instance.pk]):
         held = snapshots.take(model, [instance.pk])[instance.pk]
         instance.__dict__[SNAPSHOT_SLOT] = side_effects.with_cleared(held, instance, origin)
 
@@ -147,15 +146,15 @@ def handle_linked(
         return
     slot = f'{LINKS_SLOT}_{sender._meta.label_lower}'
     if action.startswith('post_'):
-        states = between_signals.pop(instance, slot, {})
+        states = prechange.pop(instance, slot, {})
         recording.record_touched(changed, KindChoices.UPDATED, states)
-        before.drop(changed, states)
+        prechange.drop(changed, states)
         return
     # clear() does not tell which keys it removes. So they are read from the table.
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
     states = recording.with_before(changed, pks)
-    before.keep(changed, states)
-    between_signals.push(instance, slot, states)
+    prechange.keep(changed, states)
+    prechange.push(instance, slot, states)
 
 
 def handle_bulk(

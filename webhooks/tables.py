@@ -22,8 +22,9 @@ from utilities.views import get_viewname
 
 from .choices import KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
-from .presentation import states, waits
+from .presentation import states
 from .presentation.fields import is_switch, label, shown_in
+from .services import diagnosis
 
 # Attributes of cells: a date must not break, a long name is cut, and an error is shown whole.
 ONE_LINE_CELL = {'td': {'class': 'text-nowrap'}}
@@ -89,7 +90,7 @@ class StatusColumn(columns.ChoiceFieldColumn):
     """Shows a delivery's status, and in a word or two why it waits."""
 
     def render(self, record: Delivery, bound_column: Any, value: str) -> SafeString:
-        wait = waits.wait_of(record, timezone.now())
+        wait = diagnosis.wait_of(record, timezone.now())
         badge = super().render(record, bound_column, value)
         return format_html('{} <span class="text-secondary">{}</span>', badge, wait.label) if wait else badge
 
@@ -98,10 +99,10 @@ class NextAttemptColumn(columns.DateTimeColumn):
     """Shows when a delivery is tried next. Blank if nothing is planned."""
 
     def render(self, record: Delivery, value: str) -> str | None:
-        return super().render(waits.next_attempt_at(record))
+        return super().render(diagnosis.next_attempt_at(record))
 
     def value(self, record: Delivery, value: str) -> str | None:
-        return super().value(waits.next_attempt_at(record))
+        return super().value(diagnosis.next_attempt_at(record))
 
 
 class ListColumn(tables.Column):

@@ -52,7 +52,7 @@ def test_it_is_held_and_canceled(admin, api, webhook, receiver):
     assert len(receiver.requests) < SITES
 
 
-def test_what_a_filter_lacks_is_said_beside_it(admin, webhook):
+def test_a_wrong_filter_is_explained_beside_its_field(admin, webhook):
     admin.visit(f'plugins/webhooks/webhooks/{webhook["id"]}/backfill/')
     admin.field('Filter').fill('colour=red')
     admin.button('Backfill').click()

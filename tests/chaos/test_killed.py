@@ -37,7 +37,7 @@ STAGES = {
     'after the look, before it says what is in hand': (strike_after, f'{ENGINE}.deliver.queue.read', 1),
     'after it said what is in hand, before the commit': (strike_after, BEAT, 4),
     'after that was committed': (strike_before, f'{ENGINE}.deliver.loop.Sender._begin', 1),
-    'before the first request is built': (strike_before, f'{ENGINE}.deliver.build.Sent.build', 1),
+    'before the first request is built': (strike_before, f'{ENGINE}.deliver.build.Call.build', 1),
     'before the first POST': (strike_before, POST, 1),
     'before the fifth POST': (strike_before, POST, 5),
     'after the first POST': (strike_after, POST, 1),

@@ -259,7 +259,7 @@ def test_its_process_ends_with_the_worker_and_nothing_is_counted(suspects, poiso
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
 
-def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
+def test_work_that_postgresql_breaks_off_becomes_no_suspect(suspects, poison, children):
     for _ in range(4):
         assert children.ends_well(children.fork(poison.job(die, cut_off)))
         assert not is_alive(poison.process())
@@ -271,7 +271,7 @@ def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
 
 
 @pytest.mark.parametrize('poison', ['event'], indirect=True)
-def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poison, children):
+def test_an_event_whose_worker_was_ended_by_hand_is_no_suspect_and_is_tried_again_soon(suspects, poison, children):
     """Rendering may take two minutes: it does not wait for that."""
     assert children.ends_well(children.fork(poison.job(die, lambda: os.kill(os.getpid(), signal.SIGINT))))
     assert not is_alive(poison.process())
@@ -331,14 +331,14 @@ def test_a_death_counts_although_somebody_holds_the_lane(receiver):
     member = hold(poisonous, role=registry.SUSPECTS)
     supervisor = Supervisor(None, [], lambda: None)
     supervisor._ended.append((member.name, 'signal 11'))
-    with open_transaction(lambda: order.hold([webhook.pk])):
+    with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         supervisor._rescue()
     supervisor._rescue()
     poisonous.refresh_from_db()
     assert poisonous.error == 'its process died once (signal 11)'
 
 
-def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
+def test_a_suspect_that_ends_well_is_a_suspect_no_longer(suspects, poison, children):
     assert children.ends_well(children.fork(poison.job(die, die)))
     assert poison.count() == 1
     pass_retry_waits()

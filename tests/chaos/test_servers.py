@@ -153,7 +153,7 @@ class TestCache:
         subscribe(receiver.url('/sites'), Site)
         return place
 
-    def test_what_cannot_be_shown_while_it_is_away_is_sent_once_it_is_there(self, place, receiver, cache):
+    def test_an_object_that_needs_the_cache_is_sent_once_redis_is_back(self, place, receiver, cache):
         place.save()
         site()
         clear_config()

@@ -278,7 +278,7 @@ class TestForms:
         assert is_refused(f'http://{around.format(f"[{spelled(outer)}]")}/') is is_blocked(str(address))
 
     @given(st.data(), ADDRESSES)
-    def test_of_a_proxy_no_form_is_asked_for_whose_plain_form_is_blocked(self, data, address):
+    def test_a_proxy_is_asked_for_no_disguise_of_a_blocked_address(self, data, address):
         form, spelled = data.draw(st.sampled_from(FORMS)), data.draw(st.sampled_from(SPELLINGS))
         outer = form(int(address))
         assume(not outer.is_loopback)

@@ -33,7 +33,7 @@ class TestSaving:
         ],
         ids=lambda value: json.dumps(value)[:50],
     )
-    def test_what_cannot_be_compiled_is_refused_by_its_field(self, api_client, value: Any):
+    def test_conditions_that_cannot_be_compiled_are_an_error_of_their_field(self, api_client, value: Any):
         webhook = subscribe(NOWHERE, Site)
         answer = api_client.patch(f'{API}{webhook.pk}/', {'conditions': value}, format='json')
         assert answer.status_code == 400

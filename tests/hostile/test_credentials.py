@@ -89,7 +89,7 @@ class TestAnotherHost:
             assert Delivery.objects.get().response_status == 307
             assert evil.requests == []
 
-    def test_what_was_saved_unchecked_is_not_sent(self, receiver: Receiver):
+    def test_a_credential_is_not_sent_to_a_host_that_was_saved_unchecked(self, receiver: Receiver):
         with Receiver() as evil:
             webhook = subscribe(receiver.url('/'), Site, credential=credential(receiver.url()), max_attempts=1)
             Webhook.objects.filter(pk=webhook.pk).update(payload_url=evil.url('/'))

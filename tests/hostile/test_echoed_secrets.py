@@ -89,7 +89,7 @@ class TestSuccessConditions:
         sent = endpoint.requests[-1].decode()
         assert all(secret in sent for secret in (TOKEN, NUMBER, 'c0urier-9'))
 
-    def test_of_what_is_no_secret_they_tell_all(self, is_met):
+    def test_success_conditions_see_all_of_an_answer_but_secrets(self, is_met):
         questions = [
             ('text', 'contains', f'"X-Token": "{MASK}"'),
             ('body.sum', 'eq', f'the {MASK}.'),

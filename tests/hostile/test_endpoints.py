@@ -206,7 +206,7 @@ class TestControlCharacters:
 
 class TestCharsets:
     @pytest.mark.parametrize('charset', ['punycode', 'idna', 'unicode_escape', 'rot13', 'undefined', 'none'])
-    def test_what_is_no_charset_of_a_text_is_taken_for_utf8(self, charset: str):
+    def test_an_answer_with_a_charset_that_is_none_of_texts_is_read_as_utf8(self, charset: str):
         """64 KiB of Punycode take a second of the processor, while nobody else is served."""
         body = 'Zürich \\x41'.encode()
         with serving(

@@ -152,13 +152,13 @@ class TestWhatIsShown:
             assert not leaks(answer.content.decode())
             assert leaks(api_client.post('/graphql/', {'query': query}, format='json').content.decode())
 
-    def test_what_was_deleted_is_shown_to_those_only_who_may_view_them_all(self, log, clerk_api, grant):
+    def test_a_deleted_object_is_shown_only_to_readers_who_may_view_all_of_its_type(self, log, clerk_api, grant):
         Site.objects.all().delete()
         assert not leaks(_text(clerk_api.get(f'{API}events/')))
         grant(Site, 'view')
         assert leaks(_text(clerk_api.get(f'{API}events/')))
 
-    def test_of_a_batch_the_events_that_the_reader_may_view_are_named(self, log, clerk_api):
+    def test_a_restricted_batch_names_the_events_that_the_reader_may_view(self, log, clerk_api):
         seen, hidden = log
         made = batch([hidden.event, seen.event], seen.webhook)
         listed = clerk_api.get(f'{API}deliveries/?batch={made[0].pk}').json()['results']
@@ -217,7 +217,7 @@ class TestErrors:
         Attempt.objects.filter(number=2).update(error=f'HTTP 404 {HIDDEN}')
         return failed
 
-    def test_of_a_hidden_object_the_beginning_is_shown(self, quoting, clerk_api, clerk_pages, api_client):
+    def test_an_error_about_a_hidden_object_shows_only_its_beginning(self, quoting, clerk_api, clerk_pages, api_client):
         query = '{ webhooks_delivery_list { error attempts { error } event { error } } webhooks_event_list { error } }'
         addresses = [
             *ADDRESSES,
@@ -237,7 +237,7 @@ class TestErrors:
         assert 'the payload cannot be built' in graphql
         assert leaks(api_client.post('/graphql/', {'query': query}, format='json').content.decode())
 
-    def test_of_a_batch_with_a_hidden_object_too(self, places, grant, clerk_api, clerk_pages):
+    def test_an_error_of_a_partly_hidden_batch_shows_only_its_beginning(self, places, grant, clerk_api, clerk_pages):
         webhook = subscribe(NOWHERE, Site)
         events = [event(place) for place in places]
         seen, _hidden = batch(events, webhook, error=f'not sent: no {HIDDEN}')
@@ -319,7 +319,7 @@ class TestWhatFiltersTell:
         ],
     )
     @pytest.mark.parametrize('name', ['deliveries', 'events'])
-    def test_of_the_api_and_the_pages_none_finds_a_hidden_row(
+    def test_no_filter_of_the_api_or_the_pages_finds_a_hidden_row(
         self, log, clerk_api, clerk_pages, api_client, name, query
     ):
         assert clerk_api.get(f'{API}{name}/?{query}').json()['count'] == 0
@@ -339,12 +339,12 @@ class TestWhatFiltersTell:
             'q=hatter',
         ],
     )
-    def test_of_events_none_finds_a_hidden_row(self, log, clerk_api, api_client, query):
+    def test_no_filter_of_events_finds_a_hidden_row(self, log, clerk_api, api_client, query):
         assert clerk_api.get(f'{API}events/?{query}').json()['count'] == 0
         assert api_client.get(f'{API}events/?{query}').json()['count'] == 1
 
     @pytest.mark.parametrize('query', ['q=CMDB', 'response_status=500', 'status=failed', 'object_type=dcim.site'])
-    def test_what_is_shown_of_a_hidden_row_is_found(self, log, clerk_api, query):
+    def test_a_filter_by_what_is_shown_of_a_hidden_row_finds_it(self, log, clerk_api, query):
         assert clerk_api.get(f'{API}deliveries/?{query}').json()['count'] == 2
 
     def test_a_row_that_the_reader_sees_is_found(self, log, clerk_api):
@@ -367,7 +367,7 @@ class TestWhatFiltersTell:
             ('delivery', '{event: {username: {regex: "^m.h"}}}'),
         ],
     )
-    def test_of_graphql_none_finds_a_hidden_row(self, log, clerk_api, api_client, kind, filters):
+    def test_no_filter_of_graphql_finds_a_hidden_row(self, log, clerk_api, api_client, kind, filters):
         filters = filters.replace('NUMBER', str(NUMBER)).replace('REQUEST', str(REQUEST))
         query = {'query': f'{{ webhooks_{kind}_list(filters: {filters}) {{ id }} }}'}
         found = [reader.post('/graphql/', query, format='json').json() for reader in (clerk_api, api_client)]
@@ -411,7 +411,7 @@ class TestWhatFiltersTell:
             ('delivery', '{webhook: {ignore_users: {username: {exact: "hidden"}}}, id: {exact: FIRST}}'),
         ],
     )
-    def test_of_graphql_none_confirms_a_hidden_related_object(
+    def test_no_filter_of_graphql_confirms_a_hidden_related_object(
         self, related, log, clerk_api, api_client, kind: str, filters: str
     ):
         query = f'{{ webhooks_{kind}_list(filters: {filters.replace("FIRST", str(log[0].pk))}) {{ id }} }}'
@@ -439,7 +439,7 @@ class TestWhatFiltersTell:
         'filters',
         ['{ignore_users: {username: {exact: "shown"}}}', '{notification_groups: {name: {exact: "shown"}}}'],
     )
-    def test_what_the_reader_may_view_is_found(self, related, clerk_api, filters: str):
+    def test_a_filter_by_a_visible_related_object_finds_its_webhook(self, related, clerk_api, filters: str):
         query = f'{{ webhooks_webhook_list(filters: {filters}) {{ id }} }}'
         answer = clerk_api.post('/graphql/', {'query': query}, format='json').json()
         assert len(answer['data']['webhooks_webhook_list']) == 1
@@ -505,7 +505,7 @@ class TestWithoutARequest:
         assert counted(clerk_user, model, object_type='dcim.site') == 2
 
     @pytest.mark.parametrize('query', ['object_repr__isw=b', f'object_id={NUMBER}', 'username__ic=a', f'q={HIDDEN}'])
-    def test_of_rows_that_nobody_restricted_nothing_hidden_is_found(self, log, netbox_user, query: str):
+    def test_a_filter_of_unrestricted_rows_finds_no_hidden_value(self, log, netbox_user, query: str):
         assert not EventFilterSet(QueryDict(query), Event.objects.all()).qs.exists()
         assert EventFilterSet(QueryDict(query), Event.objects.restrict(netbox_user, 'view')).qs.exists()
         everything = EventFilterSet(QueryDict('object_type=dcim.site'), Event.objects.all())

@@ -79,7 +79,7 @@ class TestDisplay:
             ('https://a.example/', 'https://a.example/'),
         ],
     )
-    def test_what_is_left_of_a_url(self, url, shown):
+    def test_a_masked_url_shows_its_host_and_no_path_or_password(self, url, shown):
         assert mask_template(url, hides_path=True) == shown
 
     def test_an_answer_that_repeats_it_is_masked(self):

@@ -79,7 +79,7 @@ class TestImport:
         }.values(),
         ids=lambda value: value[:20] if isinstance(value, str) else value,
     )
-    def test_what_cannot_be_read_is_an_error_of_the_form(self, pages: Client, kind: str, text: str):
+    def test_an_import_that_cannot_be_read_is_an_error_of_the_form(self, pages: Client, kind: str, text: str):
         answer = pages.post(IMPORT, entered(text, kind))
         assert answer.status_code == 200
         assert answer.context['form'].errors

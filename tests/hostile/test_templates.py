@@ -356,7 +356,7 @@ class TestHost:
             ('{{ data.facility }}://hooks.example:9/', 'http://HOST/?'),
         ],
     )  # fmt: skip
-    def test_what_would_end_the_host_is_refused(self, receiver: Receiver, url: str, facility: str):
+    def test_a_value_that_would_end_the_host_fails_the_delivery(self, receiver: Receiver, url: str, facility: str):
         subscribe(url, Site, additional_headers='Authorization: Bearer s3cret')
         site(facility=facility.replace('HOST', host_of(receiver)))
         work()
@@ -376,7 +376,7 @@ class TestHost:
             ('{% if data.name %}http://{{ data.facility }}/in{% else %}http://127.0.0.1:9/{% endif %}', '/in'),
         ],
     )  # fmt: skip
-    def test_what_stays_inside_its_part_is_sent(self, receiver: Receiver, url: str, path: str):
+    def test_a_value_that_stays_in_its_part_of_the_url_is_sent(self, receiver: Receiver, url: str, path: str):
         subscribe(url, Site)
         site(facility=host_of(receiver), description='a/b@c')
         work()

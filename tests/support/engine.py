@@ -16,7 +16,7 @@ from webhooks.engine import rescue
 from webhooks.engine.deliver import loop
 from webhooks.engine.dispatch.loop import Dispatcher
 from webhooks.engine.process import child, inline, suspects
-from webhooks.engine.process.dispatcher import Dispatching
+from webhooks.engine.process.dispatcher import DispatcherRole
 from webhooks.engine.registry import DISPATCH, SEND, SUSPECTS, Member
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import failed_jobs
@@ -57,11 +57,11 @@ def dispatch_batch() -> int:
 
 
 @contextmanager
-def dispatching(publish: Callable[[], None] = lambda: None) -> Iterator[Dispatching]:
+def dispatching(publish: Callable[[], None] = lambda: None) -> Iterator[DispatcherRole]:
     """Its steps are the caller's."""
     member = Member(inline.name('test'), DISPATCH)
     member.begin()
-    yield Dispatching(member, lambda: None, publish)
+    yield DispatcherRole(member, lambda: None, publish)
     member.end()
 
 

@@ -142,7 +142,7 @@ class TestValues:
 
 class TestWrongValues:
     @pytest.mark.parametrize('value', [[], None, 'webhooks', {'enabled'}])
-    def test_what_is_no_dictionary_is_named(self, value: Any):
+    def test_a_configuration_that_is_no_dictionary_is_refused_by_name(self, value: Any):
         with pytest.raises(ImproperlyConfigured, match=r"PLUGINS_CONFIG\['webhooks'\]: must be a dictionary, not "):
             resolve(value, SimpleNamespace())
 
@@ -294,7 +294,7 @@ class TestOwnRedis:
         config = self.own(redis_host='r', redis_port=1, redis_db=2, redis_password='p', redis_default_timeout=600)
         assert [config[key] for key in ('HOST', 'PORT', 'DB', 'PASSWORD', 'DEFAULT_TIMEOUT')] == ['r', 1, 2, 'p', 600]
 
-    def test_what_is_not_set_is_netboxs(self):
+    def test_settings_of_our_redis_that_are_not_set_are_those_of_netbox(self):
         config = self.own(redis_port=7000)
         assert [config[key] for key in ('HOST', 'PORT', 'DB', 'DEFAULT_TIMEOUT', 'SSL')] == [
             'netbox.example.com', 7000, 3, 300, False,

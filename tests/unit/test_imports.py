@@ -40,7 +40,7 @@ def wrong_imports(path: Path, code: str) -> list[str]:
 
 
 @pytest.mark.parametrize('path', sorted(TESTS.rglob('*.py')), ids=relative)
-def test_what_tests_share_is_imported_by_the_one_name_it_has(path: Path):
+def test_tests_import_shared_helpers_by_their_one_name(path: Path):
     assert not wrong_imports(path, path.read_text())
 
 

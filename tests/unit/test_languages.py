@@ -55,7 +55,7 @@ class TestCatalogue:
     def test_no_guess_of_msgmerge_is_left(self, language):
         assert [message.id for message in messages(language) if message.fuzzy] == []
 
-    def test_what_is_filled_in_is_the_same(self, language):
+    def test_a_translation_has_the_placeholders_of_its_text(self, language):
         for message in finished(language):
             expected = {fixed(text) for text in forms(message.id)}
             assert {fixed(text) for text in forms(message.string)} <= expected, message.id
@@ -100,5 +100,5 @@ def test_there_is_no_text_that_the_catalogues_lack():
 
 
 @pytest.mark.parametrize('text', ['%(count)s', '%d', '{name}', '{}', '<a href="x">', '********', 'allowed_models'])
-def test_what_is_filled_in_is_seen(text):
+def test_placeholders_of_all_kinds_are_found_in_a_text(text):
     assert fixed(f'Some {text} words') == (text,)

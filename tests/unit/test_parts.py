@@ -48,7 +48,7 @@ def test_each_file_of_tests_is_in_one_part():
     assert {file: count for file, count in counts.items() if count != 1} == {}
 
 
-def test_what_takes_longest_starts_first():
+def test_the_part_that_takes_longest_starts_first():
     folders = dict.fromkeys(name.partition(' (')[0] for name in parts_of(['tests']))
     assert list(folders)[: len(parts.SHARES)] == [*parts.SHARES]
 

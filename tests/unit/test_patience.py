@@ -40,7 +40,7 @@ def test_it_ends_after_its_time_whatever_is_waited_for_with_it(clock):
         assert math.isclose(clock.now, 1010, abs_tol=attempts * 10 / TICKS_PER_LIMIT)
 
 
-def test_what_is_there_is_returned():
+def test_waiting_returns_what_it_waited_for():
     assert Patience(60).wait(lambda _: 'something') == 'something'
 
 

@@ -25,14 +25,14 @@ def nothing_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= threads
 
 
-def test_what_ends_in_time_goes_on():
+def test_work_that_ends_in_time_goes_on():
     done = []
     with within(LONG):
         done.append(True)
     assert done
 
 
-def test_what_takes_longer_is_ended_with_a_reason():
+def test_work_that_takes_too_long_is_ended_with_a_reason():
     with pytest.raises(TooSlow, match=r'it takes more than 0\.05 seconds'), within(0.05):
         time.sleep(LONG)
 

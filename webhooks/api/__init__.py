@@ -1,13 +1,12 @@
 """The REST API, below /api/plugins/webhooks/.
 
 views: the endpoints of webhooks, credentials, events and deliveries.
-actions: endpoints of the table of actions.
+actions: addresses and permissions of the endpoints of actions.
 failures: the endpoint of failed deliveries by cause.
 feed: the endpoint of a feed.
 serializers: webhooks, credentials and the log as JSON.
 action_serializers: requests and answers of actions, such as a redelivery.
 fields: fields of serializers.
-permissions: the permissions of actions.
 refusals: errors as HTTP answers.
 urls: the routes.
 

@@ -14,7 +14,7 @@ from ..models import Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
 from ..services import actions, causes, redelivery
 from .action_serializers import FiguresSerializer, figures_of
-from .permissions import post_needs
+from .actions import post_needs
 from .refusals import RefusingMixin
 from .serializers import StorableMixin, WebhookSerializer
 

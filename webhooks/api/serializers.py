@@ -25,9 +25,9 @@ from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, quer
 from ..payload import kept
 from ..permissions import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
-from ..presentation.waits import next_attempt_at, wait_of
 from ..presets import all_presets
-from ..services import sent
+from ..services import sent_bodies
+from ..services.diagnosis import next_attempt_at, wait_of
 from ..services.keys import KEYS
 from ..storable import is_storable
 from ..validation.headers import merge_headers
@@ -320,7 +320,7 @@ class DeliverySerializer(RestrictedSerializer):
         data = super().to_representation(delivery)
         if 'attempts' in data and not self.parent:
             context = {**self.context, 'with_bodies': not self.get_restricted(delivery)}
-            attempts = reversed(sent.attempts_of(delivery))
+            attempts = reversed(sent_bodies.attempts_of(delivery))
             data['attempts'] = AttemptSerializer(attempts, many=True, context=context).data
         if 'attempts' in data and self.get_restricted(delivery):
             data['attempts'] = [{**attempt, **restricted_attempt(attempt['error'])} for attempt in data['attempts']]

@@ -49,9 +49,8 @@ from .action_serializers import (
     WaitingSerializer,
     figures_of,
 )
-from .actions import acts, get_permitted, with_actions
+from .actions import acts, get_permitted, post_needs
 from .feed import FeedMixin
-from .permissions import post_needs
 from .refusals import RefusingMixin
 
 
@@ -85,7 +84,6 @@ class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
-@with_actions
 class WebhookViewSet(FeedMixin, SecretiveViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
@@ -272,7 +270,6 @@ class EventViewSet(LogViewSet):
     ordering_fields = ('id', 'sequence', 'timestamp', 'object_id', 'object_repr', 'dispatched_at')
 
 
-@with_actions
 class DeliveryViewSet(LogViewSet):
     queryset = querysets.deliveries()
     visible = staticmethod(visible_deliveries)

@@ -67,8 +67,8 @@ class Amqp(Driver):
         opened = asyncio.get_running_loop().create_future()
         connection = AsyncioConnection(
             self._parameters,
-            on_open_callback=lambda connection: _settle(opened, connection),
-            on_open_error_callback=lambda _connection, error: _settle(opened, _unopened(error)),
+            on_open_callback=lambda connection: _resolve(opened, connection),
+            on_open_error_callback=lambda _connection, error: _resolve(opened, _unopened(error)),
             on_close_callback=self._lose,
         )
         try:
@@ -137,11 +137,11 @@ class _Channel:
     def lose(self, error: Exception) -> None:
         """End all waits for acknowledgements on this channel with `error`."""
         for answer in self._waiting.values():
-            _settle(answer, error)
+            _resolve(answer, error)
 
     def _confirm(self, channel: Any) -> None:
         channel.add_on_return_callback(self._note_return)
-        channel.confirm_delivery(self._note, callback=lambda _frame: _settle(self._is_ready, True))
+        channel.confirm_delivery(self._note, callback=lambda _frame: _resolve(self._is_ready, True))
 
     def _lose(self, _channel: Any, error: Any) -> None:
         """Called when the broker closes the channel. Its reply tells a wrong message from a lost channel.
@@ -150,7 +150,7 @@ class _Channel:
         """
         is_refused = getattr(error, 'reply_code', 0) in (403, 404, 406)
         reason = Refused(_words(error)) if is_refused else Lost(f'the channel was closed: {_words(error)}')
-        _settle(self._is_ready, reason)
+        _resolve(self._is_ready, reason)
         self.lose(reason)
 
     def _note_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
@@ -163,10 +163,10 @@ class _Channel:
         is_taken = isinstance(method, Basic.Ack)
         for tag, answer in self._waiting.items():
             if tag == method.delivery_tag or (method.multiple and tag < method.delivery_tag):
-                _settle(answer, tag if is_taken else Away('a queue is full, or cannot take the message'))
+                _resolve(answer, tag if is_taken else Away('a queue is full, or cannot take the message'))
 
 
-def _settle(future: asyncio.Future, result: Any) -> None:
+def _resolve(future: asyncio.Future, result: Any) -> None:
     """Give the future its result or its exception, unless it has one."""
     if future.done():
         return

@@ -22,9 +22,9 @@ from ..models import Attempt, Delivery, querysets
 from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
-from ..presentation.waits import next_attempt_at, wait_of
-from ..services import redelivery, sent
+from ..services import redelivery, sent_bodies
 from ..services.actions import REDELIVER, REDELIVER_SELECTED
+from ..services.diagnosis import next_attempt_at, wait_of
 from ..storable import is_key
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
@@ -45,7 +45,7 @@ class AttemptFormSet(BaseInlineFormSet):
 
     def get_queryset(self) -> list[Attempt]:
         if not hasattr(self, '_queryset'):
-            self._queryset = sent.attempts_of(self.instance)[::-1]
+            self._queryset = sent_bodies.attempts_of(self.instance)[::-1]
         return self._queryset
 
 
@@ -196,7 +196,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         delivery = super().get_object(request, object_id, from_field)
         if delivery is not None:
             delivery.existing_objects = existing_objects([delivery])
-            delivery.all_attempts = sent.attempts_of(delivery)
+            delivery.all_attempts = sent_bodies.attempts_of(delivery)
             delivery.last_attempt = next(iter(delivery.all_attempts), None)
         return delivery
 
@@ -282,7 +282,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Body'))
     def request_body(self, delivery: Delivery) -> SafeString | str:
-        body = sent.last_body(delivery, delivery.all_attempts)
+        body = sent_bodies.last_body(delivery, delivery.all_attempts)
         return format_html('<p class="wh-quiet">{}</p>{}', body.note, block(body.text))
 
     @admin.display(description=_('Headers'))

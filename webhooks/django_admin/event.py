@@ -14,7 +14,7 @@ from ..models import Delivery, Event, querysets
 from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
-from ..presentation.waits import wait_of
+from ..services.diagnosis import wait_of
 from .base import BaseAdmin
 from .delivery import ObjectChangeList, ReadOnly, search_log
 from .display import block, existing_objects, object_link, word

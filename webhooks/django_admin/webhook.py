@@ -31,7 +31,7 @@ from ..models.webhook import SEALED_FIELDS
 from ..presentation import progress, states
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import banners, feed, preview, secret_rotation, switching, trial
+from ..services import diagnosis, feed, preview, secret_rotation, switching, trial
 from ..services.actions import BACKFILL, DISABLE, ENABLE, MOVES, PAUSE, REDELIVER_FAILED, RESUME, TEST
 from ..ui import history
 from . import custom_fields
@@ -189,7 +189,7 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
     ) -> HttpResponse:
         if obj is not None:
             context |= {
-                'banners': banners.of(obj),
+                'banners': diagnosis.banners_of(obj),
                 'causes': causes_for_admin(obj),
                 'feed_unread': feed.unread_of(obj) if obj.is_feed else None,
                 'new_secret': secret_rotation.take(request.session, obj),

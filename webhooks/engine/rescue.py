@@ -12,7 +12,7 @@ from ..transport.exchange import Outcome
 from . import sql
 from .deliver import endpoint, order, record
 from .deliver.backoff import delay
-from .deliver.build import Sent
+from .deliver.build import Call
 from .deliver.verdict import Verdict, fail, try_again
 from .registry import ALIVE_SECONDS, BEGIN_SECONDS, GIVEN_UP, STOPPED, SUSPECT, SUSPECTS
 
@@ -96,24 +96,24 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     if blame:
         # If a lane is locked, the death must be counted all the same: nobody would count it later. So wait for it.
         sql.set_lock_timeout(500)
-        order.hold(wanted)
-    lanes = order.lock(wanted)
+        order.lock_lanes(wanted)
+    lanes = order.try_lock_lanes(wanted)
     judged = [_judge(one, now, since, blame) for one in held if one.webhook_id in lanes]
     failed = [entry for entry in record.record(judged, now) if entry.status == StatusChoices.FAILED]
     endpoint.write([entry._replace(outcome=None) for entry in failed], now)
     return [one.pk for one in held if one.webhook_id not in lanes]
 
 
-def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> tuple[Sent, Verdict]:
+def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> tuple[Call, Verdict]:
     lapses, wait, error = _state(one, blame)
-    sent = Sent(one, Builder(one.webhook))
-    sent.outcome = Outcome(started_at=now.timestamp(), duration=0, error=error)
+    call = Call(one, Builder(one.webhook))
+    call.outcome = Outcome(started_at=now.timestamp(), duration=0, error=error)
     # Its request must not arrive after a later change.
     over = since + timedelta(seconds=BEGIN_SECONDS + one.webhook.effective_timeout) if since else now
     gives_up = lapses >= GIVEN_UP or one.event.test
     verdict = fail(one) if gives_up else try_again(one, max(now, over) + wait)
     verdict.lapses, verdict.stopped = lapses, blame is None
-    return sent, verdict
+    return call, verdict
 
 
 def _state(one: Event | Delivery, blame: str | None) -> tuple[int, timedelta, str]:

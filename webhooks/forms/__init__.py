@@ -1,6 +1,6 @@
 """The forms of NetBox's pages. The admin uses some of them."""
 
-from .backfill import BackfillForm
+from .actions import BackfillForm, ReplayForm, RotateSecretForm, SendNowForm, SendWaitingForm
 from .bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
 from .bulk_import import CredentialImportForm, ImportedTextForm, WebhookImportForm
 from .credential import CredentialForm
@@ -11,10 +11,6 @@ from .filters import (
     WebhookDeliveryFilterForm,
     WebhookFilterForm,
 )
-from .replay import ReplayForm
-from .secret import RotateSecretForm
-from .send_now import SendNowForm
-from .waiting import SendWaitingForm
 from .webhook import WebhookForm
 
 __all__ = (

@@ -8,7 +8,6 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Webhook
 from ..models.fields import Sealed
-from ..presentation.states import rotation_warning
 from ..security import signing
 
 # If two of these are filled in, the form is refused.
@@ -20,10 +19,6 @@ OVERLAP_HOURS_CHOICES = (
     ('1', _('For an hour')),
     (DEFAULT_OVERLAP_HOURS, _('For a day')),
     ('168', _('For a week')),
-)
-SECRET_PREFIX_CHOICES = (
-    (signing.SYMMETRIC, _('Secret shared with the receiver (whsec_, HMAC-SHA256)')),
-    (signing.PRIVATE, _('Key pair (whsk_, ed25519): the receiver gets only the public key')),
 )
 
 
@@ -88,22 +83,3 @@ class SecretFieldsMixin(forms.ModelForm):
             new, self.instance.secret = self.instance.secret, self._stored_secret
             self.instance.rotate_secret(new, self.cleaned_data.get('keep_previous') or timedelta())
         return super().save(commit)
-
-
-class RotateSecretForm(forms.Form):
-    """Asks which kind of secret to generate, and how long the present one signs too."""
-
-    prefix = forms.ChoiceField(label=_('Type of secret'), choices=SECRET_PREFIX_CHOICES, initial=signing.SYMMETRIC)
-    keep_previous = KeepPreviousField()
-
-    def __init__(self, *args, webhook: Webhook, **kwargs):
-        super().__init__(*args, **kwargs)
-        if not webhook.secret:
-            del self.fields['keep_previous']
-        elif warning := rotation_warning(webhook):
-            self.fields['keep_previous'].help_text += f' {warning}'
-
-    @property
-    def overlap(self) -> timedelta:
-        """How long the present secret signs too, after the form was cleaned. Zero if there is none."""
-        return self.cleaned_data.get('keep_previous', timedelta())

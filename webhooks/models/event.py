@@ -42,7 +42,7 @@ class Event(models.Model):
     # Keys: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
     changelog_message = models.TextField(_('changelog message'), null=True)
-    # Until rendered: outbox/snapshots.py. A rendered deletion also has "shown" (rendering/batch.py).
+    # Until rendered: outbox/snapshots.py. A rendered deletion also has "shown" (rendering/bulk.py).
     snapshot = models.JSONField(null=True)
     # A snapshot of the object before the change, if some webhook needs it.
     prechange = models.JSONField(null=True)

@@ -91,7 +91,7 @@ def take(model: type[Model], pks: Sequence[Any]) -> dict[Any, str]:
     A snapshot also holds the data that GET shows, if some webhook wants deletions and there is time to render.
     """
     wants_data = bool(pks) and scope.wants_deletions(model) and _is_prepared(model)
-    taken = snapshots.take(model, snapshots.lock(model, pks))
+    taken = snapshots.take(model, snapshots.lock_rows(model, pks))
     if not wants_data:
         return taken
     return {pk: snapshot for (_model, pk), snapshot in _rendered({model: taken}).items()}
@@ -105,7 +105,7 @@ def _take_all(source: Model | QuerySet, possible: frozenset[type[Model]]) -> dic
     # The first time it imports all of NetBox's URLs, which takes seconds. Meanwhile nobody must wait for the rows.
     for model in going:
         _is_prepared(model)
-    taken = {model: snapshots.take(model, snapshots.lock(model, pks)) for model, pks in going.items()}
+    taken = {model: snapshots.take(model, snapshots.lock_rows(model, pks)) for model, pks in going.items()}
     return _rendered(taken)
 
 

@@ -8,7 +8,7 @@ from dcim.models import Module
 from django.db.models import Model
 from django.db.models.signals import pre_save
 
-from . import before, scope, snapshots
+from . import prechange, scope, snapshots
 from .default_database import rows
 
 # Only a save of these fields moves components.
@@ -49,14 +49,14 @@ def keep(
         modules = _with_those_below(instance.pk)
         _keep(asked, module__in=modules)
         if Module in asked:
-            before.keep(Module, snapshots.take_before(Module, modules - {instance.pk}))
+            prechange.keep(Module, snapshots.take_before(Module, modules - {instance.pk}))
 
 
 def _keep(models: list[type[Model]], **of_components: Any) -> None:
     for model in models:
         if model is not Module:
             pks = list(rows(model).filter(**of_components).values_list('pk', flat=True))
-            before.keep(model, snapshots.take_before(model, pks) if pks else {})
+            prechange.keep(model, snapshots.take_before(model, pks) if pks else {})
 
 
 def _with_those_below(pk: int) -> set[int]:

@@ -17,7 +17,7 @@ from .. import rendering
 from ..choices import KindChoices
 from ..models.sequence import SEQUENCE
 from ..storable import storable, storable_json
-from . import before, scope, snapshots, trace, unchanged
+from . import prechange, scope, snapshots, trace, unchanged
 from .snapshots import object_type_id
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
@@ -81,7 +81,7 @@ def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str 
     if not pks or not scope.needs_before(model):
         return dict.fromkeys(pks)
     unchanged.prepare(model)
-    states = {pk: before.find(model, pk) for pk in pks}
+    states = {pk: prechange.find(model, pk) for pk in pks}
     unknown = [pk for pk, state in states.items() if state is None]
     return states | (snapshots.take_before(model, unknown) if unknown else {})
 
@@ -129,7 +129,7 @@ def record_touched(
     if not scope.wants_unchanged(model):
         unchanged.prepare(model)
     with transaction.atomic():
-        if existing := snapshots.lock(model, rows.keys()):
+        if existing := snapshots.lock_rows(model, rows.keys()):
             record(model, kind, {pk: rows[pk] for pk in existing}, message)
 
 

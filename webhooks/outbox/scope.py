@@ -33,7 +33,7 @@ class Scope:
     recorded: bool = False
     # {"id": …, "name": …} of the branch whose merge this transaction is (outbox/merges.py).
     branch: dict[str, Any] | None = None
-    # Earlier states (outbox/before.py): (model, primary key) → (open savepoints, snapshot as JSON text).
+    # Earlier states (outbox/prechange.py): (model, primary key) → (open savepoints, snapshot as JSON text).
     held: dict[tuple[type[models.Model], Any], tuple[tuple[str | None, ...], str]] = field(default_factory=dict)
 
     def __call__(self) -> None:

@@ -18,7 +18,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
-from . import before, between_signals, recording, scope, signal_senders, snapshots
+from . import prechange, recording, scope, signal_senders, snapshots
 from .default_database import rows
 
 # Attributes of an instance, between the signals before and after its change.
@@ -135,7 +135,7 @@ def hold_left(
     left = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
     # NetBox itself saves some of them, such as the ends of a cable, when they are empty already.
     for model, states in left.items():
-        before.keep(model, states)
+        prechange.keep(model, states)
     instance.__dict__[LEFT_SLOT] = left
 
 
@@ -155,7 +155,7 @@ def record_left(instance: Model, **kwargs: Any) -> None:
     for model, states in instance.__dict__.pop(LEFT_SLOT, {}).items():
         _cut_links(model, instance)
         recording.record_touched(model, KindChoices.UPDATED, states)
-        before.drop(model, states)
+        prechange.drop(model, states)
 
 
 def _cut_links(model: type[Model], instance: Model) -> None:
@@ -210,14 +210,14 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
         if scope.wants(followers.model, using):
             values = followers.of(instance)
             states = recording.with_before(followers.model, list(values))
-            before.keep(followers.model, states)
+            prechange.keep(followers.model, states)
             taken[followers] = values, states
-    between_signals.push(instance, TAKEN_SLOT, taken)
+    prechange.push(instance, TAKEN_SLOT, taken)
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
     """After a leader changed, record an update of each follower whose columns have changed."""
-    for followers, (former, states) in between_signals.pop(instance, TAKEN_SLOT, {}).items():
+    for followers, (former, states) in prechange.pop(instance, TAKEN_SLOT, {}).items():
         changed = {pk: states[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)
-        before.drop(followers.model, states)
+        prechange.drop(followers.model, states)

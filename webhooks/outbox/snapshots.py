@@ -45,7 +45,7 @@ def object_type_id(model: type[models.Model]) -> int:
     return ContentType.objects.db_manager(DEFAULT_DB_ALIAS).get_for_model(model).pk
 
 
-def lock(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
+def lock_rows(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
     """Lock rows until the transaction ends, in pk order, and return the pks of existing ones.
 
     Read the rows in another statement: this one does not see all that earlier holders of the locks committed.
@@ -76,11 +76,11 @@ def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, st
     """
     is_held = connection.in_atomic_block or not connection.get_autocommit()
     mark = '' if is_held else f' || \'{{"{UNLOCKED}": true}}\''
-    lock = f'ORDER BY t.{_pk(model)} FOR NO KEY UPDATE' if is_held else ''
+    lock_rows = f'ORDER BY t.{_pk(model)} FOR NO KEY UPDATE' if is_held else ''
     with connection.cursor() as cursor:
         cursor.execute(
             f'SELECT t.{_pk(model)}, ({expression(model)}{mark})::text FROM {_table(model)} t '
-            f'WHERE t.{_pk(model)} = ANY(%s) {lock}',
+            f'WHERE t.{_pk(model)} = ANY(%s) {lock_rows}',
             [list(pks)],
         )
         return dict(cursor.fetchall())

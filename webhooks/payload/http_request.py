@@ -22,7 +22,7 @@ from ..validation.headers import check_header_name, check_header_value, check_si
 from ..validation.secret import check_signs, reveal
 from ..validation.url import check_rendered_url
 from . import answers, formats
-from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, encoded, proxies_for
+from .authorization import USER_AGENT, Authorization, Authorizer, TokenRequest, basic_login, encoded, proxies_for
 from .change_set import part_of
 
 AUTHORIZATION_HEADER = 'authorization'
@@ -53,14 +53,14 @@ class Builder:
         """
         webhook, events = self.webhook, events or [delivery.told]
         _check_rendered(events)
-        access = self._authorizer.preview() if self._is_preview else self._authorizer.access()
-        if isinstance(access, TokenRequest):
-            return access
+        authorization = self._authorizer.preview() if self._is_preview else self._authorizer.authorize()
+        if isinstance(authorization, TokenRequest):
+            return authorization
         expand = webhook.expand if delivery.expanded else []
         part = part_of(webhook, delivery, len(events))
         shown_url, shown_body = '', None
         if self.is_templated:
-            target, body, shown_url, shown_body = self._render(delivery, int(now), events, expand, access)
+            target, body, shown_url, shown_body = self._render(delivery, int(now), events, expand, authorization)
         else:
             target, body = self._plain_target, formats.body(webhook, events, expand, part)
         signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body) if webhook.standard_headers else {}
@@ -73,7 +73,7 @@ class Builder:
                 _trace(events),
                 {'Content-Type': formats.content_type(webhook, events, part), 'User-Agent': USER_AGENT},
                 target.headers,
-                access.headers,
+                authorization.headers,
                 signatures,
             ),
             body=body,
@@ -82,7 +82,7 @@ class Builder:
             certificate=_certificate(webhook),
             proxies=target.proxies,
             judge=self._judge,
-            secrets=(*target.secrets, *access.secrets, *_of_signatures(signatures)),
+            secrets=(*target.secrets, *authorization.secrets, *_of_signatures(signatures)),
             key=formats.key(webhook, events) if self.is_to_broker else '',
             id=str(delivery.uuid),
         )
@@ -92,7 +92,7 @@ class Builder:
         return self._authorizer.forget(request)
 
     def _render(
-        self, delivery: Delivery, now: int, events: Sequence[Event], expand: formats.Keys, access: Access
+        self, delivery: Delivery, now: int, events: Sequence[Event], expand: formats.Keys, authorization: Authorization
     ) -> 'tuple[_Target, bytes, str, bytes | None]':
         """Render the templates, and return URL and headers, the body, and URL and body masked.
 
@@ -105,8 +105,10 @@ class Builder:
             'webhook_timestamp': now,
             '_mark': placeholders.mark,
         }
-        if access.values:
-            more['credential'] = {name: placeholder(placeholders.mark, 'credential', name) for name in access.values}
+        if authorization.values:
+            more['credential'] = {
+                name: placeholder(placeholders.mark, 'credential', name) for name in authorization.values
+            }
         context = cache(partial(formats.template_context, webhook, events, expand, more, part))
         with renderer.together():
             text = _render('body_template', webhook.body_template, context) if webhook.body_template else None
@@ -120,14 +122,16 @@ class Builder:
             body = formats.body(webhook, events, expand, part)
         else:
             shown_body = placeholders.fill(text, lambda _key: MASK).encode()
-            in_body = partial(_value, 'body_template', access, partial(encoded, content_type=content_type))
+            in_body = partial(_value, 'body_template', authorization, partial(encoded, content_type=content_type))
             body = placeholders.fill(text, in_body).encode()
-        whole = placeholders.fill(url, partial(_value, 'payload_url', access, partial(quote, safe='')))
+        whole = placeholders.fill(url, partial(_value, 'payload_url', authorization, partial(quote, safe='')))
         if url:  # a feed has none
             check_rendered_url(whole, whole_url(webhook.payload_url))
         shown = placeholders.fill(url, lambda _key: MASK)
         sign = partial(_sign, self._secrets, now, body)
-        filled = {name: placeholders.fill(value, partial(_in_header, access, sign)) for name, value in headers.items()}
+        filled = {
+            name: placeholders.fill(value, partial(_in_header, authorization, sign)) for name, value in headers.items()
+        }
         shown_url = mask_url(shown, webhook.secret_path) if shown != whole else ''
         return self._target(whole, filled), body, shown_url, shown_body
 
@@ -309,18 +313,18 @@ def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: 
     return headers
 
 
-def _value(field: str, access: Access, encode: Callable[[str], str], key: str) -> str:
+def _value(field: str, authorization: Authorization, encode: Callable[[str], str], key: str) -> str:
     """Return the text for a placeholder in URL or body. Raises DefinitionError for hmac()."""
     kind, _dash, name = key.partition('-')
     if kind != 'credential':
         raise DefinitionError(field, _('hmac() is for headers only: it signs the body.'))
-    return encode(access.values[name])
+    return encode(authorization.values[name])
 
 
-def _in_header(access: Access, sign: Callable[[str], str], key: str) -> str:
+def _in_header(authorization: Authorization, sign: Callable[[str], str], key: str) -> str:
     """Return the text for a placeholder in a header: a credential's value, or a signature."""
     kind, _dash, name = key.partition('-')
-    return access.values[name] if kind == 'credential' else sign(key)
+    return authorization.values[name] if kind == 'credential' else sign(key)
 
 
 def _sign(secrets: Sequence[str], timestamp: int, body: bytes, key: str) -> str:

@@ -19,7 +19,7 @@ from ..choices import FormatChoices
 from ..models import Attempt, Delivery, Webhook
 from ..transport.exchange import Request
 from . import formats
-from .access import TokenRequest
+from .authorization import TokenRequest
 
 # Before compression. The log keeps no more of a body.
 MAX_KEPT_BYTES = 64 * 1024

@@ -7,5 +7,4 @@ json_text: JSON laid out for people.
 moments: times for people.
 progress: how far a backfill is, as one reader may see it.
 states: the state of a webhook in a word.
-waits: why a delivery is not sent yet.
 """

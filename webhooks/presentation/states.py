@@ -96,18 +96,27 @@ def is_used(webhook: Webhook) -> bool:
     return with_states(Webhook.objects.filter(pk=webhook.pk)).values_list('is_used', flat=True).get()
 
 
-def state_of(webhook: Webhook) -> State:
-    """Return the state of the webhook: the first in STATES that matches.
+def hindering(webhook: Webhook) -> State | None:
+    """Return the state in which the webhook sends nothing now, None if it sends.
 
-    Takes a query at most, none after `with_states`.
+    Takes no query if its health is loaded.
     """
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         return GONE if health and health.last_status == constants.STATUS_GONE else DISABLED
     if webhook.paused:
         return PAUSED
-    if health and health.suspended_since:
-        return SUSPENDED
+    return SUSPENDED if health and health.suspended_since else None
+
+
+def state_of(webhook: Webhook) -> State:
+    """Return the state of the webhook: the first in STATES that matches.
+
+    Takes a query at most, none after `with_states`.
+    """
+    health = getattr(webhook, 'health', None)
+    if found := hindering(webhook):
+        return found
     if health and health.last_error:
         return FAILING
     return ACTIVE if is_used(webhook) else UNUSED

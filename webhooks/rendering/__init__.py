@@ -1,6 +1,6 @@
 """Turns snapshots into the data of NetBox's REST API. It depends on NetBox's internals, not on the plugin's."""
 
-from .batch import SHOWN, TAKEN_AT, Rendered, left_as_netbox_has_it, prepare, render
+from .bulk import SHOWN, TAKEN_AT, Rendered, left_as_netbox_has_it, prepare, render
 from .changelog import change_log
 from .gone import NOW
 

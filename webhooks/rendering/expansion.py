@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Model
 
-from .urls import view_at
+from .serializer import view_at
 
 Data = dict[str, Any]
 # "device.site" is {"device": {"site": {}}}: both are expanded.

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
-from django.urls import NoReverseMatch
+from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve
 from netbox.api.exceptions import SerializerNotFound
 from rest_framework.fields import Field
 from rest_framework.relations import HyperlinkedIdentityField, ManyRelatedField
@@ -30,6 +30,19 @@ PLACEHOLDER = 912873645
 
 # NaN is an error: it is not JSON.
 ENCODER = JSONEncoder(allow_nan=False)
+
+
+def view_at(path: str) -> type | None:
+    """Return the class of the view at a path, such as "/api/dcim/sites/1/". None: the REST API has no view there.
+
+    With BASE_PATH the path has it as prefix; resolve() expects it without.
+    """
+    prefix = get_script_prefix().rstrip('/')
+    try:
+        view = resolve(path.removeprefix(prefix)).func
+    except Resolver404:
+        return None
+    return getattr(view, 'cls', None)
 
 
 class NetBoxSerializer:

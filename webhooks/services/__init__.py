@@ -12,14 +12,14 @@ feed: shows the published changes of a feed.
 preview: shows a request without sending it.
 preview_sources: finds events and objects for a preview.
 preview_room: lets only a few people preview at once.
-decision: says why a webhook takes an event or not.
-sent: shows the bodies that a delivery has sent.
-expandable, comparable, keys: check keys of the payload that a webhook names.
+matching: says why a webhook takes an event or not.
+sent_bodies: shows the bodies that a delivery has sent.
+keys: checks the keys of the payload that a webhook names.
 switching: switches webhooks on and off.
 secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.
 failed_jobs: shows failures on RQ's status page.
 backlog, status: count and describe the backlog.
-banners: say why a webhook does not send.
+diagnosis: says why a webhook or a delivery is not sent, and the way out.
 removal: removes everything.
 """

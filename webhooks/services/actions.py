@@ -1,8 +1,9 @@
 """The table of actions: what users may do with webhooks, backfills and deliveries, by which permission and service.
 
-NetBox's pages, the admin and the REST API read it. A row with a `service` is complete: each place in `where` offers it.
-A place may also write the action out, if it answers in its own way or takes many objects at once. A row without a
-service has a form in each place, which calls a service with what the user entered.
+NetBox's pages, the admin and the REST API read it. A row with a `service` is complete: NetBox's page and the admin
+offer it, as `where` says, and the REST API needs a method for its answer. The admin may also write the action out, if
+it asks first or takes many objects at once. A row without a service has a form in each place, which calls a service
+with what the user entered.
 
 Commands need no permission, so they call the services themselves. Credentials have no actions but NetBox's own.
 """

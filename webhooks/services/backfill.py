@@ -117,7 +117,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
     )
     # If the webhook has no backfill yet, there is no row to lock. Then only one of two starts inserts it.
     Backfill.objects.bulk_create([backfill], ignore_conflicts=True)
-    last, now = _lock(webhook)
+    last, now = _lock_backfill(webhook)
     if last.started_at != backfill.started_at:
         if last.is_open:
             raise DefinitionError(
@@ -148,7 +148,7 @@ def cancel(webhook: Webhook) -> Backfill:
 
 @transaction.atomic
 def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
-    backfill, now = _lock(webhook)
+    backfill, now = _lock_backfill(webhook)
     if backfill is None or backfill.state not in states:
         raise DefinitionError(STATE, _refusal(state))
     backfill.state = state
@@ -157,7 +157,7 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
         backfill.recorded = max(backfill.recorded - _take_back(backfill, now), 0)
     backfill.save(update_fields=['state', 'finished_at', 'recorded'])
     if state == BackfillStateChoices.RUNNING:
-        order.hold([webhook.pk])
+        order.lock_lanes([webhook.pk])
         sql.execute(UNPARK_UNTRIED, [now, webhook.pk])
     transaction.on_commit(wakeup.wake, robust=True)
     return backfill
@@ -171,7 +171,7 @@ def _refusal(state: str) -> str:
     }[state]
 
 
-def _lock(webhook: Webhook) -> tuple[Backfill | None, datetime]:
+def _lock_backfill(webhook: Webhook) -> tuple[Backfill | None, datetime]:
     return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk).first(), _now()
 
 
@@ -184,6 +184,6 @@ def _take_back(backfill: Backfill, now: datetime) -> int:
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk, urgent=False)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
     sql.execute(DISCARD_UNDISPATCHED, [backfill.pk])
-    order.hold([backfill.pk])
+    order.lock_lanes([backfill.pk])
     removed = tidy.remove_untried(backfill.pk, now)
     return count + sum(made_at >= backfill.started_at for made_at in removed)

@@ -8,13 +8,13 @@ from django.contrib.humanize.templatetags.humanize import intcomma
 from django.http import HttpRequest
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_aware
-from django.utils.translation import gettext as _
 
 from ..models import Webhook
 from ..presentation import states
 from ..presentation.states import State
 from ..storable import is_storable_time
 from .actions import Action
+from .diagnosis import hindrance_of
 from .redelivery import Figures
 
 # The form's field: when the figures were counted that the user has read. Without it nothing is sent.
@@ -65,15 +65,5 @@ def _lines(figures: Figures) -> Iterator[Line]:
     found = states.with_states(Webhook.objects.select_related('health')).in_bulk([pk for pk, _count in first])
     for pk, count in first:
         if webhook := found.get(pk):
-            state = states.state_of(webhook)
-            yield Line(webhook, intcomma(count), state, _hindrance(webhook, state))
-
-
-def _hindrance(webhook: Webhook, state: State) -> str:
-    if not webhook.enabled:
-        return _('Nothing is sent until you enable it.')
-    if webhook.paused:
-        return _('Nothing is sent until you resume it.')
-    if state is states.SUSPENDED:
-        return _('The receiver is away: they wait until it answers.')
-    return ''
+            hindrance = hindrance_of(webhook)
+            yield Line(webhook, intcomma(count), states.state_of(webhook), hindrance.outlook if hindrance else '')

@@ -19,7 +19,7 @@ from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..payload import http_request
 from ..presentation.json_text import readable
-from . import decision, preview_room, preview_sources
+from . import matching, preview_room, preview_sources
 from .preview_sources import Draft
 
 
@@ -38,7 +38,7 @@ class Preview:
     headers: dict[str, str]
     body: str
     reasons: list[str]
-    conditions: list[decision.Part]
+    conditions: list[matching.Part]
     warnings: list[str]
     unchecked: list[str]
 
@@ -70,21 +70,21 @@ def _show(draft: Draft, event: Event, user: User) -> Preview:
     builder = http_request.Builder(webhook, is_preview=True)
     request = builder.build(Delivery(webhook=webhook, event=event, expanded=True), time.time())
     url, headers = builder.mask(request)
-    body, data = request.body.decode(errors='replace'), decision.data_of(webhook, event)
+    body, data = request.body.decode(errors='replace'), matching.data_of(webhook, event)
     return Preview(
         event,
         request.method,
         url,
         http_request.mask_signatures(headers),
         body,
-        reasons=[*_not_asked_for(draft, event), *decision.reasons(webhook, event, draft.ignored)],
-        conditions=[] if data is None else decision.parts(webhook.conditions, data),
+        reasons=[*_not_asked_for(draft, event), *matching.reasons(webhook, event, draft.ignored)],
+        conditions=[] if data is None else matching.parts(webhook.conditions, data),
         warnings=[
             *_wrong_body(request.headers['Content-Type'], body),
-            *([] if data is None else decision.warnings(webhook.conditions, data)),
+            *([] if data is None else matching.warnings(webhook.conditions, data)),
         ],
         # An object as it is now has no state before.
-        unchecked=decision.unchecked(webhook, event) if event.pk else [],
+        unchecked=matching.unchecked(webhook, event) if event.pk else [],
     )
 
 

@@ -33,7 +33,7 @@ STILL_OPEN = gettext_lazy('This delivery is still pending. Only finished deliver
 DELIVERIES_PER_PART = 500
 
 # Lock the deliveries' events against pruning, until the commit. It skips events that pruning has locked: they go.
-HOLD_EVENTS = """
+LOCK_EVENTS = """
     SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
 
@@ -194,7 +194,7 @@ def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
     deliveries = Delivery.objects.filter(pk__in=part)
     _render_again(deliveries.filter(status__in=AS_ITSELF))
     with transaction.atomic():
-        there = _hold(deliveries)
+        there = _lock_events(deliveries)
         unsent = list(there.filter(status__in=AS_ITSELF).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
         reopened = _reopen([pk for pk, *_ in unsent])
@@ -214,10 +214,10 @@ def _tell_again(delivered: QuerySet[Delivery]) -> int:
     return len(made)
 
 
-def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
+def _lock_events(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
     """Lock the events against pruning. Return the deliveries whose event is locked."""
     pks = list(deliveries.values_list('pk', flat=True))
-    return deliveries.filter(event__in=sql.fetch_column(HOLD_EVENTS, {'ids': pks}))
+    return deliveries.filter(event__in=sql.fetch_column(LOCK_EVENTS, {'ids': pks}))
 
 
 def _reopen(pks: Sequence[int]) -> int:

@@ -24,7 +24,7 @@ from ..exceptions import Busy, DefinitionError
 from ..models import Event, Webhook
 from ..outbox import restating, wakeup
 from ..permissions import may_see_expanded
-from . import backfill, decision, preview_room, preview_sources
+from . import backfill, matching, preview_room, preview_sources
 
 # The field of errors about the chosen objects.
 IDS = 'ids'
@@ -114,7 +114,7 @@ def _excluded(webhook: Webhook, object_type: ContentType, pks: Collection[int], 
     until = time.monotonic() + CHECK_SECONDS
     with preview_room.taken():
         for event in _events(webhook, object_type, pks):
-            reasons = decision.reasons(webhook, event, ())
+            reasons = matching.reasons(webhook, event, ())
             if reasons:
                 yield Excluded(event.object_id, event.object_repr, _readable(reasons, event, user))
             if time.monotonic() > until:

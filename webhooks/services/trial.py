@@ -19,7 +19,7 @@ from .. import conf
 from ..choices import StatusChoices
 from ..engine import sql
 from ..engine.deliver import endpoint, feed, order, record
-from ..engine.deliver.build import Sent
+from ..engine.deliver.build import Call
 from ..engine.dispatch import render
 from ..exceptions import Busy
 from ..models import Delivery, Event, Webhook
@@ -52,46 +52,46 @@ def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, MAX_TEST_SECONDS)
     delivery, builder = _make_test(tried, user), Builder(tried)
-    sent = Sent(delivery, builder) if webhook.is_feed else _sent(delivery, builder, webhook)
-    if webhook.is_feed and sent.build():
+    call = Call(delivery, builder) if webhook.is_feed else _call(delivery, builder, webhook)
+    if webhook.is_feed and call.build():
         _publish(delivery)
     else:
-        _record(sent)
+        _record(call)
     log = Delivery.objects.select_related('webhook', 'event')
     return (log.seen_by(user) if user else log).get(pk=delivery.pk)
 
 
-def _sent(delivery: Delivery, builder: Builder, webhook: Webhook) -> Sent:
+def _call(delivery: Delivery, builder: Builder, webhook: Webhook) -> Call:
     with closing(Client(1)) as client:
-        sent = _send(delivery, builder, client)
-        if sent.outcome is None:
+        call = _send(delivery, builder, client)
+        if call.outcome is None:
             # This request fetched an access token, or the endpoint refused the old one. Only the next one tests.
-            sent = _send(delivery, sent.builder, client)
-    if sent.outcome is None:
+            call = _send(delivery, call.builder, client)
+    if call.outcome is None:
         error = _('The access token is being fetched. Test again.')
-        sent.outcome = Outcome(started_at=time.time(), duration=0, error=error)
-    sent.outcome = _explain(sent.outcome, webhook)
-    return sent
+        call.outcome = Outcome(started_at=time.time(), duration=0, error=error)
+    call.outcome = _explain(call.outcome, webhook)
+    return call
 
 
-def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
-    sent = Sent(delivery, builder)
-    if sent.build():
-        sent.send(client.send)
-        sent.settle()
-    return sent
+def _send(delivery: Delivery, builder: Builder, client: Client) -> Call:
+    call = Call(delivery, builder)
+    if call.build():
+        call.send(client.send)
+        call.update_token()
+    return call
 
 
 def _publish(delivery: Delivery) -> None:
     with sql.transaction() as now:
-        order.hold([delivery.webhook_id])
+        order.lock_lanes([delivery.webhook_id])
         endpoint.write(feed.publish([delivery.pk], now), now, tells_failures=False)
 
 
-def _record(sent: Sent) -> None:
+def _record(call: Call) -> None:
     # The tester sees the result, so nobody else is notified of a failure.
     with sql.transaction() as now:
-        endpoint.write(record.conclude([sent], now), now, tells_failures=False)
+        endpoint.write(record.conclude([call], now), now, tells_failures=False)
 
 
 def announce(delivery: Delivery) -> tuple[int, str]:

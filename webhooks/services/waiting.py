@@ -110,17 +110,17 @@ def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
 def _supersede(webhook: Webhook) -> int:
     total = 0
     for portion in batched(sql.fetch(READ_SEVERAL, {'webhook': webhook.pk}), merge.OBJECTS_PER_READ):
-        while closed := _settle(webhook, portion):
+        while closed := _supersede_some(webhook, portion):
             total += closed
     return total
 
 
-def _settle(webhook: Webhook, objects: Collection[merge.Object]) -> int:
+def _supersede_some(webhook: Webhook, objects: Collection[merge.Object]) -> int:
     with transaction.atomic():
-        order.hold([webhook.pk])
+        order.lock_lanes([webhook.pk])
         in_hand = chain.from_iterable(sql.fetch_column(IN_HAND, {'webhook': webhook.pk}))
         now = sql.fetch_value('SELECT clock_timestamp()')
-        closed = merge.settle(objects, now, list(in_hand))
+        closed = merge.supersede(objects, now, list(in_hand))
         endpoint.note(StatusChoices.SUPERSEDED, closed, now)
         return closed.total()
 

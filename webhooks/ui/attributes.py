@@ -10,7 +10,7 @@ from utilities.object_types import object_type_name
 
 from ..models import Delivery, Event, querysets
 from ..presentation.states import both_sign
-from ..presentation.waits import next_attempt_at, wait_of
+from ..services.diagnosis import next_attempt_at, wait_of
 from ..tables import object_url, state_badge
 
 

@@ -1,7 +1,7 @@
 """Checks a webhook's definition before it is saved or sent. Knows nothing of the database."""
 
 from ..templating import renderer
-from . import body, broker, conditions, credential, expand, headers, only_if_changed, quiet, secret, timeout, tls, url
+from . import body, broker, conditions, credential, headers, keys, quiet, secret, timeout, tls, url
 from .definition import Definition, errors_of
 
 # In this order. A field shows only its first error.
@@ -18,8 +18,8 @@ CHECKS = (
     body.check_body_template,
     conditions.check_conditions,
     conditions.check_success_conditions,
-    expand.check,
-    only_if_changed.check,
+    keys.check_expand,
+    keys.check_only_if_changed,
     secret.check,
     credential.check,
     timeout.check,

@@ -6,8 +6,10 @@ Stored header values must not follow it there: an editor could read them.
 from collections.abc import Mapping
 from typing import Any
 
+from ..brokers import address
+from ..security.masking import whole_url
 from .definition import Definition
-from .url import leads_elsewhere
+from .url import AUTHORITY, origin_of
 
 # With another CA file another host may pass for the endpoint. With another certificate the webhook is another client.
 IDENTIFYING = ('ca_file_path', 'client_cert_path', 'client_key_path')
@@ -23,3 +25,21 @@ def is_moved(before: Definition, changes: Mapping[str, Any]) -> bool:
     if any(changes.get(name, getattr(before, name)) != getattr(before, name) for name in IDENTIFYING):
         return True
     return leads_elsewhere(before.payload_url, changes.get('payload_url', before.payload_url))
+
+
+def leads_elsewhere(before: Any, after: Any) -> bool:
+    """Return whether requests to these two URLs may go to different schemes, hosts or ports."""
+    return _origin(whole_url(before)) != _origin(whole_url(after))
+
+
+def _origin(url: str) -> str:
+    """Return a text that is the same for URLs with the same scheme, host and port.
+
+    A template may make scheme, host or port: then it is the whole URL.
+    """
+    fixed, template, _rest = url.partition('{')
+    if place := address.split(url):
+        return place.origin
+    if template and not AUTHORITY.match(fixed):
+        return url
+    return origin_of(fixed) or url

@@ -1,7 +1,6 @@
 """Checks URLs, compares their hosts, and puts stored URLs in place of masked ones."""
 
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
@@ -104,24 +103,6 @@ def check_rendered_url(url: str, template: str) -> None:
 def merge_url(url: str, stored: str) -> str:
     """Return the stored URL if `url` is its masked form, else `url`. Forms and API show masked URLs."""
     return stored if MASK in url and url == shown_url(stored) else url
-
-
-def leads_elsewhere(before: Any, after: Any) -> bool:
-    """Return whether requests to these two URLs may go to different schemes, hosts or ports."""
-    return _origin(whole_url(before)) != _origin(whole_url(after))
-
-
-def _origin(url: str) -> str:
-    """Return a text that is the same for URLs with the same scheme, host and port.
-
-    A template may make scheme, host or port: then it is the whole URL.
-    """
-    fixed, template, _rest = url.partition('{')
-    if place := address.split(url):
-        return place.origin
-    if template and not AUTHORITY.match(fixed):
-        return url
-    return origin_of(fixed) or url
 
 
 def origin_of(url: str, *, verified: bool = True) -> str | None:

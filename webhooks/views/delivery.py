@@ -19,7 +19,7 @@ from ..choices import StatusChoices
 from ..models import Delivery, querysets
 from ..permissions import restricted_attempt, visible_deliveries
 from ..presentation.headlines import headline
-from ..services import confirmation, redelivery, sent
+from ..services import confirmation, redelivery, sent_bodies
 from ..services.actions import REDELIVER, Action
 from ..storable import is_key
 from ..ui import panels
@@ -70,20 +70,20 @@ class DeliveryView(generic.ObjectView):
 
     def get_extra_context(self, request: HttpRequest, instance: Delivery) -> dict[str, Any]:
         visible = visible_deliveries(request.user, [instance])
-        attempts = sent.attempts_of(instance)
+        attempts = sent_bodies.attempts_of(instance)
         shown = {'headline': headline(instance), 'visible': bool(visible), 'attempts': attempts}
         if not visible:
             for attempt in attempts:
                 vars(attempt).update(restricted_attempt(attempt.error))
             return shown
-        sent.read_bodies(attempts[:SHOWN_BODIES])
-        body = sent.last_body(instance, attempts)
+        sent_bodies.read_bodies(attempts[:SHOWN_BODIES])
+        body = sent_bodies.last_body(instance, attempts)
         for attempt in attempts[1:SHOWN_BODIES]:
             # The page shows the last one above.
-            attempt.other_body = sent.other_body_of(attempt, body)
+            attempt.other_body = sent_bodies.other_body_of(attempt, body)
         if len(attempts) > SHOWN_BODIES:
             attempts[SHOWN_BODIES].first_without_body = True
-        return {**shown, 'body': body, 'next_body': sent.next_body(instance, body)}
+        return {**shown, 'body': body, 'next_body': sent_bodies.next_body(instance, body)}
 
 
 def confirm_or_redeliver(

@@ -14,7 +14,7 @@ from .. import filtersets, forms, tables
 from ..models import Event, querysets
 from ..permissions import visible_events
 from ..presentation.json_text import readable
-from ..services import decision
+from ..services import matching
 from ..ui import panels
 
 
@@ -58,5 +58,5 @@ class EventView(generic.ObjectView):
         return {
             'visible': bool(visible),
             'data': readable(instance.data),
-            'refusals': decision.refusals_of(instance, request.user) if is_told else None,
+            'refusals': matching.refusals_of(instance, request.user) if is_told else None,
         }

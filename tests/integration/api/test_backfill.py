@@ -60,7 +60,7 @@ def test_it_is_paused_resumed_and_canceled(api_client, webhook):
     assert api_client.get(address(webhook)).json()['state'] == 'canceled'
 
 
-def test_what_its_state_does_not_allow_is_a_conflict(api_client, webhook):
+def test_a_move_that_the_state_of_a_backfill_does_not_allow_is_a_conflict(api_client, webhook):
     for move in ('pause', 'resume', 'cancel'):
         answer = api_client.post(address(webhook, move))
         assert (answer.status_code, 'No backfill is' in answer.json()['detail']) == (409, True)
@@ -86,7 +86,7 @@ def test_what_its_state_does_not_allow_is_a_conflict(api_client, webhook):
         ({'dry_run': 'maybe'}, 'dry_run'),
     ],
 )
-def test_what_makes_no_sense_is_refused(api_client, webhook, data, field):
+def test_a_backfill_of_wrong_types_or_with_a_wrong_filter_is_refused_by_field(api_client, webhook, data, field):
     answer = api_client.post(address(webhook), data, format='json')
     assert answer.status_code == 400, answer.content
     assert list(answer.json()) == [field]

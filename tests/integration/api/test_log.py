@@ -72,7 +72,7 @@ def test_a_filter_that_makes_no_sense_is_refused_by_its_name(api_client, query):
 
 
 @pytest.mark.parametrize('query', ['ordering=nonsense', 'ordering=-webhook__payload_url', 'limit=x&offset=-1', 'q=%00'])
-def test_what_cannot_be_understood_is_no_error(api_client, query):
+def test_a_query_that_makes_no_sense_is_no_server_error(api_client, query):
     assert api_client.get(f'{DELIVERIES}?{query}').status_code in (200, 400)
 
 
@@ -159,7 +159,7 @@ def test_a_batch_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
         assert {clerk_api.get(f'{DELIVERIES}{one.pk}/').json()['restricted'] for one in together} == {restricted}
 
 
-def test_what_went_out_in_one_request_is_found_together(api_client):
+def test_deliveries_and_events_of_one_request_are_found_together(api_client):
     first, second, _other = event(site()), event(site()), event(site())
     made = batch([first, second], subscribe(NOWHERE, Site))
     shown = api_client.get(f'{DELIVERIES}?event_id={second.pk}').json()['results']

@@ -74,7 +74,7 @@ def references(node, schemas, found=None):
     return found
 
 
-def test_what_may_be_restricted_is_nullable(generated):
+def test_fields_that_may_be_restricted_are_nullable(generated):
     schemas = generated[1]['components']['schemas']
     for name in ('data', 'object_id', 'username', 'request_id'):
         assert schemas['WebhookEvent']['properties'][name]['nullable']

@@ -306,7 +306,7 @@ def test_no_answer_shows_a_secret(api_client):
     assert 'secret' not in shown
 
 
-def test_what_was_shown_and_comes_back_keeps_what_is_stored(api_client, secretive):
+def test_a_masked_value_that_is_sent_back_keeps_the_stored_one(api_client, secretive):
     address = f'{WEBHOOKS}{secretive.pk}/'
     shown = api_client.get(address).json()
     sent = shown | {'ignore_users': [], 'additional_headers': f'authorization: {MASK}\nX-New: 1'}
@@ -384,7 +384,7 @@ def test_health_is_shown_where_there_is_any(api_client):
 def test_a_deletion_waits_for_no_worker(committed, api_client):
     webhook = subscribe(NOWHERE, Site)
     with transaction.atomic():
-        order.hold([webhook.pk])
+        order.lock_lanes([webhook.pk])
         deletion = in_thread(lambda: api_client.delete(f'{WEBHOOKS}{webhook.pk}/'))
         deletion.join(30)
         assert not Webhook.objects.exists()

@@ -133,7 +133,7 @@ class TestDefinitions:
         assert caught.value.message_dict['payload_url'][0].startswith(reason)
 
     @pytest.mark.parametrize('field', ['success_conditions', 'ca_file_path'])
-    def test_what_only_http_has_is_refused(self, field: str):
+    def test_a_field_that_only_http_has_is_refused_for_a_broker(self, field: str):
         value = {'attr': 'status', 'value': 200} if field == 'success_conditions' else '/ca.pem'
         with pytest.raises(ValidationError) as caught:
             subscribe('redis://bus/netbox.sites', Site, **{field: value})

@@ -65,7 +65,7 @@ def test_it_publishes(spool: Path):
     assert Attempt.objects.get(delivery=delivery).response_headers['file'] == file.name
 
 
-def test_what_it_refuses_is_a_failure_with_its_words(spool: Path):
+def test_a_message_that_a_driver_refuses_fails_with_its_words(spool: Path):
     webhook = subscribe('spool://mail/sites', Site)
     site()
     work()

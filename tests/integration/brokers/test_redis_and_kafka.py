@@ -78,7 +78,7 @@ class TestAProducerThatDies:
         assert kafka.publish(message(reader, b'second'), PATIENCE)
         assert reader.read()[-1].body == b'second'
 
-    def test_what_it_still_held_does_not_come_after_newer_messages(self, kafka, reader, relay):
+    def test_messages_of_a_dead_producer_do_not_come_after_newer_ones(self, kafka, reader, relay):
         before = len(reader.read())
         self.lose_two(kafka, reader, relay)
         kafka.publish(message(reader, b'newest'), PATIENCE)

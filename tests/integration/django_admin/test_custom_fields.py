@@ -60,7 +60,7 @@ def test_choices_and_objects_are_chosen_without_the_scripts_of_netbox(admin_page
     }
 
 
-def test_what_is_not_changed_stays(admin_pages):
+def test_custom_fields_that_nobody_changes_keep_their_values(admin_pages):
     custom('owner')
     custom('extra', 'json')
     webhook = subscribe(NOWHERE, Site, custom_field_data={'owner': 'Network team', 'extra': {'a': 1}})

@@ -119,7 +119,7 @@ class TestDeliveryPage:
         assert 'the answer of the receiver' in text
         assert len(page.context['inline_admin_formsets'][0].formset.forms) == 3
 
-    def test_what_the_receiver_answered_is_no_html(self, client):
+    def test_a_receivers_answer_is_shown_as_text_not_as_html(self, client):
         of = delivery(event(site()))
         of.attempts.update(response_body='<script>alert(1)</script>')
         page = client.get(page_of(of)).content.decode()

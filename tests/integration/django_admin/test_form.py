@@ -63,7 +63,7 @@ def webhook(saves: None) -> Webhook:
 
 
 class TestAdding:
-    def test_what_was_entered_is_stored(self, client):
+    def test_a_new_webhook_is_stored_as_entered(self, client):
         tag = Tag.objects.create(**named('tag'))
         entered = filled(object_types=[type_id(Site), type_id(Rack)], tags=[tag.pk], secret=SECRET, type_update='on')
         assert client.post(ADD, entered).url == WEBHOOKS
@@ -230,7 +230,7 @@ class TestSecret:
         assert webhook.secrets() == [SECRET]
         assert not response.context['new_secret']
 
-    def test_of_a_new_webhook_one_is_generated_unless_one_is_entered(self, client):
+    def test_a_new_webhook_gets_a_generated_secret_unless_one_is_entered(self, client):
         assert client.get(ADD).context['adminform'].form['generate_secret'].value() is True
         assert client.get(f'{ADD}?preset=slack').context['adminform'].form['generate_secret'].value() is False
         client.post(ADD, filled(generate_secret='on', secret=SECRET))

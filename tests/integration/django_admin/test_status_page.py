@@ -274,7 +274,7 @@ class TestMeanwhile:
         failed_jobs.publish()
         assert 'another reason' in text_of(client.get(job_page(failed)))
 
-    def test_what_is_sent_again_does_not_stay(self, client, fail):
+    def test_a_failure_that_is_sent_again_meanwhile_leaves_the_list(self, client, fail):
         [failed] = fail()
         Delivery.objects.update(listed=False)
         self.publish_while(lambda: Delivery.objects.update(status=StatusChoices.PENDING))
@@ -312,7 +312,7 @@ class TestClearing:
         assert not client.get(page('failed_jobs')).context['jobs']
         assert Delivery.objects.get(pk=failed.pk).status == StatusChoices.FAILED
 
-    def test_what_was_cleared_does_not_come_back(self, client, fail, drain):
+    def test_a_cleared_failure_does_not_come_back(self, client, fail, drain):
         fail(2)
         assert len(listed(client)) == 2
         client.post(page('delete_failed_jobs'))
@@ -372,7 +372,7 @@ class TestPages:
             'workers/2/rq:worker:gone/', 'schedulers/2/',
         ],
     )  # fmt: skip
-    def test_what_is_not_there_is_not_found(self, client, address):
+    def test_an_address_of_no_queue_or_job_is_not_found(self, client, address):
         assert client.get(reverse('django_rq:home') + address).status_code == HTTPStatus.NOT_FOUND
 
     def test_a_job_that_did_not_fail_is_not_requeued(self, client):

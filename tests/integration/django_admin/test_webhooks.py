@@ -219,7 +219,7 @@ class TestWebhookActions:
             assert changes_of(webhook)[-1].postchange_data['enabled'] is enabled
         assert not changes_of(other)
 
-    def test_what_failed_is_sent_again(self, client, webhook):
+    def test_redelivering_failed_ones_sends_those_of_the_chosen_webhook_only(self, client, webhook):
         failed, of_another = delivery(event(site()), webhook), delivery(event(site()))
         delivered = delivery(event(site()), webhook, status=StatusChoices.DELIVERED)
         response = confirm(client, run(client, WEBHOOKS, 'redeliver_failed', webhook), follow=True)

@@ -227,7 +227,7 @@ class TestWhatIsSent:
         assert [[one['id'] for one in request.json()['data']] for request in receiver.requests] == [made[:3], made[3:]]
         assert {request.json()['backfill'] for request in receiver.requests} == {True}
 
-    def test_what_fails_is_retried_and_then_the_backfill_ends(self, webhook, receiver):
+    def test_a_backfill_ends_after_its_failed_deliveries_were_retried(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
         sites(1)
         start(webhook)
@@ -259,7 +259,7 @@ class TestOrder:
         assert told[made[0]]['description'] == 'late'
         assert state(webhook) == COMPLETED
 
-    def test_what_is_deleted_while_it_is_held_is_not_sent(self, webhook, receiver):
+    def test_an_object_that_is_deleted_while_a_backfill_waits_for_it_is_not_sent(self, webhook, receiver):
         (made,) = sites(1)
         start(webhook)
         writer = Writer(lambda: Site.objects.get(pk=made).delete()).has_written()
@@ -270,7 +270,7 @@ class TestOrder:
         assert state(webhook) == COMPLETED
         assert [request.json()['event'] for request in receiver.requests] == ['deleted']
 
-    def test_what_no_longer_fits_the_filter_when_its_row_is_free_is_not_sent(self, webhook, receiver):
+    def test_an_object_that_no_longer_fits_the_filter_once_its_row_is_free_is_not_sent(self, webhook, receiver):
         made = sites(2)
         start(webhook, query='status=active')
         retired = Site.objects.filter(pk=made[0])
@@ -317,7 +317,7 @@ class TestOrder:
         assert len(receiver.requests) == 2
         assert state(webhook) == COMPLETED
 
-    def test_what_was_tried_of_a_backfill_goes_before_a_change(self, webhook, receiver):
+    def test_a_tried_delivery_of_a_backfill_goes_before_a_later_change(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
         (made,) = sites(1)
         start(webhook)
@@ -354,7 +354,7 @@ class TestOrder:
         assert state(webhook) == COMPLETED
 
     @pytest.mark.parametrize('fields', [{'transaction_id': 0}, {'error': 'not rendered'}], ids=['rule', 'error'])
-    def test_what_does_not_show_an_object_replaces_nothing_of_it(self, webhook, receiver, fields):
+    def test_a_change_that_does_not_show_the_object_does_not_replace_its_backfill(self, webhook, receiver, fields):
         first, second = sites(2)
         start(webhook)
         cut()
@@ -674,7 +674,7 @@ class TestShare:
         assert len(beside) < count / 2
         assert len(receiver.requests) == 2 * count
 
-    def test_what_hangs_of_its_own_holds_it_and_no_other(self, webhook, receiver, small_slices):
+    def test_a_backfill_waits_for_its_own_deliveries_and_holds_no_other_backfill(self, webhook, receiver, small_slices):
         sites(6)
         start(webhook)
         assert engine.Backfills().cut()
@@ -733,7 +733,7 @@ class TestWhatPeopleDo:
         assert sorted(ids(receiver)) == made
 
     @pytest.mark.parametrize(('is_paused', 'sent'), [(False, 0), (True, 2)], ids=['pause', 'resume'])
-    def test_what_is_asked_while_deliveries_are_made_is_obeyed(self, webhook, receiver, is_paused, sent):
+    def test_pausing_or_resuming_while_deliveries_are_made_is_obeyed(self, webhook, receiver, is_paused, sent):
         sites(2)
         start(webhook)
         engine.Backfills().cut()
@@ -752,7 +752,7 @@ class TestWhatPeopleDo:
         work()
         assert [request.json().get('backfill') for request in receiver.requests] == [None]
 
-    def test_what_is_given_back_during_a_pause_is_held(self, webhook, receiver):
+    def test_deliveries_that_a_worker_gives_back_during_a_pause_are_held(self, webhook, receiver):
         sites(2)
         start(webhook)
         cut()
@@ -776,7 +776,7 @@ class TestWhatPeopleDo:
         work()
         assert len(receiver.requests) == 7
 
-    def test_what_is_under_way_when_it_is_canceled_is_recorded(self, webhook, receiver):
+    def test_a_delivery_in_hand_at_the_cancel_counts_until_its_worker_gives_it_back(self, webhook, receiver):
         first = sites(2)[0]
         start(webhook)
         cut()
@@ -798,7 +798,7 @@ class TestWhatPeopleDo:
         work()
         assert sorted(ids(receiver)) == made
 
-    def test_what_is_canceled_while_its_deliveries_are_made_is_not_sent(self, webhook, receiver):
+    def test_a_backfill_that_is_canceled_while_its_deliveries_are_made_sends_nothing(self, webhook, receiver):
         """The dispatcher looked before the cancel; its deliveries are removed before any claim."""
         sites(3)
         start(webhook)
@@ -810,7 +810,7 @@ class TestWhatPeopleDo:
         assert not Delivery.objects.exists()
         assert progress.of(webhook).sent == 0
 
-    def test_what_was_in_hand_when_it_was_canceled_is_not_sent_with_the_next(self, webhook, receiver):
+    def test_events_in_hand_at_the_cancel_are_not_sent_with_the_next_backfill(self, webhook, receiver):
         made = sites(3)
         start(webhook)
         engine.Backfills().cut()
@@ -820,7 +820,7 @@ class TestWhatPeopleDo:
         work()
         assert sorted(ids(receiver)) == made
 
-    def test_what_is_left_of_one_that_failed_does_not_count_for_the_next(self, webhook):
+    def test_deliveries_of_a_failed_backfill_do_not_count_for_the_next(self, webhook):
         sites(3)
         start(webhook)
         cut()
@@ -846,7 +846,7 @@ class TestWhatPeopleDo:
         assert ids(receiver) == [made]
 
     @pytest.mark.parametrize('ask', [backfill.pause, backfill.cancel])
-    def test_what_is_replayed_is_no_part_of_a_backfill(self, webhook, receiver, ask):
+    def test_redelivered_objects_are_no_part_of_a_later_backfill(self, webhook, receiver, ask):
         made = sites(2)
         start(webhook)
         work()
@@ -860,7 +860,7 @@ class TestWhatPeopleDo:
         ('ask', 'reason'),
         [(backfill.pause, 'to pause'), (backfill.resume, 'to resume'), (backfill.cancel, 'to cancel')],
     )
-    def test_what_is_not_there_cannot_be_held_or_ended(self, webhook, ask, reason):
+    def test_a_webhook_without_a_backfill_has_none_to_pause_resume_or_cancel(self, webhook, ask, reason):
         with pytest.raises(DefinitionError, match=reason):
             ask(webhook)
 

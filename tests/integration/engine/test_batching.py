@@ -110,7 +110,7 @@ class TestTogether:
         (request,) = received(receiver, 1)
         assert names(request) == made
 
-    def test_what_does_not_meet_the_conditions_is_left_out(self, receiver: Receiver):
+    def test_a_batch_leaves_out_changes_that_do_not_meet_the_conditions(self, receiver: Receiver):
         conditions = {'attr': 'name', 'value': 'b', 'negate': True}
         subscribe(receiver.url('/'), Site, batch=True, conditions=conditions)
         make_sites('a', 'b', 'c')

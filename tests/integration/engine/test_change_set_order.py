@@ -20,7 +20,7 @@ REGION, SITE, DEVICE = range(3)
         (('deleted', SITE, 1), ('deleted', SITE, 2)),
     ],
 )
-def test_what_is_referred_to_comes_first_and_goes_last(earlier, later):
+def test_an_object_is_created_before_and_deleted_after_those_that_refer_to_it(earlier, later):
     assert place(*earlier) < place(*later)
 
 

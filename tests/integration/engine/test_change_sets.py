@@ -34,8 +34,7 @@ from webhooks.engine.dispatch import loop, render
 from webhooks.engine.registry import GIVEN_UP, SUSPECTS
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.presentation import waits
-from webhooks.services import redelivery, trial, waiting
+from webhooks.services import diagnosis, redelivery, trial, waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -83,7 +82,7 @@ def switch(webhook: Webhook, **fields: Any) -> None:
 
 
 class TestOrderInside:
-    def test_what_others_refer_to_comes_first_and_goes_last(self, receiver: Receiver):
+    def test_a_change_set_creates_objects_before_those_that_refer_to_them(self, receiver: Receiver):
         subscribe(receiver.url('/'), *MODELS, change_set=True)
         kind, role = device_type(), DeviceRole.objects.create(**named('role'))
         moved, gone = (device(device_type=kind, role=role) for _ in range(2))
@@ -215,7 +214,7 @@ class TestWhatIsInIt:
         shown = request.json()['transaction']
         assert (shown['username'], shown['count']) == (netbox_user.username, 1)
 
-    def test_what_a_component_tells_of_its_device_comes_alone(self, receiver: Receiver):
+    def test_a_devices_change_by_a_component_comes_outside_the_change_set(self, receiver: Receiver):
         """It is recorded late, after another change perhaps: two sets could wait for each other."""
         subscribe(receiver.url('/'), Device, Interface, change_set=True, include_components=True)
         port = interface(device())
@@ -299,7 +298,7 @@ class TestOrder:
         work()
         assert len(receiver.requests) == so_far
         assert retried == ['a']
-        assert 'its change set is sent first' in waits.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
+        assert 'its change set is sent first' in diagnosis.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
         pass_retry_waits()
         work()
         assert names(receiver.requests[-1]) == ['c', 'a**', 'b*']
@@ -454,7 +453,7 @@ class TestAgain:
         assert counts == [5]
         assert received(receiver, 2)[1].body == first.body
 
-    def test_what_was_switched_on_afterwards_leaves_nothing_out(self, receiver: Receiver, webhook):
+    def test_change_sets_that_are_switched_on_later_leave_out_no_waiting_change(self, receiver: Receiver, webhook):
         receiver.answers('/', 500, 200)
         (place,) = make_sites('a')
         received(receiver, 1)

@@ -154,7 +154,7 @@ class TestWhatIsTold:
             IPAddress.objects.create(address='192.0.2.8/24')
         assert len(told(receiver)) == 4
 
-    def test_what_an_interface_takes_along_is_no_change_of_its_own(self, receiver: Receiver):
+    def test_the_addresses_that_go_with_an_interface_are_no_changes_of_their_own(self, receiver: Receiver):
         owner = a_device()
         port = interface(owner)
         IPAddress.objects.create(address='192.0.2.7/24', assigned_object=port)
@@ -163,7 +163,7 @@ class TestWhatIsTold:
             port.delete()
         assert told(receiver) == [(owner.pk, ['dcim.interface'])]
 
-    def test_what_moves_is_a_change_of_both(self, receiver: Receiver):
+    def test_an_address_that_moves_between_devices_is_a_change_of_both(self, receiver: Receiver):
         first, second = a_device(), a_device()
         ports = [interface(owner) for owner in (first, second)]
         address = IPAddress.objects.create(address='192.0.2.7/24', assigned_object=ports[0])
@@ -214,7 +214,7 @@ class TestWhatIsTold:
             DeviceBay.objects.create(device=owner, name='b')
         assert told(receiver) == [(owner.pk, ['dcim.devicebay'])]
 
-    def test_of_a_module(self, receiver: Receiver, monkeypatch):
+    def test_a_component_of_a_module_is_a_change_of_the_module(self, receiver: Receiver, monkeypatch):
         owner = a_device()
         module = make_module(owner)
         port = interface(owner, module=module)
@@ -290,7 +290,7 @@ class TestOnceATransaction:
         assert [(body['event'], body['data']['id']) for body in sent(receiver)] == [(DELETED, pk)]
         assert not Event.objects.filter(dispatched_at=None).exists()
 
-    def test_what_was_rolled_back_is_told_of_nobody(self, receiver: Receiver):
+    def test_a_component_that_is_rolled_back_or_gone_at_once_is_no_change_of_its_device(self, receiver: Receiver):
         owner = a_device()
         watch(receiver)
         with pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -492,7 +492,7 @@ class TestALockedOwner:
         comments = {body['data']['id']: body['data']['comments'] for body in sent(receiver)}
         assert comments == {owner.pk: 'being edited', other.pk: ''}
 
-    def test_what_is_put_off_is_claimed_by_nobody_for_a_moment(self, receiver: Receiver, monkeypatch):
+    def test_an_event_of_a_locked_device_is_claimed_by_nobody_for_a_moment(self, receiver: Receiver, monkeypatch):
         monkeypatch.setattr(components, 'PUT_OFF', components.PUT_OFF.replace('1 second', '1000 seconds'))
         owner = a_device()
         port = ConsolePort.objects.create(device=owner, name='c')

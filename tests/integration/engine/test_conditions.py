@@ -233,7 +233,7 @@ class TestIgnoredUsers:
     def robot(self) -> User:
         return User.objects.create_user(username='robot')
 
-    def test_what_they_change_is_not_sent_and_is_counted(self, robot: User, netbox_user):
+    def test_changes_of_ignored_users_are_not_sent_and_are_counted_as_skipped(self, robot: User, netbox_user):
         subscribe(NOWHERE, Site, ignore_users=[robot])
         subscribe(NOWHERE, Site)
         with request_by(robot):
@@ -262,7 +262,7 @@ class TestIgnoredUsers:
 
 
 class TestLater:
-    def test_what_was_not_sent_is_not_replayed(self):
+    def test_a_change_that_did_not_meet_the_conditions_is_not_redelivered(self):
         webhook = subscribe(NOWHERE, Site, conditions=ACTIVE, max_attempts=1)
         site(status='planned')
         assert dispatched() == []
@@ -288,7 +288,7 @@ class TestSlow:
         assert skipped() == [1]
         assert 'it takes more than' in caplog.text
 
-    def test_what_follows_is_evaluated_as_before(self):
+    def test_conditions_are_evaluated_as_before_after_one_that_was_too_slow(self):
         subscribe(NOWHERE, Site, conditions={'attr': 'comments', 'op': 'regex', 'value': '(a+)+$'})
         _slow, place = site(comments='a' * 40 + '!'), site(comments='aaa')
         assert dispatched() == [(CREATED, place.pk)]
@@ -425,7 +425,7 @@ class TestSlow:
         assert [one.object_id for one in deliveries()] == [places[0].pk]
         assert dispatched() == [(CREATED, place.pk) for place in places]
 
-    def test_what_other_threads_do_does_not_count(self):
+    def test_the_time_limit_of_conditions_does_not_count_other_threads(self):
         """The timer measures the whole process, where 64 threads may send."""
 
         class Busy:

@@ -116,7 +116,7 @@ class TestNotStored:
         assert all(event.error.endswith('a \ufffd and a \ufffd') for event in Event.objects.all())
 
 
-def test_what_cannot_be_rendered_counts_as_failed():
+def test_events_that_cannot_be_rendered_count_as_failed_for_each_webhook():
     def fail(_place: Site) -> None:
         raise RuntimeError('no')
 
@@ -263,7 +263,7 @@ class TestManyDispatchers:
         dispatch_all()
         return [one.object_id for one in deliveries()]
 
-    def test_what_one_holds_the_other_leaves_and_the_rest_it_takes(self):
+    def test_a_dispatcher_leaves_events_in_other_hands_and_takes_the_rest(self):
         places = [site() for _ in range(4)]
         hold(*Event.objects.order_by('sequence')[:2], role=DISPATCH)
         assert self.dispatched() == [place.pk for place in places[2:]]
@@ -281,7 +281,7 @@ class TestManyDispatchers:
         assert len(found) == 2
 
     @pytest.mark.parametrize('stop', [hold, suspect])
-    def test_what_waits_for_others_is_not_all_that_is_found(self, monkeypatch, stop):
+    def test_events_that_wait_for_an_earlier_one_do_not_fill_the_batch(self, monkeypatch, stop):
         monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         place = site()
         stop(Event.objects.get())
@@ -290,7 +290,7 @@ class TestManyDispatchers:
         others = [site().pk, site().pk]
         assert self.dispatched() == others
 
-    def test_what_a_dead_one_held_comes_back_and_goes_once(self, receiver):
+    def test_an_event_in_hand_of_a_dead_dispatcher_is_sent_once(self, receiver):
         site()
         held = hold(Event.objects.get(), role=DISPATCH)
         assert work() == 'nothing to send'
@@ -338,7 +338,7 @@ class TestManyDispatchers:
         assert sorted(claim.in_turn(ids)) == ids
         assert rows_read(Event) - before < 3 * 5000
 
-    def test_what_takes_long_to_render_is_cut_and_keeps_its_order(self, monkeypatch):
+    def test_a_batch_that_takes_too_long_is_cut_and_keeps_the_order_of_an_object(self, monkeypatch):
         monkeypatch.setattr(loop, 'BATCH_SECONDS', 0)
         monkeypatch.setattr(render, 'EVENTS_PER_SLICE', 1)
         place = site()

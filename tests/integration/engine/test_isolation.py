@@ -124,7 +124,7 @@ class TestSlowTemplate:
     def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(renderer, 'TEMPLATE_SECONDS', 60)
 
-    def test_what_has_no_template_waits_for_none(self, receiver):
+    def test_a_webhook_without_a_template_does_not_wait_for_slow_templates(self, receiver):
         subscribe(receiver.url(BUSY), Site, body_template=SLOW_TEMPLATE)
         subscribe(receiver.url(IDLE), Tenant)
         sites(12)
@@ -154,7 +154,7 @@ class TestSlowTemplate:
             gate.is_open.touch()
         assert len(deliveries(DELIVERED)) == 3
 
-    def test_what_waits_to_be_built_does_not_go_once_its_webhook_is_paused(self, receiver, gate):
+    def test_requests_that_wait_to_be_built_are_not_sent_once_the_webhook_is_paused(self, receiver, gate):
         template = '{% if data.name != "first" %}{{ data.name|wait }}{% endif %}'
         subscribe(receiver.url(BUSY), Site, body_template=template)
         with transaction.atomic():
@@ -169,7 +169,7 @@ class TestSlowTemplate:
             gate.is_open.touch()
         assert len(receiver.requests) == 1
 
-    def test_what_is_being_built_does_not_go_once_its_worker_ends(self, receiver, gate):
+    def test_a_request_that_is_being_built_is_not_sent_once_the_worker_ends(self, receiver, gate):
         subscribe(receiver.url(BUSY), Site, body_template='{{ data.name|wait }}')
         dispatch_sites()
         with sender() as (pk, first):
@@ -181,7 +181,7 @@ class TestSlowTemplate:
         assert not receiver.requests
         assert len(deliveries(PENDING)) == 1
 
-    def test_what_waits_to_be_built_leaves_threads_to_others(self, receiver, gate):
+    def test_requests_that_wait_to_be_built_leave_threads_to_other_webhooks(self, receiver, gate):
         for _ in range(5):
             subscribe(receiver.url(BUSY), Site, body_template='{{ data.name|wait }}')
         subscribe(receiver.url(IDLE), Tenant)
@@ -226,7 +226,7 @@ class TestSlowEndpoint:
             receiver.wait_for(7, timeout=60)
             receiver.close()
 
-    def test_what_a_dead_worker_held_for_others_does_not_wait_for_it(self, receiver):
+    def test_deliveries_that_a_dead_worker_held_do_not_wait_for_an_endpoint_that_hangs(self, receiver):
         receiver.answers(BUSY, Answer(manner=Manner.HANG))
         subscribe(receiver.url(BUSY), Site, max_attempts=1, timeout=120)
         subscribe(receiver.url(IDLE), Tenant)
@@ -268,7 +268,7 @@ class TestDatabaseErrorWhileBuilding:
         assert failed.error == "not sent: OperationalError: a plugin's database is down"
 
     @pytest.mark.parametrize('times', [1, 2], ids=['once', 'and goes back while it is away'])
-    def test_what_postgresql_breaks_off_is_built_again(self, settings, times):
+    def test_a_request_whose_building_postgresql_breaks_off_is_built_again(self, settings, times):
         struck = []
 
         def fail() -> None:
@@ -342,7 +342,7 @@ class TestOpenTransactions:
             assert len(deliveries(PENDING)) == 8
             assert Webhook.objects.get(pk=gone.pk).enabled
 
-    def test_what_cannot_be_tidied_because_of_one_is_left_and_all_answers_are_recorded(self, receiver, monkeypatch):
+    def test_a_410_that_cannot_disable_its_webhook_yet_holds_no_other_answer(self, receiver, monkeypatch):
         monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace("'lock_timeout', '5000'", "'lock_timeout', '50'"))
         gone = subscribe(receiver.url(BUSY), Site)
         subscribe(receiver.url(IDLE), Site)
@@ -468,13 +468,13 @@ class TestOutcomeThatCannotBeRecorded:
 
 def hold_lane(webhook: Webhook) -> Callable[[], None]:
     """A script may close deliveries and keep its transaction open."""
-    return lambda: order.hold([webhook.pk])
+    return lambda: order.lock_lanes([webhook.pk])
 
 
 class TestLane:
     """Somebody holds a lane."""
 
-    def test_what_is_due_in_it_is_left_and_the_others_go(self, receiver):
+    def test_a_locked_lane_is_left_and_the_other_lanes_are_sent(self, receiver):
         busy, idle = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(IDLE), Site)
         dispatch_sites()
         with open_transaction(hold_lane(busy)):
@@ -547,7 +547,7 @@ class TestLane:
         assert not tidy.expire()
         assert self.statuses(held) == ({FAILED}, {FAILED})
 
-    def test_what_a_deleted_webhook_has_left_is_purged_and_does_not_expire(self, held):
+    def test_deliveries_of_a_deleted_webhook_do_not_expire(self, held):
         expire()
         Webhook.objects.get(pk=held.pk).delete()
         while tidy.expire():
@@ -635,7 +635,7 @@ class TestStopped:
         work()
         assert len(deliveries(DELIVERED)) == 1
 
-    def test_of_a_webhook_that_is_deleted_nothing_is_sent_and_others_go(self, webhook, receiver):
+    def test_a_deleted_webhook_sends_nothing_and_the_others_go_on(self, webhook, receiver):
         subscribe(receiver.url(IDLE), Tenant)
         site()
         tenant()
@@ -656,7 +656,7 @@ class TestProbes:
         receiver.close()
         return webhook
 
-    def test_of_a_webhook_with_one_attempt_they_have_their_intervals(self, suspended):
+    def test_probes_of_a_webhook_with_one_attempt_keep_their_intervals(self, suspended):
         Webhook.objects.update(max_attempts=1)
         work()
         assert Attempt.objects.count() == 1
@@ -680,7 +680,7 @@ class TestProbes:
         assert Attempt.objects.count() == 1
 
 
-def test_what_expires_is_failed_a_little_at_a_time_while_others_are_sent(receiver, monkeypatch):
+def test_expired_deliveries_fail_a_few_at_a_time_while_others_are_sent(receiver, monkeypatch):
     monkeypatch.setattr(tidy, 'ROWS_PER_TRANSACTION', 1)
     subscribe(receiver.url(BUSY), Site, paused=True)
     dispatch_sites(5)

@@ -80,7 +80,7 @@ def test_a_later_change_of_the_same_object_waits_too(receiver, tenant):
     assert [body['data']['name'] for body in unlocked(receiver)] == ['first', 'second']
 
 
-def test_what_a_webhook_expands_is_whole_once_it_can_be_read(receiver, tenant):
+def test_an_expanded_object_of_a_locked_table_is_whole_once_it_can_be_read(receiver, tenant):
     """The VLAN's own payload does not read the tenant of its site."""
     subscribe(receiver.url(BUSY), VLAN, expand=['site.tenant'])
     VLAN.objects.create(vid=1, name='VLAN', site=site(tenant=tenant))
@@ -153,7 +153,7 @@ def test_a_test_says_why_it_has_no_payload(receiver, tenant):
     assert not receiver.requests
 
 
-def test_what_is_redelivered_and_needs_it_not_is_rendered_anew(receiver, tenant):
+def test_a_redelivery_that_needs_no_locked_table_is_rendered_anew(receiver, tenant):
     """All of the model are rendered together first, which is broken off."""
     webhook = subscribe(receiver.url(BUSY), VLAN)
 

@@ -63,7 +63,7 @@ class TestRendering:
         assert sum(found) == 6
         assert all(event.payload_data['comments'] == LONG for event in recorded())
 
-    def test_what_was_before_counts_as_well(self, monkeypatch):
+    def test_snapshots_of_before_count_for_the_size_of_a_slice(self, monkeypatch):
         subscribe(NOWHERE, Site, include_snapshots=True)
         sites(4, comments=LONG)
         dispatch_all()
@@ -74,7 +74,7 @@ class TestRendering:
                 place.save()
         assert max(self.slices()) < 4
 
-    def test_what_is_rendered_is_written_before_there_is_more_of_it(self, monkeypatch):
+    def test_a_rendered_slice_is_written_before_the_next_is_rendered(self, monkeypatch):
         subscribe(NOWHERE, Site)
         monkeypatch.setattr(render, 'SNAPSHOT_BYTES_PER_SLICE', 1)
         sites(4, comments=LONG)

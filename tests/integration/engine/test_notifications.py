@@ -139,7 +139,7 @@ class TestFailure:
             work()
         assert told(ann) == [FAILED.name]
 
-    def test_what_goes_wrong_in_telling_is_logged_and_undoes_nothing(self, webhook, receiver, caplog):
+    def test_a_failed_notification_is_logged_and_undoes_nothing(self, webhook, receiver, caplog):
         with at_each(Notification, refuse):
             fail(receiver)
         assert len(deliveries(StatusChoices.FAILED)) == 1
@@ -291,7 +291,7 @@ class TestTrouble:
         assert 'nobody was notified: a row was locked' in caplog.text
         reader.finish()
 
-    def test_what_cannot_be_written_costs_the_record_nothing(self, webhook, receiver, ann):
+    def test_a_notification_that_cannot_be_written_costs_the_record_nothing(self, webhook, receiver, ann):
         """As if NetBox's table had changed, PostgreSQL refuses the row."""
         with connection.cursor() as cursor:
             cursor.execute('ALTER TABLE extras_notification ADD CONSTRAINT never CHECK (id IS NULL) NOT VALID')
@@ -343,7 +343,7 @@ class TestEventRules:
     def test_a_rule_hears_of_a_410_although_somebody_held_the_lane(self, webhook, telling, receiver):
         rule(telling, Webhook, kinds=(DISABLED.name,), action_type='webhooks.send')
         Health.objects.filter(webhook=webhook).update(gone_at=timezone.now())
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             tidy.step()
         work()
         assert not Webhook.objects.get(pk=webhook.pk).enabled
@@ -411,7 +411,7 @@ class TestEventRules:
         work()
         assert health(webhook).news == []
 
-    def test_what_a_rule_sends_has_no_secrets(self, webhook, telling, receiver):
+    def test_an_event_rule_about_a_webhook_sends_no_secrets(self, webhook, telling, receiver):
         Webhook.objects.filter(pk=webhook.pk).update(additional_headers='X-Key: sesame')
         rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
         fail(receiver)

@@ -98,7 +98,7 @@ class TestInOrder:
         assert sequences(receiver.requests)[:3] == [first] * 3
         assert disorder(arrivals(receiver)) == []
 
-    def test_what_comes_later_waits_as_well(self, webhook, receiver):
+    def test_a_later_change_waits_for_the_retry_of_an_earlier_one(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
         place = site()
         work()
@@ -122,7 +122,7 @@ class TestInOrder:
         assert statuses() == [DELIVERED, DELIVERED]
         assert sequences(receiver.requests) == [first.sequence, second.sequence]
 
-    def test_what_a_dead_worker_had_in_hand_of_one_object_holds_no_other(self, webhook, receiver):
+    def test_a_delivery_in_hand_of_a_dead_worker_holds_no_other_object(self, webhook, receiver):
         place, other = site(), site()
         changes(place, 1)
         dispatch_all()
@@ -155,7 +155,7 @@ class TestInOrder:
         assert work() == '2 delivered, 1 to retry'
         assert not parked()
 
-    def test_what_waits_goes_when_order_is_switched_off(self, webhook, receiver):
+    def test_parked_deliveries_are_sent_when_order_is_switched_off(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
         changes(site(), 2)
         assert work() == '1 to retry'
@@ -221,7 +221,7 @@ class TestItGoesOn:
         assert work() == 'nothing to send'
 
 
-def test_what_is_paused_while_it_waits_goes_in_order(webhook, receiver):
+def test_changes_that_waited_for_a_paused_webhook_go_in_order(webhook, receiver):
     webhook.paused = True
     webhook.save()
     changes(site(), 2)
@@ -266,7 +266,7 @@ def test_one_that_is_sent_while_an_earlier_one_is_opened_again_is_followed_by_it
 
 
 class TestRedelivery:
-    def test_what_is_behind_and_untried_waits_for_it(self, webhook, receiver):
+    def test_untried_later_changes_wait_for_a_redelivered_one(self, webhook, receiver):
         receiver.answers(HOOK, 410, 200)
         place = site()
         work()

@@ -78,7 +78,7 @@ def told(receiver: Receiver) -> list[tuple[str, str]]:
 
 
 class TestQuiet:
-    def test_what_comes_before_the_object_is_quiet_goes_as_one(self, webhook, receiver):
+    def test_changes_before_the_object_is_quiet_are_sent_as_one(self, webhook, receiver):
         rename(new('a'), 'b', 'c', 'd')
         assert work() == NOTHING
         pass_time(QUIET)
@@ -200,7 +200,7 @@ class TestQuiet:
 class TestTurns:
     """What happens between two turns of a worker."""
 
-    def test_what_has_waited_is_not_put_off_by_a_change_before_its_request(self, webhook, receiver):
+    def test_a_change_that_has_waited_is_not_put_off_by_one_before_its_request(self, webhook, receiver):
         place = new('a')
         rename(place, 'b')
         pass_time(QUIET)
@@ -243,7 +243,7 @@ class TestTurns:
         work()
         assert told(receiver) == [(CREATED, 'a'), (CREATED, 'b')]
 
-    def test_what_a_stopped_worker_had_in_hand_goes_before_later_changes(self, webhook, receiver):
+    def test_a_delivery_in_hand_of_a_stopped_worker_goes_before_later_changes(self, webhook, receiver):
         place = new('a')
         pass_time(QUIET)
         die(*deliveries())
@@ -348,7 +348,7 @@ class TestBeside:
         assert [name for _event, name in told(receiver)] == ['b', 'c']
         assert not deliveries(PENDING)
 
-    def test_what_somebody_redelivers_goes_at_once(self, webhook, receiver):
+    def test_a_redelivery_does_not_wait_until_the_object_is_quiet(self, webhook, receiver):
         existing('a')
         assert redelivery.redeliver(Delivery.objects.all()) == 1
         assert work() == '1 delivered'
@@ -392,7 +392,7 @@ class TestShown:
             admin = admin_pages.get(f'/admin/webhooks/delivery/{one.pk}/change/').content.decode()
             assert 'It waits until its object is quiet' in admin
 
-    def test_what_waits_for_quiet_is_not_late(self, webhook):
+    def test_a_change_that_waits_for_quiet_is_not_late(self, webhook):
         new('a')
         Event.objects.update(timestamp=timezone.now() - timedelta(hours=1))
         assert backlog.measure().oldest is None

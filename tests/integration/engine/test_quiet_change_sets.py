@@ -103,7 +103,7 @@ def test_no_set_waits_longer_than_the_longest_time(webhook, receiver):
     assert len(receiver.requests) == 1
 
 
-def test_what_comes_after_a_set_is_a_set_of_its_own(webhook, receiver):
+def test_changes_after_a_quiet_set_are_a_set_of_their_own(webhook, receiver):
     (place,) = new('a')
     pass_time(QUIET)
     work()
@@ -206,7 +206,7 @@ def test_no_change_goes_before_one_of_a_transaction_that_is_still_dispatched(web
     assert not deliveries(*OPEN_STATUSES)
 
 
-def test_what_comes_and_goes_is_not_sent(webhook, receiver):
+def test_an_object_that_comes_and_goes_before_quiet_is_not_sent(webhook, receiver):
     (place,) = new('a')
     Site.objects.get(pk=place.pk).delete()
     dispatch_all()
@@ -234,7 +234,7 @@ def test_send_waiting_deliveries_sends_one_set_at_once(webhook, receiver):
     assert [told(request) for request in receiver.requests] == [[('created', 'b'), ('created', 'c')]]
 
 
-def test_what_somebody_redelivers_goes_at_once(webhook, receiver):
+def test_a_redelivery_of_a_set_does_not_wait_for_quiet(webhook, receiver):
     new('a')
     new('b')
     pass_time(QUIET)

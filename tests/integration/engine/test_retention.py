@@ -45,7 +45,7 @@ def entry(webhook: Webhook, when, status: str = DELIVERED) -> Delivery:
 
 
 @pytest.mark.parametrize('status', [DELIVERED, FAILED])
-def test_what_is_old_and_closed_goes_with_all_it_has(webhook, status):
+def test_an_old_closed_delivery_is_pruned_with_its_event_and_attempts(webhook, status):
     entry(webhook, OLD, status)
     Event.objects.filter(dispatched_at=None).delete()
     assert prune() == 1
@@ -53,14 +53,14 @@ def test_what_is_old_and_closed_goes_with_all_it_has(webhook, status):
 
 
 @pytest.mark.parametrize('status', [PENDING, SENDING])
-def test_what_is_open_stays(webhook, status):
+def test_an_old_open_delivery_is_not_pruned(webhook, status):
     kept = entry(webhook, OLD, status)
     prune()
     assert deliveries() == [kept]
     assert kept.attempts.exists()
 
 
-def test_what_is_new_stays(webhook):
+def test_a_new_delivery_is_not_pruned(webhook):
     kept = entry(webhook, NEW)
     prune()
     assert deliveries() == [kept]
@@ -114,7 +114,7 @@ def test_a_chunk_is_as_large_as_its_events_whatever_webhooks_there_are(webhook, 
     assert list(retention.by_age(CUTOFF)) == [3, 1]
 
 
-def test_what_waits_for_a_retry_survives_and_is_sent(webhook, receiver):
+def test_an_old_delivery_that_waits_for_a_retry_survives_pruning_and_is_sent(webhook, receiver):
     receiver.answers(HOOK, 500, 200)
     place = site()
     place.save()
@@ -126,7 +126,7 @@ def test_what_waits_for_a_retry_survives_and_is_sent(webhook, receiver):
     assert work() == '2 delivered'
 
 
-def test_what_went_out_together_goes(receiver):
+def test_an_old_batch_is_pruned(receiver):
     subscribe(receiver.url(HOOK), Site, batch=True)
     with transaction.atomic():
         for _ in range(3):
@@ -218,7 +218,7 @@ def test_a_webhook_that_is_deleted_takes_its_failures_off_the_status_page(receiv
     assert len(listed) == 0
 
 
-def test_what_was_made_for_a_webhook_while_it_was_deleted_goes_with_the_old(webhook):
+def test_a_delivery_that_was_made_while_its_webhook_was_deleted_is_pruned(webhook):
     """It has neither webhook nor health."""
     entry(webhook, OLD, PENDING)
     Event.objects.filter(dispatched_at=None).delete()

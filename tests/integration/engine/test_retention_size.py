@@ -87,7 +87,7 @@ def test_successes_go_before_older_failures(entry):
 
 
 @pytest.mark.parametrize('status', [PENDING, SENDING])
-def test_what_is_open_never_goes(entry, status):
+def test_open_deliveries_are_never_pruned_for_size(entry, status):
     kept = [entry(days, status) for days in (9, 8, 7)]
     closed = entry(1)
     assert prune(1) == 1
@@ -113,7 +113,7 @@ def test_an_event_with_a_failure_goes_after_those_without(entry, receiver):
     assert left() == {failed.pk, done.pk}
 
 
-def test_what_a_deleted_webhook_has_left_costs_the_others_nothing(entry, receiver):
+def test_remains_of_a_deleted_webhook_do_not_count_for_the_size_of_the_others(entry, receiver):
     other = subscribe(receiver.url(), Site)
     gone = [entry(days, to=other).pk for days in (9, 8, 7)]
     made = [entry(days).pk for days in (6, 5, 4)]
@@ -147,7 +147,7 @@ def test_the_bound_holds_before_age_is_looked_at(entry, monkeypatch):
     assert left() == {made[-1].pk}
 
 
-def test_what_somebody_redelivers_meanwhile_stays(entry):
+def test_a_delivery_that_is_redelivered_meanwhile_is_not_pruned(entry):
     oldest, other = entry(9, FAILED), entry(8, FAILED)
     writer = Writer(lambda: redelivery.redeliver(Delivery.objects.filter(pk=oldest.pk))).has_written()
     assert prune(1) == 1

@@ -108,7 +108,7 @@ class TestOutage:
         work()
         assert not deliveries(PENDING)
 
-    def test_what_the_endpoint_has_asked_to_wait_is_no_probe_before_its_time(self, webhook, receiver):
+    def test_a_delivery_that_the_endpoint_asked_to_wait_is_no_probe_before_its_time(self, webhook, receiver):
         receiver.answers(HOOK, Answer(429, headers={'Retry-After': '3000'}))
         for _ in range(TRIED):
             site()
@@ -171,7 +171,7 @@ class TestOutage:
         assert [one.due_at for one in deliveries(PENDING)] == [later]
         assert len(deliveries(DELIVERED)) == 1
 
-    def test_of_very_many_the_rest_go_at_their_own_time(self, suspended, receiver, monkeypatch):
+    def test_only_so_many_are_retried_early_and_the_rest_go_at_their_own_time(self, suspended, receiver, monkeypatch):
         monkeypatch.setattr(queue, 'MAX_RETRIED', 2)
         put_off()
         for number, one in enumerate(deliveries(PENDING, attempt_count__gt=0)):
@@ -184,7 +184,7 @@ class TestOutage:
 
 
 class TestSaved:
-    def test_what_was_tried_goes_to_the_new_url_at_once_and_in_order(self, webhook, tried, receiver):
+    def test_tried_deliveries_go_to_a_new_url_at_once_and_in_order(self, webhook, tried, receiver):
         put_off()
         assert work() == 'nothing to send'
         save(webhook, payload_url=receiver.url(MOVED))
@@ -212,7 +212,7 @@ class TestSaved:
             save(webhook, payload_url=receiver.url(MOVED))
             assert take_turns(its, lambda: deliveries(DELIVERED))
 
-    def test_what_waited_is_in_the_feed_once_the_url_is_blank(self, webhook, tried):
+    def test_waiting_deliveries_are_in_the_feed_once_the_url_is_blank(self, webhook, tried):
         put_off()
         save(webhook, payload_url='')
         work()
@@ -248,7 +248,7 @@ class TestSaved:
     @pytest.mark.parametrize(
         'hurry', [lambda webhook: save(webhook, description='mended'), waiting.send], ids=['saved', 'sent now']
     )
-    def test_what_a_stopped_worker_had_in_hand_waits_until_its_request_has_ended(
+    def test_a_delivery_in_hand_of_a_stopped_worker_waits_until_its_request_has_ended(
         self, webhook, receiver, hurry: Callable[[Webhook], object]
     ):
         """That one may still arrive: then an earlier state would come last."""

@@ -154,7 +154,7 @@ def test_the_clock_of_the_workers_host_does_not_matter(receiver, monkeypatch, ho
     assert before < pending.due_at <= known() + longest
 
 
-def test_what_failed_together_comes_back_spread(receiver):
+def test_deliveries_that_failed_together_are_retried_at_different_times(receiver):
     subscribe(receiver.url(HOOK), Site)
     receiver.answers(HOOK, BROKEN)
     for _ in range(10):
@@ -197,7 +197,7 @@ class TestRetryAfter:
         assert MAX_RETRY_AFTER_SECONDS - 60 < wait <= MAX_RETRY_AFTER_SECONDS
 
     @pytest.mark.parametrize('value', ['0', '-5', 'soon', '', '1e9', 'Wed, 01 Jan 2020 00:00:00 GMT', '9' * 400, '²'])
-    def test_what_asks_for_less_or_for_nothing_leaves_the_schedule(self, receiver, value):
+    def test_a_retry_after_that_is_shorter_or_unreadable_leaves_the_schedule(self, receiver, value):
         wait = self.wait_after(receiver, Answer(BUSY, headers={'Retry-After': value}))
         if value == '9' * 400:
             assert wait > MAX_RETRY_AFTER_SECONDS - 60
@@ -220,7 +220,7 @@ class TestRetryAfter:
 
 
 @pytest.mark.parametrize('hold', [{'paused': True}, {'enabled': False}])
-def test_what_is_held_is_retried_when_that_ends(receiver, hold):
+def test_a_retry_that_is_due_during_a_pause_is_sent_after_it(receiver, hold):
     webhook = subscribe(receiver.url(HOOK), Site)
     receiver.answers(HOOK, BROKEN, OK)
     site()

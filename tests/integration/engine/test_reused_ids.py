@@ -108,7 +108,7 @@ def test_the_log_and_counts_of_the_deleted_one_are_not_shown_as_its_own(old):
     assert [one.object_id for one in webhook.deliveries.all()] == [own.pk]
 
 
-def test_what_was_matched_before_the_deletion_is_not_sent(old, receiver):
+def test_a_delivery_that_was_matched_before_the_deletion_is_not_sent_to_a_restored_webhook(old, receiver):
     """A dispatcher renders it meanwhile, and makes its deliveries afterwards."""
     place = site()
     event = Event.objects.get(dispatched_at=None)

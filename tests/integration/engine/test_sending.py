@@ -239,12 +239,12 @@ class TestInHand:
         (pending,) = deliveries(PENDING)
         return pending
 
-    def test_what_a_worker_has_in_hand_nobody_else_sends(self, pending, receiver):
+    def test_a_delivery_in_hand_of_a_worker_is_sent_by_nobody_else(self, pending, receiver):
         hold(pending)
         assert work() == 'nothing to send'
         assert not receiver.requests
 
-    def test_what_a_dead_one_had_in_hand_goes_once_its_request_must_have_ended(self, pending, receiver):
+    def test_a_delivery_in_hand_of_a_dead_worker_is_sent_once_its_request_must_have_ended(self, pending, receiver):
         """The interrupted request is an extra attempt beyond the limit."""
         hold(pending)
         before = timezone.now()
@@ -359,7 +359,7 @@ class TestHeldBack:
         site()
         assert work() == '1 delivered'
 
-    def test_what_is_held_expires(self, webhook):
+    def test_a_delivery_of_a_paused_webhook_expires(self, webhook):
         self.change(webhook, paused=True)
         site()
         dispatch_all()
@@ -371,7 +371,7 @@ class TestHeldBack:
         assert 'expired' in expired.error
         assert (health(webhook).failed, health(webhook).delivered) == (1, 0)
 
-    def test_what_has_expired_is_not_sent(self, webhook, receiver):
+    def test_an_expired_delivery_is_not_sent(self, webhook, receiver):
         site()
         dispatch_all()
         expire()
@@ -489,7 +489,7 @@ class TestRedelivery:
         (failed,) = deliveries(FAILED)
         return failed
 
-    def test_what_failed_goes_out_under_the_same_id(self, failed, receiver):
+    def test_a_failed_delivery_is_redelivered_under_the_same_id(self, failed, receiver):
         assert redelivery.redeliver(Delivery.objects.all()) == 1
         assert work() == '1 delivered'
         first, second = receiver.requests
@@ -510,7 +510,7 @@ class TestRedelivery:
         redelivery.redeliver(Delivery.objects.all())
         assert work() == '1 delivered'
 
-    def test_what_was_delivered_goes_out_under_a_new_id(self, webhook, receiver):
+    def test_a_delivered_one_is_redelivered_under_a_new_id(self, webhook, receiver):
         site()
         work()
         assert redelivery.redeliver(Delivery.objects.all()) == 1
@@ -520,7 +520,7 @@ class TestRedelivery:
         assert first.body == second.body
         assert len(deliveries(DELIVERED)) == 2
 
-    def test_what_is_open_stays_as_it_is(self, webhook, receiver):
+    def test_an_open_delivery_is_not_redelivered(self, webhook, receiver):
         site()
         dispatch_all()
         assert redelivery.redeliver(Delivery.objects.all()) == 0

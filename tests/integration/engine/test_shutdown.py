@@ -92,7 +92,7 @@ def test_where_all_of_its_processes_are_asked_it_is_the_same(webhook, receiver, 
     assert failed_jobs() == 0
 
 
-def test_of_suspects_it_finishes_the_one_under_way_and_begins_nothing_more(webhook, receiver, rqworker):
+def test_a_worker_that_stops_finishes_the_suspect_under_way_and_begins_no_other(webhook, receiver, rqworker):
     """A separate process sends suspects one by one."""
     receiver.answers(HOOK, Answer(delay=DELAY), 200)
     Webhook.objects.update(paused=True)

@@ -69,7 +69,7 @@ def settle() -> int:
     objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in deliveries(PENDING)]
     in_hand = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     with sql.transaction() as now:
-        return merge.settle(objects, now, in_hand).total()
+        return merge.supersede(objects, now, in_hand).total()
 
 
 STEPS = {
@@ -96,7 +96,7 @@ STEPS = {
         ('dcd', [(DELETED, '0')]),
     ],
 )
-def test_what_is_sent_of_what_waits(webhook, receiver, steps, expected):
+def test_waiting_changes_of_an_object_become_one_that_says_the_same(webhook, receiver, steps, expected):
     place = Site(name='0', slug='place') if steps[0] == 'c' else existing(name='0', slug='place')
     receiver.clear()
     with away():
@@ -279,7 +279,7 @@ class TestInHand:
         work()
         assert told(receiver) == [(DELETED, 'b')]
 
-    def test_what_was_in_hand_and_not_begun_was_never_sent(self, place, receiver):
+    def test_a_creation_in_hand_that_was_not_begun_is_replaced_with_its_deletion(self, place, receiver):
         self.worker.end()
         place.delete()
         dispatch_all()
@@ -305,7 +305,7 @@ class TestInHand:
         assert work() == '1 delivered, 1 replaced'
         assert told(receiver) == [(CREATED, 'b')]
 
-    def test_what_was_attempted_keeps_what_it_says(self, webhook, receiver):
+    def test_an_attempted_change_supersedes_nothing_and_says_the_same_again(self, webhook, receiver):
         """It is repeated under its `webhook-id`, so it supersedes nothing."""
         with away():
             place = site(name='a')
@@ -340,7 +340,7 @@ class TestInHand:
         assert settle() == 1
         assert [one.event.kind for one in deliveries(PENDING) if one.event.kind != UPDATED] == [CREATED, DELETED]
 
-    def test_what_another_receiver_was_told_counts_for_nothing(self, webhook, receiver):
+    def test_a_creation_that_only_another_receiver_was_told_is_replaced_with_its_deletion(self, webhook, receiver):
         subscribe(receiver.url('/all'), Site)
         Webhook.objects.filter(pk=webhook.pk).update(paused=True)
         places = [site(name=name) for name in 'ab']
@@ -389,7 +389,7 @@ class TestSpan:
         before, after = request.json()['snapshots'].values()
         return before and before['name'], after and after['name']
 
-    def test_of_updates(self, webhook, receiver):
+    def test_merged_updates_span_from_the_first_before_to_the_last_after(self, webhook, receiver):
         place = existing(name='a')
         receiver.clear()
         with away():
@@ -410,7 +410,7 @@ class TestSpan:
         work()
         assert self.names(receiver) == ('a', 'd')
 
-    def test_of_a_creation(self, webhook, receiver):
+    def test_a_creation_that_takes_in_updates_has_nothing_before_it(self, webhook, receiver):
         with away():
             place = site(name='a')
             rename(place, 'b')
@@ -420,7 +420,7 @@ class TestSpan:
         assert body['event'] == CREATED
         assert body['differences']['added']['name'] == 'b'
 
-    def test_of_a_deletion(self, webhook, receiver):
+    def test_a_deletion_that_takes_in_updates_begins_before_them(self, webhook, receiver):
         place = existing(name='a')
         receiver.clear()
         with away():
@@ -429,7 +429,7 @@ class TestSpan:
         work()
         assert self.names(receiver) == ('a', None)
 
-    def test_of_a_deletion_after_a_creation_that_may_have_been_seen(self, webhook, receiver):
+    def test_a_deletion_begins_with_the_creation_that_may_have_been_seen(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
         place = site(name='a')
         work()
@@ -440,7 +440,7 @@ class TestSpan:
         work()
         assert self.names(receiver) == ('a', None)
 
-    def test_of_a_deletion_step_by_step_after_a_creation_that_may_have_been_seen(self, webhook, receiver):
+    def test_a_deletion_merged_step_by_step_begins_with_the_creation_that_may_have_been_seen(self, webhook, receiver):
         """The receiver may know only what was attempted."""
         receiver.answers(HOOK, 500, 200)
         place = site(name='a')
@@ -461,7 +461,7 @@ class TestSpan:
         dispatch_all()
         Webhook.objects.update(include_snapshots=True)
 
-    def test_of_an_update_begins_with_what_is_known(self, webhook, receiver):
+    def test_a_merged_update_begins_with_the_first_state_that_is_known(self, webhook, receiver):
         place = existing(name='a')
         receiver.clear()
         with away():
@@ -471,7 +471,7 @@ class TestSpan:
         assert self.names(receiver) == ('b', 'c')
         assert receiver.requests[0].json()['differences']['changed']['name'] == ['b', 'c']
 
-    def test_of_a_deletion_begins_with_what_is_known(self, webhook, receiver):
+    def test_a_merged_deletion_begins_with_the_first_state_that_is_known(self, webhook, receiver):
         place = existing(name='a')
         receiver.clear()
         with away():
@@ -480,7 +480,7 @@ class TestSpan:
         work()
         assert self.names(receiver) == ('b', None)
 
-    def test_of_a_creation_has_nothing_before_it_where_that_is_not_known(self, webhook, receiver):
+    def test_a_merged_creation_has_nothing_before_it_if_that_is_not_known(self, webhook, receiver):
         Webhook.objects.update(include_snapshots=False)
         with away():
             place = site(name='a')
@@ -587,7 +587,7 @@ class TestBatch:
         assert [shown['prechange']['name'] for shown in request.json()['snapshots']] == ['a', 'b', 'c']
         assert statuses() == [SUPERSEDED] * 6 + [DELIVERED] * 3
 
-    def test_what_a_later_one_tells_leaves_its_batch(self, webhook, receiver):
+    def test_a_change_that_a_later_one_replaces_leaves_its_batch(self, webhook, receiver):
         places = self.existing('abc', receiver)
         with away():
             self.together(places)
@@ -622,14 +622,14 @@ class TestBatch:
         work()
         assert self.told(receiver) == [(CREATED, ['b*', 'c*']), (UPDATED, ['a*'])]
 
-    def test_of_a_batch_of_creations_one_is_updated(self, webhook, receiver):
+    def test_a_creation_that_a_later_update_replaces_leaves_its_batch(self, webhook, receiver):
         with away():
             places = self.make('abc')
             self.together(places[1:2])
         work()
         assert self.told(receiver) == [(CREATED, ['a', 'c']), (CREATED, ['b*'])]
 
-    def test_what_was_made_and_deleted_meanwhile_is_not_told(self, webhook, receiver):
+    def test_objects_that_were_created_and_deleted_meanwhile_leave_their_batch(self, webhook, receiver):
         with away():
             places = self.make('abc')
             with transaction.atomic():
@@ -639,7 +639,7 @@ class TestBatch:
         assert self.told(receiver) == [(CREATED, ['c'])]
         assert statuses().count(SUPERSEDED) == 4
 
-    def test_what_left_a_batch_holds_up_nothing(self, webhook, receiver):
+    def test_a_change_that_left_its_batch_does_not_hold_up_the_retry(self, webhook, receiver):
         """The batch is retried, and another request tells of the object that left."""
         places = self.existing('ab', receiver)
         receiver.answers(HOOK, 500, 200)
@@ -740,7 +740,7 @@ class TestLeftAlone:
         assert settle() == 0
         assert statuses() == [PENDING, PENDING]
 
-    def test_what_was_parked_behind_one_that_is_superseded_goes_at_once(self, webhook):
+    def test_a_delivery_that_was_parked_behind_a_superseded_one_is_due_at_once(self, webhook):
         place, now = existing(name='a'), timezone.now()
         waiting = {'status': PENDING, 'error': '', 'response_status': None}
         delivery(event(place), webhook, 1, due_at=now + timedelta(hours=1), **waiting)
@@ -774,7 +774,7 @@ class TestRedelivery:
         work()
         assert told(receiver) == [(CREATED, 'b')]
 
-    def test_what_is_replayed_says_what_it_said(self, webhook, receiver):
+    def test_a_redelivered_merged_change_says_the_same_again(self, webhook, receiver):
         Webhook.objects.update(include_snapshots=True)
         with away():
             place = site(name='a')

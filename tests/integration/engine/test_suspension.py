@@ -28,8 +28,7 @@ from webhooks.engine.deliver import endpoint
 from webhooks.engine.deliver.circuit_breaker import PROBE_SECONDS, REFUSED_TOO_LONG, SUSPEND_AFTER_ATTEMPTS
 from webhooks.engine.deliver.endpoint import Entry
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.presentation import waits
-from webhooks.services import trial
+from webhooks.services import diagnosis, trial
 from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -151,7 +150,7 @@ class TestRefused:
 
     def test_the_wait_says_since_when(self, refused):
         delivery = deliveries(attempt_count=0)[0]
-        assert 'has refused everything since' in waits.wait_of(delivery, timezone.now()).text
+        assert 'has refused everything since' in diagnosis.wait_of(delivery, timezone.now()).text
 
 
 class TestSuspended:
@@ -320,7 +319,7 @@ class TestProbe:
             work()
 
     @pytest.mark.parametrize('seconds', [0, 2])
-    def test_what_was_under_way_at_the_suspension_is_no_probe(self, suspended, seconds):
+    def test_an_attempt_under_way_at_the_suspension_is_no_probe(self, suspended, seconds):
         before = health(suspended)
         failure = Outcome(started_at=0, duration=seconds, error='no answer', unreachable=True)
         with sql.transaction() as now:

@@ -71,7 +71,7 @@ def test_failures_are_listed_while_changes_keep_coming(webhook):
     assert listed
 
 
-def test_what_is_in_hand_does_not_expire_although_it_was_not_when_somebody_looked(webhook):
+def test_a_delivery_that_a_worker_takes_in_hand_meanwhile_does_not_expire(webhook):
     one = delivery(event(site()), webhook, status=PENDING, error='', expires_at=timezone.now() - timedelta(hours=1))
 
     def begin() -> None:
@@ -84,7 +84,7 @@ def test_what_is_in_hand_does_not_expire_although_it_was_not_when_somebody_looke
     assert deliveries(PENDING)
 
 
-def test_what_expires_fails_and_the_next_of_its_object_goes(webhook, receiver):
+def test_an_expired_delivery_fails_and_the_next_change_of_its_object_is_sent(webhook, receiver):
     place = site()
     place.save()
     dispatch_all()
@@ -107,7 +107,7 @@ def test_the_last_error_is_kept(webhook):
     assert deliveries(FAILED)[0].error == 'it expired before it could be delivered; last: HTTP 500'
 
 
-def test_what_a_worker_has_in_hand_does_not_expire(webhook):
+def test_a_delivery_in_hand_of_a_worker_does_not_expire(webhook):
     site()
     dispatch_all()
     (held,) = deliveries(PENDING)
@@ -142,7 +142,7 @@ def test_a_lane_that_somebody_has_locked_keeps_no_other_from_it(webhook, receive
     site()
     dispatch_all()
     expire()
-    with open_transaction(lambda: order.hold([webhook.pk])):
+    with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         tidy_all()
         assert [one.webhook_id for one in deliveries(PENDING)] == [webhook.pk]
     tidy_all()
@@ -156,7 +156,7 @@ def test_in_a_lane_that_somebody_has_locked_nothing_passes(webhook):
     Webhook.objects.update(ordered=False)
     _first, second = deliveries(PENDING)
     Delivery.objects.filter(pk=second.pk).update(due_at=None)
-    with open_transaction(lambda: order.hold([webhook.pk])):
+    with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         assert not tidy.let_pass()
     assert tidy.let_pass()
 

@@ -36,7 +36,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue, sql
 from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
-from webhooks.engine.deliver.build import Sent, Threads
+from webhooks.engine.deliver.build import Call, Threads
 from webhooks.engine.deliver.endpoint import Entry
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
@@ -73,7 +73,7 @@ def suspect(event: Event, lapses: int) -> None:
 
 
 class TestDispatch:
-    def test_of_many_changes_of_one_object_none_is_left_and_none_is_passed(self, webhook, monkeypatch):
+    def test_many_changes_of_one_object_are_all_dispatched_in_order(self, webhook, monkeypatch):
         monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         changes(9)
         dispatch_all()
@@ -81,7 +81,7 @@ class TestDispatch:
         in_order_of_dispatch = sorted(deliveries(), key=lambda one: one.pk)
         assert in_order_of_dispatch == deliveries()
 
-    def test_what_is_older_than_the_newest_is_not_passed_over(self, webhook, monkeypatch):
+    def test_older_events_are_dispatched_although_the_mark_has_passed_them(self, webhook, monkeypatch):
         monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         monkeypatch.setattr(claim, 'LATE_SEQUENCES', 0)
         monkeypatch.setattr(full_look, 'MIN_PAUSE_SECONDS', 1000.0)
@@ -92,7 +92,7 @@ class TestDispatch:
         dispatch_all()
         assert not Event.objects.filter(dispatched_at=None).exists()
 
-    def test_what_was_given_up_does_not_wait_for_a_later_suspect_of_its_object(self, webhook):
+    def test_an_event_that_was_given_up_does_not_wait_for_a_later_suspect_of_its_object(self, webhook):
         first, second = changes(2)
         suspect(first, GIVEN_UP)
         suspect(second, SUSPECT)
@@ -111,7 +111,7 @@ class TestDispatch:
         assert [one.event for one in deliveries(DELIVERED)] == [other]
 
 
-def test_of_what_was_redelivered_twice_both_go(webhook, receiver):
+def test_a_change_that_was_redelivered_twice_is_sent_twice(webhook, receiver):
     changes(2)
     work()
     first, second = deliveries()
@@ -143,7 +143,7 @@ class TestRescue:
         changes(1)
         dispatch_all()
         killed = hold(*deliveries())
-        with open_transaction(lambda: queue.lock(killed.pk)):
+        with open_transaction(lambda: queue.lock_owned(killed.pk)):
             rescuing = in_thread(lambda: rescue.rescue(killed.name))
             assert wait_until(is_anybody_blocked, PATIENCE)
         rescuing.join(PATIENCE)
@@ -163,7 +163,7 @@ class TestRescue:
         assert rescue.rescue()
         assert not Worker.objects.exists()
 
-    def test_of_one_with_much_in_hand_the_lanes_are_free_after_the_last_part(self, webhook, monkeypatch):
+    def test_lanes_of_a_dead_worker_with_much_in_hand_are_free_after_the_last_part(self, webhook, monkeypatch):
         monkeypatch.setattr(rescue, 'DELIVERIES_PER_TRANSACTION', 2)
         changes(5)
         dispatch_all()
@@ -187,7 +187,7 @@ class TestRescue:
         dispatch_all()
         (held,), (free,) = deliveries(webhook=webhook), deliveries(webhook=other)
         hold(held, free)
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             for calls, left in ((1, [free.pk, held.pk]), (2, [held.pk]), (1, [held.pk])):
                 pass_alive()
                 before = timezone.now()
@@ -202,7 +202,7 @@ class TestRescue:
         dispatch_all()
         (event,) = changes(1)
         hold(event, *deliveries())
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             for _ in range(2):
                 pass_alive()
                 assert rescue.rescue()
@@ -270,7 +270,7 @@ class TestBesideAnOwner:
 
         return wait_until(are_done, timeout=60)
 
-    def test_of_what_is_created_and_deleted_nothing_is_sent_where_somebody_closes_both(self, owner, webhook, receiver):
+    def test_a_creation_and_deletion_that_somebody_closes_are_not_sent_by_the_owner(self, owner, webhook, receiver):
         place = site()
         place.delete()
         dispatch_all()
@@ -280,7 +280,7 @@ class TestBesideAnOwner:
         assert [one.status for one in deliveries()] == [DELIVERED, SUPERSEDED, SUPERSEDED]
         assert not receiver.requests
 
-    def test_of_a_backfill_that_somebody_cancels_nothing_is_sent_that_is_not_in_the_log(self, owner, webhook, receiver):
+    def test_the_owner_sends_nothing_of_a_canceled_backfill_that_is_not_in_the_log(self, owner, webhook, receiver):
         backfill.start(webhook, backfill.choose(webhook))
         assert engine.Backfills().cut()
         dispatch_all()
@@ -297,7 +297,7 @@ class TestBesideAnOwner:
         owner.turn()
         begun = len(in_hand())
         # Answers make room for the others.
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             receiver.wait_for(begun)
             assert wait_until(owner.turn, timeout=60)
             assert wait_until(lambda: not owner.turn(), timeout=60)
@@ -308,7 +308,7 @@ class TestBesideAnOwner:
     def test_it_is_busy_while_somebody_holds_a_lane_with_something_due(self, owner, webhook):
         site()
         dispatch_all()
-        with open_transaction(lambda: order.hold([webhook.pk])):
+        with open_transaction(lambda: order.lock_lanes([webhook.pk])):
             owner.turn()
             assert owner.lanes.is_busy
         assert self.turns(owner, lambda: not deliveries(PENDING))
@@ -340,7 +340,7 @@ class TestBesideAnOwner:
         place.save()
         dispatch_all()
 
-    def test_what_came_of_a_deleted_webhook_s_request_is_not_written_again(self, owner, webhook, receiver):
+    def test_the_result_of_a_deleted_webhooks_request_is_written_no_more_than_once(self, owner, webhook, receiver):
         Webhook.objects.update(timeout=200)
         receiver.answers(HOOK, Answer(500, delay=150))
         site()
@@ -404,7 +404,7 @@ class TestThreads:
         [lambda: Webhook.objects.update(paused=True), lambda: Webhook.objects.get().delete()],
         ids=['paused', 'deleted'],
     )
-    def test_what_waits_for_one_does_not_go_once_its_webhook_is(self, first, receiver, stop: Callable[[], object]):
+    def test_a_pause_or_deletion_stops_deliveries_without_a_thread(self, first, receiver, stop: Callable[[], object]):
         receiver.answers(HOOK, Answer(delay=150))
         first.turn()
         receiver.wait_for(4)
@@ -416,7 +416,7 @@ class TestThreads:
         assert take_turns(first, lambda: not first.lanes.is_busy)
         assert len(receiver.requests) == 4
 
-    def test_what_waits_for_one_goes_as_its_webhook_was_saved_last(self, first, receiver):
+    def test_a_delivery_without_a_thread_is_sent_later_as_its_webhook_was_saved_last(self, first, receiver):
         receiver.answers(HOOK, Answer(delay=150))
         first.turn()
         receiver.wait_for(4)
@@ -427,7 +427,7 @@ class TestThreads:
         assert take_turns(first, lambda: not first.lanes.is_busy)
         assert [request.path for request in receiver.requests] == [HOOK] * 4 + ['/new'] * 6
 
-    def test_what_waits_for_one_does_not_go_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
+    def test_a_delivery_without_a_thread_is_not_sent_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
         monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER_ATTEMPTS', 1)
         receiver.answers(HOOK, 502, Answer(502, delay=150))
         first.turn()
@@ -441,7 +441,7 @@ class TestThreads:
     def test_they_know_since_when_the_oldest_is_under_way(self):
         begun, goes_on = SimpleQueue(), SimpleQueue()
         threads = Threads(1, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
-        threads.submit(Sent(Delivery(webhook_id=1), None, lane=lane.Lane(1, used_at=0.0)))
+        threads.submit(Call(Delivery(webhook_id=1), None, lane=lane.Lane(1, used_at=0.0)))
         try:
             begun.get(timeout=60)
             reached = time.monotonic()
@@ -455,7 +455,7 @@ class TestThreads:
         begun, goes_on = SimpleQueue(), SimpleQueue()
         threads = Threads(2, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
         owned = lane.Lane(1, used_at=0.0, window=2)
-        sents = [Sent(Delivery(webhook_id=1), None, lane=owned) for _ in range(3)]
+        sents = [Call(Delivery(webhook_id=1), None, lane=owned) for _ in range(3)]
         try:
             for sent in sents:
                 threads.submit(sent, owned.window)
@@ -670,7 +670,7 @@ class TestHangingEndpoint:
         assert take_turns(first, lambda: deliveries(DELIVERED, webhook=busy))
         ending = in_thread(first.end)
         assert wait_until(lambda: health(busy).owner is None, timeout=60)
-        with open_transaction(lambda: order.hold([busy.pk])):
+        with open_transaction(lambda: order.lock_lanes([busy.pk])):
             receiver.closing.set()
             ending.join(60)
         assert health(busy).delivered == len(deliveries(DELIVERED, webhook=busy))

@@ -85,7 +85,7 @@ class TestKilled:
         assert wait_until(lambda: len(in_hand()) == 1, timeout=PATIENCE)
         return worker
 
-    def test_what_it_was_sending_is_sent_by_the_next(self, sending, receiver, rqworker):
+    def test_a_delivery_that_a_killed_worker_was_sending_is_sent_by_the_next_worker(self, sending, receiver, rqworker):
         kill_with_its_job(sending)
         die()
         pass_retry_waits()
@@ -97,7 +97,7 @@ class TestKilled:
         # The delivery in hand at the kill has an extra attempt.
         assert [one.attempt_count for one in deliveries()] == [2, 1]
 
-    def test_what_its_process_was_sending_is_sent_by_the_next_one_at_once(self, sending):
+    def test_a_delivery_that_a_killed_process_was_sending_is_sent_by_the_next_process_at_once(self, sending):
         """The worker knows that its process is dead, so nobody waits for a timeout."""
         for process in descendants(sending.pid):
             process.kill()
@@ -134,7 +134,7 @@ class TestRedis:
         pass_retry_waits()
         assert wait_until(is_delivered(1), timeout=PATIENCE)
 
-    def test_what_was_saved_while_it_was_down_is_delivered(self, webhook, receiver, rqworker, api_client, tasks_redis):
+    def test_changes_while_redis_is_down_are_delivered(self, webhook, receiver, rqworker, api_client, tasks_redis):
         """RQ's worker may end with its Redis; service managers start another."""
         tasks_redis.stop()
         for name in ('a', 'b', 'c'):

@@ -299,7 +299,7 @@ def of_path(receiver: Receiver, name: str) -> list[dict]:
     return [request.json() for request in receiver.matching(lambda request: request.path.endswith(f'/{name}'))]
 
 
-def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(make_former, receiver, steps):
+def test_deliveries_that_wait_in_a_log_of_1_0_0_are_sent_in_order_after_the_upgrade(make_former, receiver, steps):
     netbox = make_former()
     with netbox.database.connect() as connection:
         ids = connection.execute(BATCHES).fetchall()
@@ -326,7 +326,7 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
     assert len(of_path(receiver, 'Leaving')) == 16
 
 
-def test_what_a_worker_of_1_0_0_had_in_hand_waits_for_the_end_of_its_request(make_former, steps):
+def test_deliveries_in_hand_of_a_worker_of_1_0_0_wait_for_the_end_of_its_request(make_former, steps):
     netbox = make_former()
     netbox.database.execute(UNDER_WAY)
     netbox.database.execute(BATCH_UNDER_WAY)

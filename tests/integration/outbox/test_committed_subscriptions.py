@@ -342,7 +342,7 @@ def test_where_the_cluster_may_not_be_asked_the_numbers_decide(plain_role):
     assert sent_to(webhook) == [(CREATED, before.pk), (CREATED, after.pk)]
 
 
-def test_what_was_needed_to_match_an_event_is_not_kept(webhook):
+def test_an_event_loses_what_was_needed_to_match_it_once_it_is_dispatched(webhook):
     place = site()
     with transaction.atomic():
         describe(place, 'first')

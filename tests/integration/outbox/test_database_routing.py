@@ -134,7 +134,7 @@ class TestLinks:
 
 
 class TestWhatFollows:
-    def test_what_pointed_to_a_deleted_object_is_pinned(self, strict):
+    def test_updates_of_objects_that_pointed_to_a_deleted_one_use_the_default_database(self, strict):
         place, number, label, group = site(), asn(), tag(), TenantGroup.objects.create(name='G', slug='g')
         customer = Tenant.objects.create(name='T', slug='t', group=group)
         place.asns.add(number)
@@ -154,7 +154,7 @@ class TestWhatFollows:
         Device.objects.get(pk=pk).delete()
         assert (DELETED, pk) in changes(Device)
 
-    def test_what_is_in_a_location_and_in_a_rack_is_pinned(self, strict):
+    def test_updates_of_objects_in_a_moved_location_or_rack_use_the_default_database(self, strict):
         place, other = site(), site()
         attic = Location.objects.create(site=place, name='Attic', slug='attic')
         rack = Rack.objects.create(site=place, location=attic, name='Rack')

@@ -43,7 +43,7 @@ from virtualization.models import Cluster, ClusterType, VirtualDisk, VirtualMach
 from devstack.receiver import Receiver
 from webhooks.models import Event
 from webhooks.outbox import deletions, scope
-from webhooks.rendering import batch
+from webhooks.rendering import bulk
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -117,7 +117,7 @@ class TestAllModels:
         assert shown(instance, pk)[DELETED] == expected
 
     @pytest.mark.parametrize('logged', [True, False])
-    def test_what_a_custom_field_pointed_to_may_be_gone_since_long(self, api_client, netbox_user, logged: bool):
+    def test_a_deleted_object_may_have_custom_fields_that_point_to_nothing(self, api_client, netbox_user, logged: bool):
         """NetBox keeps the dangling value and no longer shows it."""
         fields = [CustomField(name=kind, type=kind) for kind in ('object', 'multiobject')]
         for field in fields:
@@ -160,7 +160,7 @@ class TestBesideTheBuiltin:
         bodies = [request.json() for request in receiver.matching(lambda request: request.path == path)]
         return {(body['object_type'], body['data']['id']): without_host(body['data']) for body in bodies}
 
-    def test_of_a_device_with_interfaces_addresses_and_cables(self, receiver, drain, netbox_user):
+    def test_a_deleted_device_with_all_on_it_is_shown_as_by_the_builtin(self, receiver, drain, netbox_user):
         owner = make_device()
         for _ in range(2):
             port = interface(owner)
@@ -174,10 +174,10 @@ class TestBesideTheBuiltin:
         assert sum(len(data['mac_addresses']) for data in ports) == 2
         assert sum(bool(data['cable'] and data['link_peers']) for data in ports) == 2
 
-    def test_of_an_interface_with_all_that_points_to_it(self, receiver, drain, netbox_user):
+    def test_a_deleted_interface_with_all_on_it_is_shown_as_by_the_builtin(self, receiver, drain, netbox_user):
         self.compare(receiver, drain, netbox_user, make_interface(), Interface, IPAddress)
 
-    def test_of_a_group_of_vlans(self, receiver, drain, netbox_user):
+    def test_a_deleted_group_of_vlans_is_shown_as_by_the_builtin(self, receiver, drain, netbox_user):
         group = VLANGroup.objects.create(**named('vlans'))
         for vid in (1, 2):
             VLAN.objects.create(group=group, vid=vid, name=f'VLAN {vid}')
@@ -185,7 +185,7 @@ class TestBesideTheBuiltin:
         VLAN.objects.update(group=None)
         self.compare(receiver, drain, netbox_user, group, VLANGroup)
 
-    def test_of_a_virtual_machine_with_disks(self, receiver, drain, netbox_user):
+    def test_a_deleted_virtual_machine_with_disks_is_shown_as_by_the_builtin(self, receiver, drain, netbox_user):
         machine = make_virtual_machine()
         VirtualDisk.objects.create(virtual_machine=machine, name='disk1', size=50)
         self.compare(receiver, drain, netbox_user, VirtualMachine.objects.get(pk=machine.pk), VirtualMachine, IPAddress)
@@ -202,7 +202,7 @@ class TestWhatGoesAlong:
 
     def test_ours_is_the_first_to_hear_of_a_deletion(self):
         receivers, _asynchronous = pre_delete._live_receivers(Site)
-        assert receivers[0].__module__ == 'webhooks.outbox.first'
+        assert receivers[0].__module__ == 'webhooks.outbox.first_receiver'
         assert 'core.signals' in [receiver.__module__ for receiver in receivers[1:]]
 
     def test_queries_do_not_grow_with_what_goes_along(self, monkeypatch):
@@ -357,7 +357,7 @@ class TestTransactions:
         place.delete()
         assert changes() == [(DELETED, pk)]
 
-    def test_what_is_deleted_and_made_again_is_shown_as_it_is(self, api_client):
+    def test_an_object_that_is_deleted_and_made_again_is_an_update_and_shown_as_it_is(self, api_client):
         subscribe(NOWHERE, Site)
         place = site()
         pk = place.pk
@@ -369,7 +369,7 @@ class TestTransactions:
         assert changes() == [(UPDATED, pk)]
         assert recorded()[0].payload_data == get(api_client, again)
 
-    def test_what_is_updated_and_deleted_is_shown_as_it_was_in_between(self, api_client):
+    def test_an_object_that_is_updated_and_deleted_is_shown_as_it_was_in_between(self, api_client):
         subscribe(NOWHERE, Site)
         place = site()
         pk = place.pk
@@ -384,7 +384,7 @@ class TestTransactions:
         assert recorded()[0].payload_data == expected
         assert expected['description'] == 'updated'
 
-    def test_what_was_before_a_deletion_is_no_longer_than_the_row(self, receiver):
+    def test_the_snapshot_before_a_deletion_does_not_store_the_rendered_object_twice(self, receiver):
         """The rendered part is stored once."""
         subscribe(receiver.url('/'), Site, include_snapshots=True)
         place = site()
@@ -411,7 +411,7 @@ class TestTroubles:
     @pytest.fixture
     def unprepared(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deletions, '_prepared', set())
-        batch._renderer.cache_clear()
+        bulk._renderer.cache_clear()
 
     def test_a_serializer_that_raises_fails_no_deletion(self, doomed, monkeypatch):
         owner, ports = doomed
@@ -496,7 +496,7 @@ class TestTroubles:
         assert len(tried) == 1
         assert not any(is_rendered(event) for event in recorded(Interface) if event.kind == DELETED)
 
-    def test_what_is_slow_is_not_rendered_while_somebody_waits(self, monkeypatch):
+    def test_a_model_that_is_slow_to_render_is_not_rendered_while_the_user_waits(self, monkeypatch):
         subscribe(NOWHERE, Site)
         for slow, expected in ((False, True), (True, True), (True, False)):
             monkeypatch.setattr(deletions, 'SLOW_SLICE_SECONDS', -1.0 if slow else 60.0)
@@ -522,7 +522,7 @@ class TestNobodyToldTheDeletion:
     def bodies(self, receiver: Receiver) -> dict[str, dict[str, Any]]:
         return {request.json()['event']: request.json() for request in receiver.requests}
 
-    def test_what_is_not_known_is_named(self, receiver: Receiver):
+    def test_an_object_that_is_gone_names_its_keys_without_data(self, receiver: Receiver):
         subscribe(receiver.url('/'), Interface, kinds=(CREATED, UPDATED))
         with transaction.atomic():
             port = interface(device())

@@ -66,7 +66,7 @@ class TestObjects:
                 site()
 
         with transaction.atomic():
-            order.hold([webhook.pk])
+            order.lock_lanes([webhook.pk])
             in_thread(change).join(30)
             assert Event.objects.count() == 1
         received(receiver)
@@ -218,14 +218,14 @@ class TestJobs:
         assert [sent.object_id for sent in deliveries()] == [-job.pk for job in jobs for _kind in JOBS]
         assert all('subject' not in request.json() for request in received(receiver, 4))
 
-    def test_what_a_job_calls_itself_is_cut_for_the_log(self, receiver: Receiver, webhook, netbox_user):
+    def test_a_long_name_of_a_job_is_cut_in_the_log_only(self, receiver: Receiver, webhook, netbox_user):
         sending_rule(webhook, Site, kinds=JOBS)
         run_job(netbox_user, {'display': 'x' * 300})
         assert [request.json()['data']['display'] for request in received(receiver, 2)] == ['x' * 300] * 2
         assert {event.object_repr for event in Event.objects.all()} == {'x' * 200}
 
     @pytest.mark.parametrize(('model', 'data'), [(Site, {'output': 'x'}), (Location, None)])
-    def test_what_is_of_no_object_and_of_no_known_job_does_not_wait(self, webhook, model, data):
+    def test_deliveries_without_an_object_or_a_known_job_do_not_wait_for_each_other(self, webhook, model, data):
         """The latest job has other data, or another object type."""
         kind = ObjectType.objects.get_for_model(model)
         saved = Job.objects.create(object_type=kind, object_id=5, name='x', job_id=uuid.uuid4(), data=data)

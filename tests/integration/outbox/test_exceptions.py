@@ -254,7 +254,7 @@ SILENT = (
 
 
 @pytest.mark.parametrize('prepare', SILENT, ids=lambda function: function.__name__)
-def test_what_the_docs_list_is_silent_beside_ours_and_beside_the_builtin(
+def test_a_change_that_the_docs_except_is_sent_neither_by_us_nor_by_the_builtin(
     receiver: Receiver, drain: Callable, netbox_user: Any, prepare: Callable[[], Change]
 ):
     change = prepare()

@@ -126,7 +126,7 @@ class TestTable:
             Site.objects.get(pk=1).save()
         assert recorded()[0].snapshot['row']['description'] == 'x'
 
-    def test_what_is_changed_before_it_is_announced_is_created(self):
+    def test_an_object_that_is_saved_again_before_its_creation_is_announced_is_created(self):
         """When NetBox links a module's bays, an earlier receiver saves the object again."""
 
         def again(instance: Site, created: bool, **kwargs) -> None:
@@ -174,7 +174,7 @@ class TestTable:
                 step(1)
         assert changes() == [(CREATED, 1), (UPDATED, 1)]
 
-    def test_what_was_dispatched_is_not_changed_any_more(self, webhook):
+    def test_a_dispatched_event_is_not_merged_with_a_later_change(self, webhook):
         """After a restore, transaction ids come again."""
         create(1)
         dispatch_all()
@@ -317,7 +317,7 @@ class TestNested:
         assert sorted(changes()) == [(UPDATED, first.pk), (UPDATED, second.pk)]
 
     @pytest.mark.parametrize('anew', [False, True])
-    def test_what_it_was_before_is_what_the_first_save_found(self, anew: bool):
+    def test_the_state_before_nested_saves_is_the_one_that_the_first_save_found(self, anew: bool):
         place = site(description='before')
         subscribe(NOWHERE, Site, include_snapshots=True)
 

@@ -118,7 +118,7 @@ class TestBulkOperation:
 
 
 class TestWhatFollows:
-    def test_what_pointed_to_a_deleted_proxy_is_updated(self):
+    def test_an_object_that_pointed_to_a_deleted_proxy_is_updated(self):
         label = Label.objects.create(name='Label', slug='label')
         rack = Rack.objects.create(site=site(), name='Rack')
         rack.tags.add(Tag.objects.get(pk=label.pk))

@@ -175,7 +175,7 @@ class TestLinks:
 
 
 class TestNothingIsLost:
-    def test_what_another_transaction_changed_meanwhile_counts(self):
+    def test_a_save_that_undoes_another_transactions_change_is_a_real_change(self):
         webhook = only_real(Site)
         place = site(status='active')
         stale = Site.objects.get(pk=place.pk)

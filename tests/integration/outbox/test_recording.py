@@ -228,7 +228,7 @@ class TestOtherDatabase:
 class TestBulkOperation:
     """Django's bulk_create() and update() send no signal, so callers announce changes."""
 
-    def test_what_is_said_is_captured(self):
+    def test_objects_that_a_bulk_signal_names_are_recorded(self):
         subscribe(NOWHERE, Site)
         with transaction.atomic():
             places = Site.objects.bulk_create([Site(name=name, slug=name) for name in 'abc'])
@@ -372,7 +372,7 @@ class TestCost:
         assert len(recorded()) == 1
 
     @pytest.mark.parametrize('others', [1, MAX_SUBSCRIPTIONS_READ])
-    def test_what_the_last_one_asks_for_counts_however_many_there_are(self, others: int):
+    def test_the_wishes_of_all_subscriptions_count_however_many_there_are(self, others: int):
         changed = site()
         for _ in range(others):
             subscribe(NOWHERE, Site, type_create=False, type_delete=False)

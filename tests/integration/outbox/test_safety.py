@@ -54,7 +54,7 @@ REMOVED = f"""
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
-from webhooks.engine.process.dispatcher import Dispatching
+from webhooks.engine.process.dispatcher import DispatcherRole
 from webhooks.engine.registry import DISPATCH, Member
 from webhooks.models import Event, Webhook
 from webhooks.outbox import scope
@@ -76,7 +76,7 @@ Site(name='Chur', slug='chur').save()
 print('saved', *Site.objects.order_by('name').values_list('name', flat=True))
 scope._tables_exist = True
 for _ in range(3):
-    Dispatching(Member('test', DISPATCH), lambda: None, lambda: None).look()
+    DispatcherRole(Member('test', DISPATCH), lambda: None, lambda: None).look()
 place.delete()
 print('left', Site.objects.count())
 connection.cursor().execute({MOVE_TABLES.format('hidden', 'public')!r})
@@ -253,7 +253,7 @@ class TestOddObjects:
 
 
 @pytest.mark.parametrize('query', ['a=%00', '%00=a'], ids=['value', 'key'])
-def test_what_postgresql_cannot_hold_in_a_url_stops_no_save(committed, api_client, query):
+def test_a_url_with_characters_that_postgresql_refuses_stops_no_save(committed, api_client, query):
     place = site()
     subscribe(NOWHERE, Site)
     answer = api_client.patch(f'/api/dcim/sites/{place.pk}/?{query}', {'description': 'dry'}, format='json')

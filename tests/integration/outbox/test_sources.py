@@ -55,7 +55,7 @@ from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
 
-from webhooks.outbox import before, modules, scope
+from webhooks.outbox import modules, prechange, scope
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -282,7 +282,7 @@ class TestCascade:
         assert self.found() == expected
 
     @pytest.mark.parametrize('way', ['instance', 'queryset', 'request'])
-    def test_what_goes_along_is_recorded_and_shown_as_before_the_deletion_began(
+    def test_objects_that_a_deletion_takes_along_are_shown_as_before_it_began(
         self, equipped, expected, way, netbox_user
     ):
         """During the deletion, NetBox saves the device without its addresses."""
@@ -419,7 +419,7 @@ class TestCables:
         arrived = {request.json()['data']['id']: request.json()['snapshots'] for request in receiver.requests}
         assert {port: shown['prechange']['cable'] for port, shown in arrived.items()} == {port.pk: pk for port in ports}
 
-    def test_what_a_rolled_back_deletion_saw_is_forgotten(self, ports):
+    def test_the_state_that_a_rolled_back_deletion_saw_is_forgotten(self, ports):
         """It saw a description that was never committed."""
         subscribe(NOWHERE, Interface, include_snapshots=True)
         port = Interface.objects.get(pk=ports[0].pk)
@@ -465,7 +465,7 @@ class TestModules:
     def bay(self, owner: Device, **fields: Any) -> ModuleBay:
         return ModuleBay.objects.create(device=owner, **{'name': named('bay')['name']} | fields)
 
-    def test_what_a_module_takes_to_another_device_was_at_the_former_one(self):
+    def test_components_that_move_with_a_module_were_on_the_former_device(self):
         old, new = device(), device()
         module = self.make(old)
         module.save()
@@ -496,10 +496,10 @@ class TestModules:
         module.device, module.module_bay = new, self.bay(new)
         with transaction.atomic():
             modules.keep([Module], module, DEFAULT_DB_ALIAS)
-            assert json.loads(before.find(Module, inner.pk) or '') == stored(Module, inner.pk)
-            assert before.find(Module, module.pk) is None
+            assert json.loads(prechange.find(Module, inner.pk) or '') == stored(Module, inner.pk)
+            assert prechange.find(Module, module.pk) is None
 
-    def test_what_a_module_adopts_was_no_part_of_it(self, netbox_user):
+    def test_a_component_that_a_module_adopts_was_no_part_of_it_before(self, netbox_user):
         owner = device()
         module = self.make(owner)
         InterfaceTemplate.objects.create(module_type=module.module_type, name='uplink', type='other')

@@ -29,7 +29,7 @@ def edit(webhook: Webhook, **fields) -> None:
 
 
 class TestSince:
-    def test_what_was_before_is_not_sent(self):
+    def test_a_change_from_before_the_subscription_is_not_sent(self):
         first = subscribe(NOWHERE, Site)
         before = site()
         second = subscribe(NOWHERE, Site)
@@ -37,7 +37,7 @@ class TestSince:
         assert sent_to(first) == [(CREATED, before.pk), (CREATED, after.pk)]
         assert sent_to(second) == [(CREATED, after.pk)]
 
-    def test_what_happens_while_it_is_disabled_is_not_sent(self):
+    def test_a_change_while_the_webhook_is_disabled_is_not_sent(self):
         witness = subscribe(NOWHERE, Site)
         webhook = subscribe(NOWHERE, Site)
         places = [site()]
@@ -57,7 +57,7 @@ class TestSince:
             lambda webhook: webhook.object_types.set([ContentType.objects.get_for_model(Rack)]),
         ],
     )
-    def test_what_was_recorded_before_it_left_is_still_sent(self, leave: Callable):
+    def test_a_change_from_before_the_end_of_a_subscription_is_still_sent(self, leave: Callable):
         webhook, witness = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
         before = site()
         leave(webhook)

@@ -42,7 +42,7 @@ def sent(conditions: Any, *answers: bytes, **fields: Any) -> Delivery:
         ({}, answer({'ok': False})),
     ],
 )
-def test_what_meets_them_is_delivered(conditions: Any, good: bytes):
+def test_an_answer_that_meets_the_success_conditions_is_a_success(conditions: Any, good: bytes):
     delivery = sent(conditions, good)
     assert (delivery.status, delivery.error) == ('delivered', '')
 
@@ -66,7 +66,7 @@ def test_what_meets_them_is_delivered(conditions: Any, good: bytes):
         ({'attr': 'body.a.b', 'value': 1}, answer({'a': [{'b': 1}, 2] * 5_000}), NOT_MET),
     ],
 )
-def test_what_does_not_is_tried_again(conditions: Any, bad: bytes, reason: str):
+def test_an_answer_that_meets_no_success_conditions_is_a_failure(conditions: Any, bad: bytes, reason: str):
     delivery = sent(conditions, bad, max_attempts=2)
     assert delivery.status == 'pending'
     assert delivery.error.startswith(reason)
@@ -85,7 +85,7 @@ def test_it_is_delivered_once_they_are_met():
     assert (delivery.status, delivery.attempt_count) == ('delivered', 2)
 
 
-def test_what_was_never_checked_fails_the_delivery_by_name():
+def test_success_conditions_that_were_saved_unchecked_fail_the_delivery_by_name():
     with serving(answer({'ok': True})) as server:
         webhook = subscribe(server.url(), Site)
         Webhook.objects.filter(pk=webhook.pk).update(success_conditions={'attr': 'status', 'op': 'no such'})

@@ -69,7 +69,7 @@ def save(instance: Model) -> None:
 @pytest.mark.usefixtures('committed')
 class TestWhatIsShown:
     @every_kind
-    def test_what_each_key_points_to_is_as_its_own_get(
+    def test_an_expanded_object_is_as_its_own_get_shows_it(
         self, api_client, receiver: Receiver, make: Callable[..., Model]
     ):
         instance = make()
@@ -94,7 +94,7 @@ class TestWhatIsShown:
                         compared += 1
         assert compared
 
-    def test_what_lies_behind_is_reached_by_points_and_all_else_is_brief(self, api_client, receiver: Receiver):
+    def test_a_key_with_points_expands_the_objects_behind_and_nothing_else(self, api_client, receiver: Receiver):
         made = an_interface()
         subscribe(receiver.url(), Interface, expand=['device.site', 'device.device_type.manufacturer'])
         save(made)
@@ -197,7 +197,7 @@ class TestWhatIsShown:
 
 @pytest.mark.usefixtures('committed')
 class TestWhatIsGone:
-    def test_what_its_deletion_held_is_shown_if_a_webhook_asked_for_that(self, api_client, receiver: Receiver):
+    def test_a_deleted_object_is_expanded_from_its_own_deletion(self, api_client, receiver: Receiver):
         made = an_interface()
         subscribe(receiver.url('/interfaces'), Interface, kinds=(UPDATED,), expand=['device'])
         subscribe(receiver.url('/devices'), Device, kinds=(DELETED,))
@@ -209,7 +209,7 @@ class TestWhatIsGone:
         assert shown['data']['device'] == expected
         assert 'device' not in shown.get('partial', ())
 
-    def test_what_nobody_knows_is_brief_and_named(self, receiver: Receiver):
+    def test_a_deleted_object_that_nobody_recorded_stays_brief_and_is_named(self, receiver: Receiver):
         made = an_interface()
         subscribe(receiver.url('/interfaces'), Interface, kinds=(UPDATED,), expand=['device.site', 'device.rack'])
         save(made)
@@ -219,7 +219,7 @@ class TestWhatIsGone:
         assert shown['data']['device']['id'] == made.device_id
         assert 'device' in shown['partial']
 
-    def test_of_two_deletions_the_last_counts(self):
+    def test_the_last_deletion_of_an_object_is_the_one_that_is_expanded(self):
         made = device()
         for serial in ('old', 'new'):
             event(made, kind=DELETED, data=json.dumps({'serial': serial}))
@@ -414,7 +414,7 @@ def refuse() -> None:
 
 @pytest.mark.usefixtures('committed')
 class TestWhatFails:
-    def test_what_cannot_be_rendered_is_left_brief_and_is_no_matter_of_others(self, receiver: Receiver, at_devices):
+    def test_an_object_that_cannot_be_rendered_stays_brief(self, receiver: Receiver, at_devices):
         made = an_interface()
         subscribe(receiver.url('/a'), Interface, expand=['device'])
         subscribe(receiver.url('/b'), Interface)
@@ -451,7 +451,7 @@ class TestWhatFails:
         (deletion,) = (event for event in recorded(Interface) if event.kind == DELETED)
         assert [*json.loads(deletion.snapshot['shown']['expanded'])] == [f'/api/ipam/vrfs/{made.vrf.pk}/']
 
-    def test_what_is_slow_to_expand_is_not_the_object_that_is_deleted(self, receiver, monkeypatch, at_devices):
+    def test_a_slow_expansion_does_not_hold_up_the_deleted_object(self, receiver, monkeypatch, at_devices):
         clock = [1.0]
         monkeypatch.setattr(deletions, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
         subscribe(receiver.url(), Interface, expand=['device'], kinds=(DELETED,))
@@ -466,7 +466,7 @@ class TestWhatFails:
         assert ['shown' in event.snapshot for event in recorded(Interface) if event.kind == DELETED] == [True] * 2
         assert [*deletions._resting] == [Device]
 
-    def test_what_takes_too_long_is_left_out_for_a_while(self, receiver: Receiver, monkeypatch, at_devices, caplog):
+    def test_a_slow_expansion_is_left_out_for_a_while(self, receiver: Receiver, monkeypatch, at_devices, caplog):
         made = an_interface()
         subscribe(receiver.url('/'), Interface, expand=['device.site', 'device'])
         monkeypatch.setattr(expansions, 'LOOK_UP_SECONDS', 0.5)
@@ -519,7 +519,7 @@ class TestWhoSeesIt:
         grant(Site, 'view')
         assert self.shows(delivery, clerk_api, clerk_pages) == [True] * 5
 
-    def test_what_another_webhook_expands_hides_nothing_of_one_that_does_not(
+    def test_a_delivery_is_not_restricted_because_another_webhook_expands_objects(
         self, delivery, receiver: Receiver, clerk_api, clerk_pages
     ):
         receiver.answers('/plain', Answer(200, body=f'thanks for {SERIAL}'.encode()))
@@ -680,7 +680,7 @@ class TestMerging:
         assert 'n' not in merged['b']['parent']
         assert (merged['c'], unknown) == (self.BRIEF, [])
 
-    def test_what_is_merged_leaves_what_is_shared_as_it_was(self):
+    def test_expanding_does_not_change_the_shared_brief_object(self):
         whole = {**self.BRIEF, 'n': 1}
         data = {'a': self.BRIEF}
         expansion.merge(data, expansion.tree_of(['a.x']), {self.BRIEF['url']: whole})

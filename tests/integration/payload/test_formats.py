@@ -336,7 +336,7 @@ class TestSnapshots:
         assert deleted['prechange']['name'] == 'After'
         assert deleted['postchange'] is None
 
-    def test_of_several_changes_in_one_transaction_the_first_and_the_last(self, receiver: Receiver, webhook):
+    def test_snapshots_of_a_transaction_span_its_first_and_last_change(self, receiver: Receiver, webhook):
         place = site(name='1')
         work()
         receiver.clear()
@@ -357,13 +357,13 @@ class TestSnapshots:
         assert (added['prechange']['tags'], added['postchange']['tags']) == ([], ['One'])
         assert (cleared['prechange']['tags'], cleared['postchange']['tags']) == (['One'], [])
 
-    def test_what_goes_along_has_snapshots(self, receiver: Receiver, webhook):
+    def test_objects_that_a_deletion_takes_along_have_snapshots(self, receiver: Receiver, webhook):
         machine = device(name='gone', device_type=device_type())
         machine.delete()
         shown = self.snapshots(receiver, 3)
         assert (shown[-1]['prechange']['name'], shown[-1]['postchange']) == ('gone', None)
 
-    def test_what_the_change_did_to_the_fields_stands_beside_them(self, receiver: Receiver, webhook):
+    def test_differences_beside_the_snapshots_say_what_the_change_did(self, receiver: Receiver, webhook):
         place = site(name='Before')
         place.name = 'After'
         place.save()
@@ -385,7 +385,7 @@ class TestSnapshots:
         ('kind', 'before', 'after'),
         [('updated', None, {'a': 1}), ('updated', {'a': 1}, None), ('created', None, None), ('deleted', None, None)],
     )
-    def test_what_is_not_known_is_no_difference(self, kind: str, before: dict | None, after: dict | None):
+    def test_an_unknown_snapshot_makes_no_differences(self, kind: str, before: dict | None, after: dict | None):
         event = Event(kind=kind, snapshots={'prechange': before, 'postchange': after})
         assert formats.differences(event) is None
         event.snapshots = {'prechange': {'a': 1, 'b': 2, 'c': 3}, 'postchange': {'b': 2, 'c': 4, 'd': 5}}

@@ -182,7 +182,7 @@ class TestPayloads:
 
 
 class TestCommand:
-    def test_what_is_expanded_is_described_as_a_whole(self, db):
+    def test_the_schema_describes_expanded_objects_as_a_whole(self, db):
         shown = schema('dcim.interface', '--expand', 'device.site', '--expand', 'tagged_vlans')
         definitions = shown['$defs']
         assert definitions['device.site']['required'] == schema('dcim.site')['$defs']['data']['required']

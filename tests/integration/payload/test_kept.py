@@ -119,7 +119,7 @@ def test_each_attempt_tells_its_own_body(receiver: Receiver):
     assert [body.origin for body in found] == [Origin.SAME, Origin.KEPT, Origin.SAME]
 
 
-def test_what_a_template_made_is_kept_without_credentials(receiver: Receiver):
+def test_a_body_by_a_template_is_kept_without_credentials(receiver: Receiver):
     credential = Credential.objects.create(name='x', type='template', secret='tok3n-x', hosts=[receiver.url()[:-1]])
     webhook = subscribe(
         receiver.url('/'), Site, credential=credential, body_template='{{ data.name }}: {{ credential.token }} ✓'
@@ -138,7 +138,7 @@ def test_what_a_template_made_is_kept_without_credentials(receiver: Receiver):
 
 @pytest.mark.parametrize('way', ['batch', 'change_set'])
 @pytest.mark.parametrize('payload_format', FormatChoices.values())
-def test_what_tells_of_several_changes_is_kept(way: str, payload_format: str, receiver: Receiver):
+def test_a_body_of_several_changes_is_kept(way: str, payload_format: str, receiver: Receiver):
     webhook = subscribe(receiver.url('/'), Site, payload_format=payload_format, **{way: True})
     with transaction.atomic():
         for _ in range(3):
@@ -178,7 +178,7 @@ def callback(receiver: Receiver) -> Iterator[None]:
     callbacks.pop()
 
 
-def test_what_a_plugin_adds_is_kept(receiver: Receiver, callback: None):
+def test_a_body_with_additions_of_a_plugin_is_kept(receiver: Receiver, callback: None):
     subscribe(receiver.url('/'), Site, payload_format=FormatChoices.NETBOX)
     site()
     work()

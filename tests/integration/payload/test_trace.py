@@ -41,7 +41,7 @@ def test_a_change_without_a_trace_sends_none(api_client, receiver):
 
 
 @pytest.mark.parametrize('wrong', ['', 'nonsense', PARENT.upper(), f'{PARENT}-more', '00-' + '0' * 32 + PARENT[35:]])
-def test_what_is_not_valid_is_left_out(api_client, receiver, wrong):
+def test_an_invalid_traceparent_is_not_passed_on(api_client, receiver, wrong):
     subscribe(receiver.url('/'), Site)
     create(api_client, traceparent=wrong, tracestate=STATE)
     work()

@@ -53,7 +53,7 @@ def test_a_job_with_a_log_is_shown_as_the_api_shows_it(api_client):
     assert [entry['message'] for entry in json.loads(logged['log_entries'])] == ['It runs']
 
 
-def test_what_is_recorded_as_a_model_without_a_serializer_is_left_out():
+def test_a_model_that_is_recorded_as_one_without_a_serializer_is_left_out():
     """Script modules are recorded as managed files, which have no serializer."""
     assert ScriptModule._meta.concrete_model is ManagedFile
     assert Script in every_model()

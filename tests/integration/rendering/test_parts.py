@@ -19,7 +19,7 @@ from utilities.views import get_viewname
 
 from webhooks import rendering
 from webhooks.outbox import snapshots
-from webhooks.rendering import batch, configcontext, parts, serializer
+from webhooks.rendering import bulk, configcontext, parts, serializer
 
 MAKERS = (make_device, make_ip_address, make_prefix, make_site, make_vrf)
 
@@ -29,11 +29,11 @@ Patch = pytest.MonkeyPatch
 @pytest.fixture(autouse=True)
 def as_in_a_new_process() -> Iterator[None]:
     """Prepared parts are kept for the whole process."""
-    batch._renderer.cache_clear()
+    bulk._renderer.cache_clear()
     before = dict(parts.left)
     parts.left.clear()
     yield
-    batch._renderer.cache_clear()
+    bulk._renderer.cache_clear()
     parts.left.clear()
     parts.left.update(before)
 
@@ -113,13 +113,13 @@ def other_signature(monkeypatch: Patch) -> str:
 
 
 def no_function(monkeypatch: Patch) -> str:
-    monkeypatch.setattr(batch, 'get_prefetches_for_serializer', parts.find('utilities.api', 'get_no_prefetches'))
+    monkeypatch.setattr(bulk, 'get_prefetches_for_serializer', parts.find('utilities.api', 'get_no_prefetches'))
     return 'get_no_prefetches'
 
 
 def other_function(monkeypatch: Patch) -> str:
     """It names a relation that cannot be prefetched."""
-    monkeypatch.setattr(batch, 'get_prefetches_for_serializer', lambda _serializer_class: ['nothing_of_the_kind'])
+    monkeypatch.setattr(bulk, 'get_prefetches_for_serializer', lambda _serializer_class: ['nothing_of_the_kind'])
     return 'prefetches'
 
 
@@ -190,12 +190,12 @@ def test_custom_fields_are_those_of_now_though_netbox_keeps_them(api_client, mon
 @pytest.mark.parametrize('change', [no_attribute, other_signature, no_function])
 def test_the_check_names_the_part(monkeypatch: Patch, change: Callable[[Patch], str]):
     assert warnings() == []
-    batch._renderer.cache_clear()
+    bulk._renderer.cache_clear()
     part = change(monkeypatch)
     assert part in ' '.join(warning.msg for warning in warnings())
 
 
-def test_what_netbox_cannot_show_either_is_raised(db, monkeypatch: Patch):
+def test_an_error_that_netbox_has_too_is_raised(db, monkeypatch: Patch):
     site = make_site()
     assert render(site)
 
@@ -203,7 +203,7 @@ def test_what_netbox_cannot_show_either_is_raised(db, monkeypatch: Patch):
         raise TypeError('NetBox cannot')
 
     monkeypatch.setattr(CustomFieldsDataField, 'to_representation', raises)
-    batch._renderer.cache_clear()
+    bulk._renderer.cache_clear()
     with pytest.raises(TypeError, match='NetBox cannot'):
         render(site)
     assert parts.left == {}

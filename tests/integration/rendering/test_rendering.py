@@ -95,7 +95,7 @@ class TestRenderedAtOnce:
         strip(instance)
         assert render_now(instance) == get(api_client, instance)
 
-    def test_what_an_object_is_called_is_at_most_200_characters_long(self, db):
+    def test_the_name_of_an_object_is_cut_at_200_characters(self, db):
         named_, unnamed = some_device(some_site()), some_device(some_site(), name=None)
         DeviceType.objects.filter(pk=unnamed.device_type_id).update(model='m' * 100)
         Manufacturer.objects.filter(device_types=unnamed.device_type_id).update(name='n' * 100)
@@ -176,7 +176,7 @@ class TestRenderedLater:
         (later,) = render(before, model=Site)
         assert later['rack_count'] == render_now(site)['rack_count'] == 2
 
-    def test_what_netbox_keeps_in_the_row_of_other_objects_is_that_of_now(self, db):
+    def test_counts_that_netbox_takes_from_other_rows_are_those_of_now(self, db):
         prefix, device = make_prefix(), some_device(some_site())
         before = [take(prefix), take(device)]
         Prefix.objects.create(prefix=f'{prefix.prefix.network}/30', vrf=prefix.vrf)
@@ -322,7 +322,7 @@ class TestGoneRelatedObjects:
         (later,) = render(before[1], model=Prefix)
         assert (later['scope'], later['scope_id']) == (None, region.pk)
 
-    def test_what_was_gone_before_is_not_shown_as_the_api_does_not(self, api_client):
+    def test_a_related_object_that_was_gone_before_is_not_shown(self, api_client):
         site = make_site()
         delete(api_client, Site.objects.get(name='Zug'))
         delete(api_client, Site.objects.get(name='Bern'))

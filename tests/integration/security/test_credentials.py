@@ -32,8 +32,8 @@ from support.loopback import OK, Server, serving
 from devstack.receiver import Receiver
 from webhooks.models import AccessToken, Attempt, Credential, Delivery, Event, Webhook
 from webhooks.models.fields import Sealed
-from webhooks.payload import access
-from webhooks.payload.access import TokenPending, TokenRequest
+from webhooks.payload import authorization
+from webhooks.payload.authorization import TokenPending, TokenRequest
 from webhooks.payload.http_request import Builder
 from webhooks.security.echoes import Echoes
 from webhooks.transport.exchange import Answer, Outcome
@@ -306,7 +306,7 @@ class TestOpenTransactions:
         request = builder.build(Delivery.objects.get(), 0)
         request.judge(Answer(200, {}, json.dumps({'access_token': 't0ken-one'}), Echoes(())))
         with held(shared):
-            request.grant.settle(Outcome(started_at=0, duration=0, status=200))
+            request.grant.store(Outcome(started_at=0, duration=0, status=200))
         AccessToken.objects.update(
             token='t0ken-one',
             fetched_at=timezone.now() - timedelta(hours=1),
@@ -394,7 +394,7 @@ class TestOAuth2:
         AccessToken.objects.update(fetching_until=timezone.now())
         assert isinstance(Builder(Webhook.objects.get(pk=webhook.pk)).build(delivery, 0), TokenRequest)
 
-    def test_of_two_workers_one_fetches_it(self, receiver: Receiver, login: Server):
+    def test_one_of_two_workers_fetches_the_access_token_for_both(self, receiver: Receiver, login: Server):
         webhook = subscribe(receiver.url('/'), Site, credential=client(receiver, login))
         site()
         dispatch_all()
@@ -405,7 +405,7 @@ class TestOAuth2:
         with pytest.raises(TokenPending):
             other.build(delivery, 0)
         request.judge(Answer(200, {}, json.dumps({'access_token': 't0ken-one', 'expires_in': '3600'}), Echoes(())))
-        assert request.grant.settle(Outcome(started_at=0, duration=0, status=200)) is None
+        assert request.grant.store(Outcome(started_at=0, duration=0, status=200)) is None
         for builder in (one, other):
             assert builder.build(delivery, 0).headers['Authorization'] == 'Bearer t0ken-one'
 
@@ -416,11 +416,11 @@ class TestOAuth2:
         request = Builder(webhook).build(Delivery.objects.get(), 0)
         request.judge(Answer(200, {}, json.dumps({'access_token': 'lat3'}), Echoes(())))
         AccessToken.objects.update(fetching_until=timezone.now() + timedelta(hours=1))
-        request.grant.settle(Outcome(started_at=0, duration=0, status=200))
+        request.grant.store(Outcome(started_at=0, duration=0, status=200))
         assert not AccessToken.objects.get().token
 
     def test_a_token_server_that_hangs_stops_nobody_else(self, receiver: Receiver, monkeypatch):
-        monkeypatch.setattr(access, 'TOKEN_REQUEST_SECONDS', 1)
+        monkeypatch.setattr(authorization, 'TOKEN_REQUEST_SECONDS', 1)
         with serving(None) as silent:
             subscribe(receiver.url('/a'), Site, name='a', credential=client(receiver, silent))
             subscribe(receiver.url('/b'), Site, name='b')
@@ -430,7 +430,7 @@ class TestOAuth2:
             waiting = Delivery.objects.get(webhook__name='a')
             assert (waiting.status, waiting.error) == ('pending', 'no access token: no answer within 1 seconds')
 
-    def test_what_waits_for_anothers_token_costs_no_attempt(self, receiver: Receiver, login: Server):
+    def test_waiting_for_an_access_token_that_another_fetches_costs_no_attempt(self, receiver: Receiver, login: Server):
         subscribe(receiver.url('/'), Site, credential=client(receiver, login), max_attempts=1)
         until = timezone.now() + timedelta(seconds=2)
         AccessToken.objects.update(fetching_until=until)

@@ -156,7 +156,7 @@ class TestInAHeader:
         request = self.signed(receiver, 'X-Hub-Signature-256: sha256={{ hmac() }}')
         assert request.header('X-Hub-Signature-256') == github('s3cret of ours', request.body)
 
-    def test_of_the_body_that_a_template_made(self, receiver: Receiver):
+    def test_a_signature_in_a_header_covers_the_body_by_the_template(self, receiver: Receiver):
         line = "X-Hub-Signature-256: sha256={{ hmac('sha256') }}"
         request = self.signed(receiver, line, body_template='{"n": {{ data.name | tojson }}}')
         assert request.body == b'{"n": "Gen\\u00e8ve"}'
@@ -222,7 +222,7 @@ class TestInAHeader:
             ({'payload_url': NOWHERE + '{{ hmac() }}'}, 'payload_url: hmac() is for headers only'),
         ],
     )
-    def test_what_cannot_be_signed_fails_with_a_reason_and_without_the_signature(self, fields, reason):
+    def test_a_request_that_cannot_be_signed_fails_with_a_reason_and_shows_no_signature(self, fields, reason):
         subscribe(fields.pop('payload_url', NOWHERE), Site, **{'secret': 's3cret of ours', **fields})
         site()
         work()

@@ -163,7 +163,7 @@ class TestNotCarriedOver:
             ({'rule_conditions': {'attr': 'name', 'op': 'regex', 'value': '('}}, 'conditions: Invalid conditions'),
         ],
     )
-    def test_what_our_webhook_refuses_is_refused(self, fields: dict[str, Any], reason: str):
+    def test_a_builtin_webhook_with_a_value_that_ours_refuses_stays(self, fields: dict[str, Any], reason: str):
         builtin_rule(**fields)
         self.refused(reason)
 
@@ -201,7 +201,7 @@ class TestAgain:
         assert state() == before
         assert 'exists already' in output
 
-    def test_what_was_edited_since_stays(self):
+    def test_importing_again_keeps_what_was_edited_since(self):
         builtin_rule()
         run()
         Webhook.objects.update(timeout=99, description='edited')

@@ -34,7 +34,7 @@ def failed(webhook: Webhook) -> Delivery:
 def test_who_redelivers_waits_for_no_worker(api_client, webhook, failed, action):
     since = (timezone.now() - timedelta(days=1)).isoformat()
     address = f'webhooks/{webhook.pk}/replay/' if action == 'replay' else f'deliveries/{failed.pk}/redeliver/'
-    with open_transaction(lambda: order.hold([webhook.pk])):
+    with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         answer = api_client.post(f'{API}/{address}', {'since': since}, format='json')
     assert answer.status_code in (200, 201), answer.content
     failed.refresh_from_db()

@@ -131,13 +131,13 @@ class TestGrouping:
 class TestWhoSeesIt:
     """Grouping tells no more than the rows do."""
 
-    def test_of_a_hidden_object_only_the_beginning_of_the_error_counts(self, webhook, clerk_user, grant):
+    def test_causes_group_failures_of_hidden_objects_by_the_beginning_of_the_error(self, webhook, clerk_user, grant):
         seen, _hidden = fail(webhook, LOST, 2)
         grant(Delivery, 'view')
         grant(Site, 'view', pk=seen.object_id)
         assert told(causes.find(clerk_user)) == [('monitoring', 'no connection', 1), ('monitoring', LOST, 1)]
 
-    def test_of_a_hidden_object_the_status_of_the_answer_is_shown_and_no_more(self, webhook, clerk_user, grant):
+    def test_a_cause_of_a_hidden_object_shows_the_status_of_the_answer_and_no_more(self, webhook, clerk_user, grant):
         fail(webhook, REFUSED)
         grant(Delivery, 'view')
         [cause] = causes.find(clerk_user).shown
@@ -284,7 +284,7 @@ class TestRest:
         grant(Webhook, 'view')
         assert clerk_api.get(FAILURES).status_code == 403
 
-    def test_what_is_wrong_is_named(self, api_client):
+    def test_a_redelivery_by_cause_names_the_wrong_field(self, api_client):
         answer = api_client.post(f'{FAILURES}redeliver/', {'webhook': 99999}, format='json')
         assert (answer.status_code, list(answer.json())) == (400, ['webhook'])
 

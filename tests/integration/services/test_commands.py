@@ -72,14 +72,14 @@ class TestStatus:
         assert [found[name] for name in figures] == [0] * 7
         assert (found['workers'], found['redis'], found['oldest'], found['oldest_age']) == (1, True, None, 0)
 
-    def test_what_waits_is_counted(self, webhook, worker):
+    def test_the_status_counts_undispatched_events_and_their_age(self, webhook, worker):
         site()
         code, found = status()
         assert (code, found['undispatched']) == (OK, 1)
         assert found['oldest_age'] >= 0
         assert found['oldest']
 
-    def test_what_was_in_hand_twice_when_a_worker_stopped_is_counted_as_suspect_until_it_is_sent(self, webhook, worker):
+    def test_the_status_counts_suspects_until_they_are_sent(self, webhook, worker):
         site()
         dispatch_all()
         site()
@@ -131,7 +131,7 @@ class TestStatus:
         assert found['oldest_age'] > 900
         assert status('--max-age', '2000')[0] == OK
 
-    def test_what_waited_for_a_worker_waits_since_its_change(self, webhook, worker, receiver):
+    def test_the_status_counts_the_wait_from_the_change_not_from_its_dispatch(self, webhook, worker, receiver):
         """Its dispatch is new."""
         site()
         Event.objects.update(timestamp=timezone.now() - timedelta(seconds=1000))
@@ -140,7 +140,7 @@ class TestStatus:
         assert status()[1]['oldest_age'] > 900
 
     @pytest.mark.parametrize('closed', [DELIVERED, FAILED])
-    def test_what_is_sent_again_waits_since_then(self, webhook, worker, receiver, closed):
+    def test_the_status_counts_the_wait_of_a_redelivery_from_the_redelivery(self, webhook, worker, receiver, closed):
         """Its event may be old."""
         receiver.answers(HOOK, 200 if closed == DELIVERED else 500)
         site()
@@ -187,7 +187,7 @@ class TestStatus:
 
 
 class TestPrune:
-    def test_what_is_older_than_so_many_days_goes(self, webhook):
+    def test_pruning_by_days_deletes_only_older_events(self, webhook):
         site()
         work()
         moment = timezone.now() - timedelta(days=3)
@@ -317,7 +317,7 @@ class TestBackfill:
             (('{webhook}', '--filter', 'colour=red'), '--filter'),
         ],
     )
-    def test_what_does_not_exist_is_named(self, webhook, arguments, reason):
+    def test_a_backfill_by_command_names_the_webhook_or_model_that_does_not_exist(self, webhook, arguments, reason):
         with pytest.raises(CommandError, match=reason):
             call_command('webhooks_backfill', *(one.format(webhook=webhook.name) for one in arguments))
 

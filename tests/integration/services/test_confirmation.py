@@ -96,7 +96,7 @@ class TestThePage:
         confirm(admin_pages, asked)
         assert pending() == 1
 
-    def test_what_fails_while_it_is_read_is_not_sent(self, admin_pages, webhook):
+    def test_deliveries_that_fail_while_the_user_reads_the_numbers_are_not_redelivered(self, admin_pages, webhook):
         delivery(event(site()), webhook, finished_at=timezone.now())
         asked = admin_pages.get(f'{BULK}?status=failed')
         later = delivery(event(site()), webhook, finished_at=timezone.now())
@@ -105,7 +105,7 @@ class TestThePage:
         later.refresh_from_db()
         assert later.status == FAILED
 
-    def test_what_was_sent_while_it_is_read_is_not_sent_twice(self, admin_pages, webhook):
+    def test_a_delivery_that_is_redelivered_while_the_user_reads_is_not_sent_twice(self, admin_pages, webhook):
         one, _other = (delivery(event(site()), webhook) for _ in range(2))
         asked = admin_pages.get(f'{BULK}?status=failed')
         Delivery.objects.filter(pk=one.pk).update(status=PENDING)

@@ -185,7 +185,7 @@ class TestCursor:
     def test_bad_input_is_refused_by_name(self, feed, api_client, asked):
         assert read(api_client, feed, 400, **asked).keys() == asked.keys()
 
-    def test_what_was_deleted_after_a_cursor_is_gone(self, feed, api_client):
+    def test_a_cursor_before_deleted_items_is_gone(self, feed, api_client):
         publish('A', 'B', 'C', 'D')
         first, second, *_rest = (item['cursor'] for item in read(api_client, feed)['items'])
         Event.objects.filter(object_repr__in=('A', 'C')).delete()
@@ -324,7 +324,7 @@ class TestWaiting:
             (lambda: None, 200),
         ],
     )
-    def test_what_is_taken_away_while_a_reader_waits_counts(self, feed, clerk_api, grant, take_away, status):
+    def test_permissions_that_go_while_a_reader_waits_count(self, feed, clerk_api, grant, take_away, status):
         grant(Webhook, 'read_feed')
         grant(Site, 'view')
 
@@ -457,7 +457,7 @@ class TestDefinition:
         assert wait_until(lambda: work() and not deliveries('pending', lapses__gt=0), PATIENCE)
         assert names(read(api_client, webhook)) == ['A']
 
-    def test_what_waited_when_a_feed_gets_a_url_is_sent(self, feed, receiver, api_client):
+    def test_changes_that_wait_when_a_feed_gets_a_url_are_sent_there(self, feed, receiver, api_client):
         Webhook.objects.filter(pk=feed.pk).update(paused=True)
         publish('Bern')
         assert read(api_client, feed)['items'] == []
@@ -484,7 +484,7 @@ class TestDefinition:
 
     def test_a_test_waits_for_a_turn_that_publishes(self, feed, api_client):
         publish('Bern')
-        with open_transaction(lambda: order.lock([feed.pk])):
+        with open_transaction(lambda: order.try_lock_lanes([feed.pk])):
             testing = in_thread(lambda: trial.send_test(feed))
             assert wait_until(is_anybody_blocked, timeout=PATIENCE)
         testing.join()
@@ -505,7 +505,7 @@ class TestDefinition:
     def test_a_lane_that_somebody_holds_is_published_later(self, feed, api_client):
         site(name='Bern')
         dispatch_all()
-        with open_transaction(lambda: order.hold([feed.pk])):
+        with open_transaction(lambda: order.lock_lanes([feed.pk])):
             work()
             assert read(api_client, feed)['items'] == []
         work()

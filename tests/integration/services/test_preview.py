@@ -69,13 +69,13 @@ class TestWhatIsShown:
         site(name='Genf')
         assert api_client.get(api(other)).data['body'] == 'Genf'
 
-    def test_of_one_that_only_event_rules_use(self, api_client):
+    def test_a_webhook_that_only_event_rules_use_is_previewed_with_its_last_event(self, api_client):
         other = subscribe(NOWHERE, body_template='{{ data.name }}')
         assert list(api_client.get(api(other)).data) == ['object_types']
         delivery(event(site(name='Bern')), other)
         assert api_client.get(api(other)).data['body'] == 'Bern'
 
-    def test_of_one_that_only_event_rules_use_and_seldom(self, api_client, monkeypatch):
+    def test_a_webhook_that_event_rules_use_seldom_is_previewed_with_its_last_event(self, api_client, monkeypatch):
         monkeypatch.setattr(preview_sources, 'MAX_EVENTS_SEARCHED', 2)
         other = subscribe(NOWHERE, body_template='{{ data.name }}')
         delivery(event(site(name='Bern')), other)
@@ -192,7 +192,7 @@ class TestPages:
 
         return read
 
-    def test_of_an_event(self, page):
+    def test_a_preview_page_of_an_event_shows_the_request_without_secrets(self, page):
         event(site(name='Bern'))
         text = page()
         assert f'POST https://a.example/in?token={MASK}' in text
@@ -200,7 +200,7 @@ class TestPages:
         assert '&quot;name&quot;: &quot;Bern&quot;' in text
         assert not [secret for secret in ('t0ken', 'b3arer', 's3cret') if secret in text]
 
-    def test_of_an_object(self, page):
+    def test_a_preview_page_without_an_event_shows_the_newest_object(self, page):
         site(name='Bern')
         assert 'Bern created, with the object as it is now' in page()
 
@@ -261,7 +261,7 @@ class TestWhatCannotBeChecked:
         assert self.unchecked(api_client, webhook) == told
 
     @pytest.mark.parametrize('other', [{'kind': 'created'}, {'caused_by': ['interface']}, {'backfill_for': 1}])
-    def test_what_is_not_compared_has_nothing_to_check(self, api_client, other):
+    def test_an_event_that_compares_nothing_has_no_unchecked_fields(self, api_client, other):
         webhook = subscribe(NOWHERE, Site, **self.ASKED)
         event(site(), **other)
         assert self.unchecked(api_client, webhook) == []

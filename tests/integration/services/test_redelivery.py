@@ -127,7 +127,7 @@ class TestDelivered:
         assert [(one.event, one.sequence, one.attempt_count) for one in again] == [(first.event, first.sequence, 0)]
         assert deliveries(DELIVERED) == [first]
 
-    def test_what_comes_later_and_was_not_tried_waits_for_it(self, place, receiver):
+    def test_untried_later_changes_wait_for_a_redelivered_one(self, place, receiver):
         place.save()
         place.save()
         dispatch_all()
@@ -215,7 +215,7 @@ class TestNotRendered:
         assert 'RuntimeError: no such field' in failed.error
         assert not receiver.requests
 
-    def test_what_was_given_up_since_it_stopped_workers_is_rendered_again(self, webhook, receiver, broken):
+    def test_redelivering_renders_an_event_again_that_was_given_up(self, webhook, receiver, broken):
         site()
         work()
         Event.objects.update(lapses=registry.GIVEN_UP)
@@ -223,7 +223,7 @@ class TestNotRendered:
         assert redeliver() == 1
         assert work() == '1 delivered'
 
-    def test_what_is_rendered_again_has_its_snapshots(self, webhook, receiver, broken):
+    def test_an_event_that_is_rendered_again_has_its_snapshots(self, webhook, receiver, broken):
         Webhook.objects.update(include_snapshots=True)
         site()
         work()
@@ -232,7 +232,7 @@ class TestNotRendered:
         assert work() == '1 delivered'
         assert receiver.requests[0].json()['snapshots']['postchange']
 
-    def test_what_was_rendered_again_has_its_snapshots_for_later_redeliveries(self, webhook, receiver, broken):
+    def test_snapshots_of_an_event_that_was_rendered_again_stay_for_later_redeliveries(self, webhook, receiver, broken):
         """The source of the rendering is dropped then."""
         other = subscribe(receiver.url('/other'), Site, include_snapshots=True, max_attempts=1)
         site()
@@ -270,7 +270,7 @@ class TestMany:
         assert sequences(receiver.requests) == [one.sequence for one in many]
 
     def test_they_wait_for_no_worker(self, many):
-        with open_transaction(lambda: order.hold([many[0].webhook_id])):
+        with open_transaction(lambda: order.lock_lanes([many[0].webhook_id])):
             assert redeliver() == 5
 
     def test_payloads_are_not_read(self, many):
@@ -292,7 +292,7 @@ class TestMany:
                 assert 'Seq Scan on webhooks_delivery' not in plan, statement
                 assert 'hashed SubPlan' not in plan, statement
 
-    def test_of_those_that_are_not_on_the_status_page_redis_is_not_asked(self, many, monkeypatch):
+    def test_redelivering_asks_redis_only_of_failures_on_the_status_page(self, many, monkeypatch):
         asked: list[str] = []
         monkeypatch.setattr(failed_jobs, '_remove', lambda _registry, job_ids: asked.extend(job_ids))
         Delivery.objects.update(status=FAILED, listed=True)
@@ -310,7 +310,7 @@ class TestMany:
         redeliver(status=FAILED)
         assert len(page.get_job_ids()) == 5
 
-    def test_what_was_sent_again_meanwhile_is_left_alone(self, many):
+    def test_a_delivery_that_somebody_else_redelivered_meanwhile_is_left_alone(self, many):
         """Another user was quicker."""
 
         def and_somebody_else(parts: list) -> list:

@@ -136,7 +136,7 @@ class TestOtherDoors:
         assert Webhook.objects.get().secrets() == ['new']
 
     @pytest.mark.parametrize('is_repeated', [True, False])
-    def test_what_is_not_replaced_stays(self, rotated, api_client, is_repeated):
+    def test_a_rotated_webhook_keeps_both_secrets_unless_one_is_replaced(self, rotated, api_client, is_repeated):
         sent = {'secret': rotated.secret.reveal()} if is_repeated else {'description': 'changed'}
         assert api_client.patch(f'{BASE}{rotated.pk}/', sent, format='json').status_code == 200
         assert Webhook.objects.get().secrets() == rotated.secrets()
@@ -183,7 +183,7 @@ class TestEdits:
         assert Webhook.objects.get().secrets() == ['new']
 
     @pytest.mark.parametrize('names', [None, ['enabled']], ids=['all', 'one column'])
-    def test_what_is_changed_to_and_fro_is_saved_each_time(self, webhook, names):
+    def test_a_field_that_is_changed_back_and_forth_is_saved_each_time(self, webhook, names):
         edited = Webhook.objects.get(pk=webhook.pk)
         for enabled in (False, True, False):
             edited.enabled = enabled
@@ -192,7 +192,7 @@ class TestEdits:
             edited.save()
             assert Webhook.objects.get(pk=webhook.pk).enabled == enabled
 
-    def test_what_was_rolled_back_is_saved_after_all(self, webhook):
+    def test_a_change_whose_save_was_rolled_back_is_saved_by_the_next_save(self, webhook):
         edited = Webhook.objects.get(pk=webhook.pk)
         edited.enabled = False
         with transaction.atomic():
@@ -201,7 +201,7 @@ class TestEdits:
         edited.save()
         assert not Webhook.objects.get(pk=webhook.pk).enabled
 
-    def test_what_was_read_in_part_or_again_is_saved_as_it_is(self, webhook):
+    def test_a_webhook_that_was_read_in_part_or_again_does_not_bring_an_old_secret_back(self, webhook):
         part, again = Webhook.objects.defer('secret').get(), Webhook.objects.get()
         _webhook, new = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
         part.description = 'edited'

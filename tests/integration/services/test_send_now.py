@@ -131,7 +131,7 @@ class TestBesideABackfill:
         assert {one.event.object_repr: one.backfill for one in deliveries()}['Bern'] is False
 
     @pytest.mark.parametrize('move', [backfill.pause, backfill.cancel])
-    def test_what_holds_or_removes_a_backfill_leaves_it_alone(self, webhook, receiver, waiting, move):
+    def test_pausing_or_canceling_a_backfill_holds_nothing_that_is_sent_now(self, webhook, receiver, waiting, move):
         send(webhook, waiting[0])
         move(webhook)
         work()
@@ -201,7 +201,7 @@ class TestRefusals:
             ({'dry_run': 'maybe'}, 'dry_run'),
         ],
     )
-    def test_what_makes_no_sense(self, api_client, webhook, wanted, field):
+    def test_a_wrong_request_to_send_now_names_its_field(self, api_client, webhook, wanted, field):
         assert list(self.refused(api_client, webhook, *places('Bern'), **wanted)) == [field]
 
     def test_an_object_that_somebody_is_changing(self, api_client, webhook):
@@ -343,7 +343,7 @@ class TestPages:
         assert not Event.objects.exists()
 
     @pytest.mark.parametrize('address', ['/plugins/webhooks/send/dcim.nothing/?pk=1', PAGE, f'{PAGE}?pk=x&pk=0'])
-    def test_what_does_not_exist_is_not_found(self, admin_pages, webhook, address):
+    def test_the_page_to_send_now_is_not_found_for_unknown_types_or_objects(self, admin_pages, webhook, address):
         assert admin_pages.get(address).status_code == 404
 
 

@@ -64,7 +64,7 @@ class TestMeasure:
         found = waiting.measure(batched)
         assert (found.changes, found.objects) == (4, 3)
 
-    def test_what_is_under_way_or_closed_does_not_wait(self, webhook):
+    def test_a_delivery_under_way_does_not_count_as_waiting(self, webhook):
         Delivery.objects.update(status=StatusChoices.SENDING)
         assert waiting.measure(webhook) == waiting.Waiting(0, 0, None)
 
@@ -114,7 +114,7 @@ class TestSend:
         waiting.send(webhook, latest_only=True)
         assert waiting.measure(other).changes == 2
 
-    def test_what_is_paused_is_thinned_out_and_held(self, webhook, receiver):
+    def test_only_the_latest_of_a_paused_webhooks_changes_stay_and_are_held(self, webhook, receiver):
         Webhook.objects.update(paused=True)
         assert waiting.send(webhook, latest_only=True) == 3
         assert work() == 'nothing to send'
@@ -140,7 +140,7 @@ class TestRest:
         work()
         assert told(receiver) == expected
 
-    def test_what_makes_no_sense_is_refused(self, webhook, api_client):
+    def test_sending_waiting_deliveries_names_a_wrong_field(self, webhook, api_client):
         answer = api_client.post(f'{API}{webhook.pk}/waiting/', {'latest_only': 'perhaps'}, format='json')
         assert answer.status_code == 400
         assert list(answer.json()) == ['latest_only']
@@ -170,7 +170,7 @@ class TestPages:
         page = admin_pages.get(f'/admin/webhooks/webhook/{old.pk}/change/').content.decode()
         assert 'Waiting: 5 changes · 2 objects' in page
 
-    def test_what_has_just_come_is_not_worth_a_word(self, admin_pages, webhook):
+    def test_a_webhooks_page_tells_only_of_changes_that_wait_for_long(self, admin_pages, webhook):
         assert 'Waiting: ' not in admin_pages.get(webhook.get_absolute_url()).content.decode()
         age()
         assert 'Waiting: ' in admin_pages.get(webhook.get_absolute_url()).content.decode()

@@ -325,7 +325,7 @@ class TestChosen:
         assert [len(re.findall(r'<details[^>]* open', page)) for page in (plain, filled)] == [0, 0]
 
     @pytest.mark.parametrize('name', list(all_presets()))
-    def test_what_is_left_to_enter_stands_first(self, netbox_user, name: str):
+    def test_the_form_of_a_preset_begins_with_the_fields_to_fill_in(self, netbox_user, name: str):
         browser = Client()
         browser.force_login(netbox_user)
         page = browser.get(f'/plugins/webhooks/webhooks/add/?preset={name}').content.decode()

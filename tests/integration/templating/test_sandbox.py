@@ -284,7 +284,7 @@ class TestMemory:
         reason("{{ 'x' * 10**10 }}")
         assert len(bytearray(2 * process.MEMORY_GROWTH_BYTES)) == 2 * process.MEMORY_GROWTH_BYTES
 
-    def test_what_the_compiler_could_compute_is_not_computed(self):
+    def test_the_template_compiler_computes_no_constant_expressions(self):
         """Saving a webhook compiles its templates."""
         began = time.monotonic()
         for template in ("{{ 'x'|center(9999999999) }}", '{{ ("a" * 10)|replace("a", "b") }}', NESTED + '{{ a == b }}'):
@@ -335,7 +335,7 @@ class TestErrors:
             ('{{ data() }}', "TypeError: 'dict' object is not callable (line 1)"),
         ],
     )
-    def test_what_fails_tells_its_line(self, template: str, message: str):
+    def test_an_error_of_a_template_tells_its_line(self, template: str, message: str):
         assert message in reason(template)
         assert '(line' in reason(template)
 

@@ -20,7 +20,7 @@ from webhooks.choices import StatusChoices
 from webhooks.dashboard import Unsent, WebhooksWidget
 from webhooks.models import Delivery, Event, Health, Hour, Webhook
 from webhooks.models.fields import Sealed
-from webhooks.services import banners
+from webhooks.services import diagnosis
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -79,7 +79,7 @@ class TestCard:
             counted.append(len(page.context['table'].rows) if 'table' in page.context else page.context['object'])
         assert counted == [2, 1, 1, webhook]
 
-    def test_what_no_worker_has_looked_at_waits_too(self, netbox_user, webhook):
+    def test_the_dashboard_counts_events_that_no_worker_has_processed(self, netbox_user, webhook):
         site()
         assert 'not processed yet <strong>1</strong>' in card(netbox_user)
 
@@ -88,7 +88,7 @@ class TestCard:
         site()
         assert 'No worker is running' in card(netbox_user)
 
-    def test_what_waits_while_a_worker_runs_is_not_stuck(self):
+    def test_waiting_changes_are_stuck_only_without_a_worker(self):
         waiting = Unsent(waiting=1, url='', oldest=None, unseen=0, workers=1, worker='netbox-rq')
         assert not waiting.is_stuck
         assert replace(waiting, workers=0).is_stuck
@@ -158,7 +158,7 @@ class TestPermissions:
 
 class TestBanners:
     def titles(self, webhook: Webhook) -> list[str]:
-        return [banner.title for banner in banners.of(Webhook.objects.get(pk=webhook.pk))]
+        return [banner.title for banner in diagnosis.banners_of(Webhook.objects.get(pk=webhook.pk))]
 
     def test_a_disabled_webhook_is_told(self, webhook):
         Webhook.objects.update(enabled=False)
@@ -175,7 +175,7 @@ class TestBanners:
 
     def test_a_suspended_webhook_says_why_and_when_it_is_tried(self, webhook):
         suspend(webhook)
-        banner = banners.of(Webhook.objects.get())[0]
+        banner = diagnosis.banners_of(Webhook.objects.get())[0]
         assert banner.title == 'Suspended'
         assert 'connection refused' in banner.text
         assert f'{timezone.localtime(Health.objects.get().probe_at):%Y-%m-%d %H:%M:%S}' in banner.text

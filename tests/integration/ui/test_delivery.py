@@ -48,7 +48,7 @@ class TestHeadline:
         assert re.search(r'<h1 class="page-title">(.*?)</h1>', page)[1] == told
         assert told in re.search(r'<title>(.*?)</title>', page, re.DOTALL)[1]
 
-    def test_of_one_that_has_no_error(self):
+    def test_the_headline_of_a_delivery_without_an_error_says_its_status(self):
         log = delivery(
             event(site(name='Bern'), kind=CREATED, test=True),
             subscribe(NOWHERE, Site, name='CMDB'),

@@ -70,7 +70,7 @@ class TestRequest:
         event(site(name='Bern'))
         assert 'Bern was updated' in draft(admin_pages, name='', body_template=TEMPLATE)
 
-    def test_of_a_webhook_that_is_there_it_shows_what_is_changed_and_keeps_what_is_masked(self, admin_pages):
+    def test_the_draft_of_an_existing_webhook_shows_its_changes_and_keeps_masked_values(self, admin_pages):
         webhook = subscribe(
             'https://a.example/?key=s3cret', Site, body_template='old', secret='whsec_' + 'A' * 43 + '='
         )
@@ -83,7 +83,7 @@ class TestRequest:
         webhook.refresh_from_db()
         assert webhook.body_template == 'old'
 
-    def test_what_is_wrong_is_named_with_its_field(self, admin_pages):
+    def test_a_wrong_draft_names_what_is_wrong_by_field(self, admin_pages):
         shown = draft(admin_pages, payload_url='ftp://x', http_method='')
         assert 'URL:' in shown
         assert 'HTTP method:' in shown
@@ -161,7 +161,7 @@ class TestVerdict:
             ({'conditions': '{"or": []}'}, '{"or": []} is never met.'),
         ],
     )
-    def test_what_is_probably_a_mistake_is_said_in_red(self, admin_pages, fields, told):
+    def test_a_draft_says_in_red_what_is_probably_a_mistake(self, admin_pages, fields, told):
         place = site(name='Bern')
         page = admin_pages.post(NEW, typed(**fields, preview_source=f'object:dcim.site:{place.pk}')).content.decode()
         red = [unescape(one) for one in re.findall(r'alert-danger.*?</div>', page, re.DOTALL)]

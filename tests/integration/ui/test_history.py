@@ -92,21 +92,21 @@ class TestCounting:
         figures = history.context(webhook, DAY, timezone.now())
         return figures['delivered'], figures['failed']
 
-    def test_what_was_delivered_and_what_failed_is_counted(self, webhook, receiver):
+    def test_the_history_counts_delivered_and_failed_deliveries(self, webhook, receiver):
         receiver.answers('/hook', 200, 500, 200)
         for _ in range(3):
             site()
         work()
         assert self.total(webhook) == (2, 1)
 
-    def test_what_waits_for_a_retry_is_neither(self, webhook, receiver):
+    def test_a_delivery_that_waits_for_a_retry_counts_neither_as_delivered_nor_as_failed(self, webhook, receiver):
         Webhook.objects.update(max_attempts=3)
         receiver.answers('/hook', 500)
         site()
         work()
         assert self.total(webhook) == (0, 0)
 
-    def test_what_expired_is_counted_as_failed(self, webhook):
+    def test_an_expired_delivery_counts_as_failed(self, webhook):
         Webhook.objects.update(paused=True)
         site()
         work()

@@ -63,7 +63,7 @@ class TestHiddenObjects:
         grant(Webhook, 'view', 'change')
         return clerk_pages
 
-    def test_what_the_editor_may_not_view_stays(self, pages, webhook):
+    def test_related_objects_that_the_editor_may_not_view_stay(self, pages, webhook):
         answer = save(pages, webhook, description='changed')
         assert answer.status_code == 302, answer.context['form'].errors
         assert webhook.description == 'changed'
@@ -78,7 +78,7 @@ class TestHiddenObjects:
         assert [names(webhook, field) for field in LISTS] == [[], []]
         assert webhook.credential is None
 
-    def test_of_a_list_only_what_is_hidden_stays(self, pages, grant, webhook):
+    def test_an_editor_changes_the_visible_part_of_a_list_and_the_hidden_part_stays(self, pages, grant, webhook):
         grant(User, 'view', username__in=['shown', 'added'])
         grant(NotificationGroup, 'view', name='shown')
         added = User.objects.create_user(username='added')

@@ -104,7 +104,7 @@ def test_a_deleted_object_is_named_but_not_linked(admin_pages):
     assert f'href="/dcim/sites/{place.pk}/"' not in page
 
 
-def test_what_a_list_cuts_off_is_told_without_its_markup(admin_pages):
+def test_the_tooltip_of_a_cut_cell_shows_its_text_without_markup(admin_pages):
     delivery(event(site(name='Bern & "Genf"')), subscribe(NOWHERE, Site, name='<b>CMDB</b>'), error='<no> answer')
     page = admin_pages.get(f'{PAGES}deliveries/').content.decode()
     for shown in ('Bern &amp; &quot;Genf&quot;', '&lt;b&gt;CMDB&lt;/b&gt;'):

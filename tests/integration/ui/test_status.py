@@ -124,7 +124,7 @@ class TestWhoSeesIt:
         assert clerk_pages.get(PAGE).status_code == 200
         assert text_of(clerk_pages, reverse('home')).count(f'href="{PAGE}"') == 1
 
-    def test_what_a_constraint_hides_is_not_counted(self, clerk_pages, grant, log):
+    def test_the_status_page_counts_nothing_that_a_constraint_hides(self, clerk_pages, grant, log):
         grant(Delivery, 'view', webhook__name='Another')
         grant(Webhook, 'view', name='Another')
         shown = lines(text_of(clerk_pages))
@@ -143,7 +143,7 @@ class TestRedelivering:
         assert not Delivery.objects.filter(status=StatusChoices.FAILED).exists()
         assert REDELIVER not in text_of(clerk_pages)
 
-    def test_what_a_constraint_hides_is_not_offered(self, clerk_pages, grant, log):
+    def test_the_status_page_offers_no_redelivery_that_a_constraint_forbids(self, clerk_pages, grant, log):
         grant(Delivery, 'view', 'redeliver', webhook__name='Another')
         assert REDELIVER not in text_of(clerk_pages)
 

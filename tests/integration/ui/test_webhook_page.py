@@ -40,7 +40,7 @@ class TestPage:
         places = [text.index(title) for title in titles]
         assert places == sorted(places)
 
-    def test_what_did_not_happen_has_no_row(self, admin_pages, webhook):
+    def test_a_webhooks_page_has_no_row_for_a_suspension_that_did_not_happen(self, admin_pages, webhook):
         address = webhook.get_absolute_url()
         assert 'Suspended since' not in text_of(admin_pages, address)
         Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=timezone.now())

@@ -575,7 +575,7 @@ def test_pausing_needs_the_permission_to_change_also_what_it_becomes(clerk_pages
     assert Webhook.objects.get().paused
 
 
-def test_what_is_rarely_needed_is_in_a_menu_of_what_one_may(clerk_pages, grant, secretive):
+def test_the_menu_of_a_webhook_has_the_rarer_actions_that_the_user_may_take(clerk_pages, grant, secretive):
     def entries() -> list[str]:
         page = clerk_pages.get(secretive.get_absolute_url()).content.decode()
         return re.findall(r'<a class="dropdown-item" href="/plugins/webhooks/webhooks/\d+/([a-z-]+)/">', page)

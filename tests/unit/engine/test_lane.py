@@ -85,7 +85,7 @@ class TestChoice:
         assert chosen([lane(rests_until=10.0)]) == []
         assert chosen([lane(rests_until=10.0)], now=10.0) == [[1000]]
 
-    def test_what_waits_for_a_thread_is_twice_as_much_as_was_answered(self):
+    def test_twice_as_many_deliveries_wait_for_a_thread_as_were_answered(self):
         one = lane(waiting=100, window=4, answered=2)
         assert len(chosen([one])) == 8
 
@@ -164,7 +164,7 @@ class TestBatches:
         assert chosen([one]) == [[1, 3], [2], [4], [5]]
         assert len(one.in_hand) == 4
 
-    def test_what_went_together_once_does_so_again(self):
+    def test_deliveries_of_one_batch_are_chosen_together_again(self):
         one = lane(waiting=0, window=16)
         one.waiting = {1: due(1, batch=3), 2: due(2), 3: due(3, batch=3)}
         assert chosen([one]) == [[3, 1], [2]]
@@ -219,7 +219,7 @@ class TestRequestsOfMany:
             one.waiting = {number: due(number, number, change_set=7, batch=number, others=[10 * number, 11 * number])}
         return lanes
 
-    def test_what_is_too_much_for_a_turn_goes_in_the_next(self, parts):
+    def test_change_sets_that_are_too_much_for_a_turn_are_chosen_in_the_next(self, parts):
         assert chosen(parts) == [[1, 10, 11], [2, 20, 22]]
         assert chosen(parts) == [[3, 30, 33]]
 
@@ -270,7 +270,7 @@ class TestReading:
         assert not one.waiting
         assert list(one.wishes(everything=True)) == []
 
-    def test_what_has_to_wait_for_an_earlier_one_is_not_taken_in(self):
+    def test_a_lane_does_not_take_in_deliveries_that_are_parked(self):
         one = lane(waiting=0)
         one.learn(Wish(1, False, 10, 0, MORNING, 0), [due(1), due(2)], 0.0, {2})
         assert list(one.waiting) == [1]

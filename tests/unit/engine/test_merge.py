@@ -72,7 +72,7 @@ def _inherit(one: Waiting, heir: Heir | None) -> Waiting:
         ('u!u!', [(1, UPDATED), (2, UPDATED)]),
     ],
 )
-def test_what_is_left(steps: str, left: list[tuple[int, str]]):
+def test_waiting_changes_are_folded_into_those_that_say_the_same(steps: str, left: list[tuple[int, str]]):
     before = waiting(steps)
     assert [(one.pk, one.kind) for one in apply(before, fold(before))] == left
 
@@ -91,7 +91,7 @@ def test_what_is_left(steps: str, left: list[tuple[int, str]]):
         ('dcu', NEW, None, 'postchange'),
     ],
 )
-def test_what_the_heir_tells_beside_its_own_event(steps: str, span: dict, first: int | None, side: str):
+def test_an_heir_tells_the_span_of_the_changes_that_it_replaces(steps: str, span: dict, first: int | None, side: str):
     (heir,) = fold(waiting(steps)).heirs
     assert (heir.span, heir.first, heir.side) == (span, first, side)
 
@@ -160,7 +160,7 @@ def test_neither_a_deletion_nor_a_creation_is_lost():
             assert told.count(DELETED) >= 1 or 'd' not in steps, steps
 
 
-def test_what_was_attempted_says_the_same_and_closes_nothing():
+def test_an_attempted_change_says_the_same_again_and_closes_no_other():
     for steps in ALL:
         before = waiting(steps)
         folded = fold(before)

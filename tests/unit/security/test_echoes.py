@@ -55,7 +55,7 @@ def test_a_secret_is_masked_however_it_is_spelled(secret: str):
 @pytest.mark.parametrize(
     'said', ['', 'ok', '%', '%4', '\\u12', '&amp', '&nosuch;', '%E4%FF', '\\ud83d', 'x\\\ny', '\\n', '\\Users', '++']
 )
-def test_what_is_no_secret_is_shown_as_it_was_spelled(said: str):
+def test_an_answer_is_shown_as_it_was_spelled_but_for_secrets(said: str):
     masked = Echoes(['s3cret+of me'])
     assert masked.beginning(said, 100) == said
     assert masked.beginning(f'{said}s3cret+of me{said}', 100) == f'{said}{MASK}{said}'
@@ -76,7 +76,7 @@ def test_an_escaped_secret_at_the_cut_is_not_kept_in_part(shift: int):
 
 
 @pytest.mark.parametrize('length', [129, 500, 8000])
-def test_of_a_long_secret_the_beginning_is_masked_too(length: int):
+def test_the_beginning_of_a_long_secret_is_masked_too(length: int):
     """Endpoints shorten what they repeat, and shortened values are secret too."""
     secret = ''.join(random.Random(length).choices(string.ascii_letters, k=length))
     masked = Echoes([secret])
@@ -84,7 +84,7 @@ def test_of_a_long_secret_the_beginning_is_masked_too(length: int):
         assert set(masked.beginning(f'<{said}>', MAX_RESPONSE_READ_BYTES).split(MASK)) == {'<', '>'}
 
 
-def test_of_a_secret_that_repeats_itself_nothing_is_left():
+def test_a_secret_that_repeats_itself_is_masked_as_a_whole():
     for length in (600, 1000, 1001):
         secret = ('Zq' * length)[:length]
         assert Echoes([secret]).beginning(f'<{secret}>', 2000) == f'<{MASK}>'
@@ -95,7 +95,7 @@ class TestWork:
 
     VALUES = tuple(f'{number:08}' for number in range(30_000))
 
-    def test_what_would_take_long_is_masked_as_a_whole_without_a_look(self, monkeypatch):
+    def test_an_answer_that_would_take_long_to_search_is_masked_as_a_whole(self, monkeypatch):
         looked: list[str] = []
         hide = echoes._hide
         monkeypatch.setattr(echoes, '_hide', lambda wanted, text: looked.append(wanted) or hide(wanted, text))

@@ -61,5 +61,5 @@ def test_templates_in_a_url_are_shown(url: str, shown: str):
     assert mask_template(url) == shown
 
 
-def test_what_an_endpoint_sends_is_no_template():
+def test_a_url_from_an_endpoint_is_not_taken_for_a_template():
     assert mask_url('https://u:{{ "/" }}@example.com/') == 'https://u:{{ "/" }}@example.com/'

@@ -140,7 +140,7 @@ class TestCheck:
 
     @pytest.mark.parametrize('text', ['!', 'abc', 'YWJj ZGVm', 'YWJjZGVm\n', '____', 'ä'])
     @pytest.mark.parametrize('prefix', ['whsec_', 'whsk_'])
-    def test_what_is_no_base64_is_refused(self, prefix: str, text: str):
+    def test_a_secret_that_is_no_base64_is_refused(self, prefix: str, text: str):
         with pytest.raises(ValueError, match='base64'):
             signing.check(prefix + text)
 

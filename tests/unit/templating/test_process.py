@@ -149,7 +149,7 @@ def test_a_signal_at_its_start_is_its_own_and_not_taken_for_one_to_its_parent(mo
         signal.signal(signal.SIGTERM, before)
 
 
-def test_what_strikes_its_parent_while_it_is_forked_leaves_nothing_behind(monkeypatch):
+def test_a_signal_during_the_fork_leaves_no_process_and_no_descriptor_behind(monkeypatch):
     class Stopped(Exception):
         pass
 

@@ -62,7 +62,7 @@ def test_another_form_of_an_allowed_address_is_allowed(address):
 
 
 @pytest.mark.parametrize('address', ['::1', '2001:db8::a9fe:a9fe', '64:ff9c::a9fe:a9fe', '2003:a9fe:a9fe::'])
-def test_what_only_looks_like_a_form_of_a_blocked_address_is_allowed(address):
+def test_an_address_that_only_looks_like_a_form_of_a_blocked_one_is_allowed(address):
     """::1 is not the compatible form of 0.0.0.1, which is blocked."""
     assert not is_blocked(address)
 
@@ -87,7 +87,7 @@ def test_a_zone_hides_nothing(block, zone):
 
 
 class TestAnswers:
-    def test_what_is_allowed_is_kept_in_its_order(self, answer):
+    def test_allowed_addresses_of_a_name_keep_their_order(self, answer):
         answer('10.0.0.2', '169.254.169.254', '::1', '::ffff:169.254.169.254', '10.0.0.1')
         assert addresses('mixed.example') == ['10.0.0.2', '::1', '10.0.0.1']
 

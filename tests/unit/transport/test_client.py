@@ -446,7 +446,7 @@ class TestDeadline:
             assert send(server.url(), timeout=SHORT).error == TOO_LATE
             assert server.connections == 1
 
-    def test_what_goes_again_over_a_new_connection_has_the_time_that_is_left(self, send, monkeypatch):
+    def test_a_request_repeated_on_a_new_connection_is_watched_for_the_time_left(self, send, monkeypatch):
         given, watch = [], deadline.Watchdog.watch
 
         def watched(watchdog: deadline.Watchdog, timeout: float) -> object:
@@ -654,7 +654,7 @@ class TestConnections:
         assert send(receiver.url()).succeeded
 
     @pytest.mark.parametrize('end', [closes, RESET], ids=['closed', 'reset'])
-    def test_what_a_kept_connection_did_not_answer_is_sent_again_at_once_on_a_new_one(self, send, end):
+    def test_a_request_that_a_kept_connection_did_not_answer_is_repeated_at_once_on_a_new_one(self, send, end):
         with serving(OK, end, OK) as server:
             outcomes = [send(server.url('/1')), send(server.url('/2'))]
             assert [outcome.error for outcome in outcomes] == ['', '']
@@ -662,14 +662,14 @@ class TestConnections:
             assert server.connections == 2
 
     @pytest.mark.parametrize('answers', [[closes], [OK, closes], [OK, cuts]], ids=['new', 'new once more', 'answering'])
-    def test_what_any_other_connection_did_not_answer_has_failed(self, send, answers):
+    def test_a_request_that_a_new_connection_did_not_answer_has_failed(self, send, answers):
         with serving(*answers) as server:
             for _answer in answers:
                 outcome = send(server.url())
             assert 'closed connection without response' in outcome.error
             assert server.connections == (2 if closes in answers[1:] else 1)
 
-    def test_what_is_sent_again_has_what_is_left_of_the_time(self, send):
+    def test_a_repeated_request_fails_once_the_time_of_both_is_over(self, send):
         with serving(OK, closes, None) as server:
             send(server.url())
             assert send(server.url(), timeout=SHORT).error == TOO_LATE

@@ -85,7 +85,7 @@ class TestIdle:
         assert len(made) == 2
         assert all(hasattr(one, 'answered_at') for one in made)
 
-    def test_what_is_in_use_stays_open(self, send, kept):
+    def test_a_connection_in_use_is_not_closed_as_idle(self, send, kept):
         kept(0)
         may_end = threading.Event()
 
@@ -106,7 +106,7 @@ class TestIdle:
             thread.join()
         assert outcomes[0].succeeded
 
-    def test_what_was_used_just_now_is_used_again(self, client, send, kept, monkeypatch):
+    def test_a_connection_that_was_just_used_is_used_again(self, client, send, kept, monkeypatch):
         kept(LONG)
         sweeps, close = [], connections._close_idle
         monkeypatch.setattr(connections, '_close_idle', lambda kept: sweeps.append(close(kept)))

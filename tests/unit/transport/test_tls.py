@@ -212,7 +212,7 @@ class TestClientCertificate:
         assert server.connections == 2
 
 
-def test_what_a_kept_connection_did_not_answer_is_sent_again_on_a_new_one(send, authority, ca_file):
+def test_a_request_that_a_kept_tls_connection_did_not_answer_is_repeated_on_a_new_one(send, authority, ca_file):
     context = server_context(authority, HOST)
     with serving(OK, RESET, OK, context=context) as server:
         assert [send(server.url(host=HOST), verify=ca_file).error for _ in range(2)] == ['', '']

@@ -18,7 +18,8 @@ from webhooks.constants import RESERVED_HEADERS
 from webhooks.exceptions import DecryptionError, DefinitionError
 from webhooks.security.masking import MASK, mask_template
 from webhooks.validation.headers import mask_headers, merge_headers, parse_headers
-from webhooks.validation.url import leads_elsewhere, merge_url
+from webhooks.validation.moved import leads_elsewhere
+from webhooks.validation.url import merge_url
 
 
 @dataclass
@@ -165,7 +166,7 @@ class TestUrl:
 
     @settings(max_examples=500, deadline=None)
     @given(st.lists(st.sampled_from([*PARTS_OF_URLS]), min_size=1, max_size=8).map(''.join))
-    def test_what_is_accepted_is_called_where_it_says(self, rest: str):
+    def test_an_accepted_url_calls_the_host_that_its_masked_form_shows(self, rest: str):
         url = f'http://{rest}'
         shown = urlsplit(mask_template(url, hides_path=True))
         if wrong(payload_url=url):
@@ -186,7 +187,7 @@ class TestUrl:
         assert wrong(payload_url='', batch=True) == {'batch'}
         assert wrong(batch=True) == set()
 
-    def test_what_is_said_does_not_repeat_it(self):
+    def test_an_error_about_a_url_does_not_repeat_its_password(self):
         for url in ('http://user:sesame\u2100@example.com/', 'http://user:sesame@example.com:port/'):
             assert 'sesame' not in validation.errors(Sound(payload_url=url))['payload_url']
 
@@ -251,7 +252,7 @@ class TestHeaders:
         assert wrong(additional_headers=Sealed('Authorization: Bearer <token>')) == {'additional_headers'}
         assert wrong(additional_headers=Sealed('Authorization: Bearer token')) == set()
 
-    def test_what_cannot_be_decrypted_is_an_error_of_its_field(self):
+    def test_a_sealed_value_that_cannot_be_decrypted_is_an_error_of_its_field(self):
         assert wrong(additional_headers=Sealed(None), secret=Sealed(None)) == {'additional_headers', 'secret'}
 
 
@@ -415,7 +416,7 @@ class TestFiles:
         ):
             assert wrong(**{field: path}) == {field}
 
-    def test_what_is_said_does_not_tell_which_files_exist(self, root: Path, tmp_path: Path):
+    def test_an_error_about_a_file_does_not_tell_whether_it_exists(self, root: Path, tmp_path: Path):
         (tmp_path / 'there').touch()
         said = {
             validation.errors(Sound(ca_file_path=str(tmp_path / name)))['ca_file_path'] for name in ('there', 'not')

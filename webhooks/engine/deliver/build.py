@@ -12,7 +12,7 @@ from http import HTTPStatus
 from ...exceptions import DefinitionError
 from ...interruptions import Shortage
 from ...models import Delivery
-from ...payload.access import TokenPending, TokenRequest
+from ...payload.authorization import TokenPending, TokenRequest
 from ...payload.http_request import Builder
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR_CHARS, Outcome, Request
@@ -24,8 +24,10 @@ logger = logging.getLogger('webhooks.delivery')
 
 
 @dataclass(eq=False)
-class Sent:
-    """A delivery on its way, with its request and the outcome. `others` go out in the same request, under its id.
+class Call:
+    """A call of the receiver for a delivery: it is built, sent once, and has its outcome then.
+
+    `others` go out in the same request, under its id.
 
     Without a `request` it is still to be built, or the outcome says why it cannot be. A request may ask for an access
     token.
@@ -73,7 +75,7 @@ class Sent:
         """Send the request with this function, and keep its outcome. It touches no database."""
         self.outcome = send(self.request)
 
-    def settle(self) -> None:
+    def update_token(self) -> None:
         """Keep a new access token, or forget one that was refused (401). To be called once after send().
 
         Then there is no outcome: the deliveries go again, with the next token. So they do if PostgreSQL breaks it off.
@@ -81,7 +83,7 @@ class Sent:
         outcome, self.outcome = self.outcome, None
         with sql.may_break_off():
             if isinstance(self.request, TokenRequest) and outcome:
-                outcome = self.request.grant.settle(outcome)
+                outcome = self.request.grant.store(outcome)
             elif self.request and outcome and outcome.status == HTTPStatus.UNAUTHORIZED:
                 outcome = None if self.builder.forget_token(self.request) else outcome
             self.outcome = outcome
@@ -117,7 +119,7 @@ class Threads:
     under way. Webhooks have their turns: a thread goes on with another webhook after each request.
     """
 
-    def __init__(self, most: int, name: str, do: Callable[[Sent], None], fail: Callable[[BaseException], None]) -> None:
+    def __init__(self, most: int, name: str, do: Callable[[Call], None], fail: Callable[[BaseException], None]) -> None:
         self.is_idle = threading.Event()
         self.is_idle.set()
         self._do = do
@@ -125,10 +127,10 @@ class Threads:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
         self._lock = threading.Lock()
         # By webhook: requests that wait for a thread, and the number of busy threads.
-        self._queues: defaultdict[int, deque[Sent]] = defaultdict(deque)
+        self._queues: defaultdict[int, deque[Call]] = defaultdict(deque)
         self._busy: Counter[int] = Counter()
         # {request under way: since when}
-        self._begun: dict[Sent, float] = {}
+        self._begun: dict[Call, float] = {}
 
     @property
     def shared(self) -> int:
@@ -142,18 +144,18 @@ class Threads:
         with self._lock:
             return min(self._begun.values(), default=time.monotonic())
 
-    def submit(self, sent: Sent, window: int = 1) -> None:
+    def submit(self, call: Call, window: int = 1) -> None:
         """Let a thread do the request, as soon as fewer than `window` are busy for its webhook."""
-        webhook_id = sent.delivery.webhook_id
+        webhook_id = call.delivery.webhook_id
         with self._lock:
-            self._queues[webhook_id].append(sent)
+            self._queues[webhook_id].append(call)
             if self._busy[webhook_id] >= window:
                 return
             self._busy[webhook_id] += 1
             self.is_idle.clear()
         self._pool.submit(self._serve, webhook_id)
 
-    def withdraw(self) -> list[Sent]:
+    def withdraw(self) -> list[Call]:
         """Take back all requests that wait for a thread, and return them."""
         with self._lock:
             return [queue.popleft() for queue in self._queues.values() for _ in range(len(queue))]
@@ -166,14 +168,14 @@ class Threads:
         with self._lock:
             if self._has_left(webhook_id):
                 return
-            sent = self._queues[webhook_id].popleft()
-            self._begun[sent] = time.monotonic()
+            call = self._queues[webhook_id].popleft()
+            self._begun[call] = time.monotonic()
         try:
-            self._do(sent)
+            self._do(call)
         except BaseException as error:
             self._fail(error)
         with self._lock:
-            del self._begun[sent]
+            del self._begun[call]
             if self._has_left(webhook_id):
                 return
         self._pool.submit(self._serve, webhook_id)  # behind other webhooks

@@ -96,13 +96,13 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
     A set is parked if one of its changes has to wait for an earlier delivery of its object. Returns the sets that were
     formed or parked: not all if there are many changes. The caller owns the lanes, and has locked them.
     """
-    settled: set[Key] = set()
+    done: set[Key] = set()
     count = 0
     for webhook_id, transaction in keys:
         if count < MAX_CHANGES:
-            settled.add((webhook_id, transaction))
-            count += _settle({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
-    return settled
+            done.add((webhook_id, transaction))
+            count += _form({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
+    return done
 
 
 def unite(webhook_id: int, now: datetime) -> tuple[set[Key], int]:
@@ -116,7 +116,7 @@ def unite(webhook_id: int, now: datetime) -> tuple[set[Key], int]:
     found = sql.fetch_column(READ_UNFORMED, key)
     undecided = {transaction for _webhook_id, transaction in queue.undecided([webhook_id], found)}
     whole = {*found} - queue.unfinished(found) - undecided
-    superseded, is_any_twice = merge.settle_sets(webhook_id, whole, now)
+    superseded, is_any_twice = merge.supersede_sets(webhook_id, whole, now)
     if superseded or not whole:
         return set(), superseded
     if is_any_twice:
@@ -125,7 +125,7 @@ def unite(webhook_id: int, now: datetime) -> tuple[set[Key], int]:
     return {(webhook_id, min(whole))}, 0
 
 
-def _settle(key: dict[str, int], now: datetime) -> int:
+def _form(key: dict[str, int], now: datetime) -> int:
     """Return how many changes there are."""
     changes = [Change(*row) for row in sql.fetch(READ_SET, {**key, 'most': MAX_CHANGES, 'now': now})]
     if order.blocked([change.pk for change in changes]):

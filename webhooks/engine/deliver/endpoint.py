@@ -212,7 +212,7 @@ def disable_gone() -> None:
         session = sql.session()
         try:
             with sql.transaction():
-                locked = order.lock([pk])  # its news is written to the lane
+                locked = order.try_lock_lanes([pk])  # its news is written to the lane
                 free = told.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
                 for webhook in free:
                     _disable(webhook)

@@ -11,7 +11,7 @@ from ...payload.http_request import Builder
 from ..full_look import FullLook
 from ..registry import Member
 from . import change_sets, endpoint, feed, merge, order, queue, quiet
-from .build import Sent
+from .build import Call
 from .choice import choose
 from .endpoint import Entry
 from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Due, Lane
@@ -27,8 +27,8 @@ SHORT_REST_SECONDS = 1.0
 
 
 class Lanes:
-    """The lanes that a worker owns. A turn calls begin_turn(), and in its transaction lock(), then choose_next() or
-    leave_all().
+    """The lanes that a worker owns. A turn calls begin_turn(), and in its transaction lock_owned(), then choose_next()
+    or leave_all().
 
     `owned`: each lane by its webhook's id. `closed`: this turn's entries, without requests.
     """
@@ -72,7 +72,7 @@ class Lanes:
     def forget(self) -> None:
         """Forget which lanes and deliveries the turn has read: its transaction was broken off.
 
-        If it was committed all the same, lock() finds the lanes.
+        If it was committed all the same, lock_owned() finds the lanes.
         """
         self._looked_at, self._since = 0.0, BEGINNING
         for pk in self._taken:
@@ -89,19 +89,19 @@ class Lanes:
         """Forget the results of the last turn."""
         self.closed, self._chosen, self._taken = [], [], set()
 
-    def lock(self) -> set[int]:
+    def lock_owned(self) -> set[int]:
         """Lock the worker's lanes, unless somebody holds them, and return their webhooks' ids.
 
         A lane that PostgreSQL knows as this worker's, and this object does not, is owned from now on.
         """
         clock = time.monotonic()
-        self._locked = queue.lock(self._member.pk)
+        self._locked = queue.lock_owned(self._member.pk)
         self._own(self._locked - self.owned.keys(), clock)
         for pk in self.owned.keys() - self._locked:
             self.owned[pk].used_at = clock  # it may have due deliveries
         return self._locked
 
-    def choose_next(self, free: int, now: datetime) -> list[Sent]:
+    def choose_next(self, free: int, now: datetime) -> list[Call]:
         """Return the requests that go next, not built. Their deliveries are in hand now. `free`: how many threads are.
 
         On the way it takes and leaves lanes, forms change sets, and parks, merges and publishes deliveries, all in the
@@ -260,28 +260,28 @@ class Lanes:
             or (not self._is_quiet(one) and self.owned[one.webhook_id].latest_only)
         ]
         in_hand = self.in_hand
-        closed = merge.settle(objects, now, in_hand)
+        closed = merge.supersede(objects, now, in_hand)
         closed += merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, now, in_hand)
         self.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
         for webhook_id in closed:
             self.owned[webhook_id].forget()
 
-    def _fetch(self) -> list[Sent]:
+    def _fetch(self) -> list[Call]:
         """Return the requests that are still to go: somebody may have closed a delivery, or opened an earlier one.
 
         Nobody does so from here on: the lanes stay locked until it is known that these are in hand.
         """
         found = queue.fetch([pk for due in self._chosen for pk in due.pks])
-        sents: list[Sent] = []
+        calls: list[Call] = []
         for due in self._chosen:
             lane = self.owned[due.webhook_id]
             deliveries = [found[pk] for pk in due.pks if pk in found]
             if len(deliveries) == len(due.pks):
-                sents.append(Sent(deliveries[0], lane.builder, deliveries[1:], lane=lane))
+                calls.append(Call(deliveries[0], lane.builder, deliveries[1:], lane=lane))
             else:
                 lane.put_back(due.pk)
                 lane.forget()  # it is read anew
         # Also after a crash a request with this id says the same. If some have left a batch, the rest is a new batch.
-        new = [one for one in sents if one.delivery.batch != one.delivery.pk and (one.delivery.batch or one.lane.batch)]
+        new = [one for one in calls if one.delivery.batch != one.delivery.pk and (one.delivery.batch or one.lane.batch)]
         queue.note_batches([(pk, one.delivery.pk) for one in new for pk in one.pks])
-        return sents
+        return calls

@@ -23,7 +23,7 @@ from ...transport.client import Client
 from .. import sql
 from ..registry import ENDING, Lost, Member
 from . import endpoint, record
-from .build import Sent, Threads
+from .build import Call, Threads
 from .endpoint import Entry
 from .lanes import Lanes
 
@@ -60,10 +60,10 @@ class Sender:
         self._contexts = list(contexts)
         self.lanes = Lanes(member)
         # Threads tell of a request that has ended, or of an exception. None: look now.
-        self._mail: SimpleQueue[Sent | BaseException | None] = SimpleQueue()
+        self._mail: SimpleQueue[Call | BaseException | None] = SimpleQueue()
         self._threads = Threads(MAX_THREADS, 'webhooks-send', self._send, self._mail.put)
         self._builders = Threads(len(self._contexts), 'webhooks-build', self._build, self._mail.put)
-        self._answered: list[Sent] = []
+        self._answered: list[Call] = []
         self._gather = MIN_GATHER_SECONDS
         # To be written to the endpoints' health.
         self._noted: list[Entry] = []
@@ -109,8 +109,8 @@ class Sender:
         requests may take long.
         """
         self._member.role = ENDING
-        for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
-            sent.lane.put_back(sent.delivery.pk)
+        for call in [*self._threads.withdraw(), *self._builders.withdraw()]:
+            call.lane.put_back(call.delivery.pk)
         latest = time.monotonic() + END_SECONDS
         while (left := set(self.lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(MAX_GATHER_SECONDS, may_begin=False)
@@ -130,32 +130,32 @@ class Sender:
     # In a thread
     #
 
-    def _build(self, sent: Sent) -> None:
-        rests = time.monotonic() < sent.lane.rests_until
+    def _build(self, call: Call) -> None:
+        rests = time.monotonic() < call.lane.rests_until
         context = self._contexts.pop()
         try:
-            is_built = self._may_go(sent) and not rests and context.run(_build, sent)
+            is_built = self._may_go(call) and not rests and context.run(_build, call)
         finally:
             self._contexts.append(context)
             connections.close_all()
         if is_built:
-            self._threads.submit(sent, sent.lane.window)
+            self._threads.submit(call, call.lane.window)
         else:
-            self._mail.put(sent)
+            self._mail.put(call)
 
-    def _send(self, sent: Sent) -> None:
+    def _send(self, call: Call) -> None:
         # If this worker has not beaten in time, others may have the delivery. So the request does not begin.
-        if self._may_go(sent) and time.monotonic() < self._member.until:
-            sent.send(self._client.send)
-        self._mail.put(sent)
+        if self._may_go(call) and time.monotonic() < self._member.until:
+            call.send(self._client.send)
+        self._mail.put(call)
 
-    def _may_go(self, sent: Sent) -> bool:
+    def _may_go(self, call: Call) -> bool:
         """Whether a request that waited for a thread is still to go: by the same definition, and a probe alone."""
-        lane = sent.lane
-        if not self._is_mine(sent) or self._member.role == ENDING:
+        lane = call.lane
+        if not self._is_mine(call) or self._member.role == ENDING:
             return False
         is_alone = len(lane.in_hand) == 1 or not lane.state.is_suspended
-        return lane.state.is_active and sent.builder is lane.builder and is_alone
+        return lane.state.is_active and call.builder is lane.builder and is_alone
 
     #
     # Answers
@@ -179,42 +179,42 @@ class Sender:
                 self._note(one)
         return any(heard)
 
-    def _is_mine(self, sent: Sent) -> bool:
+    def _is_mine(self, call: Call) -> bool:
         """Whether this worker was not declared dead meanwhile."""
-        return self.lanes.owned.get(sent.delivery.webhook_id) is sent.lane
+        return self.lanes.owned.get(call.delivery.webhook_id) is call.lane
 
-    def _note(self, sent: Sent) -> None:
-        lane, now = sent.lane, time.monotonic()
-        sent.settle()
-        if (sent.request or not sent.goes_again) and lane.note_built(sent.seconds, now):
+    def _note(self, call: Call) -> None:
+        lane, now = call.lane, time.monotonic()
+        call.update_token()
+        if (call.request or not call.goes_again) and lane.note_built(call.seconds, now):
             logger.warning('webhook=%s template too slow: it waits a minute', lane.webhook_id)
-        if sent.goes_again:
-            self._put_back(sent, now)
+        if call.goes_again:
+            self._put_back(call, now)
             return
-        if not sent.outcome.unsendable:
-            lane.note_answer(reached=not sent.outcome.unreachable)
-        self._answered.append(sent)
+        if not call.outcome.unsendable:
+            lane.note_answer(reached=not call.outcome.unreachable)
+        self._answered.append(call)
 
-    def _put_back(self, sent: Sent, now: float) -> None:
-        lane = sent.lane
-        if sent.outcome:
-            logger.warning('webhook=%s waits error="%s"', lane.webhook_id, sent.outcome.error)
+    def _put_back(self, call: Call, now: float) -> None:
+        lane = call.lane
+        if call.outcome:
+            logger.warning('webhook=%s waits error="%s"', lane.webhook_id, call.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
-        if sent.seconds and (sent.outcome or not sent.request):  # it was tried in vain
+        if call.seconds and (call.outcome or not call.request):  # it was tried in vain
             lane.rests_until = max(lane.rests_until, now + TRY_AGAIN_SECONDS)
-        lane.put_back(sent.delivery.pk)
+        lane.put_back(call.delivery.pk)
 
     #
     # The transaction
     #
 
-    def _turn(self, *, may_begin: bool) -> list[Sent]:
-        chosen: list[Sent] = []
+    def _turn(self, *, may_begin: bool) -> list[Call]:
+        chosen: list[Call] = []
         try:
             with sql.transaction() as now:
                 # Answers of lanes that somebody holds are recorded later.
-                locked = self.lanes.lock()
-                answered = [sent for sent in self._answered if sent.delivery.webhook_id in locked]
+                locked = self.lanes.lock_owned()
+                answered = [call for call in self._answered if call.delivery.webhook_id in locked]
                 entries = record.conclude(answered, now)
                 noted = self._write_health([*self._noted, *entries], now, at_once=not may_begin)
                 if may_begin:
@@ -231,9 +231,9 @@ class Sender:
         self._noted = noted + closed
         for one in (*entries, *closed):
             self.counts[one.status] += one.count
-        self._answered = [sent for sent in self._answered if sent not in answered]
-        for sent in answered:
-            sent.lane.end(sent.delivery.pk)
+        self._answered = [call for call in self._answered if call not in answered]
+        for call in answered:
+            call.lane.end(call.delivery.pk)
         return chosen
 
     def _write_health(self, noted: list[Entry], now: datetime, *, at_once: bool) -> list[Entry]:
@@ -249,18 +249,18 @@ class Sender:
     # Requests
     #
 
-    def _begin(self, chosen: Sequence[Sent]) -> None:
+    def _begin(self, chosen: Sequence[Call]) -> None:
         """Build and send the chosen requests, as many as the time allows."""
         end = time.monotonic() + BUILD_SECONDS_PER_TURN
-        for sent in chosen:
+        for call in chosen:
             if time.monotonic() > end:
-                sent.lane.put_back(sent.delivery.pk)
-            elif sent.builder.is_templated or sent.lane.is_slow:
-                self._builders.submit(sent)
-            elif _build(sent):
-                self._threads.submit(sent, sent.lane.window)
+                call.lane.put_back(call.delivery.pk)
+            elif call.builder.is_templated or call.lane.is_slow:
+                self._builders.submit(call)
+            elif _build(call):
+                self._threads.submit(call, call.lane.window)
             else:
-                self._note(sent)
+                self._note(call)
 
     def _begin_anew(self) -> None:
         self.lanes.clear()
@@ -269,15 +269,15 @@ class Sender:
         self._member.begin()
 
 
-def _build(sent: Sent) -> bool:
+def _build(call: Call) -> bool:
     """Build the request. Returns whether there is one to send. Without an outcome it is built another time."""
     with sql.may_break_off():
-        return sent.build()
+        return call.build()
     return False
 
 
-def _pks(sents: Iterable[Sent]) -> set[int]:
-    return {pk for sent in sents for pk in sent.pks}
+def _pks(calls: Iterable[Call]) -> set[int]:
+    return {pk for call in calls for pk in call.pks}
 
 
 @contextmanager

@@ -130,7 +130,7 @@ REPLACE_BACKFILLS = """
     RETURNING d.id, d.webhook_id"""
 
 
-def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
+def supersede(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Supersede needless deliveries among the first waiting ones of each object.
 
     Returns how many, by the webhook's id. A delivery that stays tells the closed changes too, and the first one left of
@@ -140,18 +140,18 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
     objects = set(objects)
     parameters = {'now': now, 'in_hand': list(in_hand)}
     several = sql.fetch(SEVERAL, {**_columns(objects), **parameters}) if objects else []
-    return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _settle(portion, now, in_hand))
+    return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _supersede(portion, now, in_hand))
 
 
-def settle_sets(webhook_id: int, sets: Collection[int], now: datetime) -> tuple[int, bool]:
-    """Supersede needless deliveries in these unformed change sets of a webhook, as settle().
+def supersede_sets(webhook_id: int, sets: Collection[int], now: datetime) -> tuple[int, bool]:
+    """Supersede needless deliveries in these unformed change sets of a webhook, as supersede().
 
     Returns how many, and whether an object was twice in the sets before. If none was superseded, it still is: it was
     deleted and made anew, or a change that is not in the sets goes between.
     """
     several = sql.fetch(SEVERAL_IN_SETS, {'webhook': webhook_id, 'sets': list(sets), 'unformed': UNFORMED})
     some = [(webhook, model, pk) for webhook, model, pk, is_alone in several if is_alone][:OBJECTS_PER_READ]
-    return (len(_settle(some, now, (), sets)) if some else 0), bool(several)
+    return (len(_supersede(some, now, (), sets)) if some else 0), bool(several)
 
 
 def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
@@ -167,7 +167,7 @@ def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Coll
     return Counter(webhook_id for _pk, webhook_id in closed)
 
 
-def _settle(
+def _supersede(
     objects: Sequence[Object], now: datetime, in_hand: Collection[int], sets: Collection[int] | None = None
 ) -> list[int]:
     """Return the id of the webhook of each closed delivery. `sets`: only in these change sets."""

@@ -11,9 +11,9 @@ from datetime import datetime
 from .. import sql
 
 # Locks lanes that nobody has locked.
-LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
+TRY_LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
 # Locks lanes, and waits for others. All lock them in the same order, so no two wait for each other.
-HOLD_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
+LOCK_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
 # Which deliveries have to wait. An undecided delivery blocks as a pending one does: it may become one.
 # No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
@@ -61,17 +61,17 @@ UNPARK = """
     ))"""
 
 
-def lock(webhook_ids: Collection[int]) -> set[int]:
+def try_lock_lanes(webhook_ids: Collection[int]) -> set[int]:
     """Lock the lanes that nobody has locked, until the open transaction ends. Returns their webhooks' ids.
 
     It waits for nobody.
     """
-    return set(sql.fetch_column(LOCK_LANES, {'lanes': list(webhook_ids)})) if webhook_ids else set()
+    return set(sql.fetch_column(TRY_LOCK_LANES, {'lanes': list(webhook_ids)})) if webhook_ids else set()
 
 
-def hold(webhook_ids: Collection[int]) -> None:
+def lock_lanes(webhook_ids: Collection[int]) -> None:
     """Lock the lanes until the open transaction ends. It waits for others that hold one."""
-    sql.fetch(HOLD_LANES, {'lanes': list(webhook_ids)})
+    sql.fetch(LOCK_LANES, {'lanes': list(webhook_ids)})
 
 
 def blocked(ids: Collection[int]) -> set[int]:

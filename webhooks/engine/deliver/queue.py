@@ -186,7 +186,7 @@ def take_saved(owner: int, most: int, now: datetime, given: Iterable[int] = ()) 
     return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
 
 
-def lock(owner: int) -> set[int]:
+def lock_owned(owner: int) -> set[int]:
     """Lock a worker's lanes that nobody else has locked. Returns their webhooks' ids."""
     return set(sql.fetch_column(LOCK_OWNED, [owner]))
 

@@ -16,7 +16,7 @@ from ...storable import storable
 from ...transport.exchange import MAX_ERROR_CHARS, Outcome
 from .. import sql
 from . import order
-from .build import Sent
+from .build import Call
 from .endpoint import Entry
 from .verdict import Verdict, decide, fail
 
@@ -49,68 +49,68 @@ RECORD = """
     RETURNING d.id"""
 
 
-def conclude(sents: Sequence[Sent], now: datetime) -> list[Entry]:
+def conclude(calls: Sequence[Call], now: datetime) -> list[Entry]:
     """Decide over requests that have an outcome, and record that. Returns the entries, as record().
 
     A request that cannot be recorded fails with the reason, and stops no other. Raises INTERRUPTIONS.
     """
-    if not sents:
+    if not calls:
         return []
     try:
         with transaction.atomic():
-            return record([(sent, decide(sent.delivery, sent.outcome, now, random.random())) for sent in sents], now)
+            return record([(call, decide(call.delivery, call.outcome, now, random.random())) for call in calls], now)
     except INTERRUPTIONS:
         raise
     except Exception as error:
-        if len(sents) == 1:
-            _give_up(*sents, error)
-            return record([(one, fail(one.delivery)) for one in sents], now)
-    return [entry for sent in sents for entry in conclude([sent], now)]
+        if len(calls) == 1:
+            _give_up(*calls, error)
+            return record([(one, fail(one.delivery)) for one in calls], now)
+    return [entry for call in calls for entry in conclude([call], now)]
 
 
-def _give_up(sent: Sent, error: Exception) -> None:
-    logger.exception('delivery=%s its outcome cannot be recorded', sent.delivery.uuid)
+def _give_up(call: Call, error: Exception) -> None:
+    logger.exception('delivery=%s its outcome cannot be recorded', call.delivery.uuid)
     reason = storable(f'its outcome cannot be recorded: {type(error).__name__}: {error}')[:MAX_ERROR_CHARS]
-    before, sent.request = sent.outcome, None
-    sent.outcome = Outcome(started_at=before.started_at, duration=before.duration, error=reason, unsendable=True)
+    before, call.request = call.outcome, None
+    call.outcome = Outcome(started_at=before.started_at, duration=before.duration, error=reason, unsendable=True)
 
 
-def record(judged: Sequence[tuple[Sent, Verdict]], now: datetime) -> list[Entry]:
+def record(judged: Sequence[tuple[Call, Verdict]], now: datetime) -> list[Entry]:
     """Write the new state of requests' deliveries, and their attempts. Make the next of each object due.
 
     Returns the entries for endpoint.write(). Deliveries that were closed meanwhile are left, and have no entry. The
     caller owns the lanes, or has locked their rows.
     """
-    rows = [row for sent, verdict in judged for row in _rows(sent, verdict)]
+    rows = [row for call, verdict in judged for row in _rows(call, verdict)]
     if not rows:
         return []
     recorded = set(sql.fetch_column(RECORD, {'rows': json.dumps(rows)}))
     order.unpark([row['id'] for row in rows if row['status'] != StatusChoices.PENDING], now)
-    mine = [(sent, verdict) for sent, verdict in judged if sent.delivery.pk in recorded]
-    for sent, verdict in mine:
-        _log(sent, verdict)
+    mine = [(call, verdict) for call, verdict in judged if call.delivery.pk in recorded]
+    for call, verdict in mine:
+        _log(call, verdict)
     return [
         Entry(
-            sent.delivery.webhook_id,
+            call.delivery.webhook_id,
             verdict.status,
-            len(sent.deliveries),
-            sent.outcome,
-            sent.delivery.webhook,
-            sent.pks,
+            len(call.deliveries),
+            call.outcome,
+            call.delivery.webhook,
+            call.pks,
         )
-        for sent, verdict in mine
+        for call, verdict in mine
     ]
 
 
-def _rows(sent: Sent, verdict: Verdict) -> list[dict[str, object]]:
+def _rows(call: Call, verdict: Verdict) -> list[dict[str, object]]:
     """Return the deliveries and their attempt as RECORD names them."""
-    first, *others = [_delivery(one, sent, verdict) for one in sent.deliveries]
-    return [first | _attempt(sent), *others]
+    first, *others = [_delivery(one, call, verdict) for one in call.deliveries]
+    return [first | _attempt(call), *others]
 
 
-def _delivery(one: Delivery, sent: Sent, verdict: Verdict) -> dict[str, object]:
-    outcome = sent.outcome
-    is_due = one.parts is None or one is sent.delivery  # its companions go with it
+def _delivery(one: Delivery, call: Call, verdict: Verdict) -> dict[str, object]:
+    outcome = call.outcome
+    is_due = one.parts is None or one is call.delivery  # its companions go with it
     return {
         'id': one.pk,
         'status': verdict.status,
@@ -124,30 +124,30 @@ def _delivery(one: Delivery, sent: Sent, verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _attempt(sent: Sent) -> dict[str, object]:
-    webhook, outcome = sent.delivery.webhook, sent.outcome
-    url, headers = sent.builder.mask(sent.request) if sent.request else (webhook.masked_url, {})
+def _attempt(call: Call) -> dict[str, object]:
+    webhook, outcome = call.delivery.webhook, call.outcome
+    url, headers = call.builder.mask(call.request) if call.request else (webhook.masked_url, {})
     return {
         'started_at': datetime.fromtimestamp(outcome.started_at, UTC).isoformat(),
         'duration': outcome.duration,
-        'method': sent.request.method if sent.request else webhook.http_method,
+        'method': call.request.method if call.request else webhook.http_method,
         'url': storable(url),
         'request_headers': http_request.mask_signatures(headers),
         'response_headers': dict(outcome.headers),
         'response_body': outcome.body,
-        **kept.columns(webhook, sent.deliveries, sent.request),
+        **kept.columns(webhook, call.deliveries, call.request),
     }
 
 
-def _log(sent: Sent, verdict: Verdict) -> None:
+def _log(call: Call, verdict: Verdict) -> None:
     logger.log(
         logging.DEBUG if verdict.status == StatusChoices.DELIVERED else logging.WARNING,
         'delivery=%s webhook=%s name=%r status=%s attempt=%s retry_at=%s error="%s"',
-        sent.delivery.uuid,
-        sent.delivery.webhook_id,
-        sent.delivery.webhook.name,
+        call.delivery.uuid,
+        call.delivery.webhook_id,
+        call.delivery.webhook.name,
         verdict.status,
-        sent.delivery.attempt_count + 1,
+        call.delivery.attempt_count + 1,
         verdict.due_at.isoformat() if verdict.due_at else '-',
-        sent.outcome.error,
+        call.outcome.error,
     )

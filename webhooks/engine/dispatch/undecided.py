@@ -114,7 +114,7 @@ def _remove(webhook_id: int, unmet: Sequence[int], now: datetime) -> int:
 
     If a later delivery of an object was parked in that moment, nobody would make it due. So they stay undecided.
     """
-    if not unmet or not order.lock([webhook_id]):
+    if not unmet or not order.try_lock_lanes([webhook_id]):
         return 0
     order.unpark(unmet, now)
     return sql.execute(REMOVE_UNMET, [unmet])

@@ -39,8 +39,8 @@ TIDY_SECONDS = 1.0
 HANG_SECONDS = 30.0
 
 
-class Dispatching:
-    """The work of a dispatcher: it dispatches, and beside that tidies, records backfills and lists failures.
+class DispatcherRole:
+    """All that a worker in this role does: it dispatches, and beside that tidies, records backfills and lists failures.
 
     `poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called at each progress.
     """
@@ -133,7 +133,7 @@ class Dispatching:
 
 
 # The dispatching of this process, for RQ's jobs in it. None: this process is no dispatcher.
-here: Dispatching | None = None
+here: DispatcherRole | None = None
 
 
 class PromptWorker(BaseWorker):
@@ -188,13 +188,13 @@ def serve(
 ) -> None:
     """Be the dispatcher until told to stop: the supervisor forks a process for it. At the end its row goes.
 
-    `worker`: as the operator started it, with RQ's `options`. `poke` and `publish`: as in Dispatching. While Redis is
-    away, it goes on without jobs.
+    `worker`: as the operator started it, with RQ's `options`. `poke` and `publish`: as in DispatcherRole. While Redis
+    is away, it goes on without jobs.
     """
     global here  # noqa: PLW0603  (it belongs to the process)
     child.heed(HANG_SECONDS)
     member = Member(name, DISPATCH)
-    here = Dispatching(member, poke, publish, partial(child.allow, HANG_SECONDS))
+    here = DispatcherRole(member, poke, publish, partial(child.allow, HANG_SECONDS))
     with renderer.shared():
         while not child.is_stopping():
             here.look()

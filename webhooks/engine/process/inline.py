@@ -12,7 +12,7 @@ from ..registry import DISPATCH, SEND, Member, may_begin
 from ..tidy import loop as tidy
 from . import child, suspects
 from .child import name
-from .dispatcher import Dispatching
+from .dispatcher import DispatcherRole
 from .sender import WAITS_FOR_MIGRATE, look_after_others
 
 logger = logging.getLogger('webhooks.worker')
@@ -36,7 +36,7 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
     sending.begin()
     end = time.monotonic() + seconds
     with deliver.opened(sending) as sender:
-        dispatcher = Dispatching(dispatching, sender.lanes.look_again, lambda: None)
+        dispatcher = DispatcherRole(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
             if beside.has_ended():
                 with sql.may_break_off():  # if it fails, somebody finds the row when its time is over

@@ -16,7 +16,7 @@ from ...templating import renderer
 from ...transport.client import Client
 from .. import registry, sql
 from ..deliver import endpoint, feed, order, queue, record
-from ..deliver.build import Sent
+from ..deliver.build import Call
 from ..dispatch import claim
 from ..dispatch.loop import Dispatcher
 from ..registry import Lost, Member
@@ -113,11 +113,11 @@ def _deliver(member: Member) -> bool:
     one, *others = taken
     webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
     _allow(member, webhook.effective_timeout + SEND_MARGIN_SECONDS)
-    sent = Sent(one, Builder(webhook), others)
-    if sent.build() and not webhook.is_feed:
-        _send(sent)
-        sent.settle()
-    _record(sent, member)
+    call = Call(one, Builder(webhook), others)
+    if call.build() and not webhook.is_feed:
+        _send(call)
+        call.update_token()
+    _record(call, member)
     return True
 
 
@@ -130,7 +130,7 @@ def _take(member: Member) -> list[Delivery]:
     """Take a suspect in hand, then the rest of its part of a change set. [] if none is ready with a free lane."""
     with sql.transaction() as now:
         ready = _ready(now, SUSPECTS_PER_LOOK)
-        lanes = order.lock({webhook_id for _pk, webhook_id in ready})
+        lanes = order.try_lock_lanes({webhook_id for _pk, webhook_id in ready})
         free = (pk for pk, webhook_id in ready if webhook_id in lanes)
         taken = [pk for pk in islice(free, 1) if sql.execute(TAKE_SUSPECT, {'id': pk, 'now': now})]
         pks = [*taken, *(pk for part in queue.parts_of(taken).values() for pk in part['others'])]
@@ -142,19 +142,19 @@ def _take(member: Member) -> list[Delivery]:
     return [found[pk] for pk in pks]
 
 
-def _send(sent: Sent) -> None:
+def _send(call: Call) -> None:
     # A renderer is forked by a process with one thread. So the client's threads end before the next suspect.
     with closing(Client(1)) as client:
-        sent.send(client.send)
+        call.send(client.send)
 
 
-def _record(sent: Sent, member: Member) -> None:
+def _record(call: Call, member: Member) -> None:
     with sql.transaction() as now:
-        order.hold([sent.delivery.webhook_id])
-        if not sent.goes_again:
-            endpoint.write(record.conclude([sent], now), now)
-        elif sent.builder.webhook.is_feed:
-            endpoint.write(feed.publish(sent.pks, now), now)
+        order.lock_lanes([call.delivery.webhook_id])
+        if not call.goes_again:
+            endpoint.write(record.conclude([call], now), now)
+        elif call.builder.webhook.is_feed:
+            endpoint.write(feed.publish(call.pks, now), now)
         else:
-            sql.execute(PUT_BACK, [sent.delivery.pk])
+            sql.execute(PUT_BACK, [call.delivery.pk])
         member.beat(deliveries=[])

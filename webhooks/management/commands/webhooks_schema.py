@@ -11,7 +11,7 @@ from ...choices import FormatChoices
 from ...exceptions import DefinitionError
 from ...models import Webhook
 from ...payload import asyncapi, json_schema
-from ...services.expandable import check_keys
+from ...services.keys import check_expand
 
 
 class Command(BaseCommand):
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             return
         model, keys = _model(options['model']), options['expand']
         try:
-            check_keys(keys, [model])
+            check_expand(keys, [model])
             together = {name: options[name] for name in ('batch', 'change_set')}
             schema = json_schema.payload(model, options['format'], **together, expand=keys)
         except (json_schema.NoSchema, DefinitionError) as error:

@@ -16,13 +16,13 @@ from netbox.models.ltree import LtreeModel
 from utilities.api import get_annotations_for_serializer, get_serializer_for_model
 from utilities.views import get_viewname
 
-from . import configcontext, gone, related, urls
+from . import configcontext, gone, related
 from .customfields import CustomFields
 from .decoding import build
 from .derived import Derived, leave_unlinked, place_in_tree
 from .parts import UNEXPECTED, find, leave, left, part
 from .remains import Remains
-from .serializer import NetBoxSerializer, PreparedSerializer
+from .serializer import NetBoxSerializer, PreparedSerializer, view_at
 
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
@@ -188,7 +188,7 @@ def _api_view(model: type[Model]) -> type | None:
         path = reverse(get_viewname(model, 'detail', rest_api=True), args=[1])
     except NoReverseMatch:
         return None
-    return urls.view_at(path)
+    return view_at(path)
 
 
 def _declared_lookups(view: type | None, queryset: Any) -> Iterator[str | Prefetch]:

@@ -18,7 +18,7 @@ from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.django_admin.delivery import DeliveryAdmin
 from webhooks.models import Backfill, Delivery, Health, querysets
 from webhooks.presentation.moments import moment
-from webhooks.presentation.waits import wait_of
+from webhooks.services.diagnosis import wait_of
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -101,7 +101,7 @@ def test_why_a_delivery_waits_is_said_wherever_it_is_shown(admin_pages, api_clie
         assert f'<span class="{quiet}">{label}</span>' in admin_pages.get(address).content.decode(), address
 
 
-def test_what_goes_first_is_a_link(admin_pages):
+def test_a_waiting_deliverys_page_links_to_the_one_that_goes_first(admin_pages):
     made = parked()
     earlier = querysets.earlier_of(made)
     assert f'href="{earlier.get_absolute_url()}"' in admin_pages.get(made.get_absolute_url()).content.decode()

@@ -10,7 +10,7 @@ from support.engine import dispatch_all
 from users.models import User
 
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.services import decision, preview_room
+from webhooks.services import matching, preview_room
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -19,7 +19,7 @@ MATCHES = {'attr': 'name', 'op': 'regex', 'value': '^B'}
 
 
 def refusals(user: User) -> dict[str, list[str]]:
-    found = decision.refusals_of(Event.objects.get(), user)
+    found = matching.refusals_of(Event.objects.get(), user)
     return {one.webhook.name: one.reasons for one in found.shown}
 
 
@@ -74,7 +74,7 @@ def test_a_preview_shows_each_part_with_its_value_whether_it_is_met_or_not(admin
 
 
 @pytest.mark.parametrize(('operator', 'told'), [('changed', 'status did not change'), ('unchanged', 'status changed')])
-def test_what_changed_is_named(netbox_user, operator, told):
+def test_a_refusal_names_the_field_that_did_or_did_not_change(netbox_user, operator, told):
     bern = Site.objects.create(name='Bern', slug='bern', status='planned')
     subscribe(NOWHERE, Site, name='CMDB', conditions={'attr': 'status', 'op': operator})
     bern.snapshot()
@@ -107,11 +107,11 @@ def test_one_that_was_saved_since_says_so(netbox_user, admin_pages):
     webhook = subscribe(NOWHERE, Site, conditions=IS_ACTIVE)
     site(status='planned')
     dispatch_all()
-    (one,) = decision.refusals_of(Event.objects.get(), netbox_user).shown
+    (one,) = matching.refusals_of(Event.objects.get(), netbox_user).shown
     assert one.saved_at is None
     webhook.conditions = {**IS_ACTIVE, 'value': 'planned'}
     webhook.save()
-    (one,) = decision.refusals_of(Event.objects.get(), netbox_user).shown
+    (one,) = matching.refusals_of(Event.objects.get(), netbox_user).shown
     assert (one.reasons, one.saved_at) == ([], Webhook.objects.get().last_updated)
     page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
     assert 'By its present settings, it would take the event.' in page
@@ -193,19 +193,19 @@ def test_while_nothing_can_be_told_none_are_said_to_be_gone(netbox_user, admin_p
     site(status='planned')
     dispatch_all()
     monkeypatch.setattr(preview_room, 'MAX_PREVIEWS', 0)
-    found = decision.refusals_of(Event.objects.get(), netbox_user)
+    found = matching.refusals_of(Event.objects.get(), netbox_user)
     assert (found.shown, found.hidden) == ([], 0)
     page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
     assert found.problem in page
     assert 'more webhook' not in page
 
 
-def test_of_many_some_are_not_listed(admin_pages, monkeypatch):
+def test_an_event_page_says_how_many_more_webhooks_refused_it(admin_pages, monkeypatch):
     for name in ('A', 'B', 'C'):
         subscribe(NOWHERE, Site, name=name, conditions=IS_ACTIVE)
     site(status='planned')
     dispatch_all()
-    monkeypatch.setattr(decision, 'MAX_WEBHOOKS_EXPLAINED', 1)
+    monkeypatch.setattr(matching, 'MAX_WEBHOOKS_EXPLAINED', 1)
     page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
     assert '2 more webhooks, which were deleted or changed, are not listed, or which you may not view.' in page
 
@@ -272,5 +272,5 @@ class TestWarnings:
             ({'and': [{'and': []}]}, ['{"and": []} is always met.']),
         ],
     )
-    def test_what_is_probably_a_mistake_is_named(self, conditions, told):
-        assert decision.warnings(conditions, self.DATA) == told
+    def test_conditions_that_are_probably_a_mistake_get_a_warning(self, conditions, told):
+        assert matching.warnings(conditions, self.DATA) == told

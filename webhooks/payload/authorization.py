@@ -53,7 +53,7 @@ class TokenPending(WebhooksError):
 
 
 @dataclass(frozen=True)
-class Access:
+class Authorization:
     """A credential for a request: `headers` to send, and `values` by their names in templates."""
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -64,9 +64,9 @@ class Access:
         """Return the texts that are masked in the answer."""
         return (*self.values.values(), *echoes.of_headers(self.headers.values()))
 
-    def masked(self) -> 'Access':
+    def masked(self) -> 'Authorization':
         """Return the same with masks for all values, for previews."""
-        return Access(dict.fromkeys(self.values, MASK), dict.fromkeys(self.headers, MASK))
+        return Authorization(dict.fromkeys(self.values, MASK), dict.fromkeys(self.headers, MASK))
 
 
 class Authorizer:
@@ -77,7 +77,7 @@ class Authorizer:
         self._credential: Credential | None = webhook.credential
         self._row: AccessToken | None = None
 
-    def access(self) -> 'Access | TokenRequest':
+    def authorize(self) -> 'Authorization | TokenRequest':
         """Return the access for a request, or a request for a token that has to be sent first.
 
         May make the row of the token, read it, and claim it for TOKEN_CLAIM. Raises DefinitionError if the secret
@@ -85,16 +85,16 @@ class Authorizer:
         """
         credential = self._credential
         if credential is None:
-            return Access()
+            return Authorization()
         secret = reveal('credential', credential.secret)
         if not credential.is_oauth2:
-            return _access(credential, secret)
+            return _authorization(credential, secret)
         token, until = self._token(credential)
-        return self._token_request(credential, secret, until) if until else _access(credential, token)
+        return self._token_request(credential, secret, until) if until else _authorization(credential, token)
 
-    def preview(self) -> Access:
+    def preview(self) -> Authorization:
         """Return the access with masks. Fetches no token, and reads no secret."""
-        return _access(self._credential, MASK).masked() if self._credential else Access()
+        return _authorization(self._credential, MASK).masked() if self._credential else Authorization()
 
     def forget(self, request: Request) -> bool:
         """End the token of a request that the endpoint answered with 401. Return whether the request may go again.
@@ -169,17 +169,17 @@ def _renewed_at(row: AccessToken) -> datetime:
     return row.expires_at - min(TOKEN_RENEWAL_LEAD, (row.expires_at - row.fetched_at) / 2)
 
 
-def _access(credential: Credential, secret: str) -> Access:
+def _authorization(credential: Credential, secret: str) -> Authorization:
     match credential.type:
         case CredentialTypeChoices.BASIC:
             values = {'username': credential.username, 'password': secret}
-            return Access(values, basic_login(credential.username, secret))
+            return Authorization(values, basic_login(credential.username, secret))
         case CredentialTypeChoices.HEADER:
-            return Access({'token': secret}, {credential.header: secret})
+            return Authorization({'token': secret}, {credential.header: secret})
         case CredentialTypeChoices.TEMPLATE:
-            return Access({'token': secret})
+            return Authorization({'token': secret})
         case _:
-            return Access({'token': secret}, {'Authorization': f'Bearer {secret}'})
+            return Authorization({'token': secret}, {'Authorization': f'Bearer {secret}'})
 
 
 def proxies_for(webhook: Webhook, url: str) -> Mapping[str, str]:
@@ -221,7 +221,7 @@ class Grant:
             return ': '.join([_('the answer holds no bearer token'), *refusal])
         return ''
 
-    def settle(self, outcome: Outcome) -> Outcome | None:
+    def store(self, outcome: Outcome) -> Outcome | None:
         """Save the token for all workers and return None, or return the delivery's outcome if there is no token.
 
         Nothing is saved if another worker has claimed the token since.

@@ -1,0 +1,349 @@
+"""Says why a webhook or one of its deliveries is not sent, what the way out is, and when it is tried next.
+
+`banners_of` says it on the page of a webhook, `wait_of` on that of a delivery and in lists. Both ask `hindrance_of`:
+the reasons of a webhook hold up all of its deliveries.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .. import conf
+from ..choices import BackfillStateChoices, StatusChoices
+from ..exceptions import DecryptionError
+from ..models import Delivery, Health, Webhook
+from ..models.fields import Sealed
+from ..outbox import redis_queue
+from ..presentation import states
+from ..presentation.moments import moment
+from ..presentation.states import State
+from . import actions, waiting
+from .actions import Action
+
+# If the oldest change waits longer, a banner offers to send all now.
+LONG_WAIT = timedelta(minutes=1)
+
+BEHIND = gettext_lazy('Waits for an earlier change')
+RETRYING = gettext_lazy('Retrying')
+UNTIL_QUIET = gettext_lazy('Waits until it is quiet')
+
+#
+# A webhook that sends nothing
+#
+
+
+@dataclass(frozen=True)
+class Banner:
+    """A banner, with a button if there is an `action`.
+
+    `kind` is from Bootstrap: danger (changes are lost, or nothing is sent), warning, info, secondary.
+    """
+
+    kind: str
+    icon: str
+    title: str
+    text: str
+    action: Action | None = None
+
+
+class Hindrance(NamedTuple):
+    """Why a webhook sends none of its deliveries now.
+
+    `label` is the reason in a word. `banner` is for the webhook's page. `of_delivery` is for the page of a delivery;
+    {time} stands for when that expires. `outlook` is for a user who is about to redeliver. `at` is the time of the next
+    attempt, None if nothing is planned.
+    """
+
+    label: str
+    banner: Banner
+    of_delivery: str
+    outlook: str
+    at: datetime | None = None
+
+
+def hindrance_of(webhook: Webhook) -> Hindrance | None:
+    """Return why the webhook sends nothing, None if it sends. Takes no query if its health is loaded."""
+    state = states.hindering(webhook)
+    if state is states.PAUSED:
+        text = _('Changes are recorded, not sent. Resume it before they expire.')
+        return Hindrance(
+            state.label,
+            Banner('warning', 'pause-circle-outline', state.label, text),
+            _('The webhook is paused. Resume it to send this delivery, before it expires at {time}.'),
+            _('Nothing is sent until you resume it.'),
+        )
+    if state is states.SUSPENDED:
+        return _suspended(webhook.health)
+    return _disabled(webhook, state) if state else None
+
+
+def _disabled(webhook: Webhook, state: State) -> Hindrance:
+    if state is states.GONE:
+        text = _(
+            'The receiver answered “410 Gone” on {when}: it wants no more requests. Since then, changes are not '
+            'recorded. Check the URL, then edit the webhook to enable it.'
+        ).format(when=moment(webhook.health.last_attempt_at))
+        banner = Banner('danger', 'link-variant-off', state.label, text)
+    else:
+        text = _(
+            'New changes are not recorded. Pending deliveries wait until they expire. Edit the webhook to enable it.'
+        )
+        banner = Banner('secondary', 'information-outline', state.label, text)
+    return Hindrance(
+        states.DISABLED.label,
+        banner,
+        _('The webhook is disabled. Enable it to send this delivery, before it expires at {time}.'),
+        _('Nothing is sent until you enable it.'),
+    )
+
+
+def _suspended(health: Health) -> Hindrance:
+    if states.refuses(health):
+        since = health.refused_since
+        text = _(
+            'The receiver has refused everything since {since}: {error}. The next attempt is at {probe}. All waiting '
+            'deliveries are sent as soon as it accepts one. To try now, send a test.'
+        )
+        of_delivery = _('The receiver has refused everything since {since}. The next attempt is at {time}.')
+    else:
+        since = health.suspended_since
+        text = _(
+            'The receiver has been away since {since}: {error}. The next attempt is at {probe}. All waiting '
+            'deliveries are sent as soon as it answers. To try now, send a test.'
+        )
+        of_delivery = _('The receiver is away. The next attempt is at {time}.')
+    probe, label = moment(health.probe_at), states.SUSPENDED.label
+    told = text.format(since=moment(since), error=health.last_error.rstrip('.'), probe=probe)
+    return Hindrance(
+        label,
+        Banner('warning', 'alert-outline', label, told),
+        of_delivery.format(since=moment(since), time=probe),
+        _('The receiver is away: they wait until it answers.'),
+        health.probe_at,
+    )
+
+
+#
+# On the page of a webhook
+#
+
+
+def banners_of(webhook: Webhook) -> list[Banner]:
+    """Return the banners for a webhook, the most important first.
+
+    Counts its waiting deliveries, and asks Redis for workers.
+    """
+    return [
+        *_definition(webhook),
+        *_state(webhook),
+        *_subscription(webhook),
+        *_installation(webhook),
+        *_waiting(webhook),
+    ]
+
+
+def _definition(webhook: Webhook) -> Iterator[Banner]:
+    way_out = _(
+        'The key has changed. All deliveries fail until you enter the value again, or put the old key (or the old '
+        'SECRET_KEY) into the setting encryption_keys.'
+    )
+    for name in ('secret', 'additional_headers'):
+        if not _is_readable(getattr(webhook, name)):
+            yield _undecryptable(name, way_out)
+    if webhook.is_previous_secret_valid and not _is_readable(webhook.previous_secret):
+        yield _undecryptable('previous_secret', _until_it_expires(webhook))
+
+
+def _is_readable(sealed: Sealed) -> bool:
+    try:
+        sealed.reveal()
+    except DecryptionError:
+        return False
+    return True
+
+
+def _undecryptable(name: str, way_out: str) -> Banner:
+    title = _('Stored value cannot be decrypted: {field}').format(field=Webhook._meta.get_field(name).verbose_name)
+    return Banner('danger', 'key-alert', title, way_out)
+
+
+def _until_it_expires(webhook: Webhook) -> str:
+    return _(
+        'The key has changed. All deliveries fail until {until}, when this value expires. To send earlier, rotate the '
+        'secret, or put the old key (or the old SECRET_KEY) into the setting encryption_keys.'
+    ).format(until=moment(webhook.previous_secret_expires))
+
+
+def _state(webhook: Webhook) -> Iterator[Banner]:
+    if hindrance := hindrance_of(webhook):
+        yield hindrance.banner
+
+
+def _subscription(webhook: Webhook) -> Iterator[Banner]:
+    if states.is_used(webhook):
+        return
+    yield Banner(
+        'warning',
+        'help-circle-outline',
+        states.UNUSED.label,
+        _(
+            'The webhook has no object types, and no enabled event rule uses it. Edit the webhook to choose object '
+            'types, or choose it in an event rule.'
+        ),
+    )
+
+
+def _installation(webhook: Webhook) -> Iterator[Banner]:
+    if not conf.get().enabled:
+        yield Banner(
+            'danger',
+            'power-plug-off-outline',
+            _('Webhooks are off'),
+            _(
+                'Changes are not recorded, and nothing is sent. To switch the plugin on, set "enabled" (or '
+                'WEBHOOKS_ENABLED) to True.'
+            ),
+        )
+    elif webhook.enabled and not (workers := redis_queue.count_workers()):
+        yield _no_redis() if workers is None else _no_worker()
+
+
+def _waiting(webhook: Webhook) -> Iterator[Banner]:
+    if waiting.is_held(webhook):
+        return
+    found = waiting.measure(webhook)
+    if found.since is None or timezone.now() - found.since < LONG_WAIT:
+        return
+    text = _('The oldest change has waited for {age}. You can send all now, or only the latest changes.')
+    yield Banner(
+        'info',
+        'tray-full',
+        _('Waiting: {figures}').format(figures=found),
+        text.format(age=timesince(found.since)),
+        actions.SEND_WAITING,
+    )
+
+
+def _no_redis() -> Banner:
+    return Banner(
+        'danger',
+        'database-off-outline',
+        _('Redis cannot be reached'),
+        _('Changes are recorded, and running workers send them. Check that Redis is running.'),
+    )
+
+
+def _no_worker() -> Banner:
+    settings = conf.get()
+    text = _('Changes are recorded, but not sent. Start the service {worker}, a worker for the queue “{queue}”.')
+    return Banner(
+        'danger',
+        'account-off-outline',
+        _('No worker is running'),
+        text.format(queue=settings.queue, worker=settings.worker),
+    )
+
+
+#
+# Of a delivery
+#
+
+
+class Wait(NamedTuple):
+    """Why an open delivery is not sent yet.
+
+    `label` is the reason in a word or two, '' if only its turn is missing; `text` says it in a sentence. `earlier` goes
+    first, if it is known. `at` is the time of the next attempt, None if nothing is planned.
+    """
+
+    label: str
+    text: str
+    earlier: Delivery | None = None
+    at: datetime | None = None
+
+
+def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) -> Wait | None:
+    """Return why the delivery is not sent yet at `now`. None: it is closed, or a test that is under way.
+
+    `earlier` comes from models.querysets.earlier_of, if the caller can afford that query. It takes no query itself if
+    the webhook's health and backfill are loaded.
+    """
+    if delivery.status == StatusChoices.UNDECIDED:
+        return Wait('', _('A worker evaluates the regular expressions in the conditions. Then it is sent, or goes.'))
+    if delivery.status != StatusChoices.PENDING:
+        return None
+    return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)
+
+
+def next_attempt_at(delivery: Delivery) -> datetime | None:
+    """Return when the delivery is tried next. A time in the past means: at once.
+
+    None: nothing is planned. It is closed, held, or behind another delivery.
+    """
+    wait = wait_of(delivery, timezone.now())
+    return wait.at if wait else None
+
+
+def _of_webhook(delivery: Delivery) -> Wait | None:
+    if hindrance := hindrance_of(delivery.webhook):
+        text = hindrance.of_delivery.replace('{time}', moment(delivery.expires_at))
+        return Wait(str(hindrance.label), text, at=hindrance.at)
+    if _is_held_by_backfill(delivery):
+        text = _('The backfill is paused. Resume it to send this delivery, before it expires at {time}.')
+        return Wait(str(states.PAUSED.label), text.format(time=moment(delivery.expires_at)))
+    return None
+
+
+def _is_held_by_backfill(delivery: Delivery) -> bool:
+    """Whether its paused backfill holds it. Deliveries with an attempt are finished all the same."""
+    if not delivery.backfill or delivery.attempt_count or delivery.attempt_limit or delivery.lapses:
+        return False
+    backfill = getattr(delivery.webhook, 'backfill', None)
+    return backfill is not None and backfill.state == BackfillStateChoices.PAUSED
+
+
+def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
+    due = delivery.due_at
+    if _is_until_quiet(delivery, now) and not (earlier and earlier.attempt_count):
+        return _until_quiet(delivery)
+    if delivery.webhook.ordered and (due is None or (earlier and due <= now)):
+        return _behind(delivery, earlier)
+    if due is None or due <= now:
+        return Wait('', _('A worker sends it as soon as it can.'), at=due)
+    if not delivery.attempt_count:
+        return Wait('', _('It is sent at {time}.').format(time=moment(due)), at=due)
+    limit = delivery.attempt_limit or delivery.webhook.max_attempts
+    text = _('The last attempt failed. Attempt {number} of {limit} is at {time}.')
+    told = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(due))
+    return Wait(str(RETRYING), told, at=due)
+
+
+def _until_quiet(delivery: Delivery) -> Wait:
+    if delivery.change_set:
+        text = _('It waits until no more changes come, at the latest until {time}. Then all are sent as one set.')
+    else:
+        text = _('It waits until its object is quiet, at the latest until {time}. Then its changes are sent as one.')
+    return Wait(str(UNTIL_QUIET), text.format(time=moment(delivery.waits_until)), at=delivery.due_at)
+
+
+def _is_until_quiet(delivery: Delivery, now: datetime) -> bool:
+    until, due = delivery.waits_until, delivery.due_at
+    return until is not None and until > now and not delivery.attempt_count and (due is None or due > now)
+
+
+def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:
+    if earlier:
+        text = _('Delivery {id} is sent first: it is an earlier change of the same object.').format(id=earlier.pk)
+    elif delivery.parts:
+        text = _('It is sent with the other changes of its change set.')
+    elif delivery.change_set:
+        text = _('An earlier change of an object in its change set is sent first.')
+    else:
+        text = _('An earlier change of the same object is sent first.')
+    return Wait(str(BEHIND), text, earlier)
