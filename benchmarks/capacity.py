@@ -50,7 +50,6 @@ def measure_log(bed: Bed) -> Iterator[Row]:
         _fill(bed, log)
         yield from _stored(log)
         yield Row(f'{log:,} in the log: sent, of without', '', [_rate(bed, busy) / alone])
-        yield Row(f'{log:,} in the log: WAL for a delivery right after a checkpoint', 'bytes', [_images(bed, busy)])
         yield from _pruned(bed, log, busy, alone)
 
 
@@ -185,19 +184,6 @@ def _size(table: str) -> tuple[int, int, int]:
         cursor.execute(SIZE.format(table), {'table': table})
         (size,) = cursor.fetchall()
     return size
-
-
-def _images(bed: Bed, count: int) -> float:
-    """After each checkpoint PostgreSQL writes a page in full when it is first changed. The bed's server does not."""
-    _record(bed, count)
-    with connection.cursor() as cursor:
-        try:
-            for statement in ('ALTER SYSTEM SET full_page_writes = on', 'SELECT pg_reload_conf()', 'CHECKPOINT'):
-                cursor.execute(statement)
-            return _wal(_drain) / count
-        finally:
-            cursor.execute('ALTER SYSTEM RESET full_page_writes')
-            cursor.execute('SELECT pg_reload_conf()')
 
 
 def _pruned(bed: Bed, log: int, busy: int, alone: float) -> Iterator[Row]:
