@@ -1,6 +1,6 @@
 """Closes waiting deliveries that a later change of their object replaces.
 
-For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (services/waiting.py). fold.py
+For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (engine/commands.py). fold.py
 says which are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed
 events take no part. For every webhook, a later delivery replaces an untried one of a backfill.
 """
