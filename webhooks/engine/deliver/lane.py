@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DELIVERIES_PER_LANE = 200
 # If it knows fewer, it reads more.
 LOW_DELIVERIES = 64
-# If there are more, it reads this share from the newest: so a change passes a backlog.
+# If there are more, it reads this share from the newest. So a user's change passes another user's import.
 NEWEST_SHARE = 1 / 4
 # A commit may come so long after its deliveries are due. So a look begins so long before the mark.
 COMMIT_LAG = timedelta(seconds=2)

@@ -163,7 +163,10 @@ class Lanes:
             self._all_lanes.note(turn.clock, time.monotonic())
 
     def _give(self, clock: float) -> None:
-        """Give up surplus lanes: the ones it can leave soonest, each in its turn."""
+        """Give up surplus lanes: the ones it can leave soonest, each in its turn.
+
+        Otherwise a worker that an operator adds because of a backlog gets none: its lanes are never idle.
+        """
         surplus = len(self.owned) - queue.share(len(self.owned))
         soonest = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
         for pk in soonest[: max(surplus, 0)]:
