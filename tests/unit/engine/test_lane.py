@@ -75,6 +75,13 @@ class TestChoice:
         chosen([busy], free=1)
         assert chosen([busy, idle], free=0) == [[2000]]
 
+    def test_choosing_changes_nothing_in_memory(self):
+        """If the turn is broken off, what it chose is dropped."""
+        one = lane(window=4, batch=True, whole={1000, 1001, 1002, 1003, 1004})
+        first = choose([one], 128, 0.0)
+        assert (len(first), one.in_hand, len(one.waiting)) == (4, {}, 5)
+        assert choose([one], 128, 0.0) == first
+
     def test_changes_go_before_a_backfill(self):
         one = lane(waiting=0, window=1)
         one.waiting = {1: due(1, backfill=True), 2: due(2)}
