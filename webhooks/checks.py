@@ -93,6 +93,16 @@ def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]
 
 
 @register(TAG)
+def settings_have_an_effect(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    """Warn (W008) of each setting that 1.0.0 had, and that has no effect any more."""
+    return [
+        CheckWarning(f'{where} has no effect any more.', hint='Read the changelog, then remove it.', id='webhooks.W008')
+        for where in conf.former()
+        if conf.get().enabled
+    ]
+
+
+@register(TAG)
 def brokers_are_usable(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     """Warn (W006) of each broker in the settings whose library cannot be used here."""
     return [

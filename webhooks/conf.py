@@ -36,6 +36,10 @@ NETBOX_WORKER = 'utilities.rqworker.NetBoxRQWorker'
 OUR_WORKER = 'webhooks.worker.WebhooksWorker'
 
 
+# Settings of 1.0.0 that have no effect any more. NetBox starts with them, and a check names them.
+FORMER_SETTINGS = ('order_wait',)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings, parsed and checked. Durations are in seconds, unless the name says otherwise."""
@@ -51,7 +55,6 @@ class Settings:
     allowed_models: tuple[str, ...] = DEFAULT_MODELS
     retention_days: int = 30
     retention_size: int = 0
-    order_wait: int = 3600
     expire_after: int = 3 * 24 * 3600
     feed_readers: int = 1
     blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
@@ -80,11 +83,17 @@ class Settings:
 
 
 _settings = Settings()
+_former: list[str] = []
 
 
 def get() -> Settings:
     """Return the settings of this process. Before `install` they are the defaults."""
     return _settings
+
+
+def former() -> list[str]:
+    """Return where settings are set that have no effect any more, such as `WEBHOOKS_ORDER_WAIT`."""
+    return _former
 
 
 def install(user_config: Mapping[str, Any]) -> None:
@@ -96,6 +105,8 @@ def install(user_config: Mapping[str, Any]) -> None:
     from netbox import settings as netbox_settings
 
     _settings = resolve(user_config, netbox_settings.configuration)
+    looked_up = [_look_up(name, user_config, netbox_settings.configuration) for name in FORMER_SETTINGS]
+    _former.extend(where for found, where in looked_up if found is not None)
     if _settings.has_own_redis:
         netbox_settings.RQ_QUEUES[_settings.queue] = _own_redis(_settings, netbox_settings)
     elif _settings.queue not in netbox_settings.RQ_QUEUES:
@@ -115,7 +126,7 @@ def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
     if not isinstance(user_config, Mapping):
         raise ImproperlyConfigured(f"PLUGINS_CONFIG['webhooks']: must be a dictionary, not {user_config!r}")
     known = {field.name for field in fields(Settings)}
-    if unknown := sorted(set(user_config) - known):
+    if unknown := sorted(set(user_config) - known - set(FORMER_SETTINGS)):
         raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')
     values = {}
     for name in known:
@@ -288,7 +299,6 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'allowed_models': _models,
     'retention_days': _integer(1, MAX_DURATION_DAYS),
     'retention_size': _integer(0, 2**63 - 1),
-    'order_wait': _integer(0, MAX_DURATION_SECONDS),
     'expire_after': _integer(60, MAX_DURATION_SECONDS),
     'feed_readers': _integer(0, 1000),
     'blocked_networks': _networks,

@@ -23,8 +23,8 @@ from netbox.context import current_request
 from netbox.event_rules import EventRuleAction
 
 from . import conf, object_types
-from .engine.dispatch.loop import make_deliveries
-from .engine.notifications import EVENT_TYPES
+from .engine import commands
+from .event_types import EVENT_TYPES
 from .models import Event, Webhook
 from .models.sequence import draw
 from .outbox import recording, wakeup
@@ -64,7 +64,7 @@ class SendWithWebhooks(EventRuleAction):
             return
         with transaction.atomic():
             event = Event.objects.create(**_fields(event_context, action_data))
-            make_deliveries([(action_object.pk, event.pk)])
+            commands.make([(action_object.pk, event.pk)])
             transaction.on_commit(wakeup.wake, robust=True)
 
     def get_object_queryset(self) -> QuerySet[Webhook]:

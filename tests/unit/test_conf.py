@@ -42,7 +42,7 @@ class TestDefaults:
 
     def test_figures_are_those_of_the_contract(self):
         found = settings()
-        assert (found.order_wait, found.expire_after, found.retention_days) == (3600, 3 * 24 * 3600, 30)
+        assert (found.expire_after, found.retention_days) == (3 * 24 * 3600, 30)
         assert found.retention_size == 0
 
     @pytest.mark.parametrize('address', ['169.254.169.254', '0.0.0.0', '224.0.0.1', 'fe80::1', 'ff02::1', '::'])
@@ -122,15 +122,13 @@ class TestValues:
             assert settings(cloudevents_source=source).cloudevents_source == source
 
     def test_the_longest_times_are_times(self):
-        found = settings(
-            retention_days=MAX_DURATION_DAYS, order_wait=MAX_DURATION_SECONDS, expire_after=MAX_DURATION_SECONDS
-        )
+        found = settings(retention_days=MAX_DURATION_DAYS, expire_after=MAX_DURATION_SECONDS)
         now = datetime.now(UTC)
         assert now - timedelta(days=found.retention_days) < now
-        assert now < now + timedelta(seconds=found.order_wait) <= now + timedelta(seconds=found.expire_after)
+        assert now < now + timedelta(seconds=found.expire_after)
 
-    def test_no_wait_for_earlier_events_is_possible(self):
-        assert settings(order_wait=0).order_wait == 0
+    def test_a_former_setting_is_left_out_whatever_its_value(self):
+        assert settings({'WEBHOOKS_ORDER_WAIT': 'an hour'}, order_wait=-1) == settings()
 
     def test_a_minute_is_time_enough_to_be_sent(self):
         assert settings(expire_after=60).expire_after == 60
@@ -180,8 +178,6 @@ class TestWrongValues:
             ('feed_readers', -1),
             ('feed_readers', 1001),
             ('retention_size', 2**63),
-            ('order_wait', -1),
-            ('order_wait', 10**12),
             ('expire_after', 59),
             ('expire_after', 10**12),
             ('blocked_networks', '10.0.0.0/8'),

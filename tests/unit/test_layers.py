@@ -97,6 +97,44 @@ def test_an_import_from_above_is_noticed(code: str):
     assert STOREYS['services'] >= STOREYS[top_of(path)]
 
 
+def doors() -> dict[str, set[str]]:
+    """Return {file: modules of the engine that it may import}, as CONTRIBUTING.md shows them."""
+    block = CONTRIBUTING.read_text().partition('```doors\n')[2].partition('```')[0]
+    lines = [line.partition(': ') for line in block.splitlines()]
+    # Two spaces begin the reason.
+    return {path: {f'engine/{name}' for name in rest.partition('  ')[0].split()} for path, _colon, rest in lines}
+
+
+def of_engine(node: ast.AST, path: Path) -> set[str]:
+    """Return the modules of the engine that are imported, such as `engine/tidy/loop`."""
+    names = [name.split('.') for name in imports(node, path)]
+    paths = ['/'.join(parts[1:]) for parts in names if parts[:2] == ['webhooks', 'engine']]
+    return {name for name in paths if (ROOT / f'{name}.py').exists()}
+
+
+DOORS = {'engine/commands', 'engine/sql'}
+
+
+def test_others_enter_the_engine_by_its_doors():
+    others = [path for path in files() if top_of(path) != 'engine']
+    entered = {relative(path): found for path in others if (found := of_engine(tree(path), path) - DOORS)}
+    assert entered == doors()
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'from ..engine.deliver import order',
+        'from ..engine.deliver.order import hold',
+        'from webhooks.engine.deliver import order',
+        'import webhooks.engine.deliver.order',
+        'def later():\n    from ..engine.deliver import order',
+    ],
+)
+def test_another_way_into_the_engine_is_noticed(code: str):
+    assert of_engine(ast.parse(code), ROOT / 'services' / 'waiting.py') == {'engine/deliver/order'}
+
+
 def imports_in_functions(path: Path) -> set[str]:
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.Lambda)]
     return set().union(*(own(function, path) for function in functions))

@@ -1,5 +1,6 @@
 """Turns events into deliveries, and deliveries into attempts: docs/architecture.md.
 
+commands: what services may ask of it.
 process: runs the processes of a worker.
 dispatch: makes deliveries.
 deliver: sends them.

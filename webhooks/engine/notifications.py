@@ -25,11 +25,9 @@ from ..event_types import (  # noqa: F401  (who tells them names them here)
     CERTIFICATE_ENDS,
     CREDENTIAL_ENDS,
     DISABLED,
-    EVENT_TYPES,
     FAILED,
     RESUMED,
     SUSPENDED,
-    TranslatedEventType,
 )
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook

@@ -14,26 +14,11 @@ from django.utils.translation import gettext as _
 
 from .. import object_types, visibility
 from ..choices import BackfillStateChoices
-from ..engine import sql
+from ..engine import commands, sql
 from ..engine.backfill import FILTER, objects
-from ..engine.deliver import order
-from ..engine.tidy import loop as tidy
 from ..exceptions import STATE, DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
-
-# From recorded to gone, before dispatch. It skips rows that a dispatcher has locked: that one makes no deliveries of
-# them, or engine/tidy removes the deliveries.
-DISCARD_UNDISPATCHED = """
-    DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s AND NOT urgent
-        FOR UPDATE SKIP LOCKED
-    ))"""
-
-# From parked to due, after a pause: while a backfill is paused, the lane's owner parks its untried deliveries.
-UNPARK_UNTRIED = """
-    UPDATE webhooks_delivery SET due_at = %s
-    WHERE webhook_id = %s AND backfill AND status = 'pending' AND due_at IS NULL AND lapses = 0"""
 
 
 @dataclass(frozen=True)
@@ -157,8 +142,7 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
         backfill.recorded = max(backfill.recorded - _take_back(backfill, now), 0)
     backfill.save(update_fields=['state', 'finished_at', 'recorded'])
     if state == BackfillStateChoices.RUNNING:
-        order.lock_lanes([webhook.pk])
-        sql.execute(UNPARK_UNTRIED, [now, webhook.pk])
+        commands.release(webhook.pk, now)
     transaction.on_commit(wakeup.wake, robust=True)
     return backfill
 
@@ -183,7 +167,5 @@ def _take_back(backfill: Backfill, now: datetime) -> int:
     """Remove untried objects, also of earlier backfills. Return the number of this backfill's own."""
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk, urgent=False)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
-    sql.execute(DISCARD_UNDISPATCHED, [backfill.pk])
-    order.lock_lanes([backfill.pk])
-    removed = tidy.remove_untried(backfill.pk, now)
+    removed = commands.take_back(backfill.pk, now)
     return count + sum(made_at >= backfill.started_at for made_at in removed)

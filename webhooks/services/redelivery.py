@@ -3,23 +3,18 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import itemgetter
 from typing import NamedTuple
 
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
-from django.db.models.functions import Least
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import sql
-from ..engine.dispatch import render
-from ..engine.dispatch.loop import make_deliveries
-from ..engine.registry import SUSPECT
+from ..engine import commands, sql
 from ..exceptions import STATE, DefinitionError, DeliveryFailed
 from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
@@ -197,7 +192,7 @@ def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
         there = _lock_events(deliveries)
         unsent = list(there.filter(status__in=AS_ITSELF).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
-        reopened = _reopen([pk for pk, *_ in unsent])
+        reopened = commands.reopen(Delivery.objects.filter(pk__in=[pk for pk, *_ in unsent], status__in=AS_ITSELF))
         told = _tell_again(there.filter(status=StatusChoices.DELIVERED, pk__in=delivered))
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
@@ -208,7 +203,7 @@ def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
 def _tell_again(delivered: QuerySet[Delivery]) -> int:
     found = list(delivered.order_by('sequence', 'pk').values_list('pk', 'webhook_id', 'event_id'))
     olds = {(webhook_id, event_id): pk for pk, webhook_id, event_id in found}
-    made = make_deliveries([(webhook_id, event_id) for _pk, webhook_id, event_id in found])
+    made = commands.make([(webhook_id, event_id) for _pk, webhook_id, event_id in found])
     news = [pk for pk, *_ in made]
     sql.execute(TELL_AGAIN, {'olds': [olds[webhook_id, event_id] for _pk, webhook_id, event_id in made], 'news': news})
     return len(made)
@@ -218,23 +213,6 @@ def _lock_events(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
     """Lock the events against pruning. Return the deliveries whose event is locked."""
     pks = list(deliveries.values_list('pk', flat=True))
     return deliveries.filter(event__in=sql.fetch_column(LOCK_EVENTS, {'ids': pks}))
-
-
-def _reopen(pks: Sequence[int]) -> int:
-    now = sql.fetch_value('SELECT clock_timestamp()')
-    return Delivery.objects.filter(pk__in=pks, status__in=AS_ITSELF).update(
-        status=StatusChoices.PENDING,
-        due_at=now,
-        waits_until=None,
-        expires_at=now + timedelta(seconds=conf.get().expire_after),
-        finished_at=None,
-        error='',
-        attempt_limit=F('attempt_count') + 1,
-        lapses=Least(F('lapses'), SUSPECT),
-        stopped=False,
-        backfill=False,
-        listed=False,
-    )
 
 
 def _render_again(unsent: QuerySet[Delivery]) -> None:
@@ -249,7 +227,7 @@ def _render_again(unsent: QuerySet[Delivery]) -> None:
         matches[event_id].append(webhooks[webhook_id])
     for event in events:
         event.lapses = 0
-    render.render_again(events, matches)
+    commands.render_again(events, matches)
 
 
 def select(

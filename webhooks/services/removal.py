@@ -37,7 +37,7 @@ from rq.results import Result
 from users.models import ObjectPermission
 
 from .. import conf
-from ..engine import notifications
+from ..event_types import EVENT_TYPES
 from ..jobs import WebhooksRetentionJob
 from ..models.sequence import SEQUENCE
 from ..outbox import redis_queue, wakeup
@@ -52,7 +52,7 @@ FORGET_MIGRATIONS = """
     DELETE FROM core_objecttype o USING django_content_type t
     WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
     DELETE FROM django_content_type WHERE app_label = 'migrations' AND model = 'migration'"""
-EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
+EVENT_TYPE_NAMES = {kind.name for kind in EVENT_TYPES}
 
 
 def plan() -> tuple[Counter[str], dict[str, list[str]]]:
@@ -173,8 +173,8 @@ def _clear(dashboard: Dashboard) -> bool:
 
 def _clear_event_rules() -> Counter[str]:
     removed: Counter[str] = Counter()
-    for rule in EventRule.objects.filter(event_types__overlap=list(EVENT_TYPES)):
-        rule.event_types = [kind for kind in rule.event_types if kind not in EVENT_TYPES]
+    for rule in EventRule.objects.filter(event_types__overlap=list(EVENT_TYPE_NAMES)):
+        rule.event_types = [kind for kind in rule.event_types if kind not in EVENT_TYPE_NAMES]
         if rule.event_types:
             rule.save()
         else:

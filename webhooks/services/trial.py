@@ -17,10 +17,8 @@ from users.models import User
 
 from .. import conf
 from ..choices import StatusChoices
-from ..engine import sql
-from ..engine.deliver import endpoint, feed, order, record
+from ..engine import commands, sql
 from ..engine.deliver.build import Call
-from ..engine.dispatch import render
 from ..exceptions import Busy
 from ..models import Delivery, Event, Webhook
 from ..models.sequence import draw
@@ -54,9 +52,9 @@ def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
     delivery, builder = _make_test(tried, user), Builder(tried)
     call = Call(delivery, builder) if webhook.is_feed else _call(delivery, builder, webhook)
     if webhook.is_feed and call.build():
-        _publish(delivery)
+        commands.publish(webhook.pk, delivery.pk)
     else:
-        _record(call)
+        commands.close(call)
     log = Delivery.objects.select_related('webhook', 'event')
     return (log.seen_by(user) if user else log).get(pk=delivery.pk)
 
@@ -80,18 +78,6 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Call:
         call.send(client.send)
         call.update_token()
     return call
-
-
-def _publish(delivery: Delivery) -> None:
-    with sql.transaction() as now:
-        order.lock_lanes([delivery.webhook_id])
-        endpoint.write(feed.publish([delivery.pk], now), now, tells_failures=False)
-
-
-def _record(call: Call) -> None:
-    # The tester sees the result, so nobody else is notified of a failure.
-    with sql.transaction() as now:
-        endpoint.write(record.conclude([call], now), now, tells_failures=False)
 
 
 def announce(delivery: Delivery) -> tuple[int, str]:
@@ -217,6 +203,6 @@ def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: 
         dispatched_at=timezone.now(),
     )
     event.save()
-    render.render_again([event], {event.pk: [webhook]})
+    commands.render_again([event], {event.pk: [webhook]})
     event.refresh_from_db()
     return event

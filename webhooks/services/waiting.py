@@ -1,20 +1,14 @@
 """Counts the deliveries that wait for a webhook, and sends them now."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import batched, chain
 
 from django.contrib.humanize.templatetags.humanize import intcomma
-from django.db import transaction
-from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..choices import StatusChoices
-from ..engine import sql
-from ..engine.deliver import endpoint, merge, order
-from ..models import Delivery, Health, Webhook
+from ..engine import commands, sql
+from ..models import Delivery, Webhook
 from ..outbox import wakeup
 from ..presentation import states
 from .backlog import waiting_since
@@ -28,23 +22,6 @@ COUNT_WAITING = """
         SELECT object_type_id, object_id FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
     ) d"""
-
-# Read the objects that have more than one pending delivery, with the webhook.
-READ_SEVERAL = """
-    SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
-    WHERE webhook_id = %(webhook)s AND status = 'pending'
-    GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
-
-# Read the ids of deliveries that the lane's owner has in hand. They are left alone.
-IN_HAND = """
-    SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
-    WHERE h.webhook_id = %(webhook)s"""
-
-# From waiting for a retry, or for a quiet object, to due. Suspects and deliveries of stopped workers are left out:
-# their requests may still be under way.
-RETRY_NOW = """
-    UPDATE webhooks_delivery SET due_at = now(), waits_until = NULL
-    WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND NOT stopped AND due_at > now()"""
 
 
 @dataclass(frozen=True)
@@ -86,8 +63,8 @@ def send(webhook: Webhook, *, latest_only: bool = False) -> int:
     `latest_only`: only the latest change of each object stays. It supersedes earlier ones, in a transaction for some
     objects at a time.
     """
-    superseded = _supersede(webhook) if latest_only else 0
-    _retry_now(webhook)
+    superseded = commands.supersede(webhook.pk) if latest_only else 0
+    commands.retry_now(webhook.pk)
     wakeup.wake()
     return superseded
 
@@ -105,26 +82,3 @@ def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
         superseded,
     )
     return text.format(webhook=webhook, count=intcomma(superseded))
-
-
-def _supersede(webhook: Webhook) -> int:
-    total = 0
-    for portion in batched(sql.fetch(READ_SEVERAL, {'webhook': webhook.pk}), merge.OBJECTS_PER_READ):
-        while closed := _supersede_some(webhook, portion):
-            total += closed
-    return total
-
-
-def _supersede_some(webhook: Webhook, objects: Collection[merge.Object]) -> int:
-    with transaction.atomic():
-        order.lock_lanes([webhook.pk])
-        in_hand = chain.from_iterable(sql.fetch_column(IN_HAND, {'webhook': webhook.pk}))
-        now = sql.fetch_value('SELECT clock_timestamp()')
-        closed = merge.supersede(objects, now, list(in_hand))
-        endpoint.note(StatusChoices.SUPERSEDED, closed, now)
-        return closed.total()
-
-
-def _retry_now(webhook: Webhook) -> None:
-    Health.objects.filter(webhook=webhook, suspended_since__isnull=False).update(probe_at=Now())
-    sql.execute(RETRY_NOW, {'webhook': webhook.pk})

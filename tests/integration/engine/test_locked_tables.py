@@ -17,7 +17,8 @@ from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks.engine.dispatch import put_off, render
+from webhooks.engine import commands
+from webhooks.engine.dispatch import put_off
 from webhooks.engine.registry import SUSPECT
 from webhooks.models import Event
 from webhooks.services import redelivery, trial
@@ -181,7 +182,7 @@ def test_a_redelivery_of_many_waits_for_it_with_few(receiver, tenant):
     def fail(_vlan: VLAN) -> None:
         raise ValueError('a plugin is out of date')
 
-    count = 2 * render.HELD_EVENTS_PER_MODEL
+    count = 2 * commands.HELD_EVENTS_PER_MODEL
     for vid in range(1, count + 1):
         VLAN.objects.create(vid=vid, name='VLAN', tenant=tenant)
     with at_each(VLAN, fail):
@@ -190,6 +191,6 @@ def test_a_redelivery_of_many_waits_for_it_with_few(receiver, tenant):
         assert redelivery.replay(webhook) == count
     # All together, then some alone.
     waited = [query for query in captured if f'FROM "{Tenant._meta.db_table}"' in query['sql']]
-    assert len(waited) == 1 + render.HELD_EVENTS_PER_MODEL
+    assert len(waited) == 1 + commands.HELD_EVENTS_PER_MODEL
     assert work() == f'{count} failed'
     assert all('lock timeout' in failed.error for failed in deliveries('failed'))

@@ -45,13 +45,19 @@ class TestPlaces:
     def test_settings_are_read_at_the_top_level_and_the_plugins_own_win(self, configured):
         found = configured(
             "WEBHOOKS_ENABLED = False\nREDIS_HOST = '127.0.0.1'\nREDIS_PORT = 7001\nREDIS_DB = 5\n"
-            "REDIS_PASSWORD = 'pass'\nREDIS_DEFAULT_TIMEOUT = 77\nWEBHOOKS_ORDER_WAIT = 9\n"
+            "REDIS_PASSWORD = 'pass'\nREDIS_DEFAULT_TIMEOUT = 77\nWEBHOOKS_RETENTION_DAYS = 9\n"
             "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'redis_port': 7002, 'blocked_networks': ['10.0.0.0/8']}}"
         )
-        assert (found['enabled'], found['order_wait'], found['blocked_networks']) == (True, 9, ['10.0.0.0/8'])
+        assert (found['enabled'], found['retention_days'], found['blocked_networks']) == (True, 9, ['10.0.0.0/8'])
         assert (found['port'], found['db'], found['password'], found['job_timeout']) == (7002, 5, 'pass', 77)
         assert found['queue'] == 'webhooks'
         assert 'webhooks' in found['queues']
+
+    def test_netbox_starts_with_a_former_setting_and_names_it(self, make_netbox):
+        lines = "WEBHOOKS_ORDER_WAIT = 'an hour'\nPLUGINS_CONFIG = {'webhooks': {'enabled': True}}"
+        answer = make_netbox(lines).run('check', '--tag', 'webhooks')
+        assert not answer.returncode, answer.stderr
+        assert '(webhooks.W008) WEBHOOKS_ORDER_WAIT has no effect any more.' in answer.stderr
 
     def test_webhooks_are_off_and_use_netboxs_redis_with_a_timeout_of_their_own(self, configured, stack):
         netboxs = "REDIS['tasks']['PASSWORD'] = 'of netbox'\n"

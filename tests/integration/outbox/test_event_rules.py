@@ -22,7 +22,7 @@ from support.settings import change_settings
 from devstack.receiver import Received, Receiver
 from webhooks import conf
 from webhooks.engine.deliver import order
-from webhooks.engine.notifications import TranslatedEventType
+from webhooks.event_types import TranslatedEventType
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')

@@ -38,7 +38,11 @@ def lane(webhook_id: int = 1, waiting: int = 5, **fields: object) -> Lane:
 
 
 def chosen(lanes: list[Lane], free: int = 128, now: float = 0.0) -> list[list[int]]:
-    return [due.pks for due in choose(lanes, free, now)]
+    """Return the ids of the deliveries that go next, by request. They are in hand then."""
+    going = choose(lanes, free, now)
+    for one in going:
+        next(lane for lane in lanes if lane.webhook_id == one.webhook_id).begin(one, now)
+    return [one.pks for one in going]
 
 
 class TestSlowStart:
@@ -63,13 +67,20 @@ class TestSlowStart:
 class TestChoice:
     def test_the_lane_with_the_fewest_requests_goes_first(self):
         busy, idle = lane(1, window=4), lane(2, window=4)
-        choose([busy], 2, 0.0)
+        chosen([busy], free=2)
         assert chosen([busy, idle], free=3) == [[2000], [2001], [1002]]
 
     def test_a_lane_without_any_request_gets_one_where_no_thread_is_free(self):
         busy, idle = lane(1, window=4), lane(2, window=4)
-        choose([busy], 1, 0.0)
+        chosen([busy], free=1)
         assert chosen([busy, idle], free=0) == [[2000]]
+
+    def test_choosing_changes_nothing_in_memory(self):
+        """If the turn is broken off, what it chose is dropped."""
+        one = lane(window=4, batch=True, whole={1000, 1001, 1002, 1003, 1004})
+        first = choose([one], 128, 0.0)
+        assert (len(first), one.in_hand, len(one.waiting)) == (4, {}, 5)
+        assert choose([one], 128, 0.0) == first
 
     def test_changes_go_before_a_backfill(self):
         one = lane(waiting=0, window=1)
@@ -135,7 +146,7 @@ class TestLargePayloads:
         """Otherwise the largest would wait for ever."""
         busy, first, second = (lane(number, waiting=0) for number in (1, 2, 3))
         busy.waiting = {1: due(1, size=MAX_LARGE_BYTES_PER_LANE)}
-        choose([busy], 128, 0.0)
+        chosen([busy])
         second.began_at = 1.0
         first.waiting, second.waiting = (
             {2: due(2, 2, size=MAX_LARGE_BYTES)},
@@ -172,8 +183,8 @@ class TestBatches:
     def test_one_that_was_not_begun_goes_as_it_is(self):
         one = lane(waiting=0, batch=True, window=2, whole={7})
         one.waiting = {pk: due(pk, transaction_id=7) for pk in (1, 2)}
-        (batch,) = choose([one], 128, 0.0)
-        one.put_back(batch.pk)
+        assert chosen([one]) == [[1, 2]]
+        one.put_back(1)
         one.waiting = {3: due(3, transaction_id=7)} | one.waiting
         assert one.known == [3, 1, 2]
         assert chosen([one]) == [[3], [1, 2]]

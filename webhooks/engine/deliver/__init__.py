@@ -1,7 +1,8 @@
 """Sends deliveries. A worker owns the lane of a webhook for a while, and alone decides which delivery goes next.
 
 loop: does a turn: records answers, chooses, begins requests.
-lanes: takes and leaves lanes, and reads due deliveries. queue has its statements.
+lanes: takes and leaves lanes, and reads due deliveries. What a turn did counts after its commit. queue has its
+    statements.
 lane: holds a lane's state. choice picks the webhook that is served next.
 order: sends an object's deliveries in turn.
 merge: lets a later change replace earlier ones (`latest_only`). fold says which.

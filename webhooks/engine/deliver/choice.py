@@ -1,4 +1,4 @@
-"""Chooses the webhooks that are served next, and their deliveries. Pure: all of it is in memory."""
+"""Chooses the webhooks that are served next, and their deliveries. Pure: it changes nothing in memory."""
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
@@ -17,7 +17,7 @@ GROUPED_DELIVERIES_PER_TURN = 2000
 
 
 def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
-    """Return the deliveries that go next, each with its companions. Their lanes have them in hand from now on.
+    """Return the deliveries that go next, each with its companions. To be taken in hand by Lane.begin().
 
     The lane with the fewest requests in hand comes first, then the lane that has waited longest. `free` threads are
     there. A lane with nothing in hand gets one in any case: so endpoints that hang stop no other. While changes wait
@@ -25,34 +25,37 @@ def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
     waits, and no other large one passes it. What is too much for a turn waits for the next one.
     """
     lanes = list(lanes)
-    large = sum(lane.large for lane in lanes)
+    # Bytes of large payloads that are in hand or chosen, by webhook.
+    large = {lane.webhook_id: lane.large for lane in lanes}
+    all_large = sum(large.values())
+    send_backfill = {lane.webhook_id for lane in lanes if lane.sends_backfill}
     room = MAX_LARGE_BYTES
     together = 0
     chosen: list[Due] = []
     able = [(lane, count) for lane in lanes if lane.waiting and (count := lane.room(now))]
     changes_wait = any(lane.has_changes for lane, _count in able)
-    heap = [
-        (len(lane.in_hand), lane.began_at, lane.webhook_id, lane, islice(lane.next(), count)) for lane, count in able
-    ]
+    heap = [(len(lane.in_hand), lane.began_at, lane.webhook_id, islice(lane.next(), count)) for lane, count in able]
     heapify(heap)
     while heap and len(chosen) < REQUESTS_PER_TURN:
-        requests, began_at, webhook_id, lane, waiting = heappop(heap)
+        requests, began_at, webhook_id, waiting = heappop(heap)
         due = next(waiting, None)
         if due is None or (requests and free <= len(chosen)):
             continue
-        if due.backfill and changes_wait and lane.sends_backfill:
+        if due.backfill and changes_wait and webhook_id in send_backfill:
             continue
         if due.others and together and together + len(due.pks) > GROUPED_DELIVERIES_PER_TURN:
             continue
         size = due.size if due.size > LARGE_BYTES else 0
-        if size and lane.large and lane.large + size > MAX_LARGE_BYTES_PER_LANE:
+        if size and large[webhook_id] and large[webhook_id] + size > MAX_LARGE_BYTES_PER_LANE:
             continue
-        if size and large and large + size > room:
+        if size and all_large and all_large + size > room:
             room = 0
             continue
-        large += size
+        large[webhook_id] += size
+        all_large += size
+        if due.backfill:
+            send_backfill.add(webhook_id)
         together += len(due.pks) if due.others else 0
         chosen.append(due)
-        lane.begin(due, now)
-        heappush(heap, (requests + 1, began_at, webhook_id, lane, waiting))
+        heappush(heap, (requests + 1, began_at, webhook_id, waiting))
     return chosen

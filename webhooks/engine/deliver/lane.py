@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DELIVERIES_PER_LANE = 200
 # If it knows fewer, it reads more.
 LOW_DELIVERIES = 64
-# If there are more, it reads this share from the newest: so a change passes a backlog.
+# If there are more, it reads this share from the newest. So a user's change passes another user's import.
 NEWEST_SHARE = 1 / 4
 # A commit may come so long after its deliveries are due. So a look begins so long before the mark.
 COMMIT_LAG = timedelta(seconds=2)
@@ -261,15 +261,19 @@ class Lane:
         return max(min(most - len(self.in_hand), self.bucket.fill(self.rate_limit, now)), 0)
 
     def next(self) -> Iterator[Due]:
-        """Yield the waiting deliveries that may go, each with its companions: changes before backfills.
+        """Yield the waiting deliveries that may go, each with its companions and none twice: changes before backfills.
 
-        Between two steps the caller may begin() the delivery. Batches and change sets wait until they are whole.
+        Batches and change sets wait until they are whole.
         """
+        left = self.waiting.copy()
         for one in sorted(self.waiting.values(), key=lambda one: one.backfill):
             is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
-            if is_whole and one.is_formed and one.pk in self.waiting:
+            if is_whole and one.is_formed and one.pk in left:
                 is_alone = one.others or not (self.batch or one.batch)
-                yield one if is_alone else together(one, self.waiting.values())
+                due = one if is_alone else together(one, left.values())
+                for pk in due.pks:
+                    left.pop(pk, None)
+                yield due
 
     def withdraw(self) -> list[int]:
         """Take out all waiting deliveries that have data, for a feed to publish, and return their ids.

@@ -25,7 +25,7 @@ from ..registry import ENDING, Lost, Member
 from . import endpoint, record
 from .build import Call, Threads
 from .endpoint import Entry
-from .lanes import Lanes
+from .lanes import Lanes, Turn
 
 logger = logging.getLogger('webhooks.sender')
 
@@ -85,10 +85,9 @@ class Sender:
         and the next turn does it again. Raises the error of a thread that failed.
         """
         heard = self._hear(patience)
-        self.lanes.begin_turn()
         began = time.monotonic()
         try:
-            chosen = self._turn(may_begin=may_begin)
+            turn = self._turn(may_begin=may_begin)
         except BROKEN_OFF as error:
             sql.recover(error)
             self.lanes.forget()
@@ -99,8 +98,8 @@ class Sender:
             self._begin_anew()
             return True
         self._gather = min(max(time.monotonic() - began, MIN_GATHER_SECONDS), MAX_GATHER_SECONDS)
-        self._begin(chosen)
-        return heard or bool(chosen or self.lanes.closed)
+        self._begin(turn.calls)
+        return heard or bool(turn.chosen or turn.closed)
 
     def end(self, stay: Callable[[], None] = lambda: None) -> None:
         """Give back requests that have not begun, wait for all under way and record them, then delete the worker's row.
@@ -208,33 +207,29 @@ class Sender:
     # The transaction
     #
 
-    def _turn(self, *, may_begin: bool) -> list[Call]:
-        chosen: list[Call] = []
-        try:
-            with sql.transaction() as now:
-                # Answers of lanes that somebody holds are recorded later.
-                locked = self.lanes.lock_owned()
-                answered = [call for call in self._answered if call.delivery.webhook_id in locked]
-                entries = record.conclude(answered, now)
-                noted = self._write_health([*self._noted, *entries], now, at_once=not may_begin)
-                if may_begin:
-                    chosen = self.lanes.choose_next(MAX_SHARED_REQUESTS - self._threads.shared, now)
-                else:
-                    self.lanes.leave_all()
-                ended = _pks(answered)
-                self._member.beat(deliveries=[pk for pk in self.lanes.in_hand if pk not in ended])
-        except BaseException:
-            self.lanes.put_back_chosen()
-            raise
+    def _turn(self, *, may_begin: bool) -> Turn:
+        """Do the turn's transaction, and take over in memory what it did. If it is broken off, that is dropped."""
+        with sql.transaction() as now:
+            turn = self.lanes.open_turn(now)
+            # Answers of lanes that somebody holds are recorded later.
+            answered = [call for call in self._answered if call.delivery.webhook_id in turn.lanes]
+            entries = record.conclude(answered, now)
+            noted = self._write_health([*self._noted, *entries], now, at_once=not may_begin)
+            if may_begin:
+                self.lanes.choose_next(turn, MAX_SHARED_REQUESTS - self._threads.shared)
+            else:
+                self.lanes.leave_all(turn)
+            in_hand = {*self.lanes.in_hand} - _pks(answered) | _pks(turn.calls)
+            self._member.beat(deliveries=sorted(in_hand))
         self._member.confirm()
-        closed = self.lanes.closed
-        self._noted = noted + closed
-        for one in (*entries, *closed):
+        self.lanes.apply(turn)
+        self._noted = noted + turn.closed
+        for one in (*entries, *turn.closed):
             self.counts[one.status] += one.count
         self._answered = [call for call in self._answered if call not in answered]
         for call in answered:
             call.lane.end(call.delivery.pk)
-        return chosen
+        return turn
 
     def _write_health(self, noted: list[Entry], now: datetime, *, at_once: bool) -> list[Entry]:
         """Write the entries, unless they can wait. Returns the entries that are to be written later."""

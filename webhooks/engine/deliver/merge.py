@@ -1,6 +1,6 @@
 """Closes waiting deliveries that a later change of their object replaces.
 
-For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (services/waiting.py). fold.py
+For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (engine/commands.py). fold.py
 says which are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed
 events take no part. For every webhook, a later delivery replaces an untried one of a backfill.
 """
@@ -28,7 +28,7 @@ Object = tuple[int, int, int]
 
 # The objects with several waiting deliveries, and none in a change set or undecided. None either that a stopped worker
 # had in hand: its request may still be under way, and a later one must not overtake it.
-SEVERAL = """
+SEVERAL = f"""
     SELECT o.* FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)
     WHERE (
@@ -42,7 +42,7 @@ SEVERAL = """
         SELECT FROM webhooks_delivery s
         WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
           AND (
-              s.status IN ('pending', '') AND (s.change_set IS NOT NULL OR s.stopped AND s.due_at > %(now)s)
+              s.status {order.IN_PENDING} AND (s.change_set IS NOT NULL OR s.stopped AND s.due_at > %(now)s)
               OR s.status = 'undecided'
           )
     )"""
@@ -86,9 +86,9 @@ READ_LINES = """
     ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
 
 # Needless deliveries from pending to superseded.
-SUPERSEDE = """
+SUPERSEDE = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
-    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status IN ('pending', '') RETURNING d.webhook_id"""
+    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status {order.IN_PENDING} RETURNING d.webhook_id"""
 
 # Heirs get their new state. They show the object before the first delivery `f`: as that one tells it, or its event, or
 # as the heir had it so far.
@@ -109,23 +109,23 @@ INHERIT = """
     ) h
     WHERE d.id = h.pk AND d.status = 'pending'"""
 
-# Whether a backfill has untried deliveries: no receiver has heard of them, and nobody has asked for them.
-IS_ANY_UNTRIED = """
+# Whether a backfill has untried deliveries.
+IS_ANY_UNTRIED = f"""
     SELECT EXISTS (
-        SELECT FROM webhooks_delivery
-        WHERE webhook_id = ANY(%(webhooks)s) AND id <> ALL(%(in_hand)s)
-          AND backfill AND status = 'pending' AND lapses = 0 AND attempt_count = 0 AND attempt_limit IS NULL
+        SELECT FROM webhooks_delivery d
+        WHERE d.webhook_id = ANY(%(webhooks)s) AND d.id <> ALL(%(in_hand)s)
+          AND d.status = 'pending' AND {order.IS_UNTRIED}
     )"""
 
 # Untried deliveries of backfills from pending to superseded, if a later one is pending that shows the object.
-REPLACE_BACKFILLS = """
+REPLACE_BACKFILLS = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s
     WHERE webhook_id = ANY(%(webhooks)s) AND id <> ALL(%(in_hand)s)
-      AND backfill AND status = 'pending' AND lapses = 0 AND attempt_count = 0 AND attempt_limit IS NULL
+      AND d.status = 'pending' AND {order.IS_UNTRIED}
       AND EXISTS (
           SELECT FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
           WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-            AND p.status IN ('pending', '') AND p.sequence > d.sequence AND e.transaction_id <> 0 AND e.error = ''
+            AND p.status {order.IN_PENDING} AND p.sequence > d.sequence AND e.transaction_id <> 0 AND e.error = ''
       )
     RETURNING d.id, d.webhook_id"""
 

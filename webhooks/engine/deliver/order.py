@@ -15,9 +15,15 @@ TRY_LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(
 # Locks lanes, and waits for others. All lock them in the same order, so no two wait for each other.
 LOCK_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
+# `status {IN_PENDING}` is said where a statement names its deliveries otherwise, such as by their ids. No status is '',
+# so it means pending. After `status = 'pending'` PostgreSQL may take an index of pending deliveries, and read all.
+IN_PENDING = "IN ('pending', '')"
+# The delivery `d` of a backfill is untried: no receiver has heard of it, and nobody has asked for it. To be joined with
+# a condition on its status.
+IS_UNTRIED = 'd.backfill AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL'
+
 # Which deliveries have to wait. An undecided delivery blocks as a pending one does: it may become one.
-# No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
-BLOCKED = """
+BLOCKED = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
     CROSS JOIN LATERAL (
         SELECT FROM webhooks_delivery p
@@ -29,19 +35,19 @@ BLOCKED = """
     UNION ALL
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_backfill b ON b.webhook_id = d.webhook_id
     WHERE d.id = ANY(%(ids)s) AND b.state IN ('paused', 'canceled')
-      AND d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL"""
+      AND d.status = 'pending' AND {IS_UNTRIED}"""
 
 # Pending deliveries to parked ones. A part of a change set stays due, but later: then it is looked at again, as another
 # of its changes may be blocked.
-PARK = """
+PARK = f"""
     UPDATE webhooks_delivery SET due_at = CASE WHEN parts IS NOT NULL THEN %(now)s + interval '1 second' END
-    WHERE id = ANY(%(ids)s) AND status IN ('pending', '')"""
+    WHERE id = ANY(%(ids)s) AND status {IN_PENDING}"""
 
 # Parked deliveries to due ones: after these closed ones, the next of each object, and the next of each change set.
 # Suspects stay: they may be in hand. If an event was redelivered, its deliveries have one sequence: the id decides.
-UNPARK = """
+UNPARK = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s
-    WHERE status IN ('pending', '') AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
+    WHERE status {IN_PENDING} AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
         SELECT n.id FROM webhooks_delivery d CROSS JOIN LATERAL (
             SELECT n.id FROM webhooks_delivery n
             WHERE n.webhook_id = d.webhook_id AND n.object_type_id = d.object_type_id AND n.object_id = d.object_id

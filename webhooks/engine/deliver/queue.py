@@ -65,7 +65,7 @@ LOCK_OWNED = """
 # Tried deliveries of these lanes are due now, but not those just `answered`, nor any with one of the `spared` statuses.
 # Deliveries of one request have one time, so they stay together.
 RETRY = f"""
-    UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('pending', '') AND id = ANY(ARRAY(
+    UPDATE webhooks_delivery SET due_at = %(now)s WHERE status {order.IN_PENDING} AND id = ANY(ARRAY(
         SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
             WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
@@ -92,39 +92,33 @@ COUNT_OWNERS = f"""
          WHERE role = 'send'
            AND alive_until > clock_timestamp() + interval '{ALIVE_SECONDS - BEATEN_WITHIN_SECONDS:g} seconds')"""
 
-# The oldest due deliveries of each wish, after its mark, and the newest if there are more. One delivery stands for a
-# change set that is not formed yet, and then for its next part.
-READ_DUE = """
+# The delivery `d` is in no change set, or stands for its set: it is the first that waits. Of a set without parts
+# the one that is due stands for all. Once there are parts, the first delivery stands for the next part.
+LEADS_SET = """(d.change_set IS NULL OR NOT EXISTS (
+        SELECT FROM webhooks_delivery p
+        WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
+          AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
+    ))"""
+
+# Due deliveries of the wish `l`, after its mark.
+FIND_DUE = f"""
+    SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
+        d.object_id, d.backfill, d.batch
+    FROM webhooks_delivery d
+    WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
+      AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
+      AND d.id <> ALL(%(held)s) AND {LEADS_SET}"""
+
+# The oldest due deliveries of each wish, and the newest if there are more: without these, everybody's next change would
+# wait behind an import of thousands by somebody else into the same webhook.
+READ_DUE = f"""
     SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[], %(newest)s::int[],
         %(since)s::timestamptz[], %(since_id)s::bigint[]) AS l(id, backfill, room, newest, since, since_id)
     CROSS JOIN LATERAL (
-        WITH oldest AS MATERIALIZED (
-        (SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
-             d.object_id, d.backfill, d.batch
-         FROM webhooks_delivery d
-         WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
-           AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
-           AND d.id <> ALL(%(held)s) AND (d.change_set IS NULL OR NOT EXISTS (
-               SELECT FROM webhooks_delivery p
-               WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
-                 AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
-           ))
-         ORDER BY d.due_at, d.id LIMIT l.room)
-        )
+        WITH oldest AS MATERIALIZED ({FIND_DUE} ORDER BY d.due_at, d.id LIMIT l.room)
         SELECT * FROM oldest
         UNION
-        (SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
-             d.object_id, d.backfill, d.batch
-         FROM webhooks_delivery d
-         WHERE (SELECT count(*) FROM oldest) >= l.room
-           AND d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
-           AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
-           AND d.id <> ALL(%(held)s) AND (d.change_set IS NULL OR NOT EXISTS (
-               SELECT FROM webhooks_delivery p
-               WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
-                 AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
-           ))
-         ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
+        ({FIND_DUE} AND (SELECT count(*) FROM oldest) >= l.room ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
     ) d
     ORDER BY d.due_at, d.id"""
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from ...constants import QUIET_MAX_FACTOR
 from .. import sql
+from . import order
 
 # How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): until
 # then an earlier one waits, of its object or in a change set, or a time of its own begins. No row: it does not wait.
@@ -33,8 +34,7 @@ WINDOW = f"""
 DUE_AT = "least(clock_timestamp() + coalesce(q.pause, interval '0'), q.latest)"
 
 # Due deliveries to later ones: a change that came after them still waits. One that was tried does not wait again.
-# No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
-POSTPONE = """
+POSTPONE = f"""
     WITH due AS MATERIALIZED (
         SELECT id, webhook_id, object_type_id, object_id, sequence, change_set FROM webhooks_delivery
         WHERE id = ANY(%(ids)s) AND attempt_count = 0 AND waits_until > %(now)s
@@ -43,20 +43,20 @@ POSTPONE = """
     FROM (
         SELECT due.id, max(n.due_at) AS due_at FROM due
         JOIN webhooks_delivery n ON n.webhook_id = due.webhook_id AND n.object_type_id = due.object_type_id
-            AND n.object_id = due.object_id AND n.status IN ('pending', '') AND n.sequence > due.sequence
+            AND n.object_id = due.object_id AND n.status {order.IN_PENDING} AND n.sequence > due.sequence
         WHERE due.change_set IS NULL AND n.attempt_count = 0 AND n.waits_until IS NOT NULL AND n.due_at > %(now)s
         GROUP BY due.id
         UNION ALL
         SELECT due.id, last.due_at FROM due JOIN (
             SELECT n.webhook_id, max(n.due_at) AS due_at FROM webhooks_delivery n
             WHERE n.webhook_id IN (SELECT webhook_id FROM due WHERE change_set IS NOT NULL) AND NOT n.backfill
-              AND n.status IN ('pending', '') AND n.change_set IS NOT NULL AND n.attempt_count = 0
+              AND n.status {order.IN_PENDING} AND n.change_set IS NOT NULL AND n.attempt_count = 0
               AND n.waits_until IS NOT NULL AND n.due_at > %(now)s
             GROUP BY n.webhook_id
         ) last USING (webhook_id)
         WHERE due.change_set IS NOT NULL
     ) v
-    WHERE d.id = v.id AND d.status IN ('pending', '') RETURNING d.id"""
+    WHERE d.id = v.id AND d.status {order.IN_PENDING} RETURNING d.id"""
 
 
 def postpone(ids: Collection[int], now: datetime) -> set[int]:

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
@@ -36,8 +36,6 @@ LONE_EVENT_SECONDS = 2.0
 # A model goes one by one for so long: after a slice that took too long, and after one that needed a held table.
 SLOW_MODEL_SECONDS = 60.0
 HELD_TABLE_SECONDS = 5.0
-# Where events are rendered again, so many of a model wait for a held table (TABLE_LOCK_MS each).
-HELD_EVENTS_PER_MODEL = 10
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 # {event id: webhooks that asked for it}
@@ -177,41 +175,6 @@ class Renderer:
         found = self._expander.find([(one.data or {}, wanted) for one, wanted in zip(shown, keys, strict=True)])
         for one, objects in zip(shown, found, strict=True):
             one.expanded = {**objects, **one.expanded}
-
-
-def render_again(events: Sequence[Event], matches: Matches) -> None:
-    """Render dispatched events once more, and save them: their data and errors are replaced, and `skipped` stays.
-
-    An event that is put off, or goes on too long, is saved with that as its error.
-    """
-    put_off = PutOff()
-    for part in _render_each(events, matches, put_off):
-        save([replace(one, skipped=one.event.skipped) for one in part])
-    left = [failed(event, put_off.reason(event)) for event in events if event in put_off]
-    save([replace(one, skipped=one.event.skipped) for one in left])
-
-
-def _render_each(events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
-    """Yield as Renderer.render(). What a slice that was broken off has left out goes one by one.
-
-    Somebody waits for the answer. So after HELD_EVENTS_PER_MODEL that need a held table, the rest is put off untried.
-    """
-    renderer = Renderer()
-    rendered: set[int] = set()
-    held: defaultdict[int, list[Exception]] = defaultdict(list)
-    for part in renderer.render(events, matches, put_off):
-        rendered.update(one.event.pk for one in part)
-        yield part
-    for event in events:
-        if event.pk in rendered or event in put_off:
-            continue
-        reasons = held[event.object_type_id]
-        if len(reasons) >= HELD_EVENTS_PER_MODEL:
-            put_off.add(event, reasons[-1])
-            continue
-        yield from renderer.render([event], matches, put_off)
-        if event in put_off and isinstance(reason := put_off.reason(event), Locked):
-            reasons.append(reason)
 
 
 def save(shown: Sequence[Shown]) -> None:

@@ -1,4 +1,7 @@
-"""Tries suspects alone, in a process of their own. After three deaths a suspect fails by name (rescue.py)."""
+"""Tries suspects alone, in a process of their own. After three deaths a suspect fails by name (rescue.py).
+
+Tried in the sender or the dispatcher, even alone, a suspect would stop every webhook for up to a minute, three times.
+"""
 
 import logging
 import socket
@@ -33,17 +36,12 @@ LOOK_PAUSE_SECONDS = 0.05
 # Deliveries that a look reads: it takes the first with a free lane.
 SUSPECTS_PER_LOOK = 1000
 
-# Suspects that are due and may be sent. As in deliver/queue.py and deliver/order.py: the webhook may be sent to, it is
-# the first of its change set, and no earlier delivery of its object waits.
+# Suspects that are due and may be sent, and whose object has no earlier delivery that waits (deliver/order.py).
 READY_SUSPECTS = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
     WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s
-      AND {queue.MAY_SEND} AND (d.change_set IS NULL OR NOT EXISTS (
-          SELECT FROM webhooks_delivery p
-          WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
-            AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
-      )) AND NOT (w.ordered AND EXISTS (
+      AND {queue.MAY_SEND} AND {queue.LEADS_SET} AND NOT (w.ordered AND EXISTS (
           SELECT FROM webhooks_delivery p
           WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
             AND p.status IN ('pending', 'undecided') AND p.sequence < d.sequence
