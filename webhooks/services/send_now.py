@@ -18,7 +18,7 @@ from django.utils.translation import ngettext
 
 from .. import conf, visibility
 from ..choices import KindChoices
-from ..engine import transactions
+from ..engine import sql
 from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
 from ..models import Event, Webhook
@@ -144,7 +144,7 @@ def send(choice: Choice, user: Any = None) -> int:
     The events name the user. Raises Busy if somebody is changing one of the objects.
     """
     try:
-        with transactions.short() as now:
+        with sql.transaction() as now:
             count = restating.restate(
                 choice.webhook,
                 choice.object_type.model_class(),
@@ -156,7 +156,7 @@ def send(choice: Choice, user: Any = None) -> int:
             transaction.on_commit(wakeup.wake, robust=True)
             return count
     except OperationalError as error:
-        if not transactions.is_lock_timeout(error):
+        if not sql.is_lock_timeout(error):
             raise
         raise Busy(_('Somebody is changing one of these objects at the moment. Try again in a few seconds.')) from error
 
