@@ -101,7 +101,7 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
     for webhook_id, transaction in keys:
         if count < MAX_CHANGES:
             done.add((webhook_id, transaction))
-            count += _form({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
+            count += _form_or_park({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
     return done
 
 
@@ -125,7 +125,7 @@ def unite(webhook_id: int, now: datetime) -> tuple[set[Key], int]:
     return {(webhook_id, min(whole))}, 0
 
 
-def _form(key: dict[str, int], now: datetime) -> int:
+def _form_or_park(key: dict[str, int], now: datetime) -> int:
     """Return how many changes there are."""
     changes = [Change(*row) for row in sql.fetch(READ_SET, {**key, 'most': MAX_CHANGES, 'now': now})]
     if order.blocked([change.pk for change in changes]):
