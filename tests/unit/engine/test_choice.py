@@ -16,7 +16,7 @@ def lane_with(pk: int, deliveries: int) -> Lane:
     return lane
 
 
-def test_of_very_many_webhooks_those_left_over_come_first_in_the_next_turn():
+def test_webhooks_that_are_left_over_come_first_in_the_next_turn():
     lanes = [lane_with(pk, 2) for pk in range(1, REQUESTS_PER_TURN + 11)]
     first = choose(lanes, 128, 1.0)
     assert len(first) == len({one.webhook_id for one in first}) == REQUESTS_PER_TURN
