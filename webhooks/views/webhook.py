@@ -193,15 +193,9 @@ class WebhookDraftView(BaseObjectView):
 
     def post(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
         webhook = self.get_object(pk=pk) if pk else Webhook()
-        text, source = request.POST.get('preview_name', ''), request.POST.get('preview_source', '')
         form = forms.WebhookForm(request.POST, instance=webhook)
         restrict_form_fields(form, request.user)
-        shown = {'source': source, 'name': text, 'url': request.path}
-        if wrong := form.errors_before_preview():
-            return render(request, self.template_name, {**shown, 'wrong': wrong})
-        draft = form.draft()
-        shown |= {'choices': preview_sources.choices(draft, request.user, text)}
-        return render(request, self.template_name, shown | preview.context(draft, request.user, source))
+        return render(request, self.template_name, form.shown_draft(request))
 
 
 @register_model_view(Webhook, 'delete')
