@@ -31,8 +31,8 @@ from .causes import causes_for
 from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
-# In the order of the groups in presentation/fields.py.
-WEBHOOK_CARD, STATE_CARD, SOME_CHANGES_CARD, REQUEST_CARD, RETRIES_CARD, *OTHER_CARDS = panels.cards()
+# In the order of the groups in presentation/fields.py. Health shows the state already.
+WEBHOOK_CARD, _STATE_CARD, SOME_CHANGES_CARD, REQUEST_CARD, RETRIES_CARD, *OTHER_CARDS = panels.cards()
 # The webhook's page lists only the newest ones. The tab has them all.
 DELIVERIES_ON_WEBHOOK_PAGE = 10
 
@@ -78,7 +78,7 @@ class WebhookView(generic.ObjectView):
             )
         ),
         layout.Row(
-            layout.Column(WEBHOOK_CARD, STATE_CARD, REQUEST_CARD, RETRIES_CARD, PluginContentPanel('left_page')),
+            layout.Column(WEBHOOK_CARD, REQUEST_CARD, RETRIES_CARD, PluginContentPanel('left_page')),
             layout.Column(
                 SOME_CHANGES_CARD,
                 panels.ConditionsPanel('conditions', title=label('conditions')),
