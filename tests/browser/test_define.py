@@ -22,6 +22,27 @@ def test_a_webhook_is_defined_in_the_django_admin_and_works(admin, api, receiver
     expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')
 
 
+def test_a_template_is_tried_in_the_django_admin_before_it_is_saved(admin, api, place):
+    place.add_user('robot')
+    site = add_site(api)
+    admin.visit('admin/webhooks/webhook/add/')
+    admin.field('Site').check()
+    admin.field('URL:').fill('http://127.0.0.1:9/')
+    expect(admin.field('Conditions:')).to_be_hidden()
+    admin.unfold('Request and Body')
+    admin.field('Body template:').fill('{"text": {{ data.nam }}}')
+    admin.button('Show what would be sent').click()
+    expect(admin.page.locator('#draft')).to_contain_text("has no attribute 'nam'")
+    admin.field('Body template:').fill('{"text": "{{ data.name }}"}')
+    admin.button('Show what would be sent').click()
+    admin.field('Show the request for').select_option(label=site['name'])
+    expect(admin.page.locator('#draft')).to_contain_text(f'"text": "{site["name"]}"')
+    admin.field('Only with this in the name').fill(site['name'])
+    admin.page.keyboard.press('Enter')
+    expect(admin.field('Only with this in the name')).to_be_focused()
+    assert not api.get('plugins/webhooks/webhooks/')['results']
+
+
 def test_a_field_that_is_wrong_is_shown_though_its_group_is_folded(admin, api):
     """The browser refuses the number, and NetBox the file."""
     admin.visit('plugins/webhooks/webhooks/add/')

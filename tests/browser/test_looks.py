@@ -1,10 +1,10 @@
-"""Every page, light and wide, then dark and narrow, is sound, readable and accessible.
+"""Every page, light and wide, then dark, narrow and in German, is sound, readable and accessible.
 
 axe-core finds no serious or critical problem.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -24,8 +24,13 @@ PAGES = (
     'plugins/webhooks/webhooks/{webhook}/rotate-secret/',
     'plugins/webhooks/webhooks/{webhook}/replay/',
     'plugins/webhooks/webhooks/{webhook}/backfill/',
+    'plugins/webhooks/webhooks/{webhook}/send-waiting/',
     'plugins/webhooks/webhooks/{webhook}/changelog/',
     'plugins/webhooks/webhooks/{webhook}/delete/',
+    'plugins/webhooks/webhooks/{feed}/',
+    'plugins/webhooks/credentials/',
+    'plugins/webhooks/credentials/add/',
+    'plugins/webhooks/credentials/{credential}/',
     'plugins/webhooks/deliveries/',
     'plugins/webhooks/deliveries/redeliver/?webhook_id={webhook}',
     'plugins/webhooks/deliveries/{delivery}/',
@@ -38,6 +43,9 @@ PAGES = (
     'admin/webhooks/webhook/{webhook}/change/',
     'admin/webhooks/webhook/{webhook}/preview/',
     'admin/webhooks/webhook/{webhook}/delete/',
+    'admin/webhooks/webhook/{feed}/change/',
+    'admin/webhooks/credential/',
+    'admin/webhooks/credential/{credential}/change/',
     'admin/webhooks/webhook/{webhook}/backfill/',
     'admin/webhooks/webhook/{webhook}/replay/',
     'admin/webhooks/delivery/',
@@ -78,25 +86,41 @@ CONTRASTS = """() => {
 }"""
 # NetBox's column of buttons, and the search of Django's lists.
 OF_OTHERS = re.compile(r'sort=actions"|id="searchbar"')
+CREDENTIAL = {'name': 'Of the looks', 'type': 'bearer', 'secret': 's3cret', 'hosts': ['receiver.example']}
 # Black on black is below, the quiet grey of hints above.
 UNREADABLE = 2.0
+# Their first columns fit a usual window. On a telephone they scroll.
+LISTS = (
+    'plugins/webhooks/webhooks/',
+    'plugins/webhooks/deliveries/',
+    'plugins/webhooks/events/',
+    'admin/webhooks/webhook/',
+    'admin/webhooks/delivery/',
+    'admin/webhooks/event/',
+)
+COLUMNS_CUT = """() => [...document.querySelectorAll('.table-responsive, .results')]
+    .map(list => list.scrollWidth - list.clientWidth).filter(pixels => pixels > 0)"""
 BEYOND_THE_EDGE = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
 
 
 @pytest.fixture
-def ids(api, receiver) -> dict[str, object]:
+def ids(api, receiver) -> Iterator[dict[str, object]]:
     receiver.answers('/hook', 500)
     webhook = add_webhook(api, receiver.url('/hook'), max_attempts=1, secret='whsec_' + 'A' * 43 + '=')
     site = add_site(api)
     delivery = delivery_of(api, site, 'failed')
     api.post(f'plugins/webhooks/webhooks/{webhook["id"]}/backfill/', filter=f'id={site["id"]}')
-    return {
+    credential = api.post('plugins/webhooks/credentials/', **CREDENTIAL)
+    yield {
         'webhook': webhook['id'],
         'delivery': delivery['id'],
         'event': delivery['event']['id'],
         'job': delivery['uuid'],
         'site': site['id'],
+        'feed': add_webhook(api, '')['id'],
+        'credential': credential['id'],
     }
+    api.delete(f'plugins/webhooks/credentials/{credential["id"]}/')
 
 
 def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> list[str]:
@@ -129,8 +153,8 @@ def test_every_page_looks_right_light_and_wide(admin, ids):
     assert look_at(admin, PAGES + WIDE_PAGES, ids) == []
 
 
-def test_every_page_looks_right_dark_and_narrow(person: Callable[..., Person], ids):
-    admin = person('admin', viewport={'width': 390, 'height': 844})
+def test_every_page_looks_right_dark_narrow_and_in_german(admin, person: Callable[..., Person], ids):
+    admin = person('admin', viewport={'width': 390, 'height': 844}, locale='de-DE')
     admin.visit('')
     admin.page.locator('.color-mode-toggle.hide-theme-dark').first.click()
     expect(admin.page.locator('[data-bs-theme=dark]').first).to_be_attached()
@@ -138,3 +162,11 @@ def test_every_page_looks_right_dark_and_narrow(person: Callable[..., Person], i
     admin.page.locator('.theme-toggle').first.click()
     expect(admin.page.locator('html[data-theme=dark]')).to_be_attached()
     assert look_at(admin, PAGES, ids) == []
+
+
+def test_the_first_columns_of_each_list_fit_a_window_in_german(admin, person: Callable[..., Person], ids):
+    admin = person('admin', viewport={'width': 1440, 'height': 900}, locale='de-DE')
+    for page in LISTS:
+        admin.visit(page)
+        expect(admin.page.locator('tbody tr').first).to_be_visible()
+        assert admin.page.evaluate(COLUMNS_CUT) == [], page

@@ -1,17 +1,19 @@
 """The admin's pages of deliveries: list, one delivery with its attempts, and redelivery."""
 
 import uuid
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.forms import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -19,25 +21,18 @@ from django.utils.translation import gettext_lazy as _
 from .. import object_types
 from ..choices import StatusChoices
 from ..models import Attempt, Delivery, querysets
+from ..presentation.headlines import headline
 from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..services import redelivery, sent_bodies
-from ..services.actions import REDELIVER, REDELIVER_SELECTED
+from ..services.actions import REDELIVER, REDELIVER_FROM_HERE, REDELIVER_SELECTED
 from ..services.diagnosis import next_attempt_at, wait_of
 from ..storable import is_key
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
 from .filters import ObjectTypeFilter
-
-
-class ReadOnly:
-    """A mixin for the log: nobody adds, changes or deletes its rows."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    has_change_permission = has_delete_permission = has_add_permission
+from .read_only import ReadOnly
 
 
 class AttemptFormSet(BaseInlineFormSet):
@@ -108,6 +103,14 @@ def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
         return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named)
 
 
+def _without_outcome(filters: QueryDict) -> str:
+    """Return the filters of a list without those by status and error, which a redelivery changes."""
+    kept = filters.copy()
+    for name in ('status__exact', 'error__exact'):
+        kept.pop(name, None)
+    return kept.urlencode()
+
+
 class DeliveryAdmin(ReadOnly, BaseAdmin):
     """Lists, shows and redelivers deliveries."""
 
@@ -120,7 +123,6 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'object',
         'attempt_count',
         'next_attempt',
-        'response_status',
     )
     list_display_links = ('recorded',)
     list_filter = ('status', 'webhook', ObjectTypeFilter, 'backfill', 'created')
@@ -132,9 +134,8 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     search_help_text = _('Search by webhook-id, object ID, or part of the object name')
     inlines = (AttemptInline,)
     fieldsets = (
-        (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error', 'uuid')}),
-        (_('Times'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),
-        (_('Origin'), {'fields': (('user', 'request_id', 'sequence', 'caused_by', 'part_of_set'),)}),
+        (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error')}),
+        (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
         (
             _('Request'),
             {
@@ -142,7 +143,23 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
                 'description': _('Of the last attempt.'),
             },
         ),
-        (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
+        (_('Times'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),
+        (_('Origin'), {'fields': (('uuid', 'user', 'request_id', 'sequence', 'caused_by', 'part_of_set'),)}),
+    )
+    may_be_blank = (
+        'waits',
+        'error',
+        'response_status',
+        'response_headers',
+        'response_body',
+        'request_headers',
+        'partial',
+        'next_attempt',
+        'finished',
+        'user',
+        'request_id',
+        'caused_by',
+        'part_of_set',
     )
 
     @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=ON_LIST_AND_FORM)
@@ -180,11 +197,22 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
             return redirect(listed)
         found = self._unless_superseded(request, change_list.queryset)
         asked = self.confirm_or_redeliver(request, found, REDELIVER, listed)
-        return asked or redirect('admin:webhooks_delivery_changelist')
+        return asked or redirect(f'{reverse("admin:webhooks_delivery_changelist")}?{_without_outcome(request.GET)}')
 
     #
     # Reading
     #
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args, obj: Delivery | None = None, **kwargs
+    ) -> HttpResponse:
+        since = urlencode({'since': moment(obj.event.timestamp)})
+        context |= {
+            'subtitle': headline(obj),
+            'replay': REDELIVER_FROM_HERE,
+            'replay_url': f'{reverse("admin:webhooks_webhook_replay", args=[obj.webhook_id])}?{since}',
+        }
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def get_changelist(self, request: HttpRequest, **kwargs) -> type[ChangeList]:
         return ObjectChangeList

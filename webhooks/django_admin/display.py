@@ -21,10 +21,12 @@ Objects = Mapping[tuple[int, int], Model]
 
 
 def last_call(webhook: Webhook) -> str:
-    """Return how the webhook's last request went: its error, else its time, else that it made no request yet."""
+    """Return how the webhook's last request went: its error, else its time, else that it made none yet.
+
+    Nothing is told of a feed without requests: it makes none."""
     health = getattr(webhook, 'health', None)
     if health is None or health.last_attempt_at is None:
-        return _('no request yet')
+        return '' if webhook.is_feed else _('no request yet')
     return states.reason_of(webhook) or _('last request {when}').format(when=moment(health.last_attempt_at))
 
 

@@ -43,6 +43,7 @@ class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
         model = Webhook
         fields = '__all__'
         widgets = {
+            'name': AdminTextInputWidget(attrs={'class': 'vTextField wh-wide'}),
             'description': AdminTextInputWidget(attrs={'class': 'vTextField wh-wide'}),
             'secret': forms.PasswordInput(
                 render_value=False, attrs={'class': 'vTextField wh-wide', 'autocomplete': 'new-password'}

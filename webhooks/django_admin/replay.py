@@ -19,11 +19,15 @@ class ReplayMixin(BaseAdmin):
 
     @or_explain
     def replay_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show the form, then a page that asks with the numbers, then redeliver and show the webhook."""
+        """Show the form, then a page that asks with the numbers, then redeliver and show the webhook.
+
+        `since` in the address is the form's first value.
+        """
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        form = ReplayForm(request.POST if request.method == 'POST' else None)
+        entered = request.POST if request.method == 'POST' else None
+        form = ReplayForm(entered, initial={'since': request.GET.get('since')})
         page = reverse('admin:webhooks_webhook_change', args=[webhook.pk])
         if form.is_valid():
             return self.confirm_or_redeliver(request, form.select(webhook), REPLAY, page) or redirect(page)

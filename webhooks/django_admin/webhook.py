@@ -1,4 +1,4 @@
-"""The admin's pages of webhooks: list, form, actions, backfill and preview."""
+"""The admin's pages of webhooks: list, form, actions and backfill."""
 
 import time
 from collections.abc import Container, Sequence
@@ -31,7 +31,7 @@ from ..models.webhook import SEALED_FIELDS
 from ..presentation import progress, states
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import diagnosis, feed, preview, secret_rotation, switching, trial
+from ..services import diagnosis, feed, secret_rotation, switching, trial
 from ..services.actions import BACKFILL, DISABLE, ENABLE, MOVES, PAUSE, REDELIVER_FAILED, RESUME, TEST
 from ..ui import history
 from . import custom_fields
@@ -40,6 +40,7 @@ from .causes import causes_for_admin
 from .display import failed_url, last_call, word
 from .filters import StateFilter, SubscribedTypeFilter
 from .forms import WebhookForm
+from .preview import PreviewMixin
 from .replay import ReplayMixin
 
 MASKED_FIELDS = ('payload_url', *SEALED_FIELDS)
@@ -50,7 +51,7 @@ URL_CHARS_SHOWN = 60
 START_BUTTON = '_start'
 
 
-class WebhookAdmin(ReplayMixin, BaseAdmin):
+class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
     """Lists, adds, changes, tests, switches and deletes webhooks. Redeliveries and backfills begin here too."""
 
     form = WebhookForm
@@ -189,25 +190,26 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
     ) -> HttpResponse:
         if obj is not None:
             context |= {
+                'draft_url': reverse('admin:webhooks_webhook_draft', args=[obj.pk]),
                 'banners': diagnosis.banners_of(obj),
                 'causes': causes_for_admin(obj),
                 'feed_unread': feed.unread_of(obj) if obj.is_feed else None,
                 'new_secret': secret_rotation.take(request.session, obj),
             }
         else:
-            context |= {'presets': all_presets().values()}
+            context |= {
+                'draft_url': reverse('admin:webhooks_webhook_new_draft'),
+                'presets': all_presets().values(),
+            }
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def get_urls(self) -> list[URLPattern]:
-        preview_url = path(
-            '<path:object_id>/preview/', self.admin_site.admin_view(self.preview_view), name='webhooks_webhook_preview'
-        )
         backfill_url = path(
             '<path:object_id>/backfill/',
             self.admin_site.admin_view(self.backfill_view),
             name='webhooks_webhook_backfill',
         )
-        return [preview_url, backfill_url, *super().get_urls()]
+        return [backfill_url, *super().get_urls()]
 
     @or_explain
     def backfill_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -244,20 +246,6 @@ class WebhookAdmin(ReplayMixin, BaseAdmin):
             except WebhooksError as error:
                 self.message_user(request, str(error), messages.ERROR)
         return True
-
-    def preview_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show what the webhook would send for the latest event or the newest object. Nothing is sent."""
-        webhook = self.get_object(request, object_id)
-        if webhook is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        context = {
-            **self.admin_site.each_context(request),
-            **preview.context(preview.Draft.of(webhook), request.user),
-            'opts': self.opts,
-            'original': webhook,
-            'title': _('Preview'),
-        }
-        return TemplateResponse(request, 'admin/webhooks/preview.html', context)
 
     def save_related(self, request: HttpRequest, form: WebhookForm, formsets: list, change: bool) -> None:
         """Keep a generated secret to be shown once. Until here, the change may be refused."""

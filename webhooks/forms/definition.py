@@ -1,9 +1,10 @@
-"""All that NetBox's form of a webhook shares with the admin's: presets, helps, checks and groups of fields."""
+"""All that NetBox's form of a webhook shares with the admin's: presets, helps, checks, groups of fields, preview."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from django import forms
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from utilities.forms.rendering import FieldSet, InlineFields
 
@@ -12,6 +13,7 @@ from ..exceptions import DefinitionError
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
 from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
+from ..services import preview, preview_sources
 from ..services.keys import KEYS
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
@@ -62,6 +64,30 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             text = _('Enter the address that {receiver} gave you, such as {url}')
             self.add_error('payload_url', text.format(receiver=self.chosen_preset.label, url=self.chosen_preset.url))
         return cleaned
+
+    def shown_draft(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the context of webhooks/inc/draft.html: the request that the posted form would send, or its errors.
+
+        Nothing is saved. `preview_source` in the request names an event or an object, and `preview_name` searches.
+        """
+        text, source = request.POST.get('preview_name', ''), request.POST.get('preview_source', '')
+        shown = {'source': source, 'name': text, 'url': request.path}
+        if wrong := self._errors_before_preview():
+            return {**shown, 'wrong': wrong}
+        draft = self._draft()
+        shown['choices'] = preview_sources.choices(draft, request.user, text)
+        return shown | preview.context(draft, request.user, source)
+
+    def _errors_before_preview(self) -> list[tuple[str, str]]:
+        """Return (label, error) of each error that prevents a preview. A missing name does not."""
+        wrong = {name: errors for name, errors in self.errors.items() if name != 'name'}
+        labels = {name: str(self.fields[name].label) if name in self.fields else '' for name in wrong}
+        return [(labels[name], str(error)) for name, errors in wrong.items() for error in errors]
+
+    def _draft(self) -> preview_sources.Draft:
+        """Return the unsaved webhook. The form may have an error of its name, and no other."""
+        users = [user.username for user in self.cleaned_data['ignore_users']]
+        return preview_sources.Draft(self.instance, list(self.cleaned_data['object_types']), users)
 
     def _describe_secret(self) -> str:
         if not self._stored_secret:

@@ -20,7 +20,6 @@ from ..models import Credential, Webhook
 from ..presentation.fields import GROUPS, KINDS, NAMES, SECRET_WISHES, Group, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
-from ..services.preview_sources import Draft
 from .definition import DefinitionForm, fieldset, fieldsets
 from .fields import FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
 
@@ -143,17 +142,6 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     def presets(self) -> Iterable[Preset]:
         """Return the presets that the page offers: all for a new webhook, none for a saved one."""
         return () if self.instance.pk else all_presets().values()
-
-    def errors_before_preview(self) -> list[tuple[str, str]]:
-        """Return (label, error) of each error that prevents a preview. A missing name does not."""
-        wrong = {name: errors for name, errors in self.errors.items() if name != 'name'}
-        labels = {name: str(self.fields[name].label) if name in self.fields else '' for name in wrong}
-        return [(labels[name], str(error)) for name, errors in wrong.items() for error in errors]
-
-    def draft(self) -> Draft:
-        """Return the unsaved webhook for a preview. The form may have an error of its name, and no other."""
-        users = [user.username for user in self.cleaned_data['ignore_users']]
-        return Draft(self.instance, list(self.cleaned_data['object_types']), users)
 
     def save(self, commit: bool = True) -> Webhook:
         webhook = super().save(commit)

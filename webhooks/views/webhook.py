@@ -31,8 +31,8 @@ from .causes import causes_for
 from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
-# In the order of the groups in presentation/fields.py.
-WEBHOOK_CARD, STATE_CARD, SOME_CHANGES_CARD, REQUEST_CARD, RETRIES_CARD, *OTHER_CARDS = panels.cards()
+# In the order of the groups in presentation/fields.py. Health shows the state already.
+WEBHOOK_CARD, _STATE_CARD, SOME_CHANGES_CARD, REQUEST_CARD, RETRIES_CARD, *OTHER_CARDS = panels.cards()
 # The webhook's page lists only the newest ones. The tab has them all.
 DELIVERIES_ON_WEBHOOK_PAGE = 10
 
@@ -78,7 +78,7 @@ class WebhookView(generic.ObjectView):
             )
         ),
         layout.Row(
-            layout.Column(WEBHOOK_CARD, STATE_CARD, REQUEST_CARD, RETRIES_CARD, PluginContentPanel('left_page')),
+            layout.Column(WEBHOOK_CARD, REQUEST_CARD, RETRIES_CARD, PluginContentPanel('left_page')),
             layout.Column(
                 SOME_CHANGES_CARD,
                 panels.ConditionsPanel('conditions', title=label('conditions')),
@@ -193,15 +193,9 @@ class WebhookDraftView(BaseObjectView):
 
     def post(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
         webhook = self.get_object(pk=pk) if pk else Webhook()
-        text, source = request.POST.get('preview_name', ''), request.POST.get('preview_source', '')
         form = forms.WebhookForm(request.POST, instance=webhook)
         restrict_form_fields(form, request.user)
-        shown = {'source': source, 'name': text, 'url': request.path}
-        if wrong := form.errors_before_preview():
-            return render(request, self.template_name, {**shown, 'wrong': wrong})
-        draft = form.draft()
-        shown |= {'choices': preview_sources.choices(draft, request.user, text)}
-        return render(request, self.template_name, shown | preview.context(draft, request.user, source))
+        return render(request, self.template_name, form.shown_draft(request))
 
 
 @register_model_view(Webhook, 'delete')

@@ -1,6 +1,7 @@
 import re
 import uuid
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from dcim.models import Rack, Site
@@ -118,6 +119,27 @@ class TestDeliveryPage:
         assert f'webhook-id: {of.uuid}' in text
         assert 'the answer of the receiver' in text
         assert len(page.context['inline_admin_formsets'][0].formset.forms) == 3
+
+    def test_its_title_says_webhook_object_and_state(self, client, webhook):
+        of = delivery(event(site(name='Berlin')), webhook)
+        title = re.search(r'<div class="titles">(.*?)</div>', client.get(page_of(of)).content.decode(), re.DOTALL)[1]
+        assert 'Receiver · Berlin updated · failed: HTTP 500' in title
+
+    def test_it_leaves_out_what_is_blank(self, client):
+        waiting = delivery(event(site()), attempts=0, status=StatusChoices.PENDING, error='', response_status=None)
+        failed = delivery(event(site(), username='ada'))
+        for of, told, untold in ((waiting, 'waits', 'error'), (failed, 'error', 'waits')):
+            page = client.get(page_of(of)).content.decode()
+            assert f'field-{told}"' in page
+            assert f'field-{untold}"' not in page
+
+    def test_everything_from_here_on_can_be_redelivered(self, client, webhook):
+        of = delivery(event(site()), webhook)
+        address = re.search(
+            r'<a href="([^"]*)">Redeliver everything from here on', client.get(page_of(of)).content.decode()
+        )
+        form = client.get(unescape(address[1])).content.decode()
+        assert f'value="{moment(of.event.timestamp)}"' in form
 
     def test_a_receivers_answer_is_shown_as_text_not_as_html(self, client):
         of = delivery(event(site()))

@@ -1,5 +1,6 @@
 import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -259,3 +260,44 @@ class TestSecret:
         response = self.change(client, webhook, clear_secret='on', generate_secret='on')
         assert list(response.context['adminform'].form.errors) == ['secret']
         assert webhook.secrets() == [SECRET]
+
+
+class TestPreview:
+    TEMPLATE = '{"text": "{{ data.name }} was {{ event }}"}'
+
+    def draft(self, client: Client, page: str = f'{WEBHOOKS}draft/', **entered: Any) -> str:
+        answer = client.post(page, filled(**entered))
+        assert answer.status_code == 200
+        return unescape(answer.content.decode())
+
+    def test_the_form_shows_what_it_would_send_before_anything_is_saved(self, client):
+        event(site(name='Bern'))
+        assert f'data-draft="{WEBHOOKS}draft/"' in client.get(ADD).content.decode()
+        drawn = self.draft(client, name='', type_update='on', body_template=self.TEMPLATE)
+        assert 'This change would be sent' in drawn
+        assert '"text": "Bern was updated"' in drawn
+        assert not Webhook.objects.exists()
+
+    def test_of_a_saved_webhook_it_shows_what_is_changed_and_no_secret(self, client, webhook):
+        event(site(name='Bern'))
+        address = f'{WEBHOOKS}{webhook.pk}/draft/'
+        assert address in client.get(page_of(webhook)).content.decode()
+        drawn = self.draft(client, address, **{**shown(client, webhook), 'body_template': self.TEMPLATE})
+        assert '"text": "Bern was updated"' in drawn
+        assert not [secret for secret in SENSITIVE if secret in drawn]
+        webhook.refresh_from_db()
+        assert webhook.body_template != self.TEMPLATE
+
+    def test_what_is_wrong_is_named_with_its_field(self, client):
+        assert 'URL:</strong>' in self.draft(client, payload_url='ftp://x')
+
+    def test_of_a_webhook_that_is_gone_there_is_none(self, client):
+        assert client.post(f'{WEBHOOKS}4711/draft/', filled()).status_code == 404
+
+    def test_an_object_can_be_chosen_on_the_page_of_a_saved_one(self, client, webhook):
+        event(site(name='Bern'))
+        other = site(name='Thun')
+        page = client.get(f'{WEBHOOKS}{webhook.pk}/preview/', {'source': f'object:dcim.site:{other.pk}'})
+        drawn = unescape(page.content.decode())
+        assert 'with the object as it is now' in drawn
+        assert '"name": "Thun"' in drawn

@@ -1,0 +1,34 @@
+/* The preview in the form of Django's admin. NetBox's form has htmx for it. */
+'use strict';
+
+const button = document.querySelector('[data-draft]');
+
+/* Send the form as saving it would: all chosen users, tags and groups, not only the marked ones. */
+function entered() {
+  const data = new FormData(button.form);
+  for (const list of button.form.querySelectorAll('.selector-chosen select')) {
+    data.delete(list.name);
+    for (const option of list.options) data.append(list.name, option.value);
+  }
+  return data;
+}
+
+async function show() {
+  const answer = await fetch(button.dataset.draft, {method: 'POST', body: entered()});
+  const {id} = document.activeElement;
+  const draft = document.querySelector('#draft');
+  if (answer.ok) draft.outerHTML = await answer.text();
+  else draft.textContent = `${answer.status} ${answer.statusText}`;
+  if (id) document.getElementById(id)?.focus();
+}
+
+button.addEventListener('click', show);
+button.form.addEventListener('change', event => event.target.closest('#draft') && show());
+
+/* Enter in the preview's search looks for it, and saves nothing. */
+button.form.addEventListener('keydown', event => {
+  if (event.key === 'Enter' && event.target.id === 'id_preview_name') {
+    event.preventDefault();
+    show();
+  }
+});
