@@ -29,7 +29,8 @@ BLOCKED = """
     UNION ALL
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_backfill b ON b.webhook_id = d.webhook_id
     WHERE d.id = ANY(%(ids)s) AND b.state IN ('paused', 'canceled')
-      AND d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL"""
+      AND d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL
+      AND EXISTS (SELECT FROM webhooks_event e WHERE e.id = d.event_id AND e.backfill_for IS NOT NULL)"""
 
 # Pending deliveries to parked ones. A part of a change set stays due, but later: then it is looked at again, as another
 # of its changes may be blocked.

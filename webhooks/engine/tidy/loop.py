@@ -101,20 +101,20 @@ LET_PASS = """
 
 # A webhook's untried deliveries of backfills that nobody has in hand, and when each was made.
 UNTRIED = """
-    SELECT id, created FROM webhooks_delivery
-    WHERE webhook_id = %s AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-      AND backfill AND status IN ('pending', 'undecided') AND lapses = 0 AND attempt_count = 0
-      AND attempt_limit IS NULL"""
+    SELECT d.id, d.created FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
+    WHERE d.webhook_id = %s AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
+      AND d.backfill AND d.status IN ('pending', 'undecided') AND d.lapses = 0 AND d.attempt_count = 0
+      AND d.attempt_limit IS NULL AND e.backfill_for IS NOT NULL"""
 
 # Canceled backfills that left untried deliveries: these were in hand or in dispatch during the cancel. The backfill and
 # its lane are locked, so nobody parks or starts a backfill meanwhile.
 LEFT_BEHIND = """
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS (
-        SELECT FROM webhooks_delivery d
+        SELECT FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
         WHERE d.webhook_id = b.webhook_id AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
           AND d.backfill AND d.status IN ('pending', 'undecided') AND d.lapses = 0 AND d.attempt_count = 0
-          AND d.attempt_limit IS NULL
+          AND d.attempt_limit IS NULL AND e.backfill_for IS NOT NULL
     )
     FOR UPDATE OF b, h SKIP LOCKED"""
 
