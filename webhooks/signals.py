@@ -11,7 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import Signal
 
-from . import components, object_types
+from . import components, config_contexts, object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
 from .outbox import (
@@ -38,9 +38,13 @@ LINKS_SLOT = '_webhooks_links'
 
 
 def connect() -> None:
-    """Connect the handlers of all models that may be sent and of their components. Called once, if the plugin is on."""
+    """Connect the handlers of all models that may be sent, and of those whose changes may be updates of these.
+
+    Called once, if the plugin is on.
+    """
     allowed = {model._meta.concrete_model for model in object_types.allowed_models()}
-    targets = frozenset(allowed | components.models_of(allowed))
+    sources = config_contexts.sources() if config_contexts.owners(allowed) else ()
+    targets = frozenset({*allowed, *components.models_of(allowed), *sources})
     signal_senders.for_each(targets, _connect_changes)
     _connect_links(targets)
     side_effects.connect(targets)

@@ -82,7 +82,9 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
 
     @admin.display(description=_('Backfill'))
     def backfill_progress(self, webhook: Webhook) -> SafeString:
-        return render_to_string('webhooks/inc/backfill.html', {'progress': progress.of(webhook)})
+        backfilled = render_to_string('webhooks/inc/backfill.html', {'progress': progress.of(webhook)})
+        found = progress.walking(webhook)
+        return backfilled + (render_to_string('webhooks/inc/walk.html', {'walking': found}) if found else '')
 
     @admin.display(description=_('Object types'))
     def models(self, webhook: Webhook) -> SafeString:

@@ -106,6 +106,7 @@ class WebhookFilter(NetBoxModelFilter):
     include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
     only_real_changes: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_components: FilterLookup[bool] | None = strawberry_django.filter_field()
+    include_config_contexts: FilterLookup[bool] | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()
 
     @strawberry_django.filter_field

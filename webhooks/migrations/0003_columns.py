@@ -171,6 +171,53 @@ class Migration(migrations.Migration):
                     ],
                     {'verbose_name': 'backfill', 'verbose_name_plural': 'backfills'},
                 ),
+                migrations.CreateModel(
+                    'ContextDigest',
+                    [
+                        ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                        ('object_id', models.BigIntegerField()),
+                        ('digest', models.TextField()),
+                        (
+                            'object_type',
+                            models.ForeignKey(
+                                db_index=False,
+                                on_delete=models.DB_CASCADE,
+                                related_name='+',
+                                to='contenttypes.contenttype',
+                            ),
+                        ),
+                    ],
+                    {
+                        'constraints': [
+                            models.UniqueConstraint(
+                                fields=['object_type', 'object_id'], name='webhooks_contextdigest_object'
+                            )
+                        ]
+                    },
+                ),
+                migrations.CreateModel(
+                    'ContextWalk',
+                    [
+                        ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                        ('caused_by', models.JSONField(default=list)),
+                        ('origin', models.JSONField(null=True)),
+                        ('first_sequence', models.BigIntegerField(null=True)),
+                        ('first_visible', models.TextField(null=True)),
+                        ('started', models.BooleanField(default=False)),
+                        ('position', models.SmallIntegerField(default=0)),
+                        ('last_id', models.BigIntegerField(default=0)),
+                        ('looked', models.BigIntegerField(default=0)),
+                    ],
+                    {
+                        'constraints': [
+                            models.UniqueConstraint(
+                                condition=models.Q(started=False),
+                                fields=['started'],
+                                name='webhooks_contextwalk_waiting',
+                            )
+                        ]
+                    },
+                ),
             ),
             migrations.AlterModelOptions(
                 'webhook',
@@ -200,6 +247,9 @@ class Migration(migrations.Migration):
                 ),
                 migrations.AddField(
                     'webhook', 'include_components', models.BooleanField(default=False, db_default=False)
+                ),
+                migrations.AddField(
+                    'webhook', 'include_config_contexts', models.BooleanField(db_default=False, default=False)
                 ),
                 migrations.AddField('webhook', 'secret_path', models.BooleanField(db_default=False, default=False)),
                 migrations.AddField('webhook', 'standard_headers', models.BooleanField(default=True, db_default=True)),

@@ -6,6 +6,7 @@ them.
 
 from .attempt import Attempt
 from .backfill import Backfill
+from .config_context import ContextDigest, ContextWalk
 from .credential import AccessToken, Credential
 from .delivery import Delivery
 from .event import Event
@@ -19,6 +20,8 @@ __all__ = (
     'AccessToken',
     'Attempt',
     'Backfill',
+    'ContextDigest',
+    'ContextWalk',
     'Credential',
     'Delivery',
     'Event',

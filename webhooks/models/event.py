@@ -1,7 +1,7 @@
 """Event: one change to one object, written in the transaction that made it.
 
-Backfills, changes of components, event rules and tests make events as well; these show no change of their object. No
-dispatcher takes the events of event rules and tests.
+Backfills, changes of components and of config contexts, event rules and tests make events as well; these show no change
+of their object. No dispatcher takes the events of event rules and tests.
 """
 
 import copy
@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from .. import config_contexts
 from ..choices import KindChoices
 from .confidential import LogQuerySet
 
@@ -59,7 +60,8 @@ class Event(models.Model):
     # JSON text {URL: object}, with the ids of their types.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
-    # The models of components whose change made this event of their owner. Null: the object itself changed.
+    # The models of components, or of sources of its config context, whose change made this event of their owner. Null:
+    # the object itself changed.
     caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
     # Webhooks whose conditions or ignored users excluded it.
@@ -143,6 +145,11 @@ class Event(models.Model):
     def backfill(self) -> bool:
         """Whether a backfill recorded it, for one webhook only."""
         return self.backfill_for is not None
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether the object has another config context, because another object changed."""
+        return config_contexts.is_derived(self.caused_by)
 
     @property
     def payload_data(self) -> dict[str, Any] | None:

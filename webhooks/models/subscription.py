@@ -17,9 +17,10 @@ from django.db.models.signals import m2m_changed, post_save, pre_save
 from django.dispatch import receiver
 from psycopg.errors import UndefinedTable
 
-from .. import components
+from .. import components, config_contexts
 from ..choices import KindChoices
 from . import sequence
+from .config_context import ContextDigest, ContextWalk
 from .event import Event
 from .webhook import Webhook
 
@@ -70,6 +71,11 @@ MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 # In place of a kind of change, for `include_components`: it covers changes of owners and of their components. The state
 # before is recorded with it, because only that tells the old owner of an address that moved.
 COMPONENT = 'component'
+# In place of a kind of change, for `include_config_contexts` (config_contexts.py): changes of sources, whose state
+# before is recorded with it, and updates of owners that follow from them.
+SOURCE, DERIVED = 'source', 'derived'
+# With them the state before is recorded in any case.
+NEEDS_BEFORE = (COMPONENT, SOURCE)
 
 # Read the keys that are expanded by webhooks with open subscriptions to deletions of an object type.
 READ_EXPANDED_OF_DELETIONS = """
@@ -102,10 +108,10 @@ class SubscriptionManager(models.Manager):
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
-            own = self.filter(webhook=webhook, until=None).exclude(kind=COMPONENT)
+            own = self.filter(webhook=webhook, until=None).exclude(kind__in=NEEDS_BEFORE)
             own.exclude(before=webhook.records_before).update(before=webhook.records_before)
-            others = self.filter(webhook=webhook, until=None).exclude(unchanged=webhook.wants_unchanged)
-            others.update(unchanged=webhook.wants_unchanged)
+            others = self.filter(webhook=webhook, until=None).exclude(kind=SOURCE)
+            others.exclude(unchanged=webhook.wants_unchanged).update(unchanged=webhook.wants_unchanged)
             if wanted == held.keys():
                 return
             now, transaction_id, cluster = _draw()
@@ -121,13 +127,16 @@ class SubscriptionManager(models.Manager):
                     object_type_id=object_type_id,
                     kind=kind,
                     since=now,
-                    before=webhook.records_before or kind == COMPONENT,
-                    unchanged=webhook.wants_unchanged,
+                    before=webhook.records_before or kind in NEEDS_BEFORE,
+                    unchanged=webhook.wants_unchanged and kind != SOURCE,
                     opened_by=transaction_id,
                     cluster=cluster,
                 )
                 for object_type_id, kind in sorted(wanted - held.keys())
             )
+            if owners := [type_id for type_id, kind in wanted - held.keys() if kind == DERIVED]:
+                ContextDigest.objects.forget(owners, webhook)
+                ContextWalk.objects.learn()
 
     def open_object_types(self) -> dict[int, Asked] | None:
         """Return {content type id: wishes} for all object types that some webhook wants.
@@ -177,18 +186,21 @@ class SubscriptionManager(models.Manager):
             return set()
         object_types = list(webhook.object_types.all())
         wanted = {(object_type.pk, kind) for object_type in object_types for kind in webhook.kinds}
-        if not webhook.include_components or KindChoices.UPDATED not in webhook.kinds:
+        if KindChoices.UPDATED not in webhook.kinds:
             return wanted
         chosen = {object_type.model_class() for object_type in object_types}
-        owners = [model for model in components.owners() if model in chosen]
-        types = ContentType.objects.get_for_models(*owners, *components.models_of(owners)).values()
-        return wanted | {(object_type.pk, COMPONENT) for object_type in types}
+        if webhook.include_components:
+            owners = [model for model in components.owners() if model in chosen]
+            wanted |= _subscriptions([*owners, *components.models_of(owners)], COMPONENT)
+        if webhook.include_config_contexts and (owners := config_contexts.owners(chosen)):
+            wanted |= _subscriptions(owners, DERIVED) | _subscriptions(config_contexts.sources(), SOURCE)
+        return wanted
 
 
 class Subscription(models.Model):
     """From sequence `since` to `until`, a webhook wants a kind of change of an object type. Null: it is open.
 
-    `kind` may also be COMPONENT. `before` and `unchanged` are wishes, as in Asked.
+    `kind` may also be COMPONENT, SOURCE or DERIVED. `before` and `unchanged` are wishes, as in Asked.
     """
 
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
@@ -253,6 +265,10 @@ class Subscription(models.Model):
             return False
         _lowest, next_one, in_progress = _seen(visible)
         return transaction_id >= next_one or transaction_id in in_progress
+
+
+def _subscriptions(wanted: Sequence[type[models.Model]], kind: str) -> set[tuple[int, str]]:
+    return {(object_type.pk, kind) for object_type in ContentType.objects.get_for_models(*wanted).values()}
 
 
 def _first_visible(event: Event) -> str | None:

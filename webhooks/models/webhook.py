@@ -258,6 +258,15 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
             'virtual machine.'
         ),
     )
+    include_config_contexts = models.BooleanField(
+        _('include config contexts'),
+        default=False,
+        db_default=False,
+        help_text=_(
+            'A change that gives devices or virtual machines another config context is also sent as an update of each '
+            'of them.'
+        ),
+    )
     expand = ArrayField(
         models.CharField(max_length=150),
         verbose_name=_('expand'),
@@ -288,7 +297,8 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
         'credential', 'http_method', 'http_content_type', 'payload_format', 'standard_headers', 'body_template',
         'conditions', 'only_real_changes', 'only_if_changed', 'success_conditions', 'ssl_verification', 'ca_file_path',
         'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'quiet', 'quiet_max', 'batch',
-        'change_set', 'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
+        'change_set', 'include_snapshots', 'expand', 'include_components', 'include_config_contexts', 'ignore_users',
+        'notification_groups',
     )  # fmt: skip
 
     class Meta:

@@ -5,6 +5,6 @@ fields: the fields of a webhook, in groups, and which place leaves which field o
 headlines: a delivery in one line.
 json_text: JSON laid out for people.
 moments: times for people.
-progress: how far a backfill is, as one reader may see it.
+progress: how far a backfill, or a walk over config contexts, is, as one reader may see it.
 states: the state of a webhook in a word.
 """

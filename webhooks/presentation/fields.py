@@ -64,8 +64,8 @@ GROUPS = (
         _('Request and Body'),
         (
             'http_method', 'http_content_type', 'credential', 'additional_headers', 'standard_headers',
-            'payload_format', 'body_template', 'include_snapshots', 'include_components', 'expand', 'batch',
-            'change_set',
+            'payload_format', 'body_template', 'include_snapshots', 'include_components', 'include_config_contexts',
+            'expand', 'batch', 'change_set',
         ),
     ),
     Group(_('Retries and Limits'), (
@@ -118,6 +118,10 @@ MORE_HELP = {
         'For devices, modules and virtual machines. On: a change of an interface, port or address is also sent, as an '
         'update of its device. Off: only changes of the device itself are sent.'
     ),
+    'include_config_contexts': _(
+        'For devices and virtual machines. On: if a config context, its assignment, or a region, group or parent '
+        'changes, each object whose context data differ is sent as an update, after other changes.'
+    ),
     'max_attempts': _(
         'Number of attempts before a delivery fails for good. Waits between attempts: 5 s, 30 s, 2 min, 10 min, 1 h, '
         '3 h, then always 6 h. 1: a failed delivery is not tried again automatically.'
@@ -146,6 +150,7 @@ LEFT_OUT = {
         'object_types': 'would replace all of them: the import does that',
         'expand': _OF_TYPES,
         'only_if_changed': _OF_TYPES,
+        'include_config_contexts': _OF_TYPES,
     },
     'form': {},
     'import': {},

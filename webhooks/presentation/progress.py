@@ -1,15 +1,16 @@
-"""How far a backfill is, as one reader may see it."""
+"""How far a backfill, or a walk over config contexts, is, as one reader may see it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 
-from .. import object_types
+from .. import config_contexts, object_types
 from ..choices import BackfillStateChoices
-from ..models import Backfill, Webhook
+from ..models import Backfill, ContextWalk, Webhook
 from ..visibility import Reader, may_view_all, sees_everything
 
 
@@ -91,3 +92,25 @@ def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
     """Return the progress of the webhook's last backfill, as the reader may see it. None: there was no backfill."""
     backfill = Backfill.objects.filter(pk=webhook.pk).first()
     return backfill and Progress(backfill, reader)
+
+
+@dataclass(frozen=True)
+class Walking:
+    """How many devices and virtual machines the present walk has looked at, of how many.
+
+    Both are None if the reader may not view all of these.
+    """
+
+    looked: int | None
+    total: int | None
+
+
+def walking(webhook: Webhook, reader: Reader | None = None) -> Walking | None:
+    """Return how far the walk is, if one is under way. None if not, or if it does not concern the webhook."""
+    walk = ContextWalk.objects.order_by('pk').first() if webhook.include_config_contexts else None
+    if walk is None:
+        return None
+    models = [apps.get_model(label) for label in config_contexts.OWNERS]
+    if reader is not None and not all(may_view_all(reader, model) for model in models):
+        return Walking(None, None)
+    return Walking(walk.looked, sum(model._default_manager.count() for model in models))

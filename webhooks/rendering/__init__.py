@@ -2,6 +2,17 @@
 
 from .bulk import SHOWN, TAKEN_AT, Rendered, left_as_netbox_has_it, prepare, render
 from .changelog import change_log
+from .configcontext import data_of as config_contexts
 from .gone import NOW
 
-__all__ = ('NOW', 'SHOWN', 'TAKEN_AT', 'Rendered', 'change_log', 'left_as_netbox_has_it', 'prepare', 'render')
+__all__ = (
+    'NOW',
+    'SHOWN',
+    'TAKEN_AT',
+    'Rendered',
+    'change_log',
+    'config_contexts',
+    'left_as_netbox_has_it',
+    'prepare',
+    'render',
+)

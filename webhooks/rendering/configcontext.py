@@ -9,8 +9,10 @@ from collections.abc import Collection, Sequence
 from functools import cache, reduce
 from typing import Any
 
+from django.contrib.contenttypes.models import ContentType
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Field, Model, QuerySet, Value
-from extras.models import ConfigContext
+from extras.models import ConfigContext, TaggedItem
 
 from .parts import find, part
 
@@ -70,6 +72,29 @@ def attach(instances: Sequence[Model], tags: Sequence[Collection[Any]]) -> None:
     for instance, pks in zip(instances, matches, strict=True):
         instance._config_context_data = None
         instance.config_context_data = [data[pk] for pk in pks]
+
+
+def data_of(model: type[Model], pks: Collection[int]) -> dict[int, Any]:
+    """Return {pk: the object's config context, as GET shows it} for objects that exist, in a few queries."""
+    paths = {*TREE_LIMITS.values(), *(path.rpartition('.')[0] for path in EXACT_LIMITS.values())}
+    fields = {field.name for field in model._meta.fields}
+    related = [path.replace('.', '__') for path in paths if path.partition('.')[0] in fields]
+    found = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=pks).defer('_config_context_data')
+    instances = list(found.select_related(*related))
+    if applies_to(model):
+        attach(instances, _tags(model, pks, instances))
+    else:
+        for instance in instances:
+            instance._config_context_data = None  # it may be out of date
+    return {instance.pk: instance.get_config_context() for instance in instances}
+
+
+def _tags(model: type[Model], pks: Collection[int], instances: Sequence[Model]) -> list[list[int]]:
+    of_model = TaggedItem.objects.using(DEFAULT_DB_ALIAS).filter(content_type=ContentType.objects.get_for_model(model))
+    tags = defaultdict(list)
+    for pk, tag in of_model.filter(object_id__in=pks).values_list('object_id', 'tag_id'):
+        tags[pk].append(tag)
+    return [tags[instance.pk] for instance in instances]
 
 
 def _limits_by_context() -> dict[int, Limits]:

@@ -305,7 +305,7 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
     if not delivery.backfill or delivery.attempt_count or delivery.attempt_limit or delivery.lapses:
         return False
     backfill = getattr(delivery.webhook, 'backfill', None)
-    return backfill is not None and backfill.state == BackfillStateChoices.PAUSED
+    return backfill is not None and backfill.state == BackfillStateChoices.PAUSED and delivery.event.backfill
 
 
 def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:

@@ -1,4 +1,4 @@
-"""Checks the keys of the payload that a webhook names. Which are right depends on its object types.
+"""Checks fields of a webhook whose right values depend on its object types, such as keys of the payload.
 
 `expand`: each part of a key points to another object, and reveals no users and no secrets. `only_if_changed`: a
 snapshot holds the keys, and the payload shows them.
@@ -11,7 +11,7 @@ from django.db.models import Model
 from django.utils.translation import gettext as _
 from extras.models import CustomField
 
-from .. import object_types
+from .. import config_contexts, object_types
 from ..exceptions import DefinitionError
 from ..rendering import keys
 from ..validation.keys import check_changed_keys, check_expanded_keys
@@ -92,5 +92,16 @@ def _stored(models: Iterable[type[Model]]) -> tuple[set[str], set[str]]:
     return exact, free
 
 
-# {field of a webhook that names keys: its check}
-KEYS = {'expand': check_expand, 'only_if_changed': check_only_if_changed}
+def check_config_contexts(wanted: bool, models: Collection[type[Model]]) -> None:
+    """Raise DefinitionError if config contexts are included, and no chosen model has any."""
+    if wanted and not config_contexts.owners(models):
+        text = _('Only devices and virtual machines have config contexts. Choose one of them as an object type.')
+        raise DefinitionError('include_config_contexts', text)
+
+
+# {field of a webhook: its check}
+KEYS = {
+    'expand': check_expand,
+    'only_if_changed': check_only_if_changed,
+    'include_config_contexts': check_config_contexts,
+}

@@ -17,7 +17,6 @@ from ..engine.dispatch.render import Shown
 from ..exceptions import Busy
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Subscription, Webhook
-from ..models.subscription import COMPONENT
 from ..permissions import may_see_expanded
 from . import preview_room
 
@@ -62,11 +61,10 @@ class Refusals(NamedTuple):
 
 def refusals_of(event: Event, user: User) -> Refusals:
     """Return the webhooks that did not take an event, and why. The user may view the event's object."""
-    kind = COMPONENT if event.caused_by else event.kind
     asked = Subscription.objects.filter(
         Q(until=None) | Q(until__gte=event.sequence),
         object_type=event.object_type_id,
-        kind=kind,
+        kind=matching.asked_kind(event),
         since__lt=event.sequence,
     )
     wanting = Q(pk=event.backfill_for) if event.backfill else Q(pk__in=asked.values('webhook'))

@@ -193,6 +193,20 @@ class BackfillPanel(panels.Panel):
         return context['progress'] is not None
 
 
+class WalkPanel(panels.Panel):
+    """Shows how far the walk over config contexts is. Left out if there is none that concerns the webhook."""
+
+    title = _('Config Contexts')
+    template_name = 'webhooks/panels/walk.html'
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        return {**own, 'walking': progress.walking(own['object'], own['request'].user)}
+
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return context['walking'] is not None
+
+
 def _moves(state: str) -> list[tuple[Action, str]]:
     return [(action, f'plugins:webhooks:webhook_{action.name}') for action in actions.MOVES.get(state, ())]
 

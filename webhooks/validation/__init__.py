@@ -8,6 +8,7 @@ from .definition import Definition, errors_of
 CHECKS = (
     conditions.check_kinds,
     conditions.check_components,
+    conditions.check_config_contexts,
     url.check,
     url.check_feed,
     broker.check,

@@ -34,6 +34,14 @@ def check_components(definition: Definition) -> None:
         )
 
 
+def check_config_contexts(definition: Definition) -> None:
+    """Raise DefinitionError if changes of config contexts are included, but updates are not chosen."""
+    if definition.include_config_contexts and KindChoices.UPDATED not in definition.kinds:
+        raise DefinitionError(
+            'include_config_contexts', _('Changes of config contexts are sent as updates. Choose updates as well.')
+        )
+
+
 def check_conditions(definition: Definition) -> None:
     """Raise DefinitionError unless `conditions` can be stored, and evaluated for every change."""
     _check('conditions', definition.conditions)

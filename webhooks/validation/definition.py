@@ -25,6 +25,7 @@ class Definition(Protocol):
     credential: Any
     expand: list[str]
     include_components: bool
+    include_config_contexts: bool
     only_if_changed: list[str]
     secret: Any
     ssl_verification: bool

@@ -28,7 +28,7 @@ def check_expanded_keys(keys: Collection[str]) -> None:
 
 
 def check_only_if_changed(definition: Definition) -> None:
-    """Raise DefinitionError if the webhook names too many keys, or includes changes of components."""
+    """Raise DefinitionError if the webhook names too many keys, or includes changes of other objects."""
     check_changed_keys(definition.only_if_changed)
     if definition.only_if_changed and definition.include_components:
         raise DefinitionError(
@@ -36,6 +36,14 @@ def check_only_if_changed(definition: Definition) -> None:
             _(
                 '“Include components” sends changes of components, which change none of these keys. Remove the keys, '
                 'or switch it off.'
+            ),
+        )
+    if definition.only_if_changed and definition.include_config_contexts:
+        raise DefinitionError(
+            'only_if_changed',
+            _(
+                '“Include config contexts” sends changes of other objects, which change none of these keys. Remove the '
+                'keys, or switch it off.'
             ),
         )
 

@@ -47,6 +47,7 @@ class Sound:
     credential: Any = None
     expand: list[str] = dataclasses.field(default_factory=list)
     include_components: bool = False
+    include_config_contexts: bool = False
     only_if_changed: list[str] = dataclasses.field(default_factory=list)
     batch: bool = False
     change_set: bool = False
@@ -86,6 +87,13 @@ def test_too_many_keys_or_levels_are_refused(keys: list[str]):
 def test_changes_of_components_need_updates():
     assert wrong(include_components=True) == {'include_components'}
     assert wrong(include_components=True, kinds=['updated']) == set()
+
+
+def test_config_contexts_need_updates_and_exclude_only_if_changed():
+    assert wrong(include_config_contexts=True) == {'include_config_contexts'}
+    updates = {'include_config_contexts': True, 'kinds': ['updated']}
+    assert wrong(**updates) == set()
+    assert wrong(**updates, only_if_changed=['status']) == {'only_if_changed'}
 
 
 def test_keys_that_must_change_are_bounded_and_exclude_components():

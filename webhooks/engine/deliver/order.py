@@ -35,7 +35,8 @@ BLOCKED = f"""
     UNION ALL
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_backfill b ON b.webhook_id = d.webhook_id
     WHERE d.id = ANY(%(ids)s) AND b.state IN ('paused', 'canceled')
-      AND d.status = 'pending' AND {IS_UNTRIED}"""
+      AND d.status = 'pending' AND {IS_UNTRIED}
+      AND EXISTS (SELECT FROM webhooks_event e WHERE e.id = d.event_id AND e.backfill_for IS NOT NULL)"""
 
 # Pending deliveries to parked ones. A part of a change set stays due, but later: then it is looked at again, as another
 # of its changes may be blocked.

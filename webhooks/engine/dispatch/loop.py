@@ -13,10 +13,11 @@ from django.db import DataError
 from redis import RedisError
 
 from ... import conf
+from ...config_contexts import SOURCES
 from ...interruptions import BROKEN_OFF, Locked
-from ...models import Event
+from ...models import Event, Webhook
 from ...models.delivery import UNFORMED
-from .. import rescue, sql
+from .. import config_contexts, rescue, sql
 from ..deliver import quiet
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
@@ -48,7 +49,8 @@ MAKE_DELIVERIES = f"""
             s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
         ) THEN {quiet.DUE_AT} END,
         CASE WHEN NOT v.undecided THEN q.latest END, now() + make_interval(secs => %(expire_after)s), 0, false,
-        %(are_new)s AND e.backfill_for IS NOT NULL AND NOT e.urgent,
+        %(are_new)s AND NOT e.urgent
+            AND (e.backfill_for IS NOT NULL OR coalesce(e.caused_by ?| %(sources)s::text[], false)),
         s.change_set, CASE WHEN s.change_set IS NOT NULL THEN %(unformed)s END
     FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[], %(undecided)s::bool[]) WITH ORDINALITY
         AS v(webhook_id, event_id, undecided, position)
@@ -74,6 +76,8 @@ class Dispatcher:
         self._take = claim.take_suspects if suspects else claim.Reading().take
         self._renderer = Renderer(self._live, limit=not suspects)
         self._undecided = None if suspects else Undecided()
+        # See Matched.derived, for the batch in hand.
+        self._derived: dict[int, list[Webhook]] = {}
 
     def batch(self) -> int:
         """Dispatch a batch of events, and decide some deliveries. Returns how many of both were done.
@@ -125,8 +129,10 @@ class Dispatcher:
     def _dispatch(self, events: Sequence[Event]) -> None:
         put_off = PutOff()
         with sql.reading():
-            matches, changed = match(events)
+            matches, changed, sources, self._derived, untold = match(events)
         self._tell_owners(changed, put_off)
+        config_contexts.note(sources)
+        config_contexts.learn(untold)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(told, [event.pk for event in events], self._member)
         # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
@@ -155,10 +161,16 @@ class Dispatcher:
         with sql.transaction():
             self._member.beat()
             render.save(going)
+            config_contexts.store_told((one.event, one.data) for one in going if self._tells_all(one))
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
             undecided = [(webhook.pk, one.event.pk) for one in going for webhook in one.undecided]
             make_deliveries(pairs, undecided, are_new=True)
         return ()
+
+    def _tells_all(self, shown: Shown) -> bool:
+        """Whether each webhook that asks for the object's config context gets this event, and there are any."""
+        asking = self._derived.get(shown.event.pk, ())
+        return bool(asking) and all(one in shown.webhooks for one in asking)
 
     def _make_failed(self, shown: Shown, error: Exception) -> None:
         # Without data there is nothing to evaluate: each webhook gets a delivery that fails.
@@ -188,8 +200,8 @@ def make_deliveries(
     """Make a delivery for each (webhook id, event id), due at once if in `pairs`, and return their ids.
 
     Returns (id, webhook id, event id) of each delivery. A deleted webhook or event gets none. `are_new`: nobody asked
-    to send them again. They wait for quiet, and those of a backfill are marked as such: changes go before them. Urgent
-    ones never are.
+    to send them again. They wait for quiet, and those of a backfill, and of other config contexts, are marked as such:
+    changes go before them. Urgent ones never are.
     """
     every = [*pairs, *undecided]
     if not every:
@@ -198,6 +210,6 @@ def make_deliveries(
     is_undecided = [False] * len(pairs) + [True] * len(undecided)
     parameters = {
         'webhooks': webhooks, 'events': events, 'undecided': is_undecided, 'unformed': UNFORMED,
-        'are_new': are_new,
+        'are_new': are_new, 'sources': list(SOURCES),
     }  # fmt: skip
     return sql.fetch(MAKE_DELIVERIES, {**parameters, 'expire_after': conf.get().expire_after})

@@ -4,13 +4,14 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from extras.conditions import Condition, ConditionSet
 
+from ...choices import KindChoices
 from ...interruptions import INTERRUPTIONS
 from ...models import Event, Subscription, Webhook
-from ...models.subscription import COMPONENT
+from ...models.subscription import COMPONENT, DERIVED, SOURCE
 from ...outbox import unchanged
 from ...storable import nodes, printable
 from ...templating import renderer
@@ -22,8 +23,23 @@ logger = logging.getLogger('webhooks.dispatch')
 ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
-def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event]]:
-    """Return {event id: webhooks that asked for it}, and the events that owners of components may have to be told of.
+class Matched(NamedTuple):
+    """What subscriptions say about some events."""
+
+    # {event id: webhooks that asked for it}
+    webhooks: dict[int, list[Webhook]]
+    # Owners of components may have to be told of these.
+    changed: list[Event]
+    # Owners of config contexts may have to be told of these.
+    sources: list[Event]
+    # {event id: webhooks that ask for config contexts}, of events of their owners
+    derived: dict[int, list[Webhook]]
+    # Creations of owners that some of these webhooks did not ask for.
+    untold: list[Event]
+
+
+def match(events: Sequence[Event]) -> Matched:
+    """Return which webhooks asked for the events, and what else follows from these.
 
     It asks by model, kind and sequence, and whether the object is unchanged. accepts() asks for the rest.
     """
@@ -59,10 +75,30 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
     def asking(event: Event, kind: str) -> list[Webhook]:
         return [one for one in subscribed(event, kind) if changes_for(event, one)]
 
-    matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in events}
+    matches = {event.pk: asking(event, asked_kind(event)) for event in events}
     # An event without a kind was created and deleted in one transaction: nobody is told.
     own = [event for event in changes if event.kind and not event.caused_by]
-    return matches, [event for event in own if asking(event, COMPONENT)]
+    told = [event for event in changes if event.kind in (KindChoices.CREATED, KindChoices.UPDATED)]
+    derived = {event.pk: asking_for for event in told if (asking_for := subscribed(event, DERIVED))}
+    return Matched(
+        matches,
+        changed=[event for event in own if asking(event, COMPONENT)],
+        sources=[event for event in own if subscribed(event, SOURCE)],
+        derived=derived,
+        untold=[
+            event
+            for event in told
+            if event.kind == KindChoices.CREATED
+            and any(one not in matches[event.pk] for one in derived.get(event.pk, ()))
+        ],
+    )
+
+
+def asked_kind(event: Event) -> str:
+    """Return the kind of the subscriptions that cover the event."""
+    if event.is_derived:
+        return DERIVED
+    return COMPONENT if event.caused_by else event.kind
 
 
 def accepts(webhook: Webhook, shown: Shown) -> bool | None:

@@ -26,6 +26,7 @@ from ...outbox.scope import is_migrated, look_again
 from ...templating import renderer
 from .. import sql
 from ..backfill import Backfills
+from ..config_contexts import Walks
 from ..dispatch.loop import Dispatcher
 from ..registry import DISPATCH, Member, may_begin
 from ..tidy import loop as tidy
@@ -40,7 +41,7 @@ HANG_SECONDS = 30.0
 
 
 class DispatcherRole:
-    """All that a worker in this role does: it dispatches, and beside that tidies, records backfills and lists failures.
+    """All that a worker in this role does: it dispatches, tidies, walks, records backfills and lists failures.
 
     `poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called at each progress.
     """
@@ -56,6 +57,7 @@ class DispatcherRole:
         self._stay = stay
         self._dispatcher = Dispatcher(member, stay)
         self._backfills = Backfills()
+        self._walks = Walks()
         self._poke = poke
         self._publish = publish
         self._tidied_at = self._looked_at = self._listed_at = 0.0
@@ -96,7 +98,7 @@ class DispatcherRole:
         return total
 
     def step(self) -> int | None:
-        """Dispatch a batch, and tidy. Without events, also record a slice of a backfill.
+        """Dispatch a batch, and tidy. Without events, also record a slice of a backfill, and of a walk.
 
         Returns the number of events and decided deliveries, None if nothing is left. It tidies beside events too: else
         event rules would hear of a suspension after an import only.
@@ -109,7 +111,7 @@ class DispatcherRole:
             if count:
                 self._tidy(is_busy=True)
                 return count
-            return 0 if any([self._backfills.cut(), self._tidy(is_busy=False)]) else None
+            return 0 if any([self._walks.cut(), self._backfills.cut(), self._tidy(is_busy=False)]) else None
         return count or None
 
     def _list_failures(self) -> None:

@@ -101,18 +101,18 @@ LET_PASS = """
 
 # A webhook's untried deliveries of backfills that nobody has in hand, and when each was made.
 UNTRIED = f"""
-    SELECT d.id, d.created FROM webhooks_delivery d
+    SELECT d.id, d.created FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %s AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-      AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED}"""
+      AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
 
 # Canceled backfills that left untried deliveries: these were in hand or in dispatch during the cancel. The backfill and
 # its lane are locked, so nobody parks or starts a backfill meanwhile.
 LEFT_BEHIND = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS (
-        SELECT FROM webhooks_delivery d
+        SELECT FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
         WHERE d.webhook_id = b.webhook_id AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-          AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED}
+          AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL
     )
     FOR UPDATE OF b, h SKIP LOCKED"""
 

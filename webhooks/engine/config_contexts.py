@@ -1,0 +1,325 @@
+"""Tells owners of config contexts that their data differ, because another object changed (config_contexts.py).
+
+A dispatcher notes the change of a source as a walk. An idle one walks over all owners, slice by slice, as a backfill
+does. It computes each one's data, and compares their digest with that of what webhooks were told last. If they differ,
+it records an event.
+
+A digest is stored only together with an event, or while no change of a source is under way. So what webhooks do not
+know yet differs from its digest until a walk comes by. If a walk comes twice, the second one finds no difference.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.db.models import Model
+
+from .. import rendering
+from ..choices import KindChoices
+from ..config_contexts import CONFIG_CONTEXT, OWNERS, SOURCES
+from ..interruptions import BROKEN_OFF, Locked
+from ..models import Event
+from . import sql
+from .each import each_or_alone
+
+logger = logging.getLogger('webhooks.config_contexts')
+
+# Objects that a slice looks at.
+OBJECTS_PER_SLICE = 200
+# After an interruption, and while changes of sources are to be dispatched, a walk rests.
+REST_SECONDS = 1.0
+# If a slice takes longer, its walk rests nine times as long: changes have nine tenths of the time.
+SLOW_SLICE_SECONDS = 0.25
+REST_PER_SLOW_SECOND = 9
+# In place of a digest of data that cannot be computed. The event's own rendering tells the error.
+NO_DIGEST = ''
+# The key of a payload's data.
+KEY = 'config_context'
+# Columns of Event that a walk keeps, if one request caused it.
+ORIGIN = ('username', 'request_id', 'request', 'trace')
+
+# No row to a walk, or more causes to the walk that has not begun.
+NOTE_CAUSE = """
+    INSERT INTO webhooks_contextwalk AS w
+        (caused_by, origin, first_sequence, first_visible, started, position, last_id, looked)
+    VALUES (%(caused_by)s::jsonb, %(origin)s::jsonb, %(sequence)s, %(visible)s, false, 0, 0, 0)
+    ON CONFLICT (started) WHERE NOT started DO UPDATE SET
+        caused_by = (
+            SELECT jsonb_agg(DISTINCT label) FROM jsonb_array_elements(w.caused_by || EXCLUDED.caused_by) label),
+        origin = CASE WHEN w.caused_by = '[]' OR w.origin = EXCLUDED.origin THEN EXCLUDED.origin END,
+        first_visible = CASE WHEN w.first_sequence < EXCLUDED.first_sequence THEN w.first_visible
+                             ELSE EXCLUDED.first_visible END,
+        first_sequence = least(w.first_sequence, EXCLUDED.first_sequence)"""
+
+IS_ANY_WALK = 'SELECT EXISTS (SELECT FROM webhooks_contextwalk)'
+
+# The first walk, unless another dispatcher has it in hand, to a begun one.
+TAKE_WALK = """
+    UPDATE webhooks_contextwalk SET started = true WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_contextwalk WHERE id = (SELECT min(id) FROM webhooks_contextwalk)
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id, caused_by <> '[]', first_sequence, position, last_id"""
+
+MOVE_WALK = """
+    UPDATE webhooks_contextwalk SET position = %(position)s, last_id = %(last_id)s, looked = looked + %(looked)s
+    WHERE id = %(id)s"""
+
+END_WALK = 'DELETE FROM webhooks_contextwalk WHERE id = %s'
+
+# Whether another walk with causes is there, and whether changes of sources are still to be dispatched.
+READ_CAUSES = """
+    SELECT EXISTS (SELECT FROM webhooks_contextwalk WHERE caused_by <> '[]' AND id <> %s),
+        EXISTS (SELECT FROM webhooks_event WHERE dispatched_at IS NULL AND object_type_id = ANY(%s))"""
+
+# Whether some webhook asks for the owners of this type, or did so when the walk was caused.
+IS_ASKED = """
+    SELECT EXISTS (
+        SELECT FROM webhooks_subscription
+        WHERE object_type_id = %(type)s AND kind = 'derived' AND (until IS NULL OR until >= %(sequence)s)
+    )"""
+
+READ_DIGESTS = 'SELECT object_id, digest FROM webhooks_contextdigest WHERE object_type_id = %s AND object_id = ANY(%s)'
+
+STORE_DIGESTS = """
+    INSERT INTO webhooks_contextdigest AS d (object_type_id, object_id, digest)
+    SELECT %s, * FROM unnest(%s::bigint[], %s::text[])
+    ON CONFLICT (object_type_id, object_id) DO UPDATE SET digest = EXCLUDED.digest WHERE d.digest <> EXCLUDED.digest"""
+
+# Digests of objects that are gone to no rows, in a range of primary keys.
+FORGET_GONE = """
+    DELETE FROM webhooks_contextdigest d
+    WHERE object_type_id = %(type)s AND object_id > %(after)s AND object_id <= %(upto)s
+      AND NOT EXISTS (SELECT FROM {table} t WHERE t.{pk} = d.object_id)"""
+MAX_ID = 2**63 - 1
+
+# No row to an event for each of these owners. It gets its snapshot, and another sequence, when it is dispatched, under
+# a lock of the owner's row (dispatch/components.py).
+TELL = """
+    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
+        request_id, request, trace, data, error, skipped, transaction_id, transaction_time, visible, first_sequence,
+        first_visible, caused_by)
+    SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), 'updated', %(type)s, v.id, '', %(now)s,
+        o.origin ->> 'username', (o.origin ->> 'request_id')::uuid, nullif(o.origin -> 'request', 'null'),
+        nullif(o.origin -> 'trace', 'null'), '', '', 0, pg_current_xact_id()::text::bigint, now(),
+        pg_current_snapshot()::text, w.first_sequence, w.first_visible, w.caused_by
+    FROM webhooks_contextwalk w
+    CROSS JOIN LATERAL (SELECT CASE WHEN NOT %(is_shared)s THEN w.origin END AS origin) o
+    CROSS JOIN unnest(%(objects)s::bigint[]) AS v(id)
+    WHERE w.id = %(walk)s"""
+
+
+class Walk(NamedTuple):
+    """A row of webhooks_contextwalk."""
+
+    id: int
+    # Else it only learns.
+    is_caused: bool
+    first_sequence: int | None
+    position: int
+    last_id: int
+
+
+#
+# Beside dispatch
+#
+
+
+def note(events: Collection[Event]) -> None:
+    """Record a walk, if one of these changes of sources may give other objects other data. Reads their snapshots.
+
+    The events are still to be dispatched. If that is broken off, they are noted again: the second walk finds nothing.
+    """
+    causes = list(_causes(events))
+    if not causes:
+        return
+    first = min(causes, key=lambda one: one['first_sequence'] or one['sequence'])
+    origins = {json.dumps({name: one[name] for name in ORIGIN}, default=str, sort_keys=True) for one in causes}
+    told = {
+        'caused_by': json.dumps(sorted({one['label'] for one in causes})),
+        'origin': origins.pop() if len(origins) == 1 else None,
+        'sequence': first['first_sequence'] or first['sequence'],
+        'visible': first['first_visible'] or first['visible'],
+    }
+    with sql.transaction():
+        sql.execute(NOTE_CAUSE, told)
+
+
+def _causes(events: Collection[Event]) -> Iterator[dict[str, Any]]:
+    columns = ('sequence', 'first_sequence', 'visible', 'first_visible', *ORIGIN, 'kind', 'snapshot', 'prechange')
+    for found in Event.objects.filter(pk__in=[event.pk for event in events]).values('object_type_id', *columns):
+        found['label'] = '.'.join(ContentType.objects.get_for_id(found['object_type_id']).natural_key())
+        if _may_matter(found['label'], found['kind'], found['prechange'], found['snapshot']):
+            yield found
+
+
+def _may_matter(label: str, kind: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> bool:
+    """Return whether a change of a source may give other objects other data. An unknown state before may."""
+    if kind != KindChoices.UPDATED:
+        # Nothing pointed to other sources yet, or those that did change by it have events of their own.
+        return label == CONFIG_CONTEXT
+    if not before or not after:
+        return True
+    if any(before['row'].get(column) != after['row'].get(column) for column in SOURCES[label]):
+        return True
+    return label == CONFIG_CONTEXT and before['m2m'] != after['m2m']
+
+
+def learn(events: Collection[Event]) -> None:
+    """Store digests of these new owners: some webhook is not told of them.
+
+    Not while a change of a source is under way: it may have come after the creation.
+    """
+    by_type: dict[int, list[int]] = {}
+    for event in events:
+        by_type.setdefault(event.object_type_id, []).append(event.object_id)
+    for type_id, pks in by_type.items():
+        try:
+            digests = _digests(ContentType.objects.get_for_id(type_id).model_class(), pks)
+        except Locked:
+            continue  # nobody knows them: then the next walk tells of them
+        with sql.transaction():
+            if not any(_pending_causes()):
+                _store(type_id, digests)
+
+
+def store_told(shown: Iterable[tuple[Event, Mapping[str, Any] | None]]) -> None:
+    """Store the digests of what these events tell each webhook that asks, in the open transaction.
+
+    `shown`: each event with its data.
+    """
+    by_type: dict[int, dict[int, str]] = {}
+    for event, data in shown:
+        if data is not None and KEY in data:
+            by_type.setdefault(event.object_type_id, {})[event.object_id] = digest(data[KEY])
+    for type_id, digests in sorted(by_type.items()):
+        _store(type_id, digests)
+
+
+def digest(data: object) -> str:
+    """Return the digest of a config context, whatever the order of its keys."""
+    return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _store(type_id: int, digests: Mapping[int, str]) -> None:
+    # In the same order everywhere, so that no two transactions wait for each other.
+    rows = sorted(digests.items())
+    if rows:
+        sql.execute(STORE_DIGESTS, [type_id, [pk for pk, _digest in rows], [digest for _pk, digest in rows]])
+
+
+def _digests(model: type[Model], pks: Sequence[int]) -> dict[int, str]:
+    """Return {pk: digest of its present data} for objects that exist. Raises Locked if somebody holds a table."""
+
+    def compute(some: Sequence[int]) -> list[tuple[int, str]]:
+        with sql.reading():
+            found = rendering.config_contexts(model, some)
+        return [(pk, digest(data)) for pk, data in found.items()]
+
+    def failed(pk: int, error: Exception) -> tuple[int, str]:
+        logger.error(
+            'model=%s id=%s its config context cannot be computed', model._meta.label_lower, pk, exc_info=error
+        )
+        return pk, NO_DIGEST
+
+    return dict(each_or_alone(pks, compute, failed))
+
+
+def _pending_causes(walk_id: int = 0) -> tuple[bool, bool]:
+    """Return READ_CAUSES. Ask after the digests were computed: they show no change that it does not know of."""
+    types = [ContentType.objects.get_by_natural_key(*label.split('.')).pk for label in SOURCES]
+    return sql.fetch(READ_CAUSES, [walk_id, types])[0]
+
+
+#
+# The walk
+#
+
+
+class Walks:
+    """The walks, as one dispatcher goes on with them: it knows whether they rest."""
+
+    def __init__(self) -> None:
+        self._rests_until = 0.0
+
+    def cut(self) -> bool:
+        """Look at a slice of the owners, and record events. Returns whether anything was done.
+
+        The walk's place, its events and the digests are written in one transaction.
+        """
+        began = time.monotonic()
+        if began < self._rests_until or not sql.fetch_value(IS_ANY_WALK):
+            return False
+        try:
+            with sql.transaction() as now:
+                is_done = self._step(now)
+        except (*BROKEN_OFF, Locked) as error:
+            sql.recover(error)
+            self._rests_until = time.monotonic() + REST_SECONDS
+            return False
+        if (took := time.monotonic() - began) > SLOW_SLICE_SECONDS:
+            self._rests_until = time.monotonic() + REST_PER_SLOW_SECOND * took
+        return is_done
+
+    def _step(self, now: datetime) -> bool:
+        rows = sql.fetch(TAKE_WALK)
+        if not rows:
+            return False
+        walk = Walk(*rows[0])
+        if walk.position == len(OWNERS):
+            sql.execute(END_WALK, [walk.id])
+            return True
+        model = apps.get_model(OWNERS[walk.position])
+        type_id = ContentType.objects.get_for_model(model).pk
+        pks = _following(model, walk.last_id) if _is_asked(walk, type_id) else []
+        if pks and not self._look(walk, model, type_id, pks, now):
+            return False
+        _forget_gone(walk, model, type_id, pks[-1] if pks else MAX_ID)
+        position, last_id = (walk.position, pks[-1]) if pks else (walk.position + 1, 0)
+        sql.execute(MOVE_WALK, {'id': walk.id, 'position': position, 'last_id': last_id, 'looked': len(pks)})
+        return True
+
+    def _look(self, walk: Walk, model: type[Model], type_id: int, pks: Sequence[int], now: datetime) -> bool:
+        """Tell of the owners whose data differ, or only learn these. Returns False if the walk has to wait."""
+        digests = _digests(model, pks)
+        known = dict(sql.fetch(READ_DIGESTS, [type_id, list(pks)]))
+        other = {pk: digest for pk, digest in digests.items() if known.get(pk) != digest}
+        is_walk, is_event = _pending_causes(walk.id)
+        if walk.is_caused:
+            # The data may show another user's change already. If a webhook ignores one user, it must hear of the other.
+            bounds = {'is_shared': is_walk or is_event, 'now': now}
+            sql.execute(TELL, {'walk': walk.id, 'type': type_id, 'objects': sorted(other), **bounds})
+        elif is_event:
+            self._rests_until = time.monotonic() + REST_SECONDS
+            return False
+        elif is_walk:
+            # Owners that are not known yet may be concerned: the next walk tells of them.
+            sql.execute(END_WALK, [walk.id])
+            return True
+        _store(type_id, other)
+        return True
+
+
+def _is_asked(walk: Walk, type_id: int) -> bool:
+    return sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': walk.first_sequence})
+
+
+def _following(model: type[Model], last_id: int) -> list[int]:
+    with sql.reading():
+        following = model._base_manager.using('default').filter(pk__gt=last_id).order_by('pk')
+        return list(following.values_list('pk', flat=True)[:OBJECTS_PER_SLICE])
+
+
+def _forget_gone(walk: Walk, model: type[Model], type_id: int, upto: int) -> None:
+    names = {
+        'table': connection.ops.quote_name(model._meta.db_table),
+        'pk': connection.ops.quote_name(model._meta.pk.column),
+    }
+    sql.execute(FORGET_GONE.format(**names), {'type': type_id, 'after': walk.last_id, 'upto': upto})

@@ -1,0 +1,94 @@
+"""What webhooks know of config contexts: the data that each object had, and the changes that may give it other data."""
+
+from collections.abc import Collection
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+# No row to a walk that has not begun, unless there is one.
+BEGIN_TO_LEARN = """
+    INSERT INTO webhooks_contextwalk (caused_by, started, position, last_id, looked)
+    VALUES ('[]', false, 0, 0, 0) ON CONFLICT (started) WHERE NOT started DO NOTHING"""
+
+# Digests of these types to no rows, if no other webhook asks for them: nobody has kept them up to date.
+FORGET_DIGESTS = """
+    DELETE FROM webhooks_contextdigest d
+    WHERE object_type_id = ANY(%s) AND NOT EXISTS (
+        SELECT FROM webhooks_subscription s
+        WHERE s.object_type_id = d.object_type_id AND s.kind = 'derived' AND s.until IS NULL AND s.webhook_id <> %s
+    )"""
+
+
+class ContextDigestManager(models.Manager):
+    """Forgets digests that nobody has kept up to date."""
+
+    def forget(self, object_types: Collection[int], webhook: models.Model) -> None:
+        """Delete the digests of these object types, unless another webhook than this one asks for them already."""
+        with connection.cursor() as cursor:
+            cursor.execute(FORGET_DIGESTS, [list(object_types), webhook.pk])
+
+
+class ContextDigest(models.Model):
+    """The digest of an object's config context, as webhooks were told of it last. Without a row nobody knows it.
+
+    It is kept up to date while some webhook asks, and deleted before another one asks again.
+    """
+
+    object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
+    object_id = models.BigIntegerField()
+    digest = models.TextField()
+
+    _netbox_private = True
+
+    objects = ContextDigestManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=['object_type', 'object_id'], name='webhooks_contextdigest_object')
+        ]
+
+    def __str__(self) -> str:
+        return f'{self.object_type_id}:{self.object_id}'
+
+
+class ContextWalkManager(models.Manager):
+    """Begins walks that learn."""
+
+    def learn(self) -> None:
+        """Let a dispatcher compute the digests of all objects. A walk that has not begun yet does that too."""
+        with connection.cursor() as cursor:
+            cursor.execute(BEGIN_TO_LEARN)
+
+
+class ContextWalk(models.Model):
+    """A walk over all objects with config contexts (engine/config_contexts.py). It ends by deletion of its row.
+
+    Changes that come before it has begun share it. One walk goes on at a time, by `position` (in the list of models)
+    and `last_id` (the last primary key that it has looked at).
+    """
+
+    # The models whose changes caused it. Empty: it only learns.
+    caused_by = models.JSONField(default=list)
+    # {column of Event: value} of the request that caused it. Null: there were several, or none.
+    origin = models.JSONField(null=True)
+    # Those of the first change.
+    first_sequence = models.BigIntegerField(null=True)
+    first_visible = models.TextField(null=True)
+    started = models.BooleanField(default=False)
+    position = models.SmallIntegerField(default=0)
+    last_id = models.BigIntegerField(default=0)
+    looked = models.BigIntegerField(_('looked at'), default=0)
+
+    _netbox_private = True
+
+    objects = ContextWalkManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=['started'], condition=Q(started=False), name='webhooks_contextwalk_waiting')
+        ]
+
+    def __str__(self) -> str:
+        return f'{self.looked}: {", ".join(self.caused_by)}'
