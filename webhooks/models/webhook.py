@@ -15,19 +15,14 @@ from extras.choices import WebhookHttpMethodChoices
 from extras.constants import HTTP_CONTENT_TYPE_JSON
 from netbox.models import NetBoxModel
 
-from .. import validation
+from .. import constants, validation
 from ..choices import FormatChoices
-from ..constants import (
-    DEFAULT_MAX_ATTEMPTS,
-    MAX_QUIET_MAX_SECONDS,
-    MAX_QUIET_SECONDS,
-    MAX_TIMEOUT_SECONDS,
-    MAX_URL_CHARS,
-)
-from ..validation.headers import MOVED, mask_headers
+from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, MAX_URL_CHARS
+from ..validation.headers import MOVED
 from ..validation.moved import IDENTIFYING, is_moved
 from ..validation.url import UNMASKED
 from .concurrent import ConcurrentModel
+from .endpoint_facts import EndpointFacts
 from .exported import ExportedModel
 from .fields import SealedField, UrlField
 from .signing_secret import SigningModel
@@ -42,7 +37,7 @@ ENDPOINT_FIELDS = ('payload_url', 'secret_path', 'additional_headers', 'ssl_veri
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
-class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
+class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     """An endpoint: which changes are sent to it, how, and when they are tried again."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
@@ -220,17 +215,14 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
         _('send when quiet for'),
         null=True,
         blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(MAX_QUIET_SECONDS)],
-        help_text=_(
-            'Seconds. Changes of an object wait until it has not changed for so long. Then they are sent as one. '
-            'Blank: they do not wait.'
-        ),
+        validators=[MinValueValidator(1), MaxValueValidator(constants.MAX_QUIET_SECONDS)],
+        help_text=_('Seconds. Changes of an object wait until it has been quiet for so long, and are sent as one.'),
     )
     quiet_max = models.PositiveIntegerField(
         _('at the latest after'),
         null=True,
         blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(MAX_QUIET_MAX_SECONDS)],
+        validators=[MinValueValidator(1), MaxValueValidator(constants.MAX_QUIET_MAX_SECONDS)],
         help_text=_('Seconds. No change waits longer for that. Blank: ten times as long.'),
     )
     batch = models.BooleanField(
@@ -314,26 +306,6 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def is_feed(self) -> bool:
-        """Whether receivers read its changes from NetBox: it has no URL."""
-        return not self.payload_url
-
-    @property
-    def masked_url(self) -> str:
-        """The URL without its secrets, for people. '' for a feed."""
-        return str(self.payload_url)
-
-    @property
-    def masked_headers(self) -> str:
-        """The additional headers with masked values, one a line."""
-        return mask_headers(self.additional_headers)
-
-    @property
-    def effective_timeout(self) -> int:
-        """Seconds that a request may take: the webhook's own, or NetBox's default."""
-        return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
 
     @property
     def has_new_secret(self) -> bool:

@@ -126,6 +126,10 @@ MORE_HELP = {
         'Number of attempts before a delivery fails for good. Waits between attempts: 5 s, 30 s, 2 min, 10 min, 1 h, '
         '3 h, then always 6 h. 1: a failed delivery is not tried again automatically.'
     ),
+    'quiet': _(
+        'Seconds. Changes of an object wait until it has not changed for so long. Then they are sent as one. '
+        'Blank: they do not wait.'
+    ),
     'http_content_type': _('Value of the Content-Type header.'),
     'payload_format': _('Format of the body. Not used with a body template.'),
     'client_cert_path': _('Only if the receiver asks for a client certificate. The file may also contain the key.'),
