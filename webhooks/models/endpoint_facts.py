@@ -1,14 +1,20 @@
-"""Where a webhook's requests go, and how long they may take, as people and workers ask for it."""
+"""Where a webhook's requests go, how long they may take, and whether any webhook has a template."""
 
 from typing import Any
 
 from django.conf import settings
+from django.db import connection
 
 from ..validation.headers import mask_headers
 
+# Whether any enabled webhook has a template, or conditions with regular expressions.
+ANY_TEMPLATE = """
+    SELECT EXISTS (SELECT FROM webhooks_webhook
+        WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{%' OR conditions::text LIKE '%"regex"%'))"""
+
 
 class EndpointFacts:
-    """Answers these questions for Webhook, from its columns, without a query."""
+    """Answers these questions for Webhook, but for the last without a query."""
 
     payload_url: Any
     additional_headers: Any
@@ -33,3 +39,10 @@ class EndpointFacts:
     def effective_timeout(self) -> int:
         """Seconds that a request may take: the webhook's own, or NetBox's default."""
         return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
+
+    @classmethod
+    def any_is_templated(cls) -> bool:
+        """Whether workers need a renderer. Headers are encrypted, so templates in them do not count."""
+        with connection.cursor() as cursor:
+            cursor.execute(ANY_TEMPLATE)
+            return cursor.fetchone()[0]

@@ -7,7 +7,7 @@ from django.contrib.contenttypes.fields import GenericRelation
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import connection, models
+from django.db import models
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
@@ -28,10 +28,6 @@ from .fields import SealedField, UrlField
 from .signing_secret import SigningModel
 from .wishes import Wishes
 
-# Whether any enabled webhook has a template, or conditions with regular expressions.
-ANY_TEMPLATE = """
-    SELECT EXISTS (SELECT FROM webhooks_webhook
-        WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{%' OR conditions::text LIKE '%"regex"%'))"""
 # Where requests go, with which headers, and how the endpoint is verified. A save writes all of them, or none.
 ENDPOINT_FIELDS = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verification', *IDENTIFYING)
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
@@ -311,13 +307,6 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentMode
     def has_new_secret(self) -> bool:
         """Whether somebody has entered a secret since it was read."""
         return self.has_changed('secret')
-
-    @classmethod
-    def any_is_templated(cls) -> bool:
-        """Whether workers need a renderer. Headers are encrypted, so templates in them do not count."""
-        with connection.cursor() as cursor:
-            cursor.execute(ANY_TEMPLATE)
-            return cursor.fetchone()[0]
 
     def clone(self) -> dict:
         """Return the fields for NetBox's *Clone* link. A link shows them, so the URL is masked."""
