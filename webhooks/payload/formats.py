@@ -6,33 +6,22 @@ cloudevents  CloudEvents 1.0.2, JSON format, structured and batched content mode
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.contenttypes.models import ContentType
-from django.http import QueryDict
-from django.utils.datastructures import MultiValueDict
-from netbox.registry import registry
 from rest_framework.utils.encoders import JSONEncoder
-from rq.timeouts import BaseTimeoutException
-from users.models import User
-from utilities.querydict import dict_to_querydict
-from utilities.request import NetBoxFakeRequest
 
 from .. import conf
 from ..choices import FormatChoices, KindChoices
 from ..models import Event, Webhook
 from ..rendering import expansion
 from ..validation.body import is_form
-from . import change_set
+from . import callbacks, change_set
 from .change_set import Part
-
-logger = logging.getLogger('webhooks.formats')
 
 # Content types. JSON_TYPE is the default of webhooks.
 JSON_TYPE = 'application/json'
@@ -42,8 +31,6 @@ CLOUDEVENT_BATCH_TYPE = 'application/cloudevents-batch+json'
 Keys = Sequence[str]
 # As many as PostgreSQL's bigint has. Texts of the same length sort as their numbers do.
 SEQUENCE_DIGITS = 19
-# NetBox's names for our kinds of change.
-NETBOX_EVENT_TYPES = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
 
 ENCODER = JSONEncoder(ensure_ascii=False)
 
@@ -163,7 +150,7 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
         causes = [event.caused_by for event in events]
         shown['caused_by'] = causes if _is_batch(webhook, events) else causes[0]
     shown |= change_set.merge_of(last)
-    if context := _callbacks(last):
+    if context := callbacks.values(last):
         shown['context'] = context
     return shown
 
@@ -294,40 +281,6 @@ def model_name(event: Event) -> str:
 
 def _type(event: Event) -> ContentType:
     return ContentType.objects.get_for_id(event.object_type_id)
-
-
-def _callbacks(event: Event) -> dict[str, Any]:
-    """Return the values that plugins add by register_webhook_callback(). Their errors are only logged."""
-    context: dict[str, Any] = {}
-    for callback in registry['webhook_callbacks']:
-        try:
-            event_type = NETBOX_EVENT_TYPES.get(event.kind, event.kind)
-            context.update(callback(_type(event), event_type, event.payload_data, _request(event)) or {})
-        except BaseTimeoutException:
-            # RQ ends the job: this is no error of the callback.
-            raise
-        except Exception:
-            logger.exception('event=%s callback=%s failed', event.uuid, callback)
-    return context
-
-
-def _request(event: Event) -> NetBoxFakeRequest | None:
-    """Return the event's request for callbacks, or None. Cookies, form and headers are not stored."""
-    shown = event.request
-    if not shown:
-        return None
-    return NetBoxFakeRequest(
-        {
-            **shown,
-            'id': event.request_id,
-            'user': User.objects.filter(username=shown['user']).first() or AnonymousUser(),
-            'GET': dict_to_querydict(shown['GET']),
-            'POST': QueryDict(),
-            'COOKIES': {},
-            'META': {},
-            'FILES': MultiValueDict(),
-        }
-    )
 
 
 def template_context(

@@ -278,7 +278,7 @@ class TestPreview:
         assert '"text": "Bern was updated"' in drawn
         assert not Webhook.objects.exists()
 
-    def test_of_a_saved_webhook_it_shows_what_is_changed_and_no_secret(self, client, webhook):
+    def test_a_saved_webhook_is_shown_as_it_is_changed_and_without_its_secret(self, client, webhook):
         event(site(name='Bern'))
         address = f'{WEBHOOKS}{webhook.pk}/draft/'
         assert address in client.get(page_of(webhook)).content.decode()
@@ -288,10 +288,10 @@ class TestPreview:
         webhook.refresh_from_db()
         assert webhook.body_template != self.TEMPLATE
 
-    def test_what_is_wrong_is_named_with_its_field(self, client):
+    def test_a_mistake_is_named_with_its_field(self, client):
         assert 'URL:</strong>' in self.draft(client, payload_url='ftp://x')
 
-    def test_of_a_webhook_that_is_gone_there_is_none(self, client):
+    def test_a_webhook_that_is_gone_has_no_preview(self, client):
         assert client.post(f'{WEBHOOKS}4711/draft/', filled()).status_code == 404
 
     def test_an_object_can_be_chosen_on_the_page_of_a_saved_one(self, client, webhook):

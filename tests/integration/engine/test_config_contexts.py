@@ -433,7 +433,7 @@ class TestOtherSettings:
         change(made, data={'ntp': 'good'})
         assert len(told(receiver)) == 1
 
-    def test_what_conditions_keep_back_is_told_when_they_are_met(self, receiver: Receiver):
+    def test_a_change_that_conditions_keep_back_is_told_when_they_are_met(self, receiver: Receiver):
         owner = device()
         made = context({'ntp': 'bad'})
         watch(receiver, conditions={'attr': 'config_context.ntp', 'value': 'good'})
@@ -518,7 +518,7 @@ class TestOtherSettings:
 
 
 class TestLearning:
-    def test_what_it_does_not_know_yet_is_told_at_the_first_change(self, receiver: Receiver):
+    def test_an_object_that_it_does_not_know_yet_is_told_at_the_first_change(self, receiver: Receiver):
         """A change before all is known must not get lost. So it tells of more."""
         owners = [device().pk for _ in range(2)]
         subscribe(receiver.url('/'), Device, kinds=(UPDATED,), include_config_contexts=True)
@@ -549,7 +549,7 @@ class TestLearning:
         member.end()
         assert told(receiver) == [(owner.pk, {'ntp': 'new'}, [CONTEXT])]
 
-    def test_what_changed_while_nobody_asked_is_not_told_later(self, receiver: Receiver):
+    def test_a_change_while_nobody_asked_is_not_told_later(self, receiver: Receiver):
         device()
         made = context()
         webhook = watch(receiver)
@@ -569,7 +569,7 @@ class TestLearning:
         subscribe(receiver.url('/'), Device, kinds=(UPDATED,), include_config_contexts=True)
         assert ContextDigest.objects.get() == known
 
-    def test_what_it_knows_of_deleted_objects_goes_too(self, receiver: Receiver):
+    def test_digests_of_deleted_objects_are_deleted_too(self, receiver: Receiver):
         first, _second = device(), device()
         watch(receiver)
         with transaction.atomic():
