@@ -45,8 +45,11 @@ def _beside(bed: Bed, context: ConfigContext, count: int, *, include: bool) -> t
 
     The last save has the walk and the other changes beside it.
     """
-    fields = {'include_config_contexts': include, 'type_create': False, 'type_delete': False}
-    with bed.subscribed(OURS, Device, **fields), bed.subscribed(OURS, Tenant, path=IDLE), bed.worker():
+    with (
+        bed.subscribed(OURS, Device, include_config_contexts=include),
+        bed.subscribed(OURS, Tenant, path=IDLE),
+        bed.worker(),
+    ):
         _delay(bed)
         if include:
             assert wait_until(lambda: ContextDigest.objects.count() >= count, timeout=TIMEOUT)
