@@ -23,7 +23,7 @@ def measure(bed: Bed) -> Iterator[Row]:
     count = 500 if bed.quick else 10_000
     _fill(bed, count)
     context = ConfigContext.objects.create(name='bench', data={'ntp': 0})
-    without, delays_alone = _beside(bed, context, count, include=False)
+    without, delays_alone, _none = _beside(bed, context, count, include=False)
     with_, delays, last = _beside(bed, context, count, include=True)
     what = f'a config context on {count:,} devices'
     yield Row(f'save of {what}, off', 'ms, median', [without])

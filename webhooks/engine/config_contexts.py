@@ -74,10 +74,14 @@ MOVE_WALK = """
 
 END_WALK = 'DELETE FROM webhooks_contextwalk WHERE id = %s'
 
-# Whether another walk with causes is there, and whether changes of sources are still to be dispatched.
+# Whether another walk with causes is there, and whether changes of sources are still to be dispatched that
+# may matter, as _may_matter() says.
 READ_CAUSES = """
     SELECT EXISTS (SELECT FROM webhooks_contextwalk WHERE caused_by <> '[]' AND id <> %s),
-        EXISTS (SELECT FROM webhooks_event WHERE dispatched_at IS NULL AND object_type_id = ANY(%s))"""
+        EXISTS (
+            SELECT FROM webhooks_event
+            WHERE dispatched_at IS NULL AND object_type_id = ANY(%s) AND (kind = 'updated' OR object_type_id = %s)
+        )"""
 
 # Whether some webhook asks for the owners of this type, or did so when the walk was caused.
 IS_ASKED = """
@@ -234,8 +238,8 @@ def _digests(model: type[Model], pks: Sequence[int]) -> dict[int, str]:
 
 def _pending_causes(walk_id: int = 0) -> tuple[bool, bool]:
     """Return READ_CAUSES. Ask after the digests were computed: they show no change that it does not know of."""
-    types = [ContentType.objects.get_by_natural_key(*label.split('.')).pk for label in SOURCES]
-    return sql.fetch(READ_CAUSES, [walk_id, types])[0]
+    types = {label: ContentType.objects.get_by_natural_key(*label.split('.')).pk for label in SOURCES}
+    return sql.fetch(READ_CAUSES, [walk_id, list(types.values()), types[CONFIG_CONTEXT]])[0]
 
 
 #
