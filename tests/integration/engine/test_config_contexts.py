@@ -1,6 +1,7 @@
 """A change of a config context, or of what assigns it, is also an update of each object that gets other data by it."""
 
 import os
+import select
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -661,6 +662,7 @@ def _forked_walker() -> int:
     child = os.fork()
     if child:
         os.close(writing)
+        assert select.select([reading], [], [], 60)[0]
         assert os.read(reading, 1) == b'.'
         os.close(reading)
         return child
