@@ -387,7 +387,8 @@ class TestSlow:
             tidy.expire()
         assert [one.status for one in deliveries()] == ['failed']
 
-    def test_a_webhook_that_decides_nothing_keeps_no_other_from_its_turn(self):
+    def test_a_webhook_that_decides_nothing_keeps_no_other_from_its_turn(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(undecided, 'STEP_SECONDS', 60)
         stuck, _other = [subscribe(NOWHERE, Site, conditions={**WITHOUT_END, 'value': 'b'}) for _ in range(2)]
         with evaluation_stopped():
             site(comments='aaa')
