@@ -53,6 +53,11 @@ def allowed_models() -> list[type[models.Model]]:
     return [_model(label) for label in conf.get().allowed_models]
 
 
+def is_allowed(model: type[models.Model]) -> bool:
+    """Return whether changes of the model may be sent."""
+    return conf.get().any_model or model._meta.label_lower in conf.get().allowed_models
+
+
 def every_model() -> list[type[models.Model]]:
     """Return every installed model whose changes can be sent: for the setting `allowed_models: ['*']`."""
     return [model for model in apps.get_models() if _is_ours_to_watch(model)]

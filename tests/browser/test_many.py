@@ -37,7 +37,7 @@ def test_selected_deliveries_are_redelivered(admin, api, receiver):
 def test_selected_rows_of_a_list_are_sent_now_and_without_any_all_that_are_listed(admin, api, receiver):
     sites = [api.post('dcim/sites/', name=f'Peak {name}', slug=name.lower()) for name in ('Rigi', 'Titlis', 'Napf')]
     webhook = add_webhook(api, receiver.url('/hook'))
-    shown = admin.page.locator('h1')
+    shown = admin.page.locator('h1.page-title')
     admin.visit('dcim/sites/?name__isw=Peak')
     for site in sites[:2]:
         admin.page.get_by_role('row', name=site['name']).get_by_role('checkbox').check()

@@ -54,10 +54,12 @@ READY_BACKFILLS = """
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
         SELECT count(*) FROM (
-            SELECT FROM webhooks_event e WHERE e.backfill_for = b.webhook_id AND e.dispatched_at IS NULL
+            SELECT FROM webhooks_event e
+            WHERE e.backfill_for = b.webhook_id AND e.dispatched_at IS NULL AND NOT e.urgent
             UNION ALL
-            SELECT FROM webhooks_delivery d
+            SELECT FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
             WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status IN ('pending', 'undecided')
+              AND e.backfill_for IS NOT NULL
             LIMIT %(most)s
         ) is_open
     ) < CASE WHEN b.position < cardinality(b.object_types) THEN %(most)s ELSE 1 END"""

@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from django.db.models import Model
 from .. import rendering
 from ..choices import KindChoices
 from ..config_contexts import CONFIG_CONTEXT, OWNERS, SOURCES
-from ..interruptions import BROKEN_OFF, Locked
+from ..interruptions import BROKEN_OFF, INTERRUPTIONS, Locked
 from ..models import Event
 from . import sql
 from .each import each_or_alone
@@ -35,6 +36,8 @@ logger = logging.getLogger('webhooks.config_contexts')
 OBJECTS_PER_SLICE = 200
 # After an interruption, and while changes of sources are to be dispatched, a walk rests.
 REST_SECONDS = 1.0
+# After an error of ours, which the log has.
+ERROR_REST_SECONDS = 60.0
 # If a slice takes longer, its walk rests nine times as long: changes have nine tenths of the time.
 SLOW_SLICE_SECONDS = 0.25
 REST_PER_SLOW_SECOND = 9
@@ -50,10 +53,10 @@ NOTE_CAUSE = """
     INSERT INTO webhooks_contextwalk AS w
         (caused_by, origin, first_sequence, first_visible, started, position, last_id, looked)
     VALUES (%(caused_by)s::jsonb, %(origin)s::jsonb, %(sequence)s, %(visible)s, false, 0, 0, 0)
-    ON CONFLICT (started) WHERE NOT started DO UPDATE SET
+    ON CONFLICT (started) WHERE NOT started AND first_sequence IS NOT NULL DO UPDATE SET
         caused_by = (
             SELECT jsonb_agg(DISTINCT label) FROM jsonb_array_elements(w.caused_by || EXCLUDED.caused_by) label),
-        origin = CASE WHEN w.caused_by = '[]' OR w.origin = EXCLUDED.origin THEN EXCLUDED.origin END,
+        origin = CASE WHEN w.origin = EXCLUDED.origin THEN EXCLUDED.origin END,
         first_visible = CASE WHEN w.first_sequence < EXCLUDED.first_sequence THEN w.first_visible
                              ELSE EXCLUDED.first_visible END,
         first_sequence = least(w.first_sequence, EXCLUDED.first_sequence)"""
@@ -152,7 +155,8 @@ def note(events: Collection[Event]) -> None:
         'sequence': first['first_sequence'] or first['sequence'],
         'visible': first['first_visible'] or first['visible'],
     }
-    with sql.transaction():
+    # Another dispatcher may be in the first slice of the walk: then the batch is tried again.
+    with sql.reading():
         sql.execute(NOTE_CAUSE, told)
 
 
@@ -203,8 +207,11 @@ def store_told(shown: Iterable[tuple[Event, Mapping[str, Any] | None]]) -> None:
     for event, data in shown:
         if data is not None and KEY in data:
             by_type.setdefault(event.object_type_id, {})[event.object_id] = digest(data[KEY])
-    for type_id, digests in sorted(by_type.items()):
-        _store(type_id, digests)
+    # A user who has just enabled a webhook may hold digests. Then nobody knows these, and the next walk tells of them.
+    with suppress(Locked), sql.reading():
+        for type_id, digests in sorted(by_type.items()):
+            _store(type_id, digests)
+    sql.set_lock_timeout()
 
 
 def digest(data: object) -> str:
@@ -252,6 +259,8 @@ class Walks:
 
     def __init__(self) -> None:
         self._rests_until = 0.0
+        # Of the next slice. After an interruption it is half as many.
+        self._objects = OBJECTS_PER_SLICE
 
     def cut(self) -> bool:
         """Look at a slice of the owners, and record events. Returns whether anything was done.
@@ -264,13 +273,26 @@ class Walks:
         try:
             with sql.transaction() as now:
                 is_done = self._step(now)
+            self._objects = OBJECTS_PER_SLICE
+            return is_done
         except (*BROKEN_OFF, Locked) as error:
             sql.recover(error)
-            self._rests_until = time.monotonic() + REST_SECONDS
+            self._rest(REST_SECONDS)
+            self._objects = max(1, self._objects // 2)
             return False
-        if (took := time.monotonic() - began) > SLOW_SLICE_SECONDS:
-            self._rests_until = time.monotonic() + REST_PER_SLOW_SECOND * took
-        return is_done
+        except INTERRUPTIONS:
+            raise
+        except Exception:
+            # If this process died of it, the next one would meet the same walk.
+            logger.exception('walk=failed (it is tried again)')
+            self._rest(ERROR_REST_SECONDS)
+            return False
+        finally:
+            if (took := time.monotonic() - began) > SLOW_SLICE_SECONDS:
+                self._rest(REST_PER_SLOW_SECOND * took)
+
+    def _rest(self, seconds: float) -> None:
+        self._rests_until = max(self._rests_until, time.monotonic() + seconds)
 
     def _step(self, now: datetime) -> bool:
         rows = sql.fetch(TAKE_WALK)
@@ -282,7 +304,7 @@ class Walks:
             return True
         model = apps.get_model(OWNERS[walk.position])
         type_id = ContentType.objects.get_for_model(model).pk
-        pks = _following(model, walk.last_id) if _is_asked(walk, type_id) else []
+        pks = _following(model, walk.last_id, self._objects) if _is_asked(walk, type_id) else []
         if pks and not self._look(walk, model, type_id, pks, now):
             return False
         _forget_gone(walk, model, type_id, pks[-1] if pks else MAX_ID)
@@ -315,10 +337,10 @@ def _is_asked(walk: Walk, type_id: int) -> bool:
     return sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': walk.first_sequence})
 
 
-def _following(model: type[Model], last_id: int) -> list[int]:
+def _following(model: type[Model], last_id: int, most: int) -> list[int]:
     with sql.reading():
         following = model._base_manager.using('default').filter(pk__gt=last_id).order_by('pk')
-        return list(following.values_list('pk', flat=True)[:OBJECTS_PER_SLICE])
+        return list(following.values_list('pk', flat=True)[:most])
 
 
 def _forget_gone(walk: Walk, model: type[Model], type_id: int, upto: int) -> None:

@@ -211,7 +211,7 @@ class Migration(migrations.Migration):
                     {
                         'constraints': [
                             models.UniqueConstraint(
-                                condition=models.Q(started=False),
+                                condition=models.Q(started=False, first_sequence__isnull=False),
                                 fields=['started'],
                                 name='webhooks_contextwalk_waiting',
                             )

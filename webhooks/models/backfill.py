@@ -59,5 +59,6 @@ class Backfill(models.Model):
         Takes two queries.
         """
         undispatched = Event.objects.filter(dispatched_at=None, backfill_for=self.pk, urgent=False).count()
-        waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status__in=WAITING_STATUSES).count()
+        own = Delivery.objects.filter(webhook=self.pk, backfill=True, event__backfill_for__isnull=False)
+        waiting = own.filter(status__in=WAITING_STATUSES).count()
         return undispatched + waiting

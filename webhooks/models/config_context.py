@@ -7,10 +7,13 @@ from django.db import connection, models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-# No row to a walk that has not begun, unless there is one.
+# No row to a walk that has not begun and learns, unless there is one. No unique index guards it: so nobody waits for
+# the user's commit.
 BEGIN_TO_LEARN = """
     INSERT INTO webhooks_contextwalk (caused_by, started, position, last_id, looked)
-    VALUES ('[]', false, 0, 0, 0) ON CONFLICT (started) WHERE NOT started DO NOTHING"""
+    SELECT '[]', false, 0, 0, 0 WHERE NOT EXISTS (
+        SELECT FROM webhooks_contextwalk WHERE NOT started AND first_sequence IS NULL
+    )"""
 
 # Digests of these types to no rows, if no other webhook asks for them: nobody has kept them up to date.
 FORGET_DIGESTS = """
@@ -73,7 +76,7 @@ class ContextWalk(models.Model):
     caused_by = models.JSONField(default=list)
     # {column of Event: value} of the request that caused it. Null: there were several, or none.
     origin = models.JSONField(null=True)
-    # Those of the first change.
+    # Those of the first change. Null: it only learns.
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)
     started = models.BooleanField(default=False)
@@ -87,7 +90,11 @@ class ContextWalk(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=['started'], condition=Q(started=False), name='webhooks_contextwalk_waiting')
+            models.UniqueConstraint(
+                fields=['started'],
+                condition=Q(started=False, first_sequence__isnull=False),
+                name='webhooks_contextwalk_waiting',
+            )
         ]
 
     def __str__(self) -> str:

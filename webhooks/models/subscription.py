@@ -36,15 +36,17 @@ OPEN_OBJECT_TYPES = """
         FROM step WHERE step.object_type_id IS NOT NULL
     )
     SELECT object_type_id FROM step WHERE object_type_id IS NOT NULL"""
+# Kinds of subscriptions to what a model's changes mean for other objects: COMPONENT and SOURCE.
+FOR_OTHERS = "IN ('component', 'source')"
 # A type with fewer open subscriptions is read by READ_OPEN_OF_TYPE, and Python sums them up: PostgreSQL plans that in
 # half the time of ASKED_OF_TYPES.
 MAX_SUBSCRIPTIONS_READ = 30
 # Read the wishes of each open subscription of an object type.
 READ_OPEN_OF_TYPE = f"""
-    SELECT before, kind = 'deleted', unchanged FROM webhooks_subscription
+    SELECT before, kind = 'deleted', unchanged, kind {FOR_OTHERS} FROM webhooks_subscription
     WHERE until IS NULL AND object_type_id = {{object_type_id:d}} LIMIT {MAX_SUBSCRIPTIONS_READ}"""
 # Read the wishes of all open subscriptions of each object type together.
-ASKED_OF_TYPES = """
+ASKED_OF_TYPES = f"""
     SELECT t.object_type_id, EXISTS (
         SELECT 1 FROM webhooks_subscription b
         WHERE b.object_type_id = t.object_type_id AND b.until IS NULL AND b.before
@@ -54,8 +56,11 @@ ASKED_OF_TYPES = """
     ), EXISTS (
         SELECT 1 FROM webhooks_subscription u
         WHERE u.object_type_id = t.object_type_id AND u.until IS NULL AND u.unchanged
+    ), EXISTS (
+        SELECT 1 FROM webhooks_subscription o
+        WHERE o.object_type_id = t.object_type_id AND o.until IS NULL AND o.kind {FOR_OTHERS}
     )
-    FROM ({object_types}) t"""
+    FROM ({{object_types}}) t"""
 # Inside a user's transaction a look runs in a savepoint, in one round trip. If the table is gone, only the savepoint
 # fails.
 IN_SAVEPOINT = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
@@ -88,11 +93,13 @@ class Asked(NamedTuple):
     """The wishes of all webhooks for an object type. A save records no more.
 
     `before`: the state before a change. `deletions`: deletions at all. `unchanged`: also saves that change nothing.
+    `for_others`: some webhook wants to know which other objects its changes concern.
     """
 
     before: bool
     deletions: bool
     unchanged: bool
+    for_others: bool
 
 
 class SubscriptionManager(models.Manager):

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 
+from .. import object_types
 from ..models import Event, Subscription
 from ..models.subscription import Asked
 from . import wakeup
@@ -80,8 +81,9 @@ def look_again() -> None:
 
 
 def is_subscribed(model: type[models.Model]) -> bool:
-    """Return whether any webhook wants changes of the model."""
-    return current().asked(model) is not None
+    """Return whether any webhook wants changes of the model. If these may not be sent: only for other objects."""
+    asked = current().asked(model)
+    return asked is not None and (asked.for_others or object_types.is_allowed(model))
 
 
 def needs_before(model: type[models.Model]) -> bool:

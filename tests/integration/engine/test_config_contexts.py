@@ -24,7 +24,7 @@ from virtualization.models import Cluster, ClusterGroup, ClusterType, VirtualMac
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.choices import StatusChoices
+from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import config_contexts as engine
 from webhooks.engine.registry import DISPATCH
 from webhooks.models import ContextDigest, ContextWalk, Event, Subscription, Webhook
@@ -500,6 +500,26 @@ class TestOtherSettings:
             while dispatcher.step() is not None:
                 pass
         backfill.cancel(webhook)
+        assert told(receiver) == [(owner.pk, {'ntp': 'old'}, [CONTEXT])]
+
+    def test_one_that_waits_does_not_count_as_the_backfills_own(self, receiver: Receiver):
+        device()
+        webhook = watch(receiver, Device)
+        context()
+        with dispatching() as dispatcher:
+            while dispatcher.step() is not None:
+                pass
+            assert [one.backfill for one in deliveries(StatusChoices.PENDING)] == [True]
+            started = backfill.start(webhook, backfill.choose(webhook, query='name=nobody'))
+            while dispatcher.step() is not None:
+                pass
+        started.refresh_from_db()
+        assert (started.state, started.count_open()) == (BackfillStateChoices.COMPLETED, 0)
+
+    def test_it_starts_no_wait_for_quiet(self, receiver: Receiver):
+        owner = device()
+        watch(receiver, quiet=1000)
+        context()
         assert told(receiver) == [(owner.pk, {'ntp': 'old'}, [CONTEXT])]
 
     def test_bad_definitions_are_refused_by_name(self, receiver: Receiver, api_client):

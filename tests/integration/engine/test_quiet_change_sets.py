@@ -215,6 +215,21 @@ def test_an_object_that_comes_and_goes_before_quiet_is_not_sent(webhook, receive
     assert not receiver.requests
 
 
+def test_the_rest_of_a_set_goes_whose_first_change_comes_to_nothing(webhook, receiver):
+    (other,) = new('other')
+    pass_time(QUIET)
+    work()
+    (place,) = new('a')
+    with transaction.atomic():
+        Site.objects.get(pk=place.pk).delete()
+        other.name = 'renamed'
+        other.save()
+    dispatch_all()
+    pass_time(QUIET)
+    work()
+    assert [told(request) for request in receiver.requests] == [[('created', 'other')], [('updated', 'renamed')]]
+
+
 def test_slow_conditions_are_waited_for(webhook, receiver):
     Webhook.objects.update(conditions={'attr': 'name', 'op': 'regex', 'value': '^[abc]$'})
     for name in ('a', 'no', 'b', 'c'):

@@ -77,7 +77,7 @@ def test_a_webhook_that_its_receiver_disabled_looks_so_until_it_is_enabled():
 def test_both_lists_and_both_pages_say_the_same_in_the_same_colour(admin_pages, key):
     webhook = in_the_state(key)
     state = STATES[key]
-    badge = f'<span class="badge text-bg-{state.color}">{state.label}</span>'
+    badge = f'<span class="badge text-wrap text-bg-{state.color}">{state.label}</span>'
     word = re.compile(rf'<span class="wh-word wh-{state.color}" title="[^"]*">{state.label}</span>')
     for address in ('/plugins/webhooks/webhooks/', webhook.get_absolute_url()):
         assert badge in admin_pages.get(address).content.decode(), address

@@ -216,7 +216,8 @@ class Lanes:
         keys = {(one.webhook_id, one.change_set) for one in ready if not turn.is_quiet(one)}
         for webhook_id in {one.webhook_id for one in ready if turn.is_quiet(one)}:
             united, count = change_sets.unite(webhook_id, turn.now)
-            closed[webhook_id] += count
+            if count:
+                closed[webhook_id] += count
             keys |= united
             turn.lanes[webhook_id].forget()
         turn.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)

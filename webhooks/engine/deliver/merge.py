@@ -180,8 +180,8 @@ def _supersede(
         return []
     closed = sql.fetch_column(SUPERSEDE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
     _inherit(folded, now)
-    # The first that is left of an object may go.
-    order.unpark([one.closed[0] for one in folded], now)
+    # The first that is left of an object may go, and a set whose first delivery was closed needs another one.
+    order.unpark([pk for one in folded for pk in one.closed], now)
     return closed
 
 

@@ -8,12 +8,14 @@ on the deliveries. Change sets wait until the webhook is quiet. Then change_sets
 from collections.abc import Collection
 from datetime import datetime
 
+from ...config_contexts import SOURCES
 from ...constants import QUIET_MAX_FACTOR
 from .. import sql
 from . import order
 
 # How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): until
-# then an earlier one waits, of its object or in a change set, or a time of its own begins. No row: it does not wait.
+# then an earlier one waits, of its object or in a change set, or a time of its own begins. No row: it does not wait, as
+# backfills and changes of config contexts go after changes in any case.
 WINDOW = f"""
     SELECT make_interval(secs => w.quiet) AS pause, coalesce(
         (SELECT f.waits_until FROM webhooks_delivery f
@@ -28,7 +30,8 @@ WINDOW = f"""
          ORDER BY f.due_at LIMIT 1),
         now() + make_interval(secs => coalesce(w.quiet_max, {QUIET_MAX_FACTOR} * w.quiet))
     ) AS latest
-    WHERE w.quiet IS NOT NULL AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.error = ''"""
+    WHERE w.quiet IS NOT NULL AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.error = ''
+      AND NOT coalesce(e.caused_by ?| ARRAY[{', '.join(f"'{label}'" for label in SOURCES)}], false)"""
 
 # When that delivery is due.
 DUE_AT = "least(clock_timestamp() + coalesce(q.pause, interval '0'), q.latest)"
@@ -56,7 +59,8 @@ POSTPONE = f"""
         ) last USING (webhook_id)
         WHERE due.change_set IS NOT NULL
     ) v
-    WHERE d.id = v.id AND d.status {order.IN_PENDING} RETURNING d.id"""
+    WHERE d.id = v.id AND d.status {order.IN_PENDING} AND d.attempt_count = 0 AND d.waits_until > %(now)s
+    RETURNING d.id"""
 
 
 def postpone(ids: Collection[int], now: datetime) -> set[int]:
