@@ -16,7 +16,7 @@ from support.log import delivery, event
 
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.django_admin.delivery import DeliveryAdmin
-from webhooks.models import Backfill, Delivery, Health, querysets
+from webhooks.models import Backfill, Delivery, Event, Health, querysets
 from webhooks.presentation.moments import moment
 from webhooks.services.diagnosis import wait_of
 
@@ -53,7 +53,10 @@ def held_by_its_backfill() -> Delivery:
     webhook = subscribe(NOWHERE, Site)
     state = {'state': BackfillStateChoices.PAUSED, 'object_types': [], 'total': 1, 'started_at': NOW}
     Backfill.objects.create(webhook=webhook, **state)
-    return pending(webhook, backfill=True)
+    held = pending(webhook, backfill=True)
+    Event.objects.filter(pk=held.event_id).update(backfill_for=webhook.pk)
+    held.event.refresh_from_db()
+    return held
 
 
 def retried() -> Delivery:

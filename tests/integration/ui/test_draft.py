@@ -141,7 +141,8 @@ class TestVerdict:
         )
         assert 'This change would not be sent:' in shown
         assert 'Conditions: status.value is planned' in shown
-        assert 'name is Bern' not in shown
+        assert 'Condition met:' in shown
+        assert 'name is Bern' in shown
 
     def test_kind_type_and_user_are_named(self, admin_pages):
         log = event(site(name='Bern'), username='admin')
