@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any
 
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
@@ -128,10 +127,10 @@ class Bed:
             one.delete()
 
     @contextmanager
-    def worker(self, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[subprocess.Popen]:
+    def worker(self) -> Iterator[subprocess.Popen]:
         child = subprocess.Popen(
             [sys.executable, '-m', 'netbox', 'rqworker'],
-            env=os.environ | SETTINGS_FOR_WORKERS | environment,
+            env=os.environ | SETTINGS_FOR_WORKERS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

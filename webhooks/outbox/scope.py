@@ -12,6 +12,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 
 from .. import object_types
+from ..config_contexts import SOURCES
 from ..models import Event, Subscription
 from ..models.subscription import Asked
 from . import wakeup
@@ -81,9 +82,14 @@ def look_again() -> None:
 
 
 def is_subscribed(model: type[models.Model]) -> bool:
-    """Return whether any webhook wants changes of the model. If these may not be sent: only for other objects."""
+    """Return whether any webhook wants changes of the model.
+
+    A source of config contexts may not be among the models that may be sent. Then it counts only for other objects.
+    """
     asked = current().asked(model)
-    return asked is not None and (asked.for_others or object_types.is_allowed(model))
+    if asked is None or asked.for_others:
+        return asked is not None
+    return model._meta.label_lower not in SOURCES or object_types.is_allowed(model)
 
 
 def needs_before(model: type[models.Model]) -> bool:
