@@ -34,9 +34,8 @@ logger = logging.getLogger('webhooks.config_contexts')
 
 # Objects that a slice looks at.
 OBJECTS_PER_SLICE = 200
-# After an interruption, and while changes of sources are to be dispatched, a walk rests.
+# After an interruption, and while changes of sources are to be dispatched, a walk rests. After an error: longer.
 REST_SECONDS = 1.0
-# After an error of ours, which the log has.
 ERROR_REST_SECONDS = 60.0
 # If a slice takes longer, its walk rests nine times as long: changes have nine tenths of the time.
 SLOW_SLICE_SECONDS = 0.25
