@@ -42,6 +42,7 @@ class Where(Flag):
 
 
 def _by_a_form(_one: Model, _user: Reader) -> None:
+    """Stand for the service of an action whose form calls it with what was entered: nobody calls this."""
     raise NotImplementedError
 
 

@@ -516,6 +516,21 @@ class TestOtherSettings:
         started.refresh_from_db()
         assert (started.state, started.count_open()) == (BackfillStateChoices.COMPLETED, 0)
 
+    def test_an_unexpected_error_is_logged_and_the_walk_tried_again(self, receiver: Receiver, monkeypatch, caplog):
+        def fail(*_arguments: object) -> None:
+            raise ValueError('out of order')
+
+        owner = device()
+        watch(receiver)
+        context()
+        monkeypatch.setattr(engine, 'ERROR_REST_SECONDS', 0.0)
+        with monkeypatch.context() as broken, dispatching() as dispatcher:
+            broken.setattr(engine, '_pending_causes', fail)
+            while dispatcher.step() is not None:
+                pass
+        assert 'walk=failed' in caplog.text
+        assert told(receiver) == [(owner.pk, {'ntp': 'old'}, [CONTEXT])]
+
     def test_it_starts_no_wait_for_quiet(self, receiver: Receiver):
         owner = device()
         watch(receiver, quiet=1000)
