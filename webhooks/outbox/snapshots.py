@@ -60,10 +60,11 @@ def lock_rows(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
 
 
 def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
-    """Return {pk: snapshot as JSON text} of existing rows."""
+    """Return {pk: snapshot as JSON text} of existing rows, in the order of their pks."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f'SELECT t.{_pk(model)}, ({expression(model)})::text FROM {_table(model)} t WHERE t.{_pk(model)} = ANY(%s)',
+            f'SELECT t.{_pk(model)}, ({expression(model)})::text FROM {_table(model)} t '
+            f'WHERE t.{_pk(model)} = ANY(%s) ORDER BY t.{_pk(model)}',
             [list(pks)],
         )
         return dict(cursor.fetchall())
@@ -92,12 +93,13 @@ def row(model: type[models.Model]) -> str:
 
 
 def rows(model: type[models.Model]) -> str:
-    """Return SQL `FROM` that gives rows `t` with their earlier snapshots `b.before`.
+    """Return SQL `FROM` that gives rows `t` with their earlier snapshots `b.before`, in the order of their pks.
 
-    Its parameters are two arrays: pks, and snapshots as JSON text.
+    Its parameters are two arrays: pks, and snapshots as JSON text. Without an order, PostgreSQL's plan would decide
+    in which one the events of a statement are numbered, and so the order of a change set.
     """
     given = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
-    return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
+    return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk ORDER BY b.pk'
 
 
 def _table(model: type[models.Model]) -> str:
