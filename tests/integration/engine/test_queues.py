@@ -3,10 +3,13 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 from core.models import ConfigRevision
 from dcim.models import Device, Site
+from django.db import transaction
+from django.utils import timezone
 from django_rq import get_queue
 from ipam.models import IPAddress
 from rq import Worker as RQWorker
@@ -18,8 +21,8 @@ from devstack.netbox import Worker
 from devstack.process import ProcessId, descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine.process import supervisor
-from webhooks.models import Webhook
+from webhooks.engine.process import inline, supervisor
+from webhooks.models import Event, Webhook
 from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -197,6 +200,19 @@ def test_a_worker_that_ends_by_itself_sends_what_no_job_mentions(webhook, receiv
         wakeup.accept()
     assert netbox.start_worker('--burst').child.popen.wait(PATIENCE) == 0
     assert is_delivered(1)()
+
+
+def test_a_worker_that_ends_by_itself_does_not_wait_for_the_rest_of_a_transaction(receiver):
+    subscribe(receiver.url(), Site, change_set=True)
+    with transaction.atomic():
+        site()
+        put_off = site()
+    Event.objects.filter(object_id=put_off.pk).update(retry_at=timezone.now() + timedelta(hours=1))
+    redis_queue.get().empty()
+    wakeup.accept()
+    inline.run(seconds=PATIENCE)
+    assert not redis_queue.get().count, 'its time ran out: it left the rest to another job'
+    assert deliveries(StatusChoices.PENDING)
 
 
 @pytest.fixture

@@ -181,6 +181,8 @@ class Lane:
     endless: int = 0
     # Transactions whose deliveries are all known: a batch waits for that.
     whole: Collection[int] = ()
+    # Transactions that were still dispatched at the last look.
+    unfinished: Collection[int] = ()
     marks: dict[bool, Mark] = field(default_factory=_no_marks)
 
     def define(self, builder: 'Builder') -> None:

@@ -75,10 +75,15 @@ class Lanes:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is in hand, or soon may be: a worker that ends when nothing is due waits for that."""
+        """Whether anything is in hand, or soon may be: a worker that ends when nothing is due waits for that.
+
+        It does not wait for the rest of a transaction, which may be put off for minutes.
+        """
         soon = time.monotonic() + SHORT_REST_SECONDS
         return bool(self.owned.keys() - self._locked) or any(
-            lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.owned.values()
+            lane.in_hand or any(one.transaction_id not in lane.unfinished for one in lane.waiting.values())
+            for lane in self.owned.values()
+            if lane.in_hand or soon >= lane.rests_until
         )
 
     def look_again(self) -> None:
@@ -207,6 +212,7 @@ class Lanes:
         undecided = queue.undecided([lane.webhook_id for lane in lanes], whole)
         for lane in lanes:
             lane.whole = {one for one in whole if (lane.webhook_id, one) not in undecided}
+            lane.unfinished = known - lane.whole
 
     def _form(self, turn: Turn) -> None:
         """Form the change sets of whole transactions: their parts are read after that."""
