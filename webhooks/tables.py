@@ -24,7 +24,7 @@ from .choices import KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
 from .presentation import states
 from .presentation.fields import is_switch, label, shown_in
-from .services import diagnosis
+from .services import why_not_sent
 
 # Attributes of cells: a date must not break, a long name is cut, and an error is shown whole. With NetBox's menu beside
 # them, the first columns of each list fit a window of 1,440 pixels, also in German.
@@ -91,7 +91,7 @@ class StatusColumn(columns.ChoiceFieldColumn):
     """Shows a delivery's status, and in a word or two why it waits."""
 
     def render(self, record: Delivery, bound_column: Any, value: str) -> SafeString:
-        wait = diagnosis.wait_of(record, timezone.now())
+        wait = why_not_sent.wait_of(record, timezone.now())
         badge = super().render(record, bound_column, value)
         return format_html('{} <span class="text-secondary">{}</span>', badge, wait.label) if wait else badge
 
@@ -100,10 +100,10 @@ class NextAttemptColumn(columns.DateTimeColumn):
     """Shows when a delivery is tried next. Blank if nothing is planned."""
 
     def render(self, record: Delivery, bound_column: Any, value: str) -> str:
-        return super().render(diagnosis.next_attempt_at(record)) or bound_column.default
+        return super().render(why_not_sent.next_attempt_at(record)) or bound_column.default
 
     def value(self, record: Delivery, value: str) -> str | None:
-        return super().value(diagnosis.next_attempt_at(record))
+        return super().value(why_not_sent.next_attempt_at(record))
 
 
 class ListColumn(tables.Column):

@@ -25,7 +25,7 @@ pytestmark = [
 
 ENGINE = 'webhooks.engine'
 POSTPONE = f'{ENGINE}.deliver.quiet.postpone'
-SETTLE = f'{ENGINE}.deliver.merge.supersede'
+SETTLE = f'{ENGINE}.deliver.superseding.supersede'
 # No test takes so long.
 QUIET = 1000
 OBJECTS = 3

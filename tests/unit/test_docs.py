@@ -114,7 +114,7 @@ def test_every_product_is_in_the_table_of_receivers():
 
 def test_troubleshooting_has_the_words_of_the_screen():
     page = (DOCS / 'troubleshooting.md').read_text()
-    waits = re.findall(r"gettext_lazy\('(.+)'\)", (ROOT / 'webhooks/services/diagnosis.py').read_text())
+    waits = re.findall(r"gettext_lazy\('(.+)'\)", (ROOT / 'webhooks/services/why_not_sent.py').read_text())
     assert waits
     assert [label for label in waits if f'| *{label}* |' not in page] == []
     engine = '\n'.join(path.read_text() for path in (ROOT / 'webhooks/engine').rglob('*.py'))

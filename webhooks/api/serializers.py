@@ -27,8 +27,8 @@ from ..permissions import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
 from ..services import sent_bodies
-from ..services.diagnosis import next_attempt_at, wait_of
 from ..services.keys import KEYS
+from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved

@@ -27,7 +27,7 @@ from ..models import Credential, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
 from ..presentation import progress
-from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, trial, waiting
+from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, send_waiting, trial
 from ..services.actions import Action
 from . import serializers
 from .action_serializers import (
@@ -122,7 +122,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
     def waiting(self, request: Request, pk: str) -> Response:
         """Count the changes that wait for the webhook."""
         webhook = get_object_or_404(self.queryset, pk=pk)
-        return Response(WaitingSerializer(waiting.measure(webhook)).data)
+        return Response(WaitingSerializer(send_waiting.measure(webhook)).data)
 
     @extend_schema(request=SendWaitingSerializer, responses=SentWaitingSerializer)
     @waiting.mapping.post
@@ -131,8 +131,8 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         webhook = get_permitted(request, actions.SEND_WAITING, pk)
         serializer = SendWaitingSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        superseded = waiting.send(webhook, latest_only=serializer.validated_data['latest_only'])
-        shown = {**asdict(waiting.measure(webhook)), 'superseded': superseded}
+        superseded = send_waiting.send(webhook, latest_only=serializer.validated_data['latest_only'])
+        shown = {**asdict(send_waiting.measure(webhook)), 'superseded': superseded}
         return Response(SentWaitingSerializer(shown).data)
 
     @extend_schema(responses={200: BackfillSerializer, 404: OpenApiResponse(description='There was no backfill.')})

@@ -36,7 +36,10 @@ class Lost(Away):
 
 
 class Refused(Exception):
-    """The broker does not want this message. str() has the broker's words."""
+    """The broker does not want this message. str() has the broker's words.
+
+    It counts as an attempt. The message is tried again as after an answer of 4xx, until its attempts are used up.
+    """
 
 
 class Driver(ABC):

@@ -27,7 +27,7 @@ from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..services import redelivery, sent_bodies
 from ..services.actions import REDELIVER, REDELIVER_FROM_HERE, REDELIVER_SELECTED
-from ..services.diagnosis import next_attempt_at, wait_of
+from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_key
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word

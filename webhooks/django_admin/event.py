@@ -16,7 +16,7 @@ from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..services import matching
-from ..services.diagnosis import wait_of
+from ..services.why_not_sent import wait_of
 from .base import BaseAdmin
 from .delivery import ObjectChangeList, search_log
 from .display import block, existing_objects, object_link, word

@@ -10,7 +10,7 @@ from django_rq.urls import app_name, get_admin_urlpatterns, get_api_urlpatterns
 from .. import metrics
 from .failed_jobs import REPLACED_VIEWS
 from .install import previous_urlconf
-from .status_page import answered
+from .rq_errors import answered
 
 _previous = import_module(previous_urlconf)
 

@@ -31,7 +31,7 @@ from ..models.webhook import SEALED_FIELDS
 from ..presentation import progress, states
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import diagnosis, feed, secret_rotation, switching, trial
+from ..services import feed, secret_rotation, switching, trial, why_not_sent
 from ..services.actions import BACKFILL, DISABLE, ENABLE, MOVES, PAUSE, REDELIVER_FAILED, RESUME, TEST
 from ..ui import history
 from . import custom_fields
@@ -193,7 +193,7 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
         if obj is not None:
             context |= {
                 'draft_url': reverse('admin:webhooks_webhook_draft', args=[obj.pk]),
-                'banners': diagnosis.banners_of(obj),
+                'banners': why_not_sent.banners_of(obj),
                 'causes': causes_for_admin(obj),
                 'feed_unread': feed.unread_of(obj) if obj.is_feed else None,
                 'new_secret': secret_rotation.take(request.session, obj),

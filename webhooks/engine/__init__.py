@@ -6,7 +6,7 @@ dispatch: makes deliveries.
 deliver: sends them.
 tidy: keeps the log bounded.
 backfill: records all present objects.
-config_contexts: records objects that got another config context.
+context_walks: records objects that got another config context.
 registry: who is alive, with which work in hand.
 rescue: frees a dead worker's work.
 sql: opens short transactions, and runs their statements.

@@ -18,7 +18,7 @@ from ..choices import StatusChoices
 from ..interruptions import Locked
 from ..models import Delivery, Event, Health
 from . import sql
-from .deliver import endpoint, feed, merge, order, record
+from .deliver import endpoint, feed, order, record, superseding
 from .deliver.build import Call
 from .dispatch import loop, render
 from .dispatch.put_off import PutOff
@@ -137,18 +137,18 @@ def supersede(webhook_id: int) -> int:
     It locks the lane, in a transaction for some objects at a time.
     """
     total = 0
-    for portion in batched(sql.fetch(READ_SEVERAL, {'webhook': webhook_id}), merge.OBJECTS_PER_READ):
+    for portion in batched(sql.fetch(READ_SEVERAL, {'webhook': webhook_id}), superseding.OBJECTS_PER_READ):
         while closed := _supersede_some(webhook_id, portion):
             total += closed
     return total
 
 
 @transaction.atomic
-def _supersede_some(webhook_id: int, objects: Collection[merge.Object]) -> int:
+def _supersede_some(webhook_id: int, objects: Collection[superseding.Object]) -> int:
     order.lock_lanes([webhook_id])
     in_hand = chain.from_iterable(sql.fetch_column(READ_IN_HAND, {'webhook': webhook_id}))
     now = sql.fetch_value('SELECT clock_timestamp()')
-    closed = merge.supersede(objects, now, list(in_hand))
+    closed = superseding.supersede(objects, now, list(in_hand))
     endpoint.note(StatusChoices.SUPERSEDED, closed, now)
     return closed.total()
 

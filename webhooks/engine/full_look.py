@@ -1,6 +1,6 @@
-"""Tells when a reader looks at everything, instead of reading on after its mark.
+"""Tells a dispatcher or a sender when to read all its rows, instead of only those after the last one that it has read.
 
-A commit may come late, with rows before the mark. So the reader looks at everything now and then.
+A commit may come late, with rows before that one. So each looks at everything now and then.
 """
 
 # Between two full looks it waits twenty times as long as the last one took, within these limits. So full looks cost a

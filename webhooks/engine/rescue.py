@@ -1,4 +1,4 @@
-"""Frees a dead worker's lanes, and makes its work in hand due again."""
+"""Gives back what a dead worker had: frees its lanes, and makes its events and deliveries in hand due again."""
 
 import logging
 from collections.abc import Collection

@@ -17,7 +17,7 @@ from strawberry.types import Info
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook
 from ..permissions import restricted_attempt, visible_deliveries, visible_events
 from ..presentation.fields import field, shown_in
-from ..services import diagnosis
+from ..services import why_not_sent
 from .filters import CredentialFilter, DeliveryFilter, EventFilter, WebhookFilter
 from .visibility import is_visible
 
@@ -31,7 +31,7 @@ COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE a
 
 # The columns that `is_visible` reads.
 REFERENCE = ['object_type', 'object_id']
-# The columns that services/diagnosis.py reads.
+# The columns that services/why_not_sent.py reads.
 WAIT = [
     'status', 'webhook', 'due_at', 'waits_until', 'expires_at', 'attempt_count', 'attempt_limit', 'lapses', 'backfill',
     'change_set', 'parts',
@@ -201,7 +201,7 @@ class DeliveryType(LogType):
     def next_attempt_at(self) -> datetime | None:
         """Return the time of the next attempt, or null if nothing is planned."""
         try:
-            return diagnosis.next_attempt_at(self)
+            return why_not_sent.next_attempt_at(self)
         except Webhook.DoesNotExist:  # the reader may not view it, nor why it waits
             return self.due_at if self.is_open else None
 

@@ -156,7 +156,7 @@ class Delivery(models.Model):
     change_count = models.IntegerField(null=True)
     listed = models.BooleanField(default=False)
     # `kind` and `prechange` replace those of its event, once it has superseded other deliveries. `seen`: the receiver
-    # knows of the object (engine/deliver/merge.py).
+    # knows of the object (engine/deliver/superseding.py).
     span = models.JSONField(null=True)
 
     objects = LogManager.from_queryset(DeliveryQuerySet)()

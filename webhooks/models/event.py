@@ -130,7 +130,8 @@ class Event(models.Model):
     def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
         """Return the event as a delivery with this `span` tells of it, or itself without one. Do not save the copy.
 
-        A span has the kind of change and the state before, both of several changes together (engine/deliver/merge.py).
+        A span has the kind of change and the state before, both of several changes together
+        (engine/deliver/superseding.py).
         """
         if not span:
             return self

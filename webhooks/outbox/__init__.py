@@ -1,1 +1,13 @@
-"""Writes the events of a change in the transaction of the change, and wakes a worker after the commit."""
+"""Writes the events of a change in the transaction of the change, and wakes a worker after the commit.
+
+scope: does any webhook want the model, and which details of it?
+prechange: keeps the states before changes. snapshots reads rows as they are.
+unchanged: tells saves that change nothing from real changes.
+recording: writes the events.
+deletions: renders what a deletion removes. cascade finds it, and first_receiver runs before NetBox's own receivers.
+side_effects, modules: changes that NetBox makes without a signal.
+merges: notes the branch that is merged. trace reads the request's trace context.
+restating: records objects as they are now, for backfills and for Send now.
+wakeup: wakes a worker after the commit, by a job in the queue of redis_queue.
+default_database, signal_senders: where queries and signals have to go.
+"""

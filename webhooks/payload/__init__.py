@@ -1,1 +1,9 @@
-"""Builds the signed request of a delivery, describes payloads, and keeps bodies for the log."""
+"""Builds the signed request of a delivery, describes payloads, and keeps bodies for the log.
+
+http_request: builds the request.
+formats: makes its body. change_set makes the envelope of several changes, callbacks adds what plugins add.
+authorization: gives it a credential, and fetches OAuth2 tokens.
+answers: decides whether an answer counts as delivered.
+kept: keeps the bodies of attempts.
+json_schema, asyncapi: describe payloads and channels.
+"""

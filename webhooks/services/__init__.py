@@ -4,7 +4,7 @@ actions: the table of actions: who may do what, where it is offered, and by whic
 redelivery: sends closed deliveries again, and counts them before.
 confirmation: asks before many deliveries are sent again.
 causes: groups failed deliveries by webhook and error.
-waiting: sends waiting deliveries now.
+send_waiting: sends waiting deliveries now.
 backfill: sends all objects in their present state.
 send_now: sends chosen objects at once.
 trial: sends a test event.
@@ -20,6 +20,6 @@ secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.
 failed_jobs: shows failures on RQ's status page.
 backlog, status: count and describe the backlog.
-diagnosis: says why a webhook or a delivery is not sent, and the way out.
+why_not_sent: says why a webhook or a delivery is not sent, and the way out.
 removal: removes everything.
 """

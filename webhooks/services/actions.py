@@ -23,7 +23,7 @@ from utilities.permissions import get_permission_for_model
 from ..choices import BackfillStateChoices
 from ..models import Delivery, Webhook
 from ..visibility import Reader
-from . import backfill, redelivery, switching, trial, waiting
+from . import backfill, redelivery, send_waiting, switching, trial
 
 
 class Where(Flag):
@@ -168,8 +168,8 @@ SEND_ALL = Action(
     label=_('Send all waiting deliveries'),
     permission='change',
     where=Where.ADMIN,
-    service=lambda webhook, _user: waiting.send(webhook),
-    tell=lambda webhook, superseded: (messages.SUCCESS, waiting.announce(webhook, superseded, latest_only=False)),
+    service=lambda webhook, _user: send_waiting.send(webhook),
+    tell=lambda webhook, superseded: (messages.SUCCESS, send_waiting.announce(webhook, superseded, latest_only=False)),
 )
 SEND_LATEST = Action(
     model=Webhook,
@@ -177,8 +177,8 @@ SEND_LATEST = Action(
     label=_('Send only the latest waiting changes'),
     permission='change',
     where=Where.ADMIN,
-    service=lambda webhook, _user: waiting.send(webhook, latest_only=True),
-    tell=lambda webhook, superseded: (messages.SUCCESS, waiting.announce(webhook, superseded, latest_only=True)),
+    service=lambda webhook, _user: send_waiting.send(webhook, latest_only=True),
+    tell=lambda webhook, superseded: (messages.SUCCESS, send_waiting.announce(webhook, superseded, latest_only=True)),
 )
 REPLAY = Action(
     model=Webhook,

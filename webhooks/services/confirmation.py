@@ -14,8 +14,8 @@ from ..presentation import states
 from ..presentation.states import State
 from ..storable import is_storable_time
 from .actions import Action
-from .diagnosis import hindrance_of
 from .redelivery import Figures
+from .why_not_sent import hindrance_of
 
 # The form's field: when the figures were counted that the user has read. Without it nothing is sent.
 COUNTED_AT = '_counted_at'

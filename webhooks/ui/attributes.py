@@ -10,7 +10,7 @@ from utilities.object_types import object_type_name
 
 from ..models import Delivery, Event, querysets
 from ..presentation.states import both_sign
-from ..services.diagnosis import next_attempt_at, wait_of
+from ..services.why_not_sent import next_attempt_at, wait_of
 from ..tables import object_url, state_badge
 
 

@@ -23,7 +23,7 @@ from .. import filtersets, forms, tables
 from ..models import Delivery, Webhook, querysets
 from ..presentation.fields import label
 from ..presentation.states import with_states, with_waiting
-from ..services import diagnosis, feed, preview, preview_sources, secret_rotation
+from ..services import feed, preview, preview_sources, secret_rotation, why_not_sent
 from ..services.actions import REDELIVER
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver
@@ -96,7 +96,7 @@ class WebhookView(generic.ObjectView):
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
         return {
             'causes': causes_for(request.user, instance.get_absolute_url(), instance),
-            'banners': diagnosis.banners_of(instance),
+            'banners': why_not_sent.banners_of(instance),
             'feed_unread': feed.unread_of(instance) if instance.is_feed else None,
             'new_secret': secret_rotation.take(request.session, instance),
         }

@@ -11,7 +11,7 @@ from .. import forms
 from ..exceptions import DefinitionError
 from ..models import Webhook
 from ..presentation.states import both_sign
-from ..services import actions, secret_rotation, waiting
+from ..services import actions, secret_rotation, send_waiting
 from .actions import ActionView
 from .delivery import confirm_or_redeliver
 
@@ -60,15 +60,15 @@ class WebhookSendWaitingView(FormView):
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)
-        return self.render_form(request, webhook, forms.SendWaitingForm(), waiting.measure(webhook))
+        return self.render_form(request, webhook, forms.SendWaitingForm(), send_waiting.measure(webhook))
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)
         form = forms.SendWaitingForm(request.POST)
         if not form.is_valid():
-            return self.render_form(request, webhook, form, waiting.measure(webhook))
-        superseded = waiting.send(webhook, latest_only=form.latest_only)
-        messages.success(request, waiting.announce(webhook, superseded, latest_only=form.latest_only))
+            return self.render_form(request, webhook, form, send_waiting.measure(webhook))
+        superseded = send_waiting.send(webhook, latest_only=form.latest_only)
+        messages.success(request, send_waiting.announce(webhook, superseded, latest_only=form.latest_only))
         return redirect(webhook.get_absolute_url())
 
 

@@ -44,7 +44,7 @@ from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
 from webhooks.models.sequence import draw
 from webhooks.presentation import progress
-from webhooks.services import backfill, redelivery, waiting
+from webhooks.services import backfill, redelivery, send_waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -400,7 +400,7 @@ class TestOrder:
         dispatch_all()
         start(webhook)
         cut()
-        waiting.send(webhook, latest_only=True)
+        send_waiting.send(webhook, latest_only=True)
         ask(webhook)
         work()
         assert made[0] in batched_ids(receiver)
@@ -414,7 +414,7 @@ class TestOrder:
         dispatch_all()
         start(webhook)
         cut()
-        waiting.send(webhook, latest_only=True)
+        send_waiting.send(webhook, latest_only=True)
         backfill.cancel(webhook)
         work()
         assert {request.json()['event'] for request in receiver.requests} == {'created'}

@@ -34,7 +34,7 @@ from webhooks.engine.dispatch import loop, render
 from webhooks.engine.registry import GIVEN_UP, SUSPECTS
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.services import diagnosis, redelivery, trial, waiting
+from webhooks.services import redelivery, send_waiting, trial, why_not_sent
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -298,7 +298,9 @@ class TestOrder:
         work()
         assert len(receiver.requests) == so_far
         assert retried == ['a']
-        assert 'its change set is sent first' in diagnosis.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
+        assert (
+            'its change set is sent first' in why_not_sent.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
+        )
         pass_retry_waits()
         work()
         assert names(receiver.requests[-1]) == ['c', 'a**', 'b*']
@@ -460,7 +462,7 @@ class TestAgain:
         for _ in range(2):
             rename(place)
             work()
-        waiting.send(webhook, latest_only=True)
+        send_waiting.send(webhook, latest_only=True)
         assert [names(request) for request in received(receiver, 4)[1:]] == [['a'], ['a*'], ['a**']]
 
 

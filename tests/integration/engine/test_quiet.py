@@ -23,7 +23,7 @@ from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.services import backfill, backlog, redelivery, waiting
+from webhooks.services import backfill, backlog, redelivery, send_waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -356,7 +356,7 @@ class TestBeside:
 
     def test_a_superseded_one_that_somebody_redelivers_goes_at_once(self, webhook, receiver):
         rename(new('a'), 'b')
-        waiting.send(webhook, latest_only=True)
+        send_waiting.send(webhook, latest_only=True)
         work()
         assert redelivery.redeliver(Delivery.objects.filter(status=SUPERSEDED)) == 1
         work()
@@ -365,7 +365,7 @@ class TestBeside:
     @pytest.mark.parametrize('latest_only', [False, True])
     def test_send_waiting_deliveries_sends_one_at_once(self, webhook, receiver, latest_only):
         rename(new('a'), 'b', 'c')
-        waiting.send(webhook, latest_only=latest_only)
+        send_waiting.send(webhook, latest_only=latest_only)
         work()
         assert told(receiver) == [(CREATED, 'c')]
         assert not deliveries(PENDING)
@@ -396,6 +396,6 @@ class TestShown:
         new('a')
         Event.objects.update(timestamp=timezone.now() - timedelta(hours=1))
         assert backlog.measure().oldest is None
-        assert waiting.measure(webhook).changes == 1
+        assert send_waiting.measure(webhook).changes == 1
         pass_time(QUIET_MAX)
         assert backlog.measure().oldest

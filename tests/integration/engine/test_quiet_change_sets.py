@@ -12,9 +12,9 @@ from support.engine import deliveries, dispatch_all, health, pass_retry_waits, w
 
 from devstack.receiver import Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine.deliver import lane, merge
+from webhooks.engine.deliver import lane, superseding
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.services import redelivery, waiting
+from webhooks.services import redelivery, send_waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -126,8 +126,8 @@ def test_it_comes_in_parts_if_it_is_large(webhook, receiver, monkeypatch):
 
 
 def test_more_changes_than_are_read_together(webhook, receiver, monkeypatch):
-    monkeypatch.setattr(merge, 'DELIVERIES_PER_OBJECT', 3)
-    monkeypatch.setattr(merge, 'OBJECTS_PER_READ', 1)
+    monkeypatch.setattr(superseding, 'DELIVERIES_PER_OBJECT', 3)
+    monkeypatch.setattr(superseding, 'OBJECTS_PER_READ', 1)
     places = new('a', 'b')
     for place in places:
         rename(place, *(f'{place.pk}-{number}' for number in range(8)))
@@ -244,7 +244,7 @@ def test_send_waiting_deliveries_sends_one_set_at_once(webhook, receiver):
     (place,) = new('a')
     rename(place, 'b')
     new('c')
-    waiting.send(webhook)
+    send_waiting.send(webhook)
     work()
     assert [told(request) for request in receiver.requests] == [[('created', 'b'), ('created', 'c')]]
 

@@ -28,7 +28,7 @@ from webhooks.engine import sql
 from webhooks.engine.deliver import queue
 from webhooks.engine.deliver.circuit_breaker import REFUSED_TOO_LONG
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.services import feed, trial, waiting
+from webhooks.services import feed, send_waiting, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -246,7 +246,7 @@ class TestSaved:
         assert not deliveries(PENDING)
 
     @pytest.mark.parametrize(
-        'hurry', [lambda webhook: save(webhook, description='mended'), waiting.send], ids=['saved', 'sent now']
+        'hurry', [lambda webhook: save(webhook, description='mended'), send_waiting.send], ids=['saved', 'sent now']
     )
     def test_a_delivery_in_hand_of_a_stopped_worker_waits_until_its_request_has_ended(
         self, webhook, receiver, hurry: Callable[[Webhook], object]

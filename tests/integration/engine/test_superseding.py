@@ -17,7 +17,7 @@ from support.log import delivery, event
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import sql
-from webhooks.engine.deliver import merge
+from webhooks.engine.deliver import superseding
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import preview, redelivery
 
@@ -69,7 +69,7 @@ def settle() -> int:
     objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in deliveries(PENDING)]
     in_hand = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     with sql.transaction() as now:
-        return merge.supersede(objects, now, in_hand).total()
+        return superseding.supersede(objects, now, in_hand).total()
 
 
 STEPS = {
@@ -162,7 +162,7 @@ class TestOption:
 
     @pytest.mark.parametrize('steps', ['uuuuuuuu', 'uuuuuuud'])
     def test_more_waits_for_one_object_than_one_look_sees(self, webhook, receiver, monkeypatch, steps):
-        monkeypatch.setattr(merge, 'DELIVERIES_PER_OBJECT', 3)
+        monkeypatch.setattr(superseding, 'DELIVERIES_PER_OBJECT', 3)
         place = existing(name='0', slug='place')
         receiver.clear()
         with away():

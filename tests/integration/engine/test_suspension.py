@@ -28,7 +28,7 @@ from webhooks.engine.deliver import endpoint
 from webhooks.engine.deliver.circuit_breaker import PROBE_SECONDS, REFUSED_TOO_LONG, SUSPEND_AFTER_ATTEMPTS
 from webhooks.engine.deliver.endpoint import Entry
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.services import diagnosis, trial
+from webhooks.services import trial, why_not_sent
 from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -150,7 +150,7 @@ class TestRefused:
 
     def test_the_wait_says_since_when(self, refused):
         delivery = deliveries(attempt_count=0)[0]
-        assert 'has refused everything since' in diagnosis.wait_of(delivery, timezone.now()).text
+        assert 'has refused everything since' in why_not_sent.wait_of(delivery, timezone.now()).text
 
 
 class TestSuspended:

@@ -44,7 +44,7 @@ from webhooks.engine.process import sender as sender_process
 from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
-from webhooks.services import backfill, redelivery, waiting
+from webhooks.services import backfill, redelivery, send_waiting
 from webhooks.templating import renderer
 from webhooks.transport.exchange import Outcome
 
@@ -274,7 +274,7 @@ class TestBesideAnOwner:
         place = site()
         place.delete()
         dispatch_all()
-        with open_transaction(lambda: waiting.send(webhook, latest_only=True)):
+        with open_transaction(lambda: send_waiting.send(webhook, latest_only=True)):
             owner.turn()
         assert self.turns(owner, lambda: not deliveries(PENDING))
         assert [one.status for one in deliveries()] == [DELIVERED, SUPERSEDED, SUPERSEDED]

@@ -20,7 +20,7 @@ from webhooks.choices import StatusChoices
 from webhooks.dashboard import Unsent, WebhooksWidget
 from webhooks.models import Delivery, Event, Health, Hour, Webhook
 from webhooks.models.fields import Sealed
-from webhooks.services import diagnosis
+from webhooks.services import why_not_sent
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -159,7 +159,7 @@ class TestPermissions:
 
 class TestBanners:
     def titles(self, webhook: Webhook) -> list[str]:
-        return [banner.title for banner in diagnosis.banners_of(Webhook.objects.get(pk=webhook.pk))]
+        return [banner.title for banner in why_not_sent.banners_of(Webhook.objects.get(pk=webhook.pk))]
 
     def test_a_disabled_webhook_is_told(self, webhook):
         Webhook.objects.update(enabled=False)
@@ -176,7 +176,7 @@ class TestBanners:
 
     def test_a_suspended_webhook_says_why_and_when_it_is_tried(self, webhook):
         suspend(webhook)
-        banner = diagnosis.banners_of(Webhook.objects.get())[0]
+        banner = why_not_sent.banners_of(Webhook.objects.get())[0]
         assert banner.title == 'Suspended'
         assert 'connection refused' in banner.text
         assert f'{timezone.localtime(Health.objects.get().probe_at):%Y-%m-%d %H:%M:%S}' in banner.text

@@ -5,11 +5,12 @@ lanes: takes and leaves lanes, and reads due deliveries. What a turn did counts 
     statements.
 lane: holds a lane's state. choice picks the webhook that is served next.
 order: sends an object's deliveries in turn.
-merge: lets a later change replace earlier ones (`latest_only`). fold says which.
+superseding: lets a later change replace earlier ones (`latest_only`). fold says which.
 quiet: lets changes wait until their object is quiet.
 change_sets: sends a transaction's deliveries together, in an order of models.
 build: builds requests and sends them, in threads.
 record: writes outcomes. verdict and backoff decide over them.
 feed: publishes deliveries of webhooks without a URL.
-endpoint: keeps an endpoint's health, and disables a webhook after 410. circuit_breaker suspends it.
+endpoint: keeps an endpoint's health, and disables a webhook after 410. circuit_breaker suspends it, and
+    lets it go on after a probe.
 """

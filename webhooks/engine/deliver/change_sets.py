@@ -27,7 +27,7 @@ from ...models import Delivery
 from ...models.delivery import UNFORMED
 from .. import sql
 from ..each import portions
-from . import lane, merge, order, queue
+from . import lane, order, queue, superseding
 
 # The order of changes in a set.
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
@@ -108,15 +108,15 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
 def unite(webhook_id: int, now: datetime) -> tuple[set[Key], int]:
     """Make one set of a webhook's unformed sets whose transactions are dispatched to the end.
 
-    Of each object one delivery stays (merge.py). Returns the set, for form(), and how many deliveries were superseded.
-    If there were any, it returns no set: the caller asks again. Two deliveries that an object still has cannot be
-    in one set. Then all sets are returned, as they were. The caller owns the lane, and has locked it.
+    Of each object one delivery stays (superseding.py). Returns the set, for form(), and how many deliveries were
+    superseded. If there were any, it returns no set: the caller asks again. Two deliveries that an object still has
+    cannot be in one set. Then all sets are returned, as they were. The caller owns the lane, and has locked it.
     """
     key = {'webhook': webhook_id, 'unformed': UNFORMED}
     found = sql.fetch_column(READ_UNFORMED, key)
     undecided = {transaction for _webhook_id, transaction in queue.undecided([webhook_id], found)}
     whole = {*found} - queue.unfinished(found) - undecided
-    superseded, is_any_twice = merge.supersede_sets(webhook_id, whole, now)
+    superseded, is_any_twice = superseding.supersede_sets(webhook_id, whole, now)
     if superseded or not whole:
         return set(), superseded
     if is_any_twice:

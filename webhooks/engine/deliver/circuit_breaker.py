@@ -1,4 +1,4 @@
-"""Suspends a webhook whose endpoint is away, or refuses everything: a circuit breaker.
+"""Suspends a webhook whose endpoint is away or refuses everything, and ends that after a probe: a circuit breaker.
 
 Closed: all is sent. Open: nothing is sent until the next probe. It opens after SUSPEND_AFTER_ATTEMPTS in a row that
 found no endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429). Half-open:

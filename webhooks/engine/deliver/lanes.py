@@ -11,7 +11,7 @@ from ...models import Webhook
 from ...payload.http_request import Builder
 from ..full_look import FullLook
 from ..registry import Member
-from . import change_sets, endpoint, feed, merge, order, queue, quiet
+from . import change_sets, endpoint, feed, order, queue, quiet, superseding
 from .build import Call
 from .choice import choose
 from .endpoint import Entry
@@ -218,7 +218,7 @@ class Lanes:
         """Form the change sets of whole transactions: their parts are read after that."""
         ready = [one for lane in self._held(turn) for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
-        closed = merge.replace_backfills({one.webhook_id for one in ready}, turn.now, self.in_hand)
+        closed = superseding.replace_backfills({one.webhook_id for one in ready}, turn.now, self.in_hand)
         keys = {(one.webhook_id, one.change_set) for one in ready if not turn.is_quiet(one)}
         for webhook_id in {one.webhook_id for one in ready if turn.is_quiet(one)}:
             united, count = change_sets.unite(webhook_id, turn.now)
@@ -273,8 +273,8 @@ class Lanes:
             or (not turn.is_quiet(one) and turn.lanes[one.webhook_id].latest_only)
         ]
         in_hand = self.in_hand
-        closed = merge.supersede(objects, turn.now, in_hand)
-        closed += merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, turn.now, in_hand)
+        closed = superseding.supersede(objects, turn.now, in_hand)
+        closed += superseding.replace_backfills({one.webhook_id for one in due if not one.backfill}, turn.now, in_hand)
         turn.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
         for webhook_id in closed:
             turn.lanes[webhook_id].forget()

@@ -1,4 +1,4 @@
-"""Runs the statements of a lane's owner: it takes and leaves lanes, and reads due deliveries."""
+"""Holds the statements of lanes.py in SQL: they take and leave lanes, and read due deliveries."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime

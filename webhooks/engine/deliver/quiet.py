@@ -1,4 +1,4 @@
-"""Lets the changes of an object wait until it is quiet. Then merge.py makes one of them.
+"""Lets the changes of an object wait until it is quiet. Then superseding.py makes one of them.
 
 A delivery is due when its object has been quiet for so long after it, and notes until when it waits at most. If a later
 one of its object still waits, it takes over that one's time: so all of them wait for the last. All that is known stands

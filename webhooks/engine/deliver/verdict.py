@@ -1,6 +1,7 @@
 """Decides over a delivery after an attempt: delivered, failed, or pending until the next attempt.
 
-It reads the delivery, its event, its webhook and the webhook's health, and changes nothing.
+It reads the delivery, its event, its webhook and the webhook's health, and changes nothing. A Retry-After counts for
+some answers; backoff.py has the waits.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ from ...config_contexts import SOURCES
 from ...interruptions import BROKEN_OFF, Locked
 from ...models import Event, Webhook
 from ...models.delivery import UNFORMED
-from .. import config_contexts, rescue, sql
+from .. import context_walks, rescue, sql
 from ..deliver import quiet
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
@@ -131,8 +131,8 @@ class Dispatcher:
         with sql.reading():
             matches, changed, sources, self._derived, untold = match(events)
         self._tell_owners(changed, put_off)
-        config_contexts.note(sources)
-        config_contexts.learn(untold)
+        context_walks.note(sources)
+        context_walks.learn(untold)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(told, [event.pk for event in events], self._member)
         # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
@@ -161,7 +161,7 @@ class Dispatcher:
         with sql.transaction():
             self._member.beat()
             render.save(going)
-            config_contexts.store_told((one.event, one.data) for one in going if self._tells_all(one))
+            context_walks.store_told((one.event, one.data) for one in going if self._tells_all(one))
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
             undecided = [(webhook.pk, one.event.pk) for one in going for webhook in one.undecided]
             make_deliveries(pairs, undecided, are_new=True)

@@ -26,7 +26,7 @@ from ...outbox.scope import is_migrated, look_again
 from ...templating import renderer
 from .. import sql
 from ..backfill import Backfills
-from ..config_contexts import Walks
+from ..context_walks import Walks
 from ..dispatch.loop import Dispatcher
 from ..registry import DISPATCH, Member, may_begin
 from ..tidy import loop as tidy

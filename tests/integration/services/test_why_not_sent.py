@@ -18,7 +18,7 @@ from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.django_admin.delivery import DeliveryAdmin
 from webhooks.models import Backfill, Delivery, Event, Health, querysets
 from webhooks.presentation.moments import moment
-from webhooks.services.diagnosis import wait_of
+from webhooks.services.why_not_sent import wait_of
 
 pytestmark = pytest.mark.usefixtures('db')
 

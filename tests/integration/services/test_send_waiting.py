@@ -11,9 +11,9 @@ from support.engine import deliveries, dispatch_all, health, work
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine.deliver import merge
+from webhooks.engine.deliver import superseding
 from webhooks.models import Delivery, Event, Health, Webhook
-from webhooks.services import waiting
+from webhooks.services import send_waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -50,7 +50,7 @@ LATEST = [(CREATED, 'b'), (CREATED, 'e')]
 
 class TestMeasure:
     def test_changes_and_objects_are_counted(self, webhook):
-        found = waiting.measure(webhook)
+        found = send_waiting.measure(webhook)
         assert (found.changes, found.objects) == (5, 2)
         assert str(found) == '5 changes · 2 objects'
         assert found.since == Event.objects.order_by('timestamp').first().timestamp
@@ -61,16 +61,16 @@ class TestMeasure:
             places = [site() for _ in range(3)]
         places[0].save()
         dispatch_all()
-        found = waiting.measure(batched)
+        found = send_waiting.measure(batched)
         assert (found.changes, found.objects) == (4, 3)
 
     def test_a_delivery_under_way_does_not_count_as_waiting(self, webhook):
         Delivery.objects.update(status=StatusChoices.SENDING)
-        assert waiting.measure(webhook) == waiting.Waiting(0, 0, None)
+        assert send_waiting.measure(webhook) == send_waiting.Waiting(0, 0, None)
 
     def test_not_more_is_counted_than_can_be_read_quickly(self, webhook, monkeypatch):
-        monkeypatch.setattr(waiting, 'MAX_CHANGES_COUNTED', 4)
-        assert str(waiting.measure(webhook)).startswith('4+ changes · ')
+        monkeypatch.setattr(send_waiting, 'MAX_CHANGES_COUNTED', 4)
+        assert str(send_waiting.measure(webhook)).startswith('4+ changes · ')
 
 
 class TestSend:
@@ -80,20 +80,20 @@ class TestSend:
 
     @pytest.mark.parametrize(('latest_only', 'expected'), [(False, ALL), (True, LATEST)])
     def test_it_is_sent_now(self, webhook, receiver, latest_only, expected):
-        assert waiting.send(webhook, latest_only=latest_only) == len(ALL) - len(expected)
+        assert send_waiting.send(webhook, latest_only=latest_only) == len(ALL) - len(expected)
         work()
         assert told(receiver) == expected
         assert health(webhook).superseded == len(ALL) - len(expected)
         assert not Webhook.objects.get().latest_only
 
     def test_it_is_done_in_parts(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(merge, 'OBJECTS_PER_READ', 1)
-        monkeypatch.setattr(merge, 'DELIVERIES_PER_READ', 2)
+        monkeypatch.setattr(superseding, 'OBJECTS_PER_READ', 1)
+        monkeypatch.setattr(superseding, 'DELIVERIES_PER_READ', 2)
         for _ in range(2):
             for place in Site.objects.all():
                 place.save()
         dispatch_all()
-        waiting.send(webhook, latest_only=True)
+        send_waiting.send(webhook, latest_only=True)
         work()
         assert told(receiver) == LATEST
 
@@ -103,7 +103,7 @@ class TestSend:
         site()
         assert work() == '1 to retry'
         assert work() == 'nothing to send'
-        waiting.send(webhook)
+        send_waiting.send(webhook)
         assert work() == '1 delivered'
 
     def test_other_webhooks_keep_what_waits(self, webhook, receiver):
@@ -111,12 +111,12 @@ class TestSend:
         for _ in range(2):
             Site.objects.first().save()
         dispatch_all()
-        waiting.send(webhook, latest_only=True)
-        assert waiting.measure(other).changes == 2
+        send_waiting.send(webhook, latest_only=True)
+        assert send_waiting.measure(other).changes == 2
 
     def test_only_the_latest_of_a_paused_webhooks_changes_stay_and_are_held(self, webhook, receiver):
         Webhook.objects.update(paused=True)
-        assert waiting.send(webhook, latest_only=True) == 3
+        assert send_waiting.send(webhook, latest_only=True) == 3
         assert work() == 'nothing to send'
         Webhook.objects.update(paused=False)
         work()

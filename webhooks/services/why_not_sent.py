@@ -23,7 +23,7 @@ from ..outbox import redis_queue
 from ..presentation import states
 from ..presentation.moments import moment
 from ..presentation.states import State
-from . import actions, waiting
+from . import actions, send_waiting
 from .actions import Action
 
 # If the oldest change waits longer, a banner offers to send all now.
@@ -215,9 +215,9 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
 
 
 def _waiting(webhook: Webhook) -> Iterator[Banner]:
-    if waiting.is_held(webhook):
+    if send_waiting.is_held(webhook):
         return
-    found = waiting.measure(webhook)
+    found = send_waiting.measure(webhook)
     if found.since is None or timezone.now() - found.since < LONG_WAIT:
         return
     text = _('The oldest change has waited for {age}. You can send all now, or only the latest changes.')

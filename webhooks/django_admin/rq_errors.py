@@ -1,4 +1,4 @@
-"""Answers where django-rq's pages would crash."""
+"""Wraps django-rq's views, which crash without Redis, or if a job is gone: it answers with a message instead."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -25,7 +25,7 @@ from virtualization.models import Cluster, ClusterGroup, ClusterType, VirtualMac
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
-from webhooks.engine import config_contexts as engine
+from webhooks.engine import context_walks as engine
 from webhooks.engine.registry import DISPATCH
 from webhooks.models import ContextDigest, ContextWalk, Event, Subscription, Webhook
 from webhooks.payload import json_schema
