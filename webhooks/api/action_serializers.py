@@ -278,11 +278,13 @@ class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
         model = Webhook
         fields = (
             'source', 'type_create', 'type_update', 'type_delete', 'conditions', 'body_template', 'payload_format',
-            'http_content_type', 'include_snapshots', 'expand',
+            'http_content_type', 'include_snapshots', 'expand', 'only_if_changed',
         )  # fmt: skip
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+        if others := self.initial_data.keys() - self.fields.keys():
+            raise serializers.ValidationError(dict.fromkeys(others, _('A preview shows no change of this field.')))
         self._check_keys(data)
         return super().validate(data)
 

@@ -127,6 +127,14 @@ class TestWhatIsShown:
         assert Webhook.objects.get().body_template == ''
         assert (Event.objects.count(), Delivery.objects.count()) == (before, 0)
 
+    @pytest.mark.parametrize(
+        ('name', 'value'), [('ignore_users', ['nobody']), ('only_if_changed', ['staus']), ('payload_url', 'x')]
+    )
+    def test_a_change_that_it_would_not_show_is_refused(self, webhook, api_client, name, value):
+        site()
+        answer = api_client.post(api(webhook), {name: value}, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, [name])
+
 
 class TestWhoSees:
     @pytest.fixture(autouse=True)
