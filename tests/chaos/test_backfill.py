@@ -45,7 +45,6 @@ QUIET = 60
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked children inherit it."""
     monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 7)
-    monkeypatch.setattr(engine, 'SLOW_SLICE_SECONDS', 60.0)  # no rests on a busy machine
 
 
 @pytest.fixture

@@ -53,12 +53,6 @@ RUNNING, PAUSED, COMPLETED, CANCELED, FAILED = BackfillStateChoices.values()
 PENDING, DELIVERED, SUPERSEDED = StatusChoices.PENDING, StatusChoices.DELIVERED, StatusChoices.SUPERSEDED
 
 
-@pytest.fixture(autouse=True)
-def no_slice_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine would let its backfill rest."""
-    monkeypatch.setattr(engine, 'SLOW_SLICE_SECONDS', 60)
-
-
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
     return subscribe(receiver.url(HOOK), Site)

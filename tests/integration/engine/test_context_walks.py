@@ -36,12 +36,6 @@ pytestmark = pytest.mark.usefixtures('committed')
 CONTEXT = 'extras.configcontext'
 
 
-@pytest.fixture(autouse=True)
-def no_slice_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine would let its walk rest."""
-    monkeypatch.setattr(engine, 'SLOW_SLICE_SECONDS', 60)
-
-
 def watch(receiver: Receiver, *models: type[Model], path: str = '/', **fields: Any) -> Webhook:
     """Subscribe a webhook, and let a worker learn what the objects have."""
     defaults = {'include_config_contexts': True, 'kinds': (UPDATED,)}
