@@ -75,9 +75,11 @@ def tell(*news: News) -> None:
 def tell_rules() -> bool:
     """Take one webhook's news from its lane, and let NetBox's event rules act on them. Returns whether there was any.
 
-    A rule that fails is logged. Raises RedisError if NetBox's Redis is away: the news stay until the next call.
+    A rule that fails is logged. Raises RedisError if NetBox's Redis is away, and OperationalError if somebody holds a
+    table: the news stay until the next call.
     """
     with sql.transaction():
+        sql.set_lock_timeout(sql.TABLE_LOCK_MS)
         told = sql.fetch(TAKE_NEWS)
         if told:
             # Rules enqueue after the commit, too late to wait.

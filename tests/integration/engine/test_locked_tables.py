@@ -9,18 +9,32 @@ from circuits.models import Provider
 from dcim.models import Device, Interface, Site
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from extras.models import EventRule, JournalEntry
 from ipam.models import VLAN
 from support.builders import UPDATED, device, interface, named, site, subscribe
-from support.engine import deliveries, open_transaction, pass_retry_waits, suspect, try_suspects, work
+from support.builtin import rule
+from support.engine import (
+    deliveries,
+    expire,
+    health,
+    open_transaction,
+    pass_retry_waits,
+    suspect,
+    try_suspects,
+    work,
+)
 from support.others_code import at_each
 from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks.engine import commands
+from webhooks.engine import commands, notifications, sql
 from webhooks.engine.dispatch import put_off
+from webhooks.engine.notifications import SUSPENDED
 from webhooks.engine.registry import SUSPECT
-from webhooks.models import Event
+from webhooks.engine.tidy import loop as tidy
+from webhooks.models import Event, Health, Webhook
 from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -143,6 +157,50 @@ def test_a_suspect_that_needs_it_is_not_blamed(receiver, tenant, monkeypatch):
     pass_retry_waits()
     try_suspects()
     assert len(deliveries('pending')) == 1
+
+
+class TestTidying:
+    """The dispatcher does it once a second, between changes: each wait is one of all other webhooks."""
+
+    @pytest.fixture(autouse=True)
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Wait for rows of its own without end: what waits so for a table is ended by PostgreSQL's other limit."""
+        its_own = f"set_config('lock_timeout', '{sql.ROW_LOCK_MS}'"
+        assert its_own in sql.BOUNDS
+        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(its_own, "set_config('lock_timeout', '0'"))
+
+    def test_a_webhook_whose_endpoint_is_gone_is_disabled_later(self, receiver, caplog):
+        webhook = subscribe(receiver.url(BUSY), Site)
+        Health.objects.update(gone_at=timezone.now())
+        with locked(JournalEntry):
+            tidy.step()
+        assert 'lock timeout' in caplog.text
+        assert Webhook.objects.get(pk=webhook.pk).enabled
+        tidy.step()
+        assert not Webhook.objects.get(pk=webhook.pk).enabled
+
+    def test_all_else_is_tidied_meanwhile(self, receiver):
+        subscribe(receiver.url(IDLE), Site, paused=True)
+        site()
+        work()
+        expire()
+        Health.objects.update(gone_at=timezone.now())
+        with locked(JournalEntry):
+            tidy.step()
+        assert deliveries('failed')
+
+    def test_event_rules_hear_of_trouble_later(self, receiver, caplog):
+        webhook, telling = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(IDLE))
+        rule(telling, Webhook, kinds=(SUSPENDED.name,), action_type='webhooks.send')
+        with transaction.atomic():
+            notifications.tell((webhook, SUSPENDED))
+        with locked(EventRule):
+            tidy.step()
+        assert 'lock timeout' in caplog.text
+        assert health(webhook).news == [SUSPENDED.name]
+        tidy.step()
+        assert health(webhook).news == []
+        assert [one.kind for one in deliveries()] == ['suspended']
 
 
 def test_a_test_says_why_it_has_no_payload(receiver, tenant):

@@ -230,6 +230,7 @@ def disable_gone() -> None:
         session = sql.session()
         try:
             with sql.transaction():
+                sql.set_lock_timeout(sql.TABLE_LOCK_MS)
                 locked = order.try_lock_lanes([pk])  # its news is written to the lane
                 free = told.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
                 for webhook in free:
