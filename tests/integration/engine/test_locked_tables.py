@@ -134,6 +134,23 @@ class TestComponents:
             assert [request.path for request in receiver.requests] == [IDLE]
         assert [body['caused_by'] for body in unlocked(receiver)] == [['ipam.ipaddress']]
 
+    def test_a_device_that_was_saved_unchanged_waits_with_its_address_and_nothing_else_does(self, receiver):
+        """A webhook that hears of real changes only hears of that save if a component changes with it."""
+        port, name = interface(device()), named('provider')
+        subscribe(receiver.url(BUSY), Device, include_components=True, kinds=(UPDATED,), only_real_changes=True)
+        subscribe(receiver.url('/every'), Device, kinds=(UPDATED,))
+        subscribe(receiver.url(IDLE), Provider)
+        with transaction.atomic():
+            port.ip_addresses.create(address='192.0.2.1/24')
+            Device.objects.get().save()
+        Provider.objects.create(**name)
+        with locked(Interface):
+            for _ in range(3):
+                work()
+                pass_retry_waits()
+            assert [request.path for request in receiver.requests] == [IDLE]
+        assert [body['data']['id'] for body in unlocked(receiver)] == [port.device_id]
+
 
 def test_while_users_cannot_be_read_nothing_is_blamed_and_nothing_lost(receiver):
     subscribe(receiver.url(BUSY), Site, ignore_users=[User.objects.create_user('robot')])
