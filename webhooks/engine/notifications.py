@@ -102,7 +102,7 @@ def _tell_rules(webhook: Webhook, name: str) -> None:
         except (*INTERRUPTIONS, RedisError):
             raise
         except Exception:
-            logger.exception('webhook=%s event=%s rule=%s failed', webhook.pk, name, rule)
+            logger.exception('webhook=%s name=%r event=%s rule=%s failed', webhook.pk, webhook.name, name, rule)
 
 
 def _rules(name: str) -> QuerySet[EventRule]:
@@ -184,7 +184,9 @@ def tell_endings() -> None:
     for webhook in Webhook.objects.filter(enabled=True).select_related('credential'):
         for event_type, end in _ends_of(webhook):
             if end <= soon:
-                endings_logger.warning('webhook=%s event=%s on %s', webhook.pk, event_type.name, end)
+                endings_logger.warning(
+                    'webhook=%s name=%r event=%s on %s', webhook.pk, webhook.name, event_type.name, end
+                )
                 with sql.transaction():
                     tell((webhook, event_type))
 

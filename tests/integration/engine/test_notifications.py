@@ -467,5 +467,5 @@ class TestEventRules:
         fail(receiver)
         work()
         assert health(webhook).news == []
-        assert f'rule={broken.name} failed' in caplog.text
+        assert f'name={webhook.name!r} event={FAILED.name} rule={broken.name} failed' in caplog.text
         assert self.heard(receiver) == [('delivery_failed', webhook.name)]

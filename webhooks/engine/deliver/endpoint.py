@@ -226,7 +226,7 @@ def disable_gone() -> None:
     BROKEN_OFF.
     """
     told = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
-    for pk in told.values_list('pk', flat=True):
+    for pk, name in told.values_list('pk', 'name'):
         session = sql.session()
         try:
             with sql.transaction():
@@ -239,7 +239,7 @@ def disable_gone() -> None:
             # If somebody holds a table, it would wait for it with each webhook. So it ends with the first.
             if sql.is_lock_timeout(error) or sql.is_broken_off(error, session):
                 raise
-            logger.exception('webhook=%s it cannot be disabled', pk)
+            logger.exception('webhook=%s name=%r it cannot be disabled', pk, name)
 
 
 def _disable(webhook: Webhook) -> None:

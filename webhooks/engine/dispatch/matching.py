@@ -139,7 +139,9 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
     except Exception as error:
         # A script may have saved unchecked conditions.
         reason = printable(f'{type(error).__name__}: {error}')
-        logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, reason)
+        logger.warning(
+            'webhook=%s name=%r event=%s conditions="%s"', webhook.pk, webhook.name, shown.event.uuid, reason
+        )
         return False
 
 
