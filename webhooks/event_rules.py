@@ -57,8 +57,9 @@ class SendWithWebhooks(EventRuleAction):
         label = '.'.join(event_context['object_type'].natural_key())
         if event_context['event_type'] not in OWN_TYPES and label not in object_types.by_label():
             logger.warning(
-                'webhook=%s model=%s event not sent: the model is not in the setting allowed_models',
+                'webhook=%s name=%r model=%s event not sent: the model is not in the setting allowed_models',
                 action_object.pk,
+                action_object.name,
                 label,
             )
             return

@@ -104,7 +104,7 @@ class Backfills:
         except INTERRUPTIONS:
             raise
         except Exception as error:
-            logger.exception('webhook=%s backfill=failed', backfill.pk)
+            logger.exception('webhook=%s name=%r backfill=failed', backfill.pk, backfill.webhook.name)
             reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
             return _end(backfill, FAILED, storable(reason))
         finally:

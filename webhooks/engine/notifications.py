@@ -64,8 +64,9 @@ TAKE_NEWS = """
 def tell(*news: News) -> None:
     """Notify the webhooks' recipients, and note the news for event rules, all in the open transaction.
 
-    A webhook's last news is the one that its recipients read. If a row is locked, or anything else fails, that is
-    logged, and the other news and the transaction go on. Raises INTERRUPTIONS: then the transaction cannot go on.
+    A webhook's last news is the one that its recipients read. If a row or table is locked, nobody hears of any of these
+    news; if anything else fails, not of that one. It is logged, and the transaction goes on. Raises INTERRUPTIONS: then
+    the transaction cannot go on.
     """
     if news:
         _try(_note, news)
@@ -75,9 +76,11 @@ def tell(*news: News) -> None:
 def tell_rules() -> bool:
     """Take one webhook's news from its lane, and let NetBox's event rules act on them. Returns whether there was any.
 
-    A rule that fails is logged. Raises RedisError if NetBox's Redis is away: the news stay until the next call.
+    A rule that fails is logged. Raises RedisError if NetBox's Redis is away, and OperationalError if somebody holds a
+    table: the news stay until the next call.
     """
     with sql.transaction():
+        sql.set_lock_timeout(sql.TABLE_LOCK_MS)
         told = sql.fetch(TAKE_NEWS)
         if told:
             # Rules enqueue after the commit, too late to wait.
@@ -99,7 +102,7 @@ def _tell_rules(webhook: Webhook, name: str) -> None:
         except (*INTERRUPTIONS, RedisError):
             raise
         except Exception:
-            logger.exception('webhook=%s event=%s rule=%s failed', webhook.pk, name, rule)
+            logger.exception('webhook=%s name=%r event=%s rule=%s failed', webhook.pk, webhook.name, name, rule)
 
 
 def _rules(name: str) -> QuerySet[EventRule]:
@@ -115,7 +118,7 @@ def _note(news: Sequence[News]) -> None:
 
 
 def _try(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> None:
-    """Write the news together. If that fails, each is written alone: one may be to blame."""
+    """Write the news together. If that fails, each is written alone: one may be to blame. If a row is locked, none."""
     try:
         with transaction.atomic():
             sql.set_lock_timeout(sql.TABLE_LOCK_MS)
@@ -124,19 +127,19 @@ def _try(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> None:
             connection.check_constraints()
             sql.set_lock_timeout()
     except Exception as error:
+        # If a thousand webhooks are suspended at once, each alone would wait as long for a held table.
         is_locked = sql.is_lock_timeout(error)
         if isinstance(error, INTERRUPTIONS) and not is_locked:
             raise
-        if len(news) > 1:
+        if len(news) > 1 and not is_locked:
             for one in news:
                 _try(write, [one])
             return
-        ((webhook, event_type),) = news
+        named = ', '.join(
+            f'webhook={webhook.pk} name={webhook.name!r} event={event_type.name}' for webhook, event_type in news
+        )
         reason = 'a row was locked' if is_locked else 'it failed'
-        logger.warning(
-            'webhook=%s event=%s nobody was notified: %s',
-            webhook.pk, event_type.name, reason, exc_info=None if is_locked else error,
-        )  # fmt: skip
+        logger.warning('%s nobody was notified: %s', named, reason, exc_info=None if is_locked else error)
 
 
 def recipients(webhook_ids: Collection[int]) -> set[tuple[int, int]]:
@@ -181,7 +184,9 @@ def tell_endings() -> None:
     for webhook in Webhook.objects.filter(enabled=True).select_related('credential'):
         for event_type, end in _ends_of(webhook):
             if end <= soon:
-                endings_logger.warning('webhook=%s event=%s on %s', webhook.pk, event_type.name, end)
+                endings_logger.warning(
+                    'webhook=%s name=%r event=%s on %s', webhook.pk, webhook.name, event_type.name, end
+                )
                 with sql.transaction():
                     tell((webhook, event_type))
 

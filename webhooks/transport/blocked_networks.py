@@ -63,16 +63,21 @@ def _look_up(host: str, port: int, family: int) -> list[tuple]:
     """Return getaddrinfo's results. Raises gaierror for an unknown name, OSError if this machine is short of something.
 
     Without free descriptors a look-up may fail as if the name were unknown: that depends on the machine's services for
-    names. So after a failure this tries to open some, which raises the right error.
+    names. So after a failure check_descriptors() raises the right error.
     """
     asked = host.rstrip('.') if is_number(host) else host
     try:
         return socket.getaddrinfo(asked, port, family, socket.SOCK_STREAM)
     except OSError:
-        with ExitStack() as opened:
-            for _ in range(LOOK_UP_DESCRIPTORS):
-                opened.enter_context(socket.socket())
+        check_descriptors()
         raise
+
+
+def check_descriptors() -> None:
+    """Open as many descriptors as a look-up does, and close them. Raises OSError if this machine has too few left."""
+    with ExitStack() as opened:
+        for _ in range(LOOK_UP_DESCRIPTORS):
+            opened.enter_context(socket.socket())
 
 
 def is_number(host: str) -> bool:

@@ -12,6 +12,7 @@ from ..brokers.driver import Away, Driver, Lost, Message, Refused
 from ..brokers.registry import Broker, Unusable
 from ..security.echoes import Echoes
 from ..storable import printable
+from . import blocked_networks
 from .exchange import MAX_ERROR_CHARS, MAX_HEADER_CHARS, SHORTAGE_ERRNOS, Outcome, Request, check_headers
 
 # OSErrors of a wrong file in the broker's options. They do not mean that the broker is away.
@@ -98,12 +99,18 @@ def _failure(error: Exception, request: Request) -> dict[str, Any]:
     """
     if isinstance(error, OSError) and error.errno in SHORTAGE_ERRNOS:
         return {'error': _reason(error), 'starved': True}
-    if isinstance(error, TimeoutError):
-        return {'error': f'no confirmation within {request.timeout:g} seconds', 'unreachable': True}
     # If a broker cannot be used, the operator may mend the settings. Until then deliveries wait.
     is_away = isinstance(error, Away | Unusable) or (
         isinstance(error, OSError) and not isinstance(error, WRONG_FILE_ERRORS)
     )
+    if is_away:
+        try:
+            # Without descriptors a client may fail as if the broker's name were unknown, or wait for one in vain.
+            blocked_networks.check_descriptors()
+        except OSError as shortage:
+            return {'error': _reason(shortage), 'starved': True}
+    if isinstance(error, TimeoutError):
+        return {'error': f'no confirmation within {request.timeout:g} seconds', 'unreachable': True}
     return {'error': _reason(error), 'unreachable': is_away}
 
 

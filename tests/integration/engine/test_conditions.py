@@ -121,7 +121,7 @@ class TestData:
         assert len(dispatched()) == 1
         assert deliveries()[0].webhook == well
         assert skipped() == [1]
-        assert f'webhook={broken.pk}' in caplog.text
+        assert f'webhook={broken.pk} name={broken.name!r} ' in caplog.text
 
 
 class TestSnapshots:

@@ -9,18 +9,32 @@ from circuits.models import Provider
 from dcim.models import Device, Interface, Site
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from extras.models import EventRule, JournalEntry
 from ipam.models import VLAN
 from support.builders import UPDATED, device, interface, named, site, subscribe
-from support.engine import deliveries, open_transaction, pass_retry_waits, suspect, try_suspects, work
+from support.builtin import rule
+from support.engine import (
+    deliveries,
+    expire,
+    health,
+    open_transaction,
+    pass_retry_waits,
+    suspect,
+    try_suspects,
+    work,
+)
 from support.others_code import at_each
 from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks.engine import commands
+from webhooks.engine import commands, notifications, sql
 from webhooks.engine.dispatch import put_off
+from webhooks.engine.notifications import SUSPENDED
 from webhooks.engine.registry import SUSPECT
-from webhooks.models import Event
+from webhooks.engine.tidy import loop as tidy
+from webhooks.models import Event, Health, Webhook
 from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -120,6 +134,23 @@ class TestComponents:
             assert [request.path for request in receiver.requests] == [IDLE]
         assert [body['caused_by'] for body in unlocked(receiver)] == [['ipam.ipaddress']]
 
+    def test_a_device_that_was_saved_unchanged_waits_with_its_address_and_nothing_else_does(self, receiver):
+        """A webhook that hears of real changes only hears of that save if a component changes with it."""
+        port, name = interface(device()), named('provider')
+        subscribe(receiver.url(BUSY), Device, include_components=True, kinds=(UPDATED,), only_real_changes=True)
+        subscribe(receiver.url('/every'), Device, kinds=(UPDATED,))
+        subscribe(receiver.url(IDLE), Provider)
+        with transaction.atomic():
+            port.ip_addresses.create(address='192.0.2.1/24')
+            Device.objects.get().save()
+        Provider.objects.create(**name)
+        with locked(Interface):
+            for _ in range(3):
+                work()
+                pass_retry_waits()
+            assert [request.path for request in receiver.requests] == [IDLE]
+        assert [body['data']['id'] for body in unlocked(receiver)] == [port.device_id]
+
 
 def test_while_users_cannot_be_read_nothing_is_blamed_and_nothing_lost(receiver):
     subscribe(receiver.url(BUSY), Site, ignore_users=[User.objects.create_user('robot')])
@@ -143,6 +174,50 @@ def test_a_suspect_that_needs_it_is_not_blamed(receiver, tenant, monkeypatch):
     pass_retry_waits()
     try_suspects()
     assert len(deliveries('pending')) == 1
+
+
+class TestTidying:
+    """The dispatcher does it once a second, between changes: each wait is one of all other webhooks."""
+
+    @pytest.fixture(autouse=True)
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Wait for rows of its own without end: what waits so for a table is ended by PostgreSQL's other limit."""
+        its_own = f"set_config('lock_timeout', '{sql.ROW_LOCK_MS}'"
+        assert its_own in sql.BOUNDS
+        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(its_own, "set_config('lock_timeout', '0'"))
+
+    def test_a_webhook_whose_endpoint_is_gone_is_disabled_later(self, receiver, caplog):
+        webhook = subscribe(receiver.url(BUSY), Site)
+        Health.objects.update(gone_at=timezone.now())
+        with locked(JournalEntry):
+            tidy.step()
+        assert 'lock timeout' in caplog.text
+        assert Webhook.objects.get(pk=webhook.pk).enabled
+        tidy.step()
+        assert not Webhook.objects.get(pk=webhook.pk).enabled
+
+    def test_all_else_is_tidied_meanwhile(self, receiver):
+        subscribe(receiver.url(IDLE), Site, paused=True)
+        site()
+        work()
+        expire()
+        Health.objects.update(gone_at=timezone.now())
+        with locked(JournalEntry):
+            tidy.step()
+        assert deliveries('failed')
+
+    def test_event_rules_hear_of_trouble_later(self, receiver, caplog):
+        webhook, telling = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(IDLE))
+        rule(telling, Webhook, kinds=(SUSPENDED.name,), action_type='webhooks.send')
+        with transaction.atomic():
+            notifications.tell((webhook, SUSPENDED))
+        with locked(EventRule):
+            tidy.step()
+        assert 'lock timeout' in caplog.text
+        assert health(webhook).news == [SUSPENDED.name]
+        tidy.step()
+        assert health(webhook).news == []
+        assert [one.kind for one in deliveries()] == ['suspended']
 
 
 def test_a_test_says_why_it_has_no_payload(receiver, tenant):

@@ -172,7 +172,7 @@ class TestFailure:
         with at_each(Notification, refuse_one), transaction.atomic():
             notifications.tell((webhook, SUSPENDED), (bad, SUSPENDED), (webhook, FAILED))
         assert told(ann) == [FAILED.name]
-        assert f'webhook={bad.pk} event={SUSPENDED.name} nobody was notified' in caplog.text
+        assert f'webhook={bad.pk} name={bad.name!r} event={SUSPENDED.name} nobody was notified' in caplog.text
 
     def test_telling_leaves_the_limits_of_the_transaction(self, webhook):
         with sql.transaction():
@@ -280,6 +280,26 @@ class TestTrouble:
         assert (health(webhook).failed, health(webhook).last_status) == (2, 500)
         assert 'nobody was notified: a row was locked' in caplog.text
         reader.finish()
+
+    def test_while_somebody_holds_a_table_it_is_waited_for_once(self, webhook, on_call, ann, receiver, caplog):
+        """The turn of the sender waits: nothing else is sent meanwhile."""
+        many = [webhook, *(subscribe(receiver.url(HOOK), Site) for _ in range(20))]
+        for one in many:
+            one.notification_groups.add(on_call)
+
+        def lock() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute('LOCK TABLE users_user IN ACCESS EXCLUSIVE MODE')
+
+        news = [(one, SUSPENDED) for one in many]
+        with open_transaction(lock), transaction.atomic(), CaptureQueriesContext(connection) as captured:
+            notifications.tell(*news)
+        assert len([query for query in captured if 'JOIN "users_user"' in query['sql']]) == 1
+        assert caplog.text.count('nobody was notified: a row was locked') == 1
+        assert all(f'webhook={one.pk} ' in caplog.text for one in many)
+        with transaction.atomic():
+            notifications.tell(*news)
+        assert len(told(ann)) == len(many)
 
     def test_while_somebody_reads_what_was_told_an_endpoint_that_is_gone_is_disabled(
         self, webhook, receiver, reader, caplog
@@ -447,5 +467,5 @@ class TestEventRules:
         fail(receiver)
         work()
         assert health(webhook).news == []
-        assert f'rule={broken.name} failed' in caplog.text
+        assert f'name={webhook.name!r} event={FAILED.name} rule={broken.name} failed' in caplog.text
         assert self.heard(receiver) == [('delivery_failed', webhook.name)]

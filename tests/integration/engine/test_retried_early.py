@@ -50,6 +50,13 @@ def put_off() -> datetime:
     return later
 
 
+def put_off_one_by_one() -> None:
+    """Let the next attempts be an hour away, each at another time, as if they had failed one after another."""
+    put_off()
+    for number, one in enumerate(deliveries(PENDING, attempt_count__gt=0)):
+        Delivery.objects.filter(pk=one.pk).update(due_at=one.due_at + timedelta(seconds=number))
+
+
 def refuse_for_long(webhook: Webhook) -> None:
     Health.objects.filter(webhook=webhook).update(refused_since=timezone.now() - REFUSED_TOO_LONG)
 
@@ -72,6 +79,13 @@ def tried(webhook: Webhook, receiver: Receiver) -> list[Site]:
     work()
     assert [one.attempt_count for one in deliveries(PENDING)].count(1) == TRIED
     return places
+
+
+@pytest.fixture
+def portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than what was tried is made due at once."""
+    monkeypatch.setattr(queue, 'MAX_RETRIED', 2)
+    monkeypatch.setattr(queue, 'MIN_RETRIED_PER_LANE', 2)
 
 
 @pytest.fixture
@@ -171,16 +185,51 @@ class TestOutage:
         assert [one.due_at for one in deliveries(PENDING)] == [later]
         assert len(deliveries(DELIVERED)) == 1
 
-    def test_only_so_many_are_retried_early_and_the_rest_go_at_their_own_time(self, suspended, receiver, monkeypatch):
-        monkeypatch.setattr(queue, 'MAX_RETRIED', 2)
-        put_off()
-        for number, one in enumerate(deliveries(PENDING, attempt_count__gt=0)):
-            Delivery.objects.filter(pk=one.pk).update(due_at=one.due_at + timedelta(seconds=number))
+    def test_all_go_however_many_are_retried_at_once(self, suspended, receiver, portions):
+        put_off_one_by_one()
         receiver.answers(HOOK, 200)
         site()
         pass_probe_interval(suspended)
+        so_far = len(receiver.requests)
         work()
-        assert [one.attempt_count > 0 for one in deliveries(PENDING)].count(True) == TRIED - 2
+        assert not deliveries(PENDING)
+        assert not health(suspended).suspended_since
+        assert disorder(arrivals(receiver)[so_far:]) == []
+
+    def test_while_some_are_left_the_next_success_makes_more_of_them_due(self, suspended, receiver, portions):
+        """Also if the worker dies in between: the lane itself says that there are more."""
+        put_off_one_by_one()
+        receiver.answers(HOOK, 200)
+        site()
+        dispatch_all()
+        pass_probe_interval(suspended)
+        with sender() as (_pk, its):
+            assert take_turns(its, lambda: deliveries(DELIVERED))
+        left = health(suspended)
+        assert left.suspended_since
+        assert left.probe_at <= timezone.now()
+        work()
+        assert not deliveries(PENDING)
+        assert not health(suspended).suspended_since
+
+    def test_all_go_though_the_endpoint_was_not_suspended(self, webhook, tried, receiver, portions):
+        """Its last refusal came before ten minutes of them were over."""
+        refuse_for_long(webhook)
+        put_off_one_by_one()
+        receiver.answers(HOOK, 200)
+        site()
+        work()
+        assert not deliveries(PENDING)
+        assert not health(webhook).refused_since
+
+    def test_one_that_fails_for_another_reason_in_between_does_not_go_for_ever(self, suspended, receiver, portions):
+        put_off_one_by_one()
+        receiver.answers(HOOK, 404)
+        site()
+        pass_probe_interval(suspended)
+        work()
+        assert not health(suspended).suspended_since
+        assert all(one.attempt_count <= 1 + TRIED for one in deliveries(PENDING))
 
 
 class TestSaved:
@@ -192,6 +241,13 @@ class TestSaved:
         assert not deliveries(PENDING)
         found = arrivals(receiver, MOVED)
         assert (len(found), disorder(found)) == (2 * TRIED, [])
+
+    def test_all_of_them_go_to_a_new_url_however_many_are_retried_at_once(self, webhook, tried, receiver, portions):
+        put_off_one_by_one()
+        save(webhook, payload_url=receiver.url(MOVED))
+        work()
+        assert not deliveries(PENDING)
+        assert disorder(arrivals(receiver, MOVED)) == []
 
     def test_it_is_tried_once_for_each_save(self, webhook, tried, receiver):
         receiver.answers(MOVED, 500)

@@ -73,6 +73,7 @@ def test_deliveries_wait_in_order_and_spend_no_attempt(webhook, receiver, caplog
                 opened.turn()
                 assert not opened.lanes.in_hand, 'it rests'
         assert caplog.text.count('Too many open files') == 1
+        assert f'webhook={webhook.pk} name={webhook.name!r} waits' in caplog.text
         assert [(one.status, one.attempt_count) for one in deliveries()] == [(PENDING, 0)] * 5
         assert not Attempt.objects.exists()
         assert (health(webhook).unreachable, health(webhook).last_error) == (0, '')

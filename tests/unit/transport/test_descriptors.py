@@ -9,6 +9,7 @@ import certifi
 import pytest
 from support.descriptors import left, sockets_to
 from support.loopback import OK, serving
+from support.settings import change_settings
 
 from devstack.process import wait_until
 from webhooks.transport import connections, deadline
@@ -166,3 +167,29 @@ class TestShortage:
         with socket.create_server(('127.0.0.1', 0)) as listener, left(2):
             outcome = send(f'https://127.0.0.1:{listener.getsockname()[1]}/', verify=certifi.where())
         assert (outcome.starved, outcome.error) == (True, 'OSError: Too many open files')
+
+
+class TestBrokers:
+    @pytest.fixture
+    def publish(self, monkeypatch: pytest.MonkeyPatch, client: Client) -> Callable[[], Outcome]:
+        change_settings(monkeypatch, brokers={'r': {'driver': 'redis', 'host': 'nowhere.invalid'}})
+        request = Request(method='POST', url='redis://r/events', headers={}, body=b'{}', timeout=LONG)
+
+        def publish() -> Outcome:
+            return client.send(request)
+
+        return publish
+
+    def test_a_name_that_cannot_be_looked_up_for_that_reason_is_not_unknown(self, publish, monkeypatch):
+        """Each service for names (nsswitch.conf) has an error of its own for it."""
+
+        def look_up(*_args: object, **_others: object) -> None:
+            raise socket.gaierror(errno.EINVAL, 'Invalid argument')
+
+        monkeypatch.setattr(socket, 'getaddrinfo', look_up)
+        outcome = publish()
+        assert (outcome.starved, outcome.unreachable) == (False, True)
+        with left(0):
+            outcome = publish()
+        assert (outcome.starved, outcome.unreachable) == (True, False)
+        assert outcome.error == 'OSError: [Errno 24] Too many open files'

@@ -43,6 +43,13 @@ def close(health: Health) -> None:
     health.suspended_since = health.probe_at = None
 
 
+def keep_open(health: Health, before: Health, now: datetime) -> None:
+    """Open the circuit of this health again, as it was `before`, with the next probe due now. Saves nothing."""
+    health.unreachable, health.refused_since = before.unreachable, before.refused_since
+    health.suspended_since = before.suspended_since
+    health.probe_at = now if health.suspended_since else None
+
+
 def is_open(health: Health, now: datetime) -> bool:
     """Whether the endpoint is away, or has refused everything for long. A single delivery that is refused opens none.
 

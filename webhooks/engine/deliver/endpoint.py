@@ -4,7 +4,8 @@ import json
 import logging
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from operator import methodcaller
 from typing import NamedTuple
@@ -95,7 +96,7 @@ def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
 def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True) -> list[Entry]:
     """Write entries to the healths and hourly counts, and tell people of news, all in the open transaction.
 
-    If a circuit opens, a tried delivery becomes the next probe. If it closes, all tried deliveries are due. The
+    If a circuit opens, a tried delivery becomes the next probe. It closes once all tried deliveries are due. The
     webhooks of the entries get their new health. Returns the entries of lanes that somebody has locked, to try again.
     Without `tells_failures` nobody is told that a delivery has failed.
     """
@@ -106,21 +107,16 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
         return []
     rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
     healths = {health.pk: health for health in rows.select_for_update(of=('self',), skip_locked=True)}
-    was_open = {pk for pk, health in healths.items() if circuit_breaker.is_open(health, now)}
-    was_suspended = {pk for pk, health in healths.items() if health.suspended_since}
-    was_saved = {pk for pk, health in healths.items() if _is_saved(health)}
+    before = {pk: copy(health) for pk, health in healths.items()}
     closed = {pk: _record(health, by_webhook[pk], now) for pk, health in healths.items()}
+    _retry(before, healths, now, [pk for one in noted for pk in one.pks])
     news = [
         (health.webhook, told)
         for pk, health in healths.items()
-        for told in _news(health, pk in was_suspended, closed[pk], now, tells_failures)
+        for told in _news(health, before[pk].suspended_since is not None, closed[pk], now, tells_failures)
     ]
     _save(healths.values())
     queue.let_probe([pk for pk, health in healths.items() if health.suspended_since == now], now)
-    mended = [pk for pk in was_open if not circuit_breaker.is_open(healths[pk], now)]
-    # This attempt may be a test, right after the save: no sender has seen yet that the webhook was saved.
-    tried_anew = [pk for pk in was_saved if not _is_saved(healths[pk])]
-    queue.retry({*mended, *tried_anew}, now, [pk for one in noted for pk in one.pks])
     Hour.objects.count_all(closed, now)
     notifications.tell(*news)
     for one in noted:
@@ -129,6 +125,28 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     # A deleted webhook's entries are dropped.
     locked = set(rows.values_list('pk', flat=True)) - healths.keys() if len(healths) < len(by_webhook) else ()
     return [one for one in noted if one.webhook_id in locked]
+
+
+def _retry(
+    before: Mapping[int, Health], healths: Mapping[int, Health], now: datetime, answered: Collection[int]
+) -> None:
+    """Make all tried deliveries due where a circuit has closed, or the first attempt after a save was made.
+
+    There may be more of them than a turn has time for. Then the health stays as it was `before`, and the next probe is
+    due at once: after it the rest follows, whichever worker sends it.
+    """
+    mended = {
+        pk
+        for pk, health in healths.items()
+        if circuit_breaker.is_open(before[pk], now) and not circuit_breaker.is_open(health, now)
+    }
+    # This attempt may be a test, right after the save: no sender has seen yet that the webhook was saved.
+    tried_anew = {pk for pk, health in healths.items() if _is_saved(before[pk]) and not _is_saved(health)}
+    left = queue.retry(mended | tried_anew, now, answered)
+    for pk in left & mended:
+        circuit_breaker.keep_open(healths[pk], before[pk], now)
+    for pk in left & tried_anew:
+        healths[pk].last_attempt_at = before[pk].last_attempt_at
 
 
 def _is_saved(health: Health) -> bool:
@@ -208,10 +226,11 @@ def disable_gone() -> None:
     BROKEN_OFF.
     """
     told = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
-    for pk in told.values_list('pk', flat=True):
+    for pk, name in told.values_list('pk', 'name'):
         session = sql.session()
         try:
             with sql.transaction():
+                sql.set_lock_timeout(sql.TABLE_LOCK_MS)
                 locked = order.try_lock_lanes([pk])  # its news is written to the lane
                 free = told.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
                 for webhook in free:
@@ -220,7 +239,7 @@ def disable_gone() -> None:
             # If somebody holds a table, it would wait for it with each webhook. So it ends with the first.
             if sql.is_lock_timeout(error) or sql.is_broken_off(error, session):
                 raise
-            logger.exception('webhook=%s it cannot be disabled', pk)
+            logger.exception('webhook=%s name=%r it cannot be disabled', pk, name)
 
 
 def _disable(webhook: Webhook) -> None:

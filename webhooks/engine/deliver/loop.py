@@ -186,7 +186,9 @@ class Sender:
         lane, now = call.lane, time.monotonic()
         call.update_token()
         if (call.request or not call.goes_again) and lane.note_built(call.seconds, now):
-            logger.warning('webhook=%s template too slow: it waits a minute', lane.webhook_id)
+            logger.warning(
+                'webhook=%s name=%r template too slow: it waits a minute', lane.webhook_id, call.builder.webhook.name
+            )
         if call.goes_again:
             self._put_back(call, now)
             return
@@ -197,7 +199,8 @@ class Sender:
     def _put_back(self, call: Call, now: float) -> None:
         lane = call.lane
         if call.outcome:
-            logger.warning('webhook=%s waits error="%s"', lane.webhook_id, call.outcome.error)
+            name = call.builder.webhook.name
+            logger.warning('webhook=%s name=%r waits error="%s"', lane.webhook_id, name, call.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
         if call.seconds and (call.outcome or not call.request):  # it was tried in vain
             lane.rests_until = max(lane.rests_until, now + TRY_AGAIN_SECONDS)

@@ -1,5 +1,6 @@
 """Holds the statements of lanes.py in SQL: they take and leave lanes, and read due deliveries."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
@@ -12,8 +13,10 @@ from . import order
 from .lane import Due, State, Wish
 from .verdict import RETRY_AFTER_STATUSES
 
-# Deliveries that RETRY makes due, in all lanes together: a turn has ten seconds. More of them go at their own time.
+# Deliveries that RETRY makes due, in all lanes together: a turn has ten seconds. More of them follow in later turns.
 MAX_RETRIED = 10_000
+# In each lane it makes so many due even if there are thousands of lanes: else theirs would take thousands of turns.
+MIN_RETRIED_PER_LANE = 20
 
 # Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
 IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
@@ -72,7 +75,8 @@ RETRY = f"""
               AND coalesce(d.response_status, 0) <> ALL(%(spared)s)
             ORDER BY d.due_at FETCH FIRST %(most)s ROWS WITH TIES
         ) d
-    ))"""
+    ))
+    RETURNING webhook_id"""
 
 # The owner's lanes to free ones.
 LEAVE_LANES = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
@@ -197,11 +201,17 @@ def share(mine: int) -> int:
     return -(-lanes // workers) if workers > 1 else max(lanes, mine)
 
 
-def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> None:
-    """Make tried deliveries of these lanes due now, except the `answered` ids. The caller has locked the lanes."""
-    if lanes:
-        most = max(MAX_RETRIED // len(lanes), 1)
-        sql.execute(RETRY, {'lanes': list(lanes), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)})
+def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> set[int]:
+    """Make tried deliveries of these lanes due now, except the `answered` ids. The caller has locked the lanes.
+
+    Returns the lanes in which more of them may be left: they are for another turn.
+    """
+    if not lanes:
+        return set()
+    most = max(MAX_RETRIED // len(lanes), MIN_RETRIED_PER_LANE)
+    parameters = {'lanes': list(lanes), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)}
+    retried = Counter(sql.fetch_column(RETRY, parameters))
+    return {pk for pk, count in retried.items() if count >= most}
 
 
 def let_probe(lanes: Collection[int], now: datetime) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dcim.models import CableTermination
 from django.contrib.contenttypes.models import ContentType
-from django.db import DEFAULT_DB_ALIAS, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models import Model
 
 from ...choices import KindChoices
@@ -105,12 +105,13 @@ def is_new_owner(event: Event) -> bool:
 def with_changed(events: Sequence[Event]) -> set[int]:
     """Return the ids of owners' own events in whose transaction a component of the owner really changes.
 
-    A component's event may have been dispatched already, and has marked the owner's event then: tell_owners().
+    A component's event may have been dispatched already, and has marked the owner's event then: tell_owners(). Raises
+    Locked if somebody holds a table of components; the open transaction goes on.
     """
     if not events:
         return set()
     try:
-        with transaction.atomic():
+        with sql.reading():
             found = _with_waiting(events)
     except INTERRUPTIONS:
         raise

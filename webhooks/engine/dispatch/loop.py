@@ -129,14 +129,15 @@ class Dispatcher:
     def _dispatch(self, events: Sequence[Event]) -> None:
         put_off = PutOff()
         with sql.reading():
-            matches, changed, sources, self._derived, untold = match(events)
+            matches, changed, sources, self._derived, untold = match(events, put_off)
         self._tell_owners(changed, put_off)
         context_walks.note(sources)
         context_walks.learn(untold)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(told, [event.pk for event in events], self._member)
         # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
-        kept = {event.pk for event in changed if event in put_off or components.is_new_owner(event)}
+        kept = {event.pk for event in changed if components.is_new_owner(event)}
+        kept |= {event.pk for event in events if event in put_off}
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
         claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]

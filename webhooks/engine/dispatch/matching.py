@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from extras.conditions import Condition, ConditionSet
 
 from ...choices import KindChoices
-from ...interruptions import INTERRUPTIONS
+from ...interruptions import INTERRUPTIONS, Locked
 from ...models import Event, Subscription, Webhook
 from ...models.subscription import COMPONENT, DERIVED, SOURCE
 from ...outbox import unchanged
 from ...storable import nodes, printable
 from ...templating import renderer
 from . import changed_keys, components
+from .put_off import PutOff
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -38,10 +39,11 @@ class Matched(NamedTuple):
     untold: list[Event]
 
 
-def match(events: Sequence[Event]) -> Matched:
+def match(events: Sequence[Event], put_off: PutOff) -> Matched:
     """Return which webhooks asked for the events, and what else follows from these.
 
-    It asks by model, kind and sequence, and whether the object is unchanged. accepts() asks for the rest.
+    It asks by model, kind and sequence, and whether the object is unchanged. accepts() asks for the rest. Events that
+    need a held table of components are put off.
     """
     changes = [event for event in events if not event.backfill]
     near = Subscription.objects.near(changes) if changes else ()
@@ -65,7 +67,12 @@ def match(events: Sequence[Event]) -> Matched:
     # A save that changes nothing of a device is a change to those who ask for its components, if one of these changes.
     owners = [event for event in changes if event.pk in same and components.is_owner(event)]
     asked = [event for event in owners if any(one.compares for one in subscribed(event, COMPONENT))]
-    with_component = components.with_changed(asked)
+    with_component: set[int] = set()
+    try:
+        with_component = components.with_changed(asked)
+    except Locked as error:
+        for event in asked:
+            put_off.add(event, error)
 
     def changes_for(event: Event, webhook: Webhook) -> bool:
         if event.pk not in same or not webhook.compares:
@@ -132,7 +139,9 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
     except Exception as error:
         # A script may have saved unchecked conditions.
         reason = printable(f'{type(error).__name__}: {error}')
-        logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, reason)
+        logger.warning(
+            'webhook=%s name=%r event=%s conditions="%s"', webhook.pk, webhook.name, shown.event.uuid, reason
+        )
         return False
 
 

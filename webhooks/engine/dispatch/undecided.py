@@ -103,7 +103,12 @@ def _evaluate(webhook: Webhook, rows: Sequence[tuple[int, int]]) -> Iterator[tup
         try:
             yield pk, matching.meets(webhook, Shown.of_dispatched(events[event_id]))
         except Shortage as error:
-            logger.warning('webhook=%s conditions=undecided reason="%s" (it is tried again)', webhook.pk, error)
+            logger.warning(
+                'webhook=%s name=%r conditions=undecided reason="%s" (it is tried again)',
+                webhook.pk,
+                webhook.name,
+                error,
+            )
             return
         if time.monotonic() > until:
             return
