@@ -1,4 +1,4 @@
-/* The preview in the form of Django's admin. NetBox's form has htmx for it. */
+/* The preview and the presets in the form of Django's admin. NetBox's form has htmx for them. */
 'use strict';
 
 const button = document.querySelector('[data-draft]');
@@ -31,4 +31,17 @@ button.form.addEventListener('keydown', event => {
     event.preventDefault();
     show();
   }
+});
+
+/* Another preset keeps what was typed. The admin selects all chosen users and tags, as before saving. */
+document.querySelector('.wh-presets')?.addEventListener('click', event => {
+  const link = event.target.closest('a');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const chosen = document.createElement('button');
+  Object.assign(chosen, {
+    name: '_preset', value: new URLSearchParams(link.search).get('preset'), formNoValidate: true, hidden: true,
+  });
+  button.form.append(chosen);
+  button.form.requestSubmit(chosen);
 });
