@@ -3,11 +3,13 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Device, Region, Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
-from support.admin_browser import page_of
+from support.admin_browser import filled, page_of
 from support.builders import NOWHERE, device, site, subscribe
+from support.builtin import rule
 from support.log import delivery, event
 
 from webhooks.models import Delivery, Event, Webhook
@@ -188,6 +190,39 @@ class TestWhoSees:
         assert clerk_api.post(api(webhook), {'body_template': 'x'}, format='json').status_code in (403, 404)
         grant(Webhook, 'change')
         assert clerk_api.post(api(webhook), {'body_template': 'x'}, format='json').data['body'] == 'x'
+
+
+class TestWithoutObjectTypes:
+    """Only enabled event rules send something through such a webhook."""
+
+    NOT_SENT = 'None are chosen. Without them, only event rules send something through this webhook.'
+
+    @pytest.fixture
+    def other(self, db: None) -> Webhook:
+        other = subscribe(NOWHERE)
+        delivery(event(site()), other)
+        return other
+
+    def test_what_no_event_rule_sends_is_not_sent(self, other, api_client):
+        shown = api_client.get(api(other)).data
+        assert (shown['is_sent'], shown['reasons']) == (False, [self.NOT_SENT])
+
+    def test_what_an_enabled_event_rule_sends_is_sent(self, other, api_client):
+        of_rule = rule(other, Site)
+        assert api_client.get(api(other)).data['is_sent']
+        of_rule.enabled = False
+        of_rule.save()
+        assert not api_client.get(api(other)).data['is_sent']
+
+    def test_a_draft_whose_types_were_removed_is_not_sent(self, webhook, admin_pages):
+        log = event(site())
+        types = [ContentType.objects.get_for_model(Site).pk]
+        for chosen, is_sent in ((types, True), ([], False)):
+            fields = filled(object_types_1=chosen, type_update='on', preview_source=f'event:{log.pk}')
+            for address in ('/plugins/webhooks/webhooks/draft/', f'{webhook.get_absolute_url()}draft/'):
+                page = admin_pages.post(address, fields).content.decode()
+                assert ('This change would be sent' in page) is is_sent
+                assert (self.NOT_SENT in page) is not is_sent
 
 
 class TestPages:
