@@ -254,6 +254,19 @@ class TestPages:
             assert answer.status_code == 200
             assert bool(answer.context['choices']) is found
 
+    def test_a_search_looks_into_all_object_types_and_shows_a_few(self, admin_pages, monkeypatch):
+        monkeypatch.setattr(preview_sources, 'MAX_TYPE_CHOICES', 1)
+        region = Region.objects.create(name='Mittelland', slug='mittelland')
+        sources = {'Bern': f'object:dcim.site:{site(name="Bern").pk}', 'Mittel': f'object:dcim.region:{region.pk}'}
+        address = tab(subscribe(NOWHERE, Site, Region))
+
+        def found(text: str) -> list[str]:
+            page = admin_pages.get(address, {'name': text}).content.decode()
+            return [one for one in sources.values() if f'value="{one}"' in page]
+
+        assert {text: found(text) for text in sources} == {text: [one] for text, one in sources.items()}
+        assert len(found('e')) == 1
+
     def test_a_problem(self, page, webhook):
         Webhook.objects.update(body_template='a\n\n{{ data.x.y }}')
         site()
