@@ -25,6 +25,7 @@ from .attributes import (
     ListAttr,
     NextAttemptAttr,
     ObjectTypesAttr,
+    ProbeAttr,
     SecretAttr,
     StateAttr,
     StatusAttr,
@@ -138,7 +139,7 @@ class HealthPanel(panels.ObjectAttributesPanel):
     last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
     refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Errors since'))
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
-    probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next attempt'))
+    next_attempt_at = ProbeAttr('pk', label=_('Next attempt'))
 
     def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
         own = super().get_context(context)
