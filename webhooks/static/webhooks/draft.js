@@ -1,4 +1,4 @@
-/* The preview and the presets in the form of Django's admin. NetBox's form has htmx for them. */
+/* The preview, the presets and a new secret in the form of Django's admin. NetBox's pages have their own scripts. */
 'use strict';
 
 const button = document.querySelector('[data-draft]');
@@ -45,3 +45,11 @@ document.querySelector('.wh-presets')?.addEventListener('click', event => {
   button.form.append(chosen);
   button.form.requestSubmit(chosen);
 });
+
+/* Copy a new secret, or a feed's address. The clipboard's newer interface works over HTTPS only. */
+for (const copy of document.querySelectorAll('.copy-content')) {
+  copy.addEventListener('click', () => {
+    getSelection().selectAllChildren(document.querySelector(copy.dataset.clipboardTarget));
+    document.execCommand('copy');
+  });
+}
