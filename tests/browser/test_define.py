@@ -13,6 +13,9 @@ def test_a_webhook_is_defined_in_the_django_admin_and_works(admin, api, receiver
     admin.field('Generate a secret').check()
     admin.button('Save').click()
     secret = admin.page.locator('.wh-note code').inner_text()
+    admin.button('Copy').click()
+    admin.field('Description:').press('ControlOrMeta+V')
+    expect(admin.field('Description:')).to_have_value(secret)
     site = add_site(api)
     [request] = receiver.wait_for(1, timeout=PATIENCE)
     assert is_signed(request, secret)
@@ -40,6 +43,27 @@ def test_a_template_is_tried_in_the_django_admin_before_it_is_saved(admin, api):
     admin.page.keyboard.press('Enter')
     expect(admin.field('Only with this in the name')).to_be_focused()
     assert not api.get('plugins/webhooks/webhooks/')['results']
+
+
+def test_another_preset_keeps_in_the_django_admin_what_was_typed(admin, api):
+    admin.visit('admin/webhooks/webhook/add/')
+    admin.field('Name:').fill('Chat')
+    admin.field('Site').check()
+    admin.unfold('Only Some Changes')
+    admin.page.locator('#id_ignore_users_from').select_option(label='admin')
+    admin.page.locator('#id_ignore_users_add').click()
+    admin.link('Slack').click()
+    expect(admin.link('Slack')).to_have_attribute('aria-current', 'true')
+    admin.link('Discord').click()
+    expect(admin.link('Discord')).to_have_attribute('aria-current', 'true')
+    expect(admin.field('Name:')).to_have_value('Chat')
+    expect(admin.field('Site')).to_be_checked()
+    expect(admin.field('Body template:')).to_be_hidden()
+    admin.field('URL:').fill('http://127.0.0.1:9/')
+    admin.button('Save').click()
+    [webhook] = api.get('plugins/webhooks/webhooks/', name='Chat')['results']
+    assert [user['username'] for user in webhook['ignore_users']] == ['admin']
+    assert 'code(username)' in webhook['body_template']
 
 
 def test_a_field_that_is_wrong_is_shown_though_its_group_is_folded(admin, api):

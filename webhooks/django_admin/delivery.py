@@ -74,8 +74,17 @@ class AttemptInline(ReadOnly, admin.TabularInline):
             '<details><summary>{}</summary>{}{}</details>',
             _('Show'),
             headers_block(attempt.response_headers),
-            block(attempt.response_body),
+            _answer(attempt),
         )
+
+
+def _answer(attempt: Attempt) -> SafeString | str:
+    """Return the answer's body, with its JSON laid out. A sentence below says if it is cut."""
+    shown = block(readable(attempt.response_body))
+    if not attempt.is_answer_cut:
+        return shown
+    note = gettext('Cut off: only the first 4 KiB of an answer are kept.')
+    return format_html('{}<p class="wh-quiet">{}</p>', shown, note)
 
 
 class ObjectChangeList(ChangeList):
@@ -319,4 +328,4 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Body'))
     def response_body(self, delivery: Delivery) -> SafeString | str:
-        return block(readable(delivery.last_attempt.response_body)) if delivery.last_attempt else ''
+        return _answer(delivery.last_attempt) if delivery.last_attempt else ''

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -93,12 +93,18 @@ def confirm_action(request: HttpRequest, queue_index: int) -> HttpResponse:
 
 @of_our_queue(rq_views.requeue_all)
 def requeue_all(request: HttpRequest, queue_index: int) -> HttpResponse:
-    """GET asks with the numbers, then POST lets django-rq requeue all failed jobs."""
-    if request.method == 'POST':
-        return rq_views.requeue_all(request, queue_index)
+    """Ask with the numbers, then requeue all failed jobs but those that failed after the count."""
     queue = get_queue_by_index(queue_index)
     registry = FailedJobRegistry(queue.name, queue.connection)
-    return _confirm(request, queue_index, get_jobs(queue, registry.get_job_ids(), registry), REQUEUE, is_all=True)
+    jobs = get_jobs(queue, registry.get_job_ids(), registry)
+    counted_at = confirmation.confirmed_at(request)
+    if counted_at is None:
+        return _confirm(request, queue_index, jobs, REQUEUE, is_all=True)
+    counted = [job for job in jobs if (job.ended_at or job.created_at) <= counted_at]
+    for job in counted:
+        job.requeue()
+    messages.info(request, redelivery.announce(len(counted)))
+    return redirect('django_rq:jobs', queue_index)
 
 
 # django-rq's views, and ours in their place. urlconf.py exchanges them.

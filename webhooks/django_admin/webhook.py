@@ -26,10 +26,11 @@ from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import WebhooksError
 from ..forms import BackfillForm
+from ..forms.definition import groups_for
 from ..models import Delivery, Webhook
 from ..models.webhook import SEALED_FIELDS
 from ..presentation import progress, states
-from ..presentation.fields import GROUPS, Group, Row
+from ..presentation.fields import Group, Row
 from ..presets import all_presets
 from ..services import feed, secret_rotation, switching, trial, why_not_sent
 from ..services.actions import BACKFILL, DISABLE, ENABLE, MOVES, PAUSE, REDELIVER_FAILED, RESUME, TEST
@@ -49,6 +50,8 @@ MODELS_SHOWN = 3
 URL_CHARS_SHOWN = 60
 # The button of the page's form.
 START_BUTTON = '_start'
+# The field of the form of a new webhook that names the preset to begin anew with.
+PRESET_BUTTON = '_preset'
 
 
 class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
@@ -172,12 +175,25 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> list:
         """Return the groups of fields. A new webhook has no health, and no secret to remove."""
         absent = () if obj else ('clear_secret', 'keep_previous')
-        chosen = None if obj else all_presets().get(request.GET.get('preset', ''))
-        filled = chosen.fields if chosen else ()
-        groups = [_fieldset(group, obj or Webhook(), absent, filled) for group in GROUPS]
+        chosen = None if obj else all_presets().get(_preset_of(request))
+        groups = [_fieldset(group, obj or Webhook(), absent) for group in groups_for(chosen)]
         if names := custom_fields.names():
             groups.append((_('Custom Fields'), {'fields': names}))
         return [(None, {'fields': (*self.readonly_fields, '_init_time')}), *groups] if obj else groups
+
+    def changeform_view(self, request: HttpRequest, object_id: str | None = None, *args, **kwargs) -> HttpResponse:
+        """As in NetBox, a POST with `_preset` saves nothing: it shows the form of a new webhook anew."""
+        if object_id is None and PRESET_BUTTON in request.POST:
+            request.method = 'GET'
+        return super().changeform_view(request, object_id, *args, **kwargs)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the first values of a new webhook. With another preset, what was typed stays, but for a secret."""
+        if PRESET_BUTTON not in request.POST:
+            return super().get_changeform_initial_data(request)
+        before = {'preset': request.POST.get('preset', '')}
+        typed = self.get_form(request)(request.POST, initial=before).typed()
+        return {**typed, 'preset': _preset_of(request)}
 
     def get_form(
         self, request: HttpRequest, obj: Webhook | None = None, change: bool = False, **kwargs
@@ -289,6 +305,11 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
             webhook.delete()
 
 
-def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row], filled: Container[str]) -> tuple:
+def _preset_of(request: HttpRequest) -> str:
+    """Return the name of the preset that was chosen just now, or before, or in the address. '' if there is none."""
+    return request.POST.get(PRESET_BUTTON) or request.POST.get('preset') or request.GET.get('preset', '')
+
+
+def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row]) -> tuple:
     rows = [row.names if isinstance(row, Row) else row for row in group.rows if row not in absent]
-    return group.title, {'fields': rows, 'classes': () if group.is_open(webhook, filled) else ('collapse',)}
+    return group.title, {'fields': rows, 'classes': () if group.is_open(webhook) else ('collapse',)}

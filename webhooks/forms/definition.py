@@ -1,22 +1,39 @@
 """All that NetBox's form of a webhook shares with the admin's: presets, helps, checks, groups of fields, preview."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
+from utilities.forms.fields import JSONField
 from utilities.forms.rendering import FieldSet, InlineFields
 
 from .. import object_types
 from ..exceptions import DefinitionError
-from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
+from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, SECRET_WISHES, Group, Row, help_of, shown_in
 from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
 from ..services import preview, preview_sources
 from ..services.keys import KEYS
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
+
+
+def _is_same(entered: Any, given: Any) -> bool:
+    """Whether a value was left as the form gave it.
+
+    Browsers send other ends of lines, so white space does not count.
+    """
+    return isinstance(given, str) and isinstance(entered, str) and entered.split() == given.split()
+
+
+def _begun(value: Any, field: forms.Field) -> Any:
+    """Return typed text as a form's first value. A JSON field shows it unchanged, even if it is no JSON."""
+    if isinstance(field, JSONField):
+        return InvalidJSONInput(value)
+    return value
 
 
 class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
@@ -64,6 +81,22 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             text = _('Enter the address that {receiver} gave you, such as {url}')
             self.add_error('payload_url', text.format(receiver=self.chosen_preset.label, url=self.chosen_preset.url))
         return cleaned
+
+    def typed(self) -> dict[str, Any]:
+        """Return all entered values that differ from those the form began with, as `initial` of another form.
+
+        A secret is left out: no page shows one.
+        """
+        given = self.chosen_preset.fields if self.chosen_preset else {}
+        names = {*self.changed_data}
+        # If one kind of change is given, the other form ticks no others by itself. So all of them are given.
+        if not names.isdisjoint(KINDS):
+            names.update(KINDS)
+        return {
+            name: _begun(self[name].data, self.fields[name])
+            for name in names
+            if name != 'secret' and not _is_same(self[name].data, given.get(name))
+        }
 
     def shown_draft(self, request: HttpRequest) -> dict[str, Any]:
         """Return the context of webhooks/inc/draft.html: the request that the posted form would send, or its errors.
@@ -116,6 +149,23 @@ def check_keys(form: forms.ModelForm) -> None:
             check(form.cleaned_data.get(name, getattr(form.instance, name)), models)
         except DefinitionError as error:
             form.add_error(name if name in form.fields else None, str(error))
+
+
+def groups_for(preset: Preset | None) -> Sequence[Group]:
+    """Return the groups of fields that a form shows.
+
+    With a preset, fields that are left to enter come first, and all others are folded.
+    """
+    if preset is None:
+        return GROUPS
+    unsigned = () if preset.is_signed else ('secret', *SECRET_WISHES)
+    done = {*preset.fields, 'description', *unsigned}.difference(preset.asks)
+    first, *others = (
+        group._replace(rows=tuple(row for row in group.rows if row not in preset.asks)) for group in GROUPS
+    )
+    left = first._replace(rows=(*(row for row in first.rows if row not in done), *preset.asks))
+    more = Group(_('More of the Webhook'), tuple(row for row in first.rows if row in done))
+    return [left, more, *others]
 
 
 def fieldset(group: Group, is_titled: bool = True) -> FieldSet:

@@ -1,12 +1,11 @@
 """NetBox's form of a webhook."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
-from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext as _
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
@@ -17,10 +16,10 @@ from utilities.forms.widgets import SplitMultiSelectWidget
 
 from .. import object_types
 from ..models import Credential, Webhook
-from ..presentation.fields import GROUPS, KINDS, NAMES, SECRET_WISHES, Group, Row, label
+from ..presentation.fields import GROUPS, NAMES, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
-from .definition import DefinitionForm, fieldset, fieldsets
+from .definition import DefinitionForm, fieldset, fieldsets, groups_for
 from .fields import FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
 
 MONOSPACE_ATTRS = {'class': 'font-monospace'}
@@ -33,21 +32,6 @@ class Section(NamedTuple):
     title: str
     is_folded: bool
     is_open: bool
-
-
-def _is_same(entered: Any, given: Any) -> bool:
-    """Whether a value was left as the form gave it.
-
-    Browsers send other ends of lines, so white space does not count.
-    """
-    return isinstance(given, str) and isinstance(entered, str) and entered.split() == given.split()
-
-
-def _begun(value: Any, field: forms.Field) -> Any:
-    """Return typed text as a form's first value. A JSON field shows it unchanged, even if it is no JSON."""
-    if isinstance(field, JSONField):
-        return InvalidJSONInput(value)
-    return value
 
 
 class WebhookForm(DefinitionForm, NetBoxModelForm):
@@ -102,42 +86,9 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
 
     def sections(self) -> Iterator[Section]:
         """Yield the groups of fields in the order of the page. NetBox's own template cannot fold groups."""
-        for group in self._groups():
+        for group in groups_for(self.chosen_preset):
             is_open = group.is_open(self.instance, self.errors)
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
-
-    def _groups(self) -> Sequence[Group]:
-        """Return the groups to show.
-
-        With a preset, fields that are left to enter come first, and all others are folded.
-        """
-        preset = self.chosen_preset
-        if preset is None:
-            return GROUPS
-        unsigned = () if preset.is_signed else ('secret', *SECRET_WISHES)
-        done = {*preset.fields, 'description', *unsigned}.difference(preset.asks)
-        first, *others = (
-            group._replace(rows=tuple(row for row in group.rows if row not in preset.asks)) for group in GROUPS
-        )
-        left = first._replace(rows=(*(row for row in first.rows if row not in done), *preset.asks))
-        more = Group(_('More of the Webhook'), tuple(row for row in first.rows if row in done))
-        return [left, more, *others]
-
-    def typed(self) -> dict[str, Any]:
-        """Return all entered values that differ from those the form began with, as `initial` of another form.
-
-        A secret is left out: no page shows one.
-        """
-        given = self.chosen_preset.fields if self.chosen_preset else {}
-        names = {*self.changed_data}
-        # If one kind of change is given, the other form ticks no others by itself. So all of them are given.
-        if not names.isdisjoint(KINDS):
-            names.update(KINDS)
-        return {
-            name: _begun(self[name].data, self.fields[name])
-            for name in names
-            if name != 'secret' and not _is_same(self[name].data, given.get(name))
-        }
 
     def presets(self) -> Iterable[Preset]:
         """Return the presets that the page offers: all for a new webhook, none for a saved one."""

@@ -3,6 +3,7 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..constants import MAX_RESPONSE_KEPT_CHARS
 from .delivery import Delivery
 
 
@@ -49,3 +50,8 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f'{self.number}: {self.response_status or self.error}'
+
+    @property
+    def is_answer_cut(self) -> bool:
+        """Whether the receiver probably said more than is kept: the answer is as long as any that is kept."""
+        return len(self.response_body or '') >= MAX_RESPONSE_KEPT_CHARS

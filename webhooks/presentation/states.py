@@ -52,13 +52,17 @@ STATES = {
 def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
     """Annotate `is_used`, as `in_state` needs it. With it, `state_of` takes no query."""
     types = Webhook.object_types.through.objects.filter(webhook=OuterRef('pk'))
-    rules = EventRule.objects.filter(
+    return webhooks.annotate(is_used=Exists(types) | Exists(event_rules(OuterRef('pk'))))
+
+
+def event_rules(webhook_id: int | OuterRef) -> QuerySet[EventRule]:
+    """Return the enabled event rules that send through the webhook."""
+    return EventRule.objects.filter(
         action_object_type__app_label='webhooks',
         action_object_type__model='webhook',
-        action_object_id=OuterRef('pk'),
+        action_object_id=webhook_id,
         enabled=True,
     )
-    return webhooks.annotate(is_used=Exists(types) | Exists(rules))
 
 
 # With a million waiting deliveries of a suspended webhook, counting all of them would make the list slow.

@@ -18,6 +18,7 @@ from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..payload import http_request
+from ..presentation import states
 from ..presentation.json_text import readable
 from . import matching, preview_room, preview_sources
 from .preview_sources import Draft
@@ -93,6 +94,8 @@ def _not_asked_for(draft: Draft, event: Event) -> Iterator[str]:
     if not webhook.enabled:
         yield _('The webhook is disabled.')
     if not draft.object_types:  # event rules choose
+        if webhook.pk is None or not states.event_rules(webhook.pk).exists():
+            yield str(preview_sources.WITHOUT_TYPES)
         return
     if event.object_type_id not in [one.pk for one in draft.object_types]:
         yield _('The object type is not chosen: {name}').format(name=object_types.name_of(event.object_type))

@@ -4,6 +4,8 @@ import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.contrib.contenttypes.models import ContentType
@@ -90,14 +92,14 @@ def find(draft: Draft, source: str, user: User) -> Event:
 def choices(draft: Draft, user: User, text: str = '') -> list[tuple[str, list[Choice]]]:
     """Return titles with sources: the latest events, and objects of the types in their present state.
 
-    With a `text`, only sources whose names contain it.
+    With a `text`, only sources whose names contain it: it is looked for until MAX_TYPE_CHOICES types have some.
     """
     text = storable(text)
-    groups = [(_('Events'), _event_choices(draft, user, text))]
-    groups += [
-        (object_types.name_of(one), _object_choices(one, user, text)) for one in draft.object_types[:MAX_TYPE_CHOICES]
-    ]
-    return [(title, found) for title, found in groups if found]
+    events = _event_choices(draft, user, text)
+    types = draft.object_types if text else draft.object_types[:MAX_TYPE_CHOICES]
+    objects = ((object_types.name_of(one), _object_choices(one, user, text)) for one in types)
+    found = islice(filter(itemgetter(1), objects), MAX_TYPE_CHOICES)
+    return [(_('Events'), events), *found] if events else [*found]
 
 
 def _event_choices(draft: Draft, user: User, text: str) -> list[Choice]:

@@ -16,7 +16,7 @@ from .backlog import Backlog
 
 @dataclass(frozen=True)
 class Line:
-    """A line: a label with a link, a coloured word, and a text."""
+    """A line: a label with a link, a word with the same link, coloured if `color` is one of NetBox's, and a text."""
 
     label: str
     url: str
@@ -39,7 +39,7 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
         yield Line(_('Webhooks'), urls['workers'], _('Off'), 'red', text)
     yield _workers(urls['workers'], found)
     if _may_view(user, 'delivery'):
-        yield Line(_('Waiting'), urls['waiting'], text=_waiting(found))
+        yield _waiting(urls['waiting'], found)
         if found.suspect_events or found.suspect_deliveries:
             yield _suspects(urls['waiting'], found)
         color = 'red' if found.failed else 'green'
@@ -65,9 +65,10 @@ def _workers(url: str, found: Backlog) -> Line:
     return Line(label, url, _('None is running'), 'red', text)
 
 
-def _waiting(found: Backlog) -> str:
-    shown = {'shown': intcomma(found.pending)}
-    facts = [ngettext('%(shown)s delivery', '%(shown)s deliveries', found.pending) % shown]
+def _waiting(url: str, found: Backlog) -> Line:
+    number = ngettext('%(shown)s delivery', '%(shown)s deliveries', found.pending) % {'shown': intcomma(found.pending)}
+    # So a dot stands between the number and the first fact.
+    facts = ['']
     if found.undispatched:
         unseen = ngettext(
             '%(shown)s change not processed yet',
@@ -77,7 +78,7 @@ def _waiting(found: Backlog) -> str:
         facts.append(unseen % {'shown': intcomma(found.undispatched)})
     if found.oldest:
         facts.append(_('oldest: {age}').format(age=timesince(found.oldest)))
-    return ' · '.join(facts)
+    return Line(_('Waiting'), url, number, text=' · '.join(facts))
 
 
 def _suspects(url: str, found: Backlog) -> Line:

@@ -8,9 +8,9 @@ from django.utils.translation import gettext_lazy as _
 from netbox.ui import attrs
 from utilities.object_types import object_type_name
 
-from ..models import Delivery, Event, querysets
+from ..models import Delivery, Event, Webhook, querysets
 from ..presentation.states import both_sign
-from ..services.why_not_sent import next_attempt_at, wait_of
+from ..services.why_not_sent import hindrance_of, next_attempt_at, wait_of
 from ..tables import object_url, state_badge
 
 
@@ -97,3 +97,11 @@ class NextAttemptAttr(attrs.DateTimeAttr):
 
     def get_value(self, obj: Delivery) -> datetime | None:
         return next_attempt_at(obj)
+
+
+class ProbeAttr(attrs.DateTimeAttr):
+    """Shows when a suspended webhook is tried next. Blank if nothing is planned."""
+
+    def get_value(self, obj: Webhook) -> datetime | None:
+        hindrance = hindrance_of(obj)
+        return hindrance.at if hindrance else None

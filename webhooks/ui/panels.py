@@ -13,11 +13,9 @@ from django.utils.translation import pgettext_lazy
 from netbox.ui import attrs, panels
 
 from ..choices import StatusChoices
-from ..constants import MAX_RESPONSE_KEPT_CHARS
 from ..models import Attempt, Delivery
 from ..presentation import progress
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
-from ..presentation.json_text import readable
 from ..services import actions
 from ..services.actions import Action
 from . import history
@@ -27,6 +25,7 @@ from .attributes import (
     ListAttr,
     NextAttemptAttr,
     ObjectTypesAttr,
+    ProbeAttr,
     SecretAttr,
     StateAttr,
     StatusAttr,
@@ -140,7 +139,7 @@ class HealthPanel(panels.ObjectAttributesPanel):
     last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
     refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Errors since'))
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
-    probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next attempt'))
+    next_attempt_at = ProbeAttr('pk', label=_('Next attempt'))
 
     def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
         own = super().get_context(context)
@@ -225,23 +224,17 @@ class FilledPanel(panels.ObjectAttributesPanel):
 
 
 class AnswerPanel(panels.Panel):
-    """Shows the answer to the newest of the view's `attempts`. Left out before there is one.
-
-    `is_cut`: the receiver said more than is kept.
-    """
+    """Shows the answer to the newest of the view's `attempts`. Left out before there is one."""
 
     title = _('Last Answer')
     template_name = 'webhooks/panels/answer.html'
 
     def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
         attempt = next(iter(context['attempts']), None)
-        text = attempt.response_body if attempt else ''
         return {
             **super().get_context(context),
             'attempt': attempt,
             'outcome': _outcome(attempt) if attempt else '',
-            'text': readable(text or ''),
-            'is_cut': len(text or '') >= MAX_RESPONSE_KEPT_CHARS,
         }
 
     def should_render(self, context: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from ..choices import StatusChoices
 from ..models import Delivery, querysets
 from ..permissions import restricted_attempt, visible_deliveries
 from ..presentation.headlines import headline
+from ..presentation.json_text import readable
 from ..services import confirmation, redelivery, sent_bodies
 from ..services.actions import REDELIVER, Action
 from ..storable import is_key
@@ -76,6 +77,8 @@ class DeliveryView(generic.ObjectView):
             for attempt in attempts:
                 vars(attempt).update(restricted_attempt(attempt.error))
             return shown
+        for attempt in attempts:
+            attempt.answer = readable(attempt.response_body)
         sent_bodies.read_bodies(attempts[:SHOWN_BODIES])
         body = sent_bodies.last_body(instance, attempts)
         for attempt in attempts[1:SHOWN_BODIES]:

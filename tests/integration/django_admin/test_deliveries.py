@@ -25,6 +25,7 @@ from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
+from webhooks.constants import MAX_RESPONSE_KEPT_CHARS
 from webhooks.models import Delivery, Webhook
 from webhooks.presentation.moments import moment
 
@@ -147,6 +148,16 @@ class TestDeliveryPage:
         page = client.get(page_of(of)).content.decode()
         assert '&lt;script&gt;alert(1)' in page
         assert '<script>alert(1)' not in page
+
+    def test_each_answer_is_laid_out_and_says_when_it_is_cut_off(self, client):
+        of = delivery(event(site()))
+        of.attempts.update(response_body='{"reason":{"code":7}}')
+        page = unescape(client.get(page_of(of)).content.decode())
+        assert page.count('"reason": {\n        "code": 7') == 2
+        assert 'Cut off' not in page
+        of.attempts.update(response_body='a' * MAX_RESPONSE_KEPT_CHARS)
+        page = client.get(page_of(of)).content.decode()
+        assert page.count('Cut off: only the first 4 KiB of an answer are kept.') == 2
 
     def test_a_body_that_cannot_be_built_says_why(self, client, webhook):
         Webhook.objects.filter(pk=webhook.pk).update(body_template='{{ 1 / 0 }}')

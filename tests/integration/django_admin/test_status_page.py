@@ -131,13 +131,32 @@ class TestRequeueing:
     def test_all_jobs_are_requeued_at_once(self, client, fail, drain, receiver):
         failed = fail(3)
         receiver.answers('/hook', HTTPStatus.OK)
-        assert '3 deliveries to 1 webhook will be sent again.' in text_of(client.get(page('requeue_all')))
-        client.post(page('requeue_all'))
+        asked = client.get(page('requeue_all'))
+        assert '3 deliveries to 1 webhook will be sent again.' in text_of(asked)
+        confirm(client, asked)
         drain()
         receiver.wait_for(6)
         statuses = Delivery.objects.filter(pk__in=[one.pk for one in failed]).values_list('status', flat=True)
         assert set(statuses) == {StatusChoices.DELIVERED}
         assert not client.get(page('failed_jobs')).context['jobs']
+
+    def test_jobs_that_fail_while_the_user_reads_the_numbers_are_not_requeued(self, client, fail, drain, receiver):
+        [counted] = fail()
+        asked = client.get(page('requeue_all'))
+        assert first_sentence(asked).startswith('1 delivery ')
+        later = fail(2)
+        assert listed(client) == {str(one.uuid) for one in (counted, *later)}
+        receiver.answers('/hook', HTTPStatus.OK)
+        confirm(client, asked)
+        drain()
+        assert listed(client) == {str(one.uuid) for one in later}
+        counted.refresh_from_db()
+        assert counted.status == StatusChoices.DELIVERED
+
+    def test_without_the_time_of_the_numbers_all_are_asked_about_again(self, client, fail):
+        [failed] = fail()
+        assert first_sentence(client.post(page('requeue_all'))).startswith('1 delivery ')
+        assert listed(client) == {str(failed.uuid)}
 
     def test_the_selected(self, client, fail, drain, receiver):
         chosen, other = fail(2)
@@ -388,7 +407,7 @@ class TestPages:
         [job] = client.get(page('failed_jobs')).context['jobs']
         job.origin = 'default'
         job.save()
-        answer = client.post(page('requeue_all'), follow=True)
+        answer = confirm(client, client.get(page('requeue_all')), follow=True)
         assert 'This job has not failed' in text_of(answer)
         assert answer.redirect_chain == [(page('failed_jobs'), HTTPStatus.FOUND)]
 

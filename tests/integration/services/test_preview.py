@@ -3,11 +3,13 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Device, Region, Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
-from support.admin_browser import page_of
+from support.admin_browser import filled, page_of
 from support.builders import NOWHERE, device, site, subscribe
+from support.builtin import rule
 from support.log import delivery, event
 
 from webhooks.models import Delivery, Event, Webhook
@@ -190,6 +192,39 @@ class TestWhoSees:
         assert clerk_api.post(api(webhook), {'body_template': 'x'}, format='json').data['body'] == 'x'
 
 
+class TestWithoutObjectTypes:
+    """Only enabled event rules send something through such a webhook."""
+
+    NOT_SENT = 'None are chosen. Without them, only event rules send something through this webhook.'
+
+    @pytest.fixture
+    def other(self, db: None) -> Webhook:
+        other = subscribe(NOWHERE)
+        delivery(event(site()), other)
+        return other
+
+    def test_what_no_event_rule_sends_is_not_sent(self, other, api_client):
+        shown = api_client.get(api(other)).data
+        assert (shown['is_sent'], shown['reasons']) == (False, [self.NOT_SENT])
+
+    def test_what_an_enabled_event_rule_sends_is_sent(self, other, api_client):
+        of_rule = rule(other, Site)
+        assert api_client.get(api(other)).data['is_sent']
+        of_rule.enabled = False
+        of_rule.save()
+        assert not api_client.get(api(other)).data['is_sent']
+
+    def test_a_draft_whose_types_were_removed_is_not_sent(self, webhook, admin_pages):
+        log = event(site())
+        types = [ContentType.objects.get_for_model(Site).pk]
+        for chosen, is_sent in ((types, True), ([], False)):
+            fields = filled(object_types_1=chosen, type_update='on', preview_source=f'event:{log.pk}')
+            for address in ('/plugins/webhooks/webhooks/draft/', f'{webhook.get_absolute_url()}draft/'):
+                page = admin_pages.post(address, fields).content.decode()
+                assert ('This change would be sent' in page) is is_sent
+                assert (self.NOT_SENT in page) is not is_sent
+
+
 class TestPages:
     @pytest.fixture(params=['tab', 'admin'])
     def page(self, request, webhook, admin_pages):
@@ -218,6 +253,19 @@ class TestPages:
             answer = admin_pages.get(tab(webhook), {'name': name})
             assert answer.status_code == 200
             assert bool(answer.context['choices']) is found
+
+    def test_a_search_looks_into_all_object_types_and_shows_a_few(self, admin_pages, monkeypatch):
+        monkeypatch.setattr(preview_sources, 'MAX_TYPE_CHOICES', 1)
+        region = Region.objects.create(name='Mittelland', slug='mittelland')
+        sources = {'Bern': f'object:dcim.site:{site(name="Bern").pk}', 'Mittel': f'object:dcim.region:{region.pk}'}
+        address = tab(subscribe(NOWHERE, Site, Region))
+
+        def found(text: str) -> list[str]:
+            page = admin_pages.get(address, {'name': text}).content.decode()
+            return [one for one in sources.values() if f'value="{one}"' in page]
+
+        assert {text: found(text) for text in sources} == {text: [one] for text, one in sources.items()}
+        assert len(found('e')) == 1
 
     def test_a_problem(self, page, webhook):
         Webhook.objects.update(body_template='a\n\n{{ data.x.y }}')

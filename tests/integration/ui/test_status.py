@@ -79,6 +79,13 @@ class TestFigures:
         assert f'id="{workers.removeprefix("#")}"' in text
         assert [len(admin_pages.get(link).context['table'].rows) for link in lists] == [1, 2, 1]
 
+    def test_the_number_of_what_waits_leads_there_too(self, admin_pages, log):
+        for address in (PAGE, ADMINS):
+            [(link, rest)] = re.findall(r'<a href="([^"]+)">1 delivery</a>([^<]*)<', text_of(admin_pages, address))
+            assert 'status' in link
+            assert '/deliver' in link
+            assert rest.split()[:3] == ['·', '1', 'change']
+
     def test_it_shows_the_workers(self, admin_pages, committed, rqworker):
         assert 'No worker is registered in Redis.' in text_of(admin_pages)
         rqworker('low')

@@ -32,6 +32,17 @@ def text_of(pages, address: str) -> str:
     return answer.content.decode()
 
 
+class TestNextAttempt:
+    @pytest.mark.parametrize('fields', [{}, {'paused': True}, {'enabled': False}])
+    def test_it_is_shown_unless_the_webhook_is_paused_or_disabled(self, admin_pages, webhook, fields):
+        now = timezone.now()
+        Health.objects.filter(webhook=webhook).update(suspended_since=now, probe_at=now, last_error='refused')
+        Webhook.objects.filter(pk=webhook.pk).update(**fields)
+        text = text_of(admin_pages, webhook.get_absolute_url())
+        assert 'Suspended since' in text
+        assert ('>Next attempt</th>' in text) == (not fields)
+
+
 class TestPage:
     def test_health_causes_and_deliveries_come_before_settings(self, admin_pages, webhook):
         delivery(event(site()), webhook)

@@ -1,4 +1,4 @@
-/* The preview in the form of Django's admin. NetBox's form has htmx for it. */
+/* The preview, the presets and a new secret in the form of Django's admin. NetBox's pages have their own scripts. */
 'use strict';
 
 const button = document.querySelector('[data-draft]');
@@ -32,3 +32,24 @@ button.form.addEventListener('keydown', event => {
     show();
   }
 });
+
+/* Another preset keeps what was typed. The admin selects all chosen users and tags, as before saving. */
+document.querySelector('.wh-presets')?.addEventListener('click', event => {
+  const link = event.target.closest('a');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const chosen = document.createElement('button');
+  Object.assign(chosen, {
+    name: '_preset', value: new URLSearchParams(link.search).get('preset'), formNoValidate: true, hidden: true,
+  });
+  button.form.append(chosen);
+  button.form.requestSubmit(chosen);
+});
+
+/* Copy a new secret, or a feed's address. The clipboard's newer interface works over HTTPS only. */
+for (const copy of document.querySelectorAll('.copy-content')) {
+  copy.addEventListener('click', () => {
+    getSelection().selectAllChildren(document.querySelector(copy.dataset.clipboardTarget));
+    document.execCommand('copy');
+  });
+}
