@@ -283,7 +283,7 @@ class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        if others := self.initial_data.keys() - self.fields.keys():
+        if others := self.initial_data.keys() - self.fields.keys() - {'csrfmiddlewaretoken'}:
             raise serializers.ValidationError(dict.fromkeys(others, _('A preview shows no change of this field.')))
         self._check_keys(data)
         return super().validate(data)

@@ -5,6 +5,7 @@ The ID of a failed delivery's job is the UUID of the delivery.
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 
 from django.contrib import admin, messages
@@ -16,7 +17,8 @@ from django.views.decorators.cache import never_cache
 from django_rq import views as rq_views
 from django_rq.queues import get_queue_by_index
 from django_rq.utils import get_jobs
-from rq.job import Job
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, requeue_job
 from rq.registry import FailedJobRegistry
 
 from .. import conf
@@ -100,10 +102,14 @@ def requeue_all(request: HttpRequest, queue_index: int) -> HttpResponse:
     counted_at = confirmation.confirmed_at(request)
     if counted_at is None:
         return _confirm(request, queue_index, jobs, REQUEUE, is_all=True)
-    counted = [job for job in jobs if (job.ended_at or job.created_at) <= counted_at]
-    for job in counted:
-        job.requeue()
-    messages.info(request, redelivery.announce(len(counted)))
+    count = 0
+    for job in jobs:
+        if (job.ended_at or job.created_at) <= counted_at:
+            # A worker may have sent it meanwhile: those of a batch share a request with the one before.
+            with suppress(NoSuchJobError):
+                requeue_job(job.id, connection=queue.connection, serializer=queue.serializer)
+                count += 1
+    messages.info(request, redelivery.announce(count))
     return redirect('django_rq:jobs', queue_index)
 
 

@@ -1,8 +1,8 @@
 """Tells owners of config contexts that their data differ, because another object changed (config_contexts.py).
 
 A dispatcher notes the change of a source as a walk. An idle one walks over all owners, slice by slice, as a backfill
-does. It computes each one's data, and compares their digest with that of what webhooks were told last. If they differ,
-it records an event.
+does. It computes the data of each owner, and compares their digest with the stored one, of the data that webhooks were
+told last. If they differ, it records an event.
 
 A digest is stored only together with an event, or while no change of a source is under way. So what webhooks do not
 know yet differs from its digest until a walk comes by. If a walk comes twice, the second one finds no difference.

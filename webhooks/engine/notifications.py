@@ -64,9 +64,9 @@ TAKE_NEWS = """
 def tell(*news: News) -> None:
     """Notify the webhooks' recipients, and note the news for event rules, all in the open transaction.
 
-    A webhook's last news is the one that its recipients read. If a row or table is locked, nobody hears of any of these
-    news; if anything else fails, not of that one. It is logged, and the transaction goes on. Raises INTERRUPTIONS: then
-    the transaction cannot go on.
+    A webhook's last news is the one that its recipients read. If a row is locked, or anything else fails, that is
+    logged, and the other news and the transaction go on. If a table is locked, nobody hears of any. Raises
+    INTERRUPTIONS: then the transaction cannot go on.
     """
     if news:
         _try(_note, news)
@@ -86,23 +86,25 @@ def tell_rules() -> bool:
             # Rules enqueue after the commit, too late to wait.
             redis_queue.connect('default').ping()
         for pk, names in told:
+            rules = [(name, rule) for name in names for rule in _rules(name)]
+            # If a held table broke off a rule, the next call would begin again with the rules before it.
+            sql.set_lock_timeout()
             for webhook in Webhook.objects.filter(pk=pk):
-                for name in names:
-                    _tell_rules(webhook, name)
+                for name, rule in rules:
+                    _tell_rule(webhook, name, rule)
     return bool(told)
 
 
-def _tell_rules(webhook: Webhook, name: str) -> None:
+def _tell_rule(webhook: Webhook, name: str, rule: EventRule) -> None:
     object_type = ObjectType.objects.get_for_model(Webhook)
     context = {'object_type': object_type, 'object_id': webhook.pk, 'object': webhook, 'event_type': name, 'user': None}
-    for rule in _rules(name):
-        try:
-            with transaction.atomic():
-                process_event_rules([rule], object_type, EventContext(context))
-        except (*INTERRUPTIONS, RedisError):
-            raise
-        except Exception:
-            logger.exception('webhook=%s name=%r event=%s rule=%s failed', webhook.pk, webhook.name, name, rule)
+    try:
+        with transaction.atomic():
+            process_event_rules([rule], object_type, EventContext(context))
+    except (*INTERRUPTIONS, RedisError):
+        raise
+    except Exception:
+        logger.exception('webhook=%s name=%r event=%s rule=%s failed', webhook.pk, webhook.name, name, rule)
 
 
 def _rules(name: str) -> QuerySet[EventRule]:
@@ -118,7 +120,26 @@ def _note(news: Sequence[News]) -> None:
 
 
 def _try(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> None:
-    """Write the news together. If that fails, each is written alone: one may be to blame. If a row is locked, none."""
+    """Write the news together. If that fails, each is written alone: one may be to blame.
+
+    After the second lock that ends one alone, the rest is given up. It is probably a table that somebody holds, and a
+    thousand webhooks, which are suspended at once, would wait for it one by one.
+    """
+    error = _attempt(write, news)
+    if error is None:
+        return
+    locks = 0
+    for number, one in enumerate(news, 1):
+        if error := error if len(news) == 1 else _attempt(write, [one]):
+            locks += sql.is_lock_timeout(error)
+            _log_untold([one], error)
+        if locks > 1:
+            _log_untold(news[number:], error)
+            return
+
+
+def _attempt(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> Exception | None:
+    """Write the news in a savepoint, and return the error that undid it, None if all went well."""
     try:
         with transaction.atomic():
             sql.set_lock_timeout(sql.TABLE_LOCK_MS)
@@ -127,19 +148,23 @@ def _try(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> None:
             connection.check_constraints()
             sql.set_lock_timeout()
     except Exception as error:
-        # If a thousand webhooks are suspended at once, each alone would wait as long for a held table.
-        is_locked = sql.is_lock_timeout(error)
-        if isinstance(error, INTERRUPTIONS) and not is_locked:
+        if isinstance(error, INTERRUPTIONS) and not sql.is_lock_timeout(error):
             raise
-        if len(news) > 1 and not is_locked:
-            for one in news:
-                _try(write, [one])
-            return
-        named = ', '.join(
-            f'webhook={webhook.pk} name={webhook.name!r} event={event_type.name}' for webhook, event_type in news
+        return error
+    return None
+
+
+def _log_untold(news: Sequence[News], error: Exception) -> None:
+    is_locked = sql.is_lock_timeout(error)
+    for webhook, event_type in news:
+        logger.warning(
+            'webhook=%s name=%r event=%s nobody was notified: %s',
+            webhook.pk,
+            webhook.name,
+            event_type.name,
+            'a row was locked' if is_locked else 'it failed',
+            exc_info=None if is_locked else error,
         )
-        reason = 'a row was locked' if is_locked else 'it failed'
-        logger.warning('%s nobody was notified: %s', named, reason, exc_info=None if is_locked else error)
 
 
 def recipients(webhook_ids: Collection[int]) -> set[tuple[int, int]]:

@@ -189,7 +189,7 @@ class Delivery(models.Model):
                 condition=Q(status=StatusChoices.UNDECIDED),
                 name='webhooks_delivery_undecided',
             ),
-            # The causes of a webhook's failures. Those of other webhooks may be many.
+            # The causes of a webhook's failures. Other webhooks may have a million failures.
             models.Index(fields=['webhook', '-id'], condition=FAILED, name='webhooks_delivery_failed'),
             # The changes that a feed has published, by number.
             models.Index(

@@ -95,7 +95,7 @@ def _not_asked_for(draft: Draft, event: Event) -> Iterator[str]:
         yield _('The webhook is disabled.')
     if not draft.object_types:  # event rules choose
         if webhook.pk is None or not states.event_rules(webhook.pk).exists():
-            yield str(preview_sources.WITHOUT_TYPES)
+            yield _('No object types are chosen, and no event rule uses the webhook.')
         return
     if event.object_type_id not in [one.pk for one in draft.object_types]:
         yield _('The object type is not chosen: {name}').format(name=object_types.name_of(event.object_type))

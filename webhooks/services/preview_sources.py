@@ -36,6 +36,8 @@ MAX_EVENTS_SEARCHED = 10_000
 MAX_EVENT_CHOICES = 15
 MAX_TYPE_CHOICES = 5
 MAX_OBJECT_CHOICES = 5
+# A search looks into the objects of so many types. No index helps it.
+MAX_TYPES_SEARCHED = 30
 # The kinds of source, before its colon.
 EVENT_SOURCE = 'event'
 OBJECT_SOURCE = 'object'
@@ -96,7 +98,7 @@ def choices(draft: Draft, user: User, text: str = '') -> list[tuple[str, list[Ch
     """
     text = storable(text)
     events = _event_choices(draft, user, text)
-    types = draft.object_types if text else draft.object_types[:MAX_TYPE_CHOICES]
+    types = draft.object_types[: MAX_TYPES_SEARCHED if text else MAX_TYPE_CHOICES]
     objects = ((object_types.name_of(one), _object_choices(one, user, text)) for one in types)
     found = islice(filter(itemgetter(1), objects), MAX_TYPE_CHOICES)
     return [(_('Events'), events), *found] if events else [*found]
@@ -117,7 +119,9 @@ def _object_choices(object_type: ContentType, user: User, text: str) -> list[Cho
     label = '.'.join(object_type.natural_key())
     found = visibility.viewable(user, model).order_by('-pk')
     filterset = registry['filtersets'].get(label)
-    if text and filterset:
+    if text and not filterset:
+        return []
+    if text:
         found = filterset({'q': text}, found).qs
     return [Choice(f'{OBJECT_SOURCE}:{label}:{pk}', name) for pk, name in _names(found[:MAX_OBJECT_CHOICES])]
 

@@ -108,7 +108,8 @@ def _failure(error: Exception, request: Request) -> dict[str, Any]:
             # Without descriptors a client may fail as if the broker's name were unknown, or wait for one in vain.
             blocked_networks.check_descriptors()
         except OSError as shortage:
-            return {'error': _reason(shortage), 'starved': True}
+            if shortage.errno in SHORTAGE_ERRNOS:
+                return {'error': _reason(shortage), 'starved': True}
     if isinstance(error, TimeoutError):
         return {'error': f'no confirmation within {request.timeout:g} seconds', 'unreachable': True}
     return {'error': _reason(error), 'unreachable': is_away}

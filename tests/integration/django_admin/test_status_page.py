@@ -20,6 +20,7 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
+from webhooks.django_admin import failed_jobs as failed_jobs_page
 from webhooks.engine import sql
 from webhooks.models import Delivery, Webhook
 from webhooks.models.delivery import CAUSE_CHARS
@@ -152,6 +153,26 @@ class TestRequeueing:
         assert listed(client) == {str(one.uuid) for one in later}
         counted.refresh_from_db()
         assert counted.status == StatusChoices.DELIVERED
+
+    def test_one_that_goes_meanwhile_stops_no_other(self, client, fail, drain, receiver, monkeypatch):
+        """As those of a batch go with the one before."""
+        failed = fail(3)
+        asked = client.get(page('requeue_all'))
+        requeue = failed_jobs_page.requeue_job
+        left = {str(one.uuid) for one in failed}
+
+        def requeue_and_send(job_id: str, **options: Any) -> None:
+            requeue(job_id, **options)
+            left.discard(job_id)
+            if len(left) == 2:
+                failed_jobs.unlist([left.pop()])
+
+        monkeypatch.setattr(failed_jobs_page, 'requeue_job', requeue_and_send)
+        receiver.answers('/hook', HTTPStatus.OK)
+        answer = confirm(client, asked, follow=True)
+        assert '2 deliveries' in text_of(answer)
+        drain()
+        assert Delivery.objects.filter(status=StatusChoices.DELIVERED).count() == 2
 
     def test_without_the_time_of_the_numbers_all_are_asked_about_again(self, client, fail):
         [failed] = fail()

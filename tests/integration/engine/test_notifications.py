@@ -281,7 +281,7 @@ class TestTrouble:
         assert 'nobody was notified: a row was locked' in caplog.text
         reader.finish()
 
-    def test_while_somebody_holds_a_table_it_is_waited_for_once(self, webhook, on_call, ann, receiver, caplog):
+    def test_while_somebody_holds_a_table_it_is_waited_for_three_times(self, webhook, on_call, ann, receiver, caplog):
         """The turn of the sender waits: nothing else is sent meanwhile."""
         many = [webhook, *(subscribe(receiver.url(HOOK), Site) for _ in range(20))]
         for one in many:
@@ -294,12 +294,22 @@ class TestTrouble:
         news = [(one, SUSPENDED) for one in many]
         with open_transaction(lock), transaction.atomic(), CaptureQueriesContext(connection) as captured:
             notifications.tell(*news)
-        assert len([query for query in captured if 'JOIN "users_user"' in query['sql']]) == 1
-        assert caplog.text.count('nobody was notified: a row was locked') == 1
+        assert len([query for query in captured if 'JOIN "users_user"' in query['sql']]) == 3
+        assert caplog.text.count('nobody was notified: a row was locked') == len(many)
         assert all(f'webhook={one.pk} ' in caplog.text for one in many)
         with transaction.atomic():
             notifications.tell(*news)
         assert len(told(ann)) == len(many)
+
+    def test_while_somebody_reads_what_was_told_of_one_webhook_others_are_told_of(
+        self, webhook, on_call, ann, receiver, reader
+    ):
+        other = subscribe(receiver.url(HOOK), Site)
+        other.notification_groups.add(on_call)
+        with transaction.atomic():
+            notifications.tell((webhook, SUSPENDED), (other, SUSPENDED))
+        reader.finish()
+        assert told(ann) == [SUSPENDED.name]
 
     def test_while_somebody_reads_what_was_told_an_endpoint_that_is_gone_is_disabled(
         self, webhook, receiver, reader, caplog

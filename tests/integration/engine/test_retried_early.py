@@ -212,6 +212,16 @@ class TestOutage:
         assert not deliveries(PENDING)
         assert not health(suspended).suspended_since
 
+    def test_lanes_with_few_of_them_leave_their_share_to_others(self, webhook, tried, monkeypatch):
+        monkeypatch.setattr(queue, 'MAX_RETRIED', 2 * TRIED)
+        monkeypatch.setattr(queue, 'MIN_RETRIED_PER_LANE', 1)
+        put_off_one_by_one()
+        others = [subscribe('http://127.0.0.1:9/', Site) for _ in range(3)]
+        with sql.transaction() as now:
+            left = queue.retry([webhook.pk, *(one.pk for one in others)], now)
+        assert not left
+        assert all(one.due_at <= now for one in deliveries(PENDING, attempt_count__gt=0))
+
     def test_all_go_though_the_endpoint_was_not_suspended(self, webhook, tried, receiver, portions):
         """Its last refusal came before ten minutes of them were over."""
         refuse_for_long(webhook)
@@ -248,6 +258,13 @@ class TestSaved:
         work()
         assert not deliveries(PENDING)
         assert disorder(arrivals(receiver, MOVED)) == []
+
+    def test_if_the_new_url_fails_too_nothing_is_tried_again_and_again(self, webhook, tried, receiver, portions):
+        receiver.answers(MOVED, 500)
+        put_off_one_by_one()
+        save(webhook, payload_url=receiver.url(MOVED))
+        work()
+        assert all(one.attempt_count <= 2 for one in deliveries(PENDING))
 
     def test_it_is_tried_once_for_each_save(self, webhook, tried, receiver):
         receiver.answers(MOVED, 500)

@@ -195,7 +195,7 @@ class TestWhoSees:
 class TestWithoutObjectTypes:
     """Only enabled event rules send something through such a webhook."""
 
-    NOT_SENT = 'None are chosen. Without them, only event rules send something through this webhook.'
+    NOT_SENT = 'No object types are chosen, and no event rule uses the webhook.'
 
     @pytest.fixture
     def other(self, db: None) -> Webhook:

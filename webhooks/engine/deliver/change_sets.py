@@ -59,7 +59,7 @@ READ_UNFORMED = """
     WHERE webhook_id = %(webhook)s AND change_set IS NOT NULL AND status = 'pending'
     GROUP BY change_set HAVING min(part) = %(unformed)s"""
 
-# The unformed deliveries of some sets to those of one.
+# Deliveries of several unformed sets to deliveries of a single one.
 UNITE = """
     UPDATE webhooks_delivery SET change_set = %(set)s
     WHERE webhook_id = %(webhook)s AND change_set = ANY(%(sets)s) AND change_set <> %(set)s AND part = %(unformed)s

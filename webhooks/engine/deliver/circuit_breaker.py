@@ -3,7 +3,7 @@
 Closed: all is sent. Open: nothing is sent until the next probe. It opens after SUSPEND_AFTER_ATTEMPTS in a row that
 found no endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429). Half-open:
 one delivery probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other
-answer closes it.
+answer closes it, once all tried deliveries are due (endpoint.py).
 A proxy's answer that the endpoint is away (502, 503, 504) counts as none.
 """
 
@@ -44,9 +44,9 @@ def close(health: Health) -> None:
 
 
 def keep_open(health: Health, before: Health, now: datetime) -> None:
-    """Open the circuit of this health again, as it was `before`, with the next probe due now. Saves nothing."""
+    """Open the circuit of this health again, as it was `before`, with the first probe due now. Saves nothing."""
     health.unreachable, health.refused_since = before.unreachable, before.refused_since
-    health.suspended_since = before.suspended_since
+    health.suspended_since, health.last_error = before.suspended_since, before.last_error
     health.probe_at = now if health.suspended_since else None
 
 

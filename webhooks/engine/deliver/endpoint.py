@@ -133,7 +133,8 @@ def _retry(
     """Make all tried deliveries due where a circuit has closed, or the first attempt after a save was made.
 
     There may be more of them than a turn has time for. Then the health stays as it was `before`, and the next probe is
-    due at once: after it the rest follows, whichever worker sends it.
+    due at once: after it the rest follows, whichever worker sends it. After a save that holds only if the attempt
+    succeeded: else what has just failed would be tried again and again.
     """
     mended = {
         pk
@@ -145,7 +146,7 @@ def _retry(
     left = queue.retry(mended | tried_anew, now, answered)
     for pk in left & mended:
         circuit_breaker.keep_open(healths[pk], before[pk], now)
-    for pk in left & tried_anew:
+    for pk in (pk for pk in left & tried_anew if not healths[pk].last_error):
         healths[pk].last_attempt_at = before[pk].last_attempt_at
 
 

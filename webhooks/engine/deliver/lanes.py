@@ -81,7 +81,7 @@ class Lanes:
         """
         soon = time.monotonic() + SHORT_REST_SECONDS
         return bool(self.owned.keys() - self._locked) or any(
-            lane.in_hand or any(one.transaction_id not in lane.unfinished for one in lane.waiting.values())
+            lane.in_hand or any(one.batch or one.transaction_id not in lane.unfinished for one in lane.waiting.values())
             for lane in self.owned.values()
             if lane.in_hand or soon >= lane.rests_until
         )

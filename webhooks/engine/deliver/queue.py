@@ -96,8 +96,8 @@ COUNT_OWNERS = f"""
          WHERE role = 'send'
            AND alive_until > clock_timestamp() + interval '{ALIVE_SECONDS - BEATEN_WITHIN_SECONDS:g} seconds')"""
 
-# The delivery `d` is in no change set, or stands for its set: it is the first that waits. Of a set without parts
-# the one that is due stands for all. Once there are parts, the first delivery stands for the next part.
+# The delivery `d` is in no change set, or stands for its set: it is the first that waits. A set without parts has a
+# single delivery with a time, which stands for all. Once there are parts, the first one stands for the next part.
 LEADS_SET = """(d.change_set IS NULL OR NOT EXISTS (
         SELECT FROM webhooks_delivery p
         WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
@@ -206,12 +206,15 @@ def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ())
 
     Returns the lanes in which more of them may be left: they are for another turn.
     """
-    if not lanes:
-        return set()
-    most = max(MAX_RETRIED // len(lanes), MIN_RETRIED_PER_LANE)
-    parameters = {'lanes': list(lanes), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)}
-    retried = Counter(sql.fetch_column(RETRY, parameters))
-    return {pk for pk, count in retried.items() if count >= most}
+    left, room = set(lanes), MAX_RETRIED
+    # What some lanes leave of their share is for the others.
+    while left and room > 0:
+        most = max(room // len(left), MIN_RETRIED_PER_LANE)
+        parameters = {'lanes': list(left), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)}
+        retried = Counter(sql.fetch_column(RETRY, parameters))
+        left = {pk for pk, count in retried.items() if count >= most}
+        room -= retried.total()
+    return left
 
 
 def let_probe(lanes: Collection[int], now: datetime) -> None:

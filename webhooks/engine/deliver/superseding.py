@@ -47,7 +47,8 @@ SEVERAL = f"""
           )
     )"""
 
-# The objects with several deliveries in some unformed change sets of a webhook. Is none of others between them?
+# The objects with several deliveries in some unformed change sets of a webhook, and whether no other delivery of the
+# object lies between them.
 SEVERAL_IN_SETS = """
     SELECT o.webhook_id, o.object_type_id, o.object_id, NOT EXISTS (
         SELECT FROM webhooks_delivery s
