@@ -87,6 +87,7 @@ CONTRASTS = """() => {
 # NetBox's column of buttons, and the search of Django's lists.
 OF_OTHERS = re.compile(r'sort=actions"|id="searchbar"')
 CREDENTIAL = {'name': 'Of the looks', 'type': 'bearer', 'secret': 's3cret', 'hosts': ['receiver.example']}
+TAG = re.compile(r'</?(div|span|a|p)\b')
 # Black on black is below, the quiet grey of hints above.
 UNREADABLE = 2.0
 # Their first columns fit a usual window. On a telephone they scroll.
@@ -132,6 +133,8 @@ def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> lis
         for contrast, text in person.page.evaluate(CONTRASTS):
             if contrast < UNREADABLE:
                 found.append(f'{page}: {text!r} has a contrast of {contrast:.1f}')
+            if TAG.search(text):
+                found.append(f'{page}: {text!r} is HTML that was to be shown as such')
         found += [f'{page}: {barrier}' for barrier in barriers(person.page)]
     return found
 

@@ -87,7 +87,8 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
     def backfill_progress(self, webhook: Webhook) -> SafeString:
         backfilled = render_to_string('webhooks/inc/backfill.html', {'progress': progress.of(webhook)})
         found = progress.walking(webhook)
-        return backfilled + (render_to_string('webhooks/inc/walk.html', {'walking': found}) if found else '')
+        # A plain text would make the whole one: the page would show its tags.
+        return backfilled + (render_to_string('webhooks/inc/walk.html', {'walking': found}) if found else SafeString())
 
     @admin.display(description=_('Object types'))
     def models(self, webhook: Webhook) -> SafeString:
