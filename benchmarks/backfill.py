@@ -48,7 +48,7 @@ def _backfill(bed: Bed) -> float:
 def _share(bed: Bed, count: int) -> float:
     """Measure until the last other delivery has arrived."""
     with bed.subscribed(OURS, Site), bed.subscribed(OURS, Tenant, path=OTHER):
-        bed.save([Tenant(name=f'tenant {number}', slug=f'tenant-{number}') for number in range(count)])
+        bed.save(bed.new_tenants(count))
         _start()
         with bed.worker():
             others = bed.receiver.wait_for(count, lambda request: request.path == OTHER, timeout=TIMEOUT)

@@ -93,7 +93,7 @@ def _delays(bed: Bed, brokers: list[Broker]) -> Iterator[Row]:
                 yield from _rows(broker.driver, bed, count, partial(_told, heard))
     with bed.subscribed(OURS, Tenant, count=4), bed.subscribed(OURS, Site):
         Webhook.objects.filter(object_types__model='tenant').update(payload_url=f'redis://{HANGING}/netbox')
-        bed.save([Tenant(name=f'tenant {number}', slug=f'tenant-{number}') for number in range(100)])
+        bed.save(bed.new_tenants(100))
         with bed.worker():
             yield from _rows('HTTP, beside four webhooks of a broker that hangs', bed, count, arrived)
 

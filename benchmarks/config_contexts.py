@@ -79,8 +79,7 @@ def _delay(bed: Bed) -> float:
         return bed.receiver.matching(lambda request: request.path == IDLE)
 
     before = len(arrived())
-    name = f'tenant-{time.time_ns()}'
-    bed.save([Tenant(name=name, slug=name)])
+    bed.save(bed.new_tenants(1))
     saved = time.time()
     got = bed.receiver.wait_for(before + 1, lambda request: request.path == IDLE, timeout=120)
     return (got[before].arrived - saved) * 1000

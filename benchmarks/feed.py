@@ -118,14 +118,9 @@ def _rate(readers: Sequence[Reader]) -> float:
 def _sending(bed: Bed, count: int) -> float:
     """Return deliveries a second."""
     bed.receiver.clear()
-    bed.save(_new_tenants(count))
+    bed.save(bed.new_tenants(count))
     got = bed.receiver.wait_for(count, timeout=TIMEOUT)
     return count / (got[count - 1].arrived - got[0].arrived)
-
-
-def _new_tenants(count: int) -> list[Tenant]:
-    first = Tenant.objects.count()
-    return [Tenant(name=f'tenant {first + n}', slug=f'tenant-{first + n}') for n in range(count)]
 
 
 def _delays_of_requests(bed: Bed, count: int) -> list[float]:
@@ -133,7 +128,7 @@ def _delays_of_requests(bed: Bed, count: int) -> list[float]:
     delays = []
     for number in range(count):
         time.sleep(0.5)  # as before
-        bed.save(_new_tenants(1))
+        bed.save(bed.new_tenants(1))
         answered = time.time()
         delays.append((bed.receiver.wait_for(number + 1, timeout=TIMEOUT)[number].arrived - answered) * 1000)
     return delays

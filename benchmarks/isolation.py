@@ -149,7 +149,7 @@ def _worst(bed: Bed, count: int) -> float:
 
 
 def _delay(bed: Bed, number: int) -> float:
-    bed.save([Tenant(name=f'tenant {time.time_ns()}', slug=f'tenant-{time.time_ns()}')])
+    bed.save(bed.new_tenants(1))
     saved = time.time()
     arrived = bed.receiver.wait_for(number, lambda request: request.path == IDLE, timeout=120)[number - 1].arrived
     return (arrived - saved) * 1000

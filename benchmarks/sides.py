@@ -17,6 +17,7 @@ from django_rq import get_queue
 from extras.models import EventRule
 from extras.models import Webhook as BuiltIn
 from netbox.context_managers import event_tracking
+from tenancy.models import Tenant
 from users.models import User
 from utilities.request import NetBoxFakeRequest
 
@@ -115,6 +116,10 @@ class Bed:
     def new_sites(self, count: int) -> list[Site]:
         numbers = [next(self._numbers) for _ in range(count)]
         return [Site(name=f'site {number}', slug=f'site-{number}') for number in numbers]
+
+    def new_tenants(self, count: int) -> list[Tenant]:
+        numbers = [next(self._numbers) for _ in range(count)]
+        return [Tenant(name=f'tenant {number}', slug=f'tenant-{number}') for number in numbers]
 
     def save(self, objects: Sequence[models.Model]) -> None:
         """Save in one transaction, as one request does."""
