@@ -25,8 +25,8 @@ class KindChoices(ChoiceSet):
 class StatusChoices(ChoiceSet):
     """The status of a delivery.
 
-    `undecided`, `pending` and `sending` (a test by *Send a test*) are open. `undecided`: a regular expression in the
-    webhook's conditions is still to be evaluated. `superseded`: a later delivery shows the object.
+    `undecided`, `pending` and `sending` (a test by *Send a test*) are open. `undecided`: conditions that may
+    take long are still to be evaluated. `superseded`: a later delivery shows the object.
     """
 
     PENDING = 'pending'

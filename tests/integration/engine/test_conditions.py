@@ -303,6 +303,15 @@ class TestSlow:
         assert [one.webhook for one in deliveries()].count(plain) == 5
         assert [one.webhook for one in deliveries()].count(webhook) == 1
 
+    def test_other_webhooks_get_a_change_before_many_comparisons_are_made(self):
+        few, many = (subscribe(NOWHERE, Site, conditions={'or': [ACTIVE] * count}) for count in (20, 21))
+        with evaluation_stopped():
+            site()
+            dispatch_all()
+        assert {one.webhook: one.status for one in deliveries()} == {few: 'pending', many: 'undecided'}
+        dispatch_all()
+        assert {one.status for one in deliveries()} == {'pending'}
+
     def test_other_webhooks_get_a_change_before_a_regular_expression_is_evaluated(self):
         plain = subscribe(NOWHERE, Site)
         slow = subscribe(NOWHERE, Site, conditions=WITHOUT_END)
@@ -450,7 +459,7 @@ class TestSlow:
 
 @contextmanager
 def evaluation_stopped(after: int = 0) -> Iterator[None]:
-    """No time for regular expressions is left, but for so many deliveries."""
+    """No time for conditions that may be slow is left, but for so many deliveries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(undecided, 'TURN_DELIVERIES', after)
         patch.setattr(undecided, 'STEP_SECONDS', 0)

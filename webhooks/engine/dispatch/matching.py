@@ -22,6 +22,8 @@ from .render import Shown
 logger = logging.getLogger('webhooks.dispatch')
 
 ENCODER = json.JSONEncoder(ensure_ascii=False)
+# So many comparisons are evaluated at once, without waiting for the webhook's turn.
+CHEAP_COMPARISONS = 20
 
 
 class Matched(NamedTuple):
@@ -111,7 +113,7 @@ def asked_kind(event: Event) -> str:
 def accepts(webhook: Webhook, shown: Shown) -> bool | None:
     """Return whether a webhook takes a rendered event, by its user and by the webhook's conditions.
 
-    None: a regular expression decides, which may take long. undecided.py evaluates it when it is the webhook's turn.
+    None: the conditions may take long. undecided.py evaluates them when it is the webhook's turn.
     """
     # The user of a backfill's event sends the object, and has not changed it.
     if not shown.event.backfill and any(user.username == shown.event.username for user in webhook.ignore_users.all()):
@@ -120,7 +122,7 @@ def accepts(webhook: Webhook, shown: Shown) -> bool | None:
         return False
     if not webhook.conditions or shown.data is None:
         return True
-    return None if has_pattern(webhook.conditions) else meets(webhook, shown)
+    return None if _are_costly(webhook.conditions) else meets(webhook, shown)
 
 
 def meets(webhook: Webhook, shown: Shown) -> bool:
@@ -153,6 +155,13 @@ def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
     if has_pattern(conditions):
         return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
     return ConditionSet(conditions).eval(data)
+
+
+def _are_costly(conditions: dict[str, Any]) -> bool:
+    """Return whether a regular expression is among these conditions, or they compare more than CHEAP_COMPARISONS."""
+    return has_pattern(conditions) or sum(isinstance(one, dict) and 'attr' in one for one in nodes(conditions)) > (
+        CHEAP_COMPARISONS
+    )
 
 
 def has_pattern(conditions: dict[str, Any]) -> bool:
