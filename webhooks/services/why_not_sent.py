@@ -275,7 +275,7 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
     the webhook's health and backfill are loaded.
     """
     if delivery.status == StatusChoices.UNDECIDED:
-        return Wait('', _('A worker evaluates the regular expressions in the conditions. Then it is sent, or goes.'))
+        return Wait('', _('A worker evaluates the conditions. Then it is sent, or goes.'))
     if delivery.status != StatusChoices.PENDING:
         return None
     return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)
