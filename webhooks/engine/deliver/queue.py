@@ -207,7 +207,7 @@ def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ())
     Returns the lanes in which more of them may be left: they are for another turn.
     """
     left, room = set(lanes), MAX_RETRIED
-    # What some lanes leave of their share is for the others.
+    # A lane may need less than its share: the next round gives the rest to other lanes.
     while left and room > 0:
         most = max(room // len(left), MIN_RETRIED_PER_LANE)
         parameters = {'lanes': list(left), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)}

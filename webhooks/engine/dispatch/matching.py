@@ -66,7 +66,7 @@ def match(events: Sequence[Event], put_off: PutOff) -> Matched:
         return [webhooks[pk] for pk in pks if pk in webhooks]
 
     same = unchanged.among(changes) if any(webhook.compares for webhook in webhooks.values()) else set()
-    # A save that changes nothing of a device is a change to those who ask for its components, if one of these changes.
+    # A device may be saved unchanged while its interface changes: a change for webhooks that include components.
     owners = [event for event in changes if event.pk in same and components.is_owner(event)]
     asked = [event for event in owners if any(one.compares for one in subscribed(event, COMPONENT))]
     with_component: set[int] = set()
