@@ -1,4 +1,4 @@
-"""A page of a long log, beside a page of NetBox's devices.
+"""A page of a long log, beside a page of NetBox's devices, and beside NetBox's change log of the same changes.
 
 One reader may view everything. The second may view a region's sites and devices, half of all. NetBox runs in this
 process, as in its tests.
@@ -55,7 +55,14 @@ ATTEMPTS = """
     SELECT id, 1, created, 0.05, 'POST', 'http://127.0.0.1/hook', '{"webhook-id": "x"}', response_status,
         '{"Server": "bench"}', repeat('answer ', 20), error
     FROM webhooks_delivery ORDER BY id"""
-TABLES = ('dcim_device', 'webhooks_event', 'webhooks_delivery', 'webhooks_attempt')
+# The same changes in NetBox's change log.
+CHANGES = """
+    INSERT INTO core_objectchange (time, user_id, user_name, request_id, action, changed_object_type_id,
+        changed_object_id, object_repr, message, prechange_data, postchange_data)
+    SELECT timestamp, %(user)s, username, uuid, 'update', object_type_id, object_id, object_repr, '', data::jsonb,
+        data::jsonb
+    FROM webhooks_event ORDER BY sequence"""
+TABLES = ('dcim_device', 'core_objectchange', 'webhooks_event', 'webhooks_delivery', 'webhooks_attempt')
 
 
 def measure(bed: Bed) -> Iterator[Row]:
@@ -99,6 +106,7 @@ def _pages(number: int, count: int, site: Site, reader: User) -> Iterator[tuple[
     seen = Device.objects.restrict(reader, 'view').count()
     devices = f'/dcim/devices/?per_page={ROWS}'
     listed, events = f'{PAGES}deliveries/?per_page={ROWS}', f'{PAGES}events/?per_page={ROWS}'
+    changes = f'/core/changelog/?per_page={ROWS}'
     at_site = Device.objects.filter(site=site).order_by('pk').values_list('pk', flat=True)
     device = at_site[number // 4]
     name = f'copy {number // 2}'
@@ -118,6 +126,9 @@ def _pages(number: int, count: int, site: Site, reader: User) -> Iterator[tuple[
     yield 'REST API, deep', f'{API}deliveries/{ours}', f'/api/dcim/devices/{netbox}'
     if reader.is_superuser:
         yield "Django's admin", f'{ADMIN}delivery/', devices
+        for what, ours in ('deliveries', listed), ('events', events):
+            yield f'list of {what}, beside the change log', ours, changes
+            yield f'search in {what}, beside the change log', f'{ours}&q={name}', f'{changes}&q={name}'
     part = f'pagination: {{limit: {ROWS}}}'
     shown = 'id uuid status object_id event { id object_repr username }'
     of_netbox = f'{{ device_list({part}) {{ id name status site {{ id name }} }} }}'
@@ -165,11 +176,12 @@ def _fill(bed: Bed, devices: int, count: int, site: Site) -> None:
         'sites': [bed.site.pk, site.pk],
         'type': ContentType.objects.get_for_model(Device).pk,
         'data': '{"id": 1, "name": "device", "description": "' + 'x' * 2000 + '"}',
+        'user': bed.user.pk,
         'webhooks': _webhooks(),
         'ways': WEBHOOKS,
     }
     with connection.cursor() as cursor:
-        for statement in (DEVICES, EVENTS, DELIVERIES, ATTEMPTS):
+        for statement in (DEVICES, EVENTS, DELIVERIES, ATTEMPTS, CHANGES):
             cursor.execute(statement, values)
         for table in TABLES:
             cursor.execute(f'ANALYZE {table}')

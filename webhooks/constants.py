@@ -26,13 +26,13 @@ DEFAULT_MODELS = (
 # Attempts: the first, and one after each wait of engine/deliver/backoff.py.
 DEFAULT_MAX_ATTEMPTS = 8
 
-# One of our jobs works for so long, then another goes on. A worker with --burst has NetBox's jobs to do too.
+# One of our jobs works for this time, then another goes on. A worker with --burst has NetBox's jobs to do too.
 JOB_SECONDS = 30.0
 
 # The longest timeout of a webhook.
 MAX_TIMEOUT_SECONDS = 3600
 
-# The longest `quiet` and `quiet_max` of a webhook. Without the second, it is so many times the first.
+# The longest `quiet` and `quiet_max` of a webhook. Without the second, it is this many times the first.
 MAX_QUIET_SECONDS = 3600
 MAX_QUIET_MAX_SECONDS = 24 * 3600
 QUIET_MAX_FACTOR = 10
@@ -66,7 +66,7 @@ MAX_QUERY_CHARS = 2000
 # HTTP status 410 (RFC 9110, 15.5.11): the endpoint is gone for good. It disables the webhook.
 STATUS_GONE = 410
 
-# So much of a response is read, and so much is kept in the log.
+# At most this much of a response is read, and this much is kept in the log.
 MAX_RESPONSE_READ_BYTES = 64 * 1024
 MAX_RESPONSE_KEPT_CHARS = 4 * 1024
 
@@ -91,7 +91,7 @@ FORWARDED_PREFIX = 'x-forwarded-'
 # The upper bounds of the histogram in Health.latency. It has one more count, for longer attempts.
 LATENCY_BUCKET_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
-# RQ's status page lists the newest failed deliveries, so many.
+# RQ's status page lists at most this many of the newest failed deliveries.
 STATUS_PAGE_JOBS = 1000
 
 # No receiver is here. Single addresses are metadata services of clouds, which give credentials to anybody on the host.

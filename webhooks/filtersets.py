@@ -43,8 +43,8 @@ from .storable import NO_SUCH_OFFSET, is_storable_time
 from .validation.credential import normalized
 
 REGEX_LOOKUPS = ('regex', 'iregex')
-# A search for an object's name reads so many matching events. If there are more, PostgreSQL joins faster than it looks
-# them up.
+# A search for an object's name reads at most this many matching events. If there are more, PostgreSQL joins faster
+# than it looks them up.
 MAX_EVENTS_FOUND = 10_000
 # Lookups that need a text, so NetBox's word for "null" is an error.
 TEXT_LOOKUPS = ('ic', 'nic', 'iew', 'niew', 'isw', 'nisw', *REGEX_LOOKUPS)

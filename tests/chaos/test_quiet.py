@@ -1,4 +1,4 @@
-"""While changes wait for quiet, workers are killed: nothing is lost, and one request goes."""
+"""While changes wait for quiet, workers are killed or freeze: nothing is lost, and one request goes."""
 
 import signal
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from dcim.models import Site
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.chaos.audit import finish
-from support.chaos.victims import Children, strike_after, strike_before
+from support.chaos.victims import Children, freeze, strike_after, strike_before
 from support.engine import deliveries, dispatch_all, pass_alive
 
 from devstack.process import wait_until
@@ -141,3 +141,55 @@ def test_one_request_goes_although_a_worker_is_killed_when_the_time_is_over(
     finish()
     assert set(told(receiver)) == {(place.pk, '2') for place in places}
     assert not deliveries(*OPEN_STATUSES)
+
+
+def check_others_go_on(places, receiver: Receiver, children: Children, strike: Callable[[], None]) -> None:
+    def frozen() -> None:
+        strike()
+        inline.run()
+
+    pid = children.fork(frozen)
+    assert wait_until(lambda: children.is_frozen(pid), timeout=60)
+    recover()
+    last = [(place.pk, '2') for place in places]
+
+    def arrives() -> bool:
+        all_comes_due()
+        inline.run()
+        return told(receiver) == last
+
+    assert wait_until(arrives, timeout=60), 'others were stopped'
+    children.thaw(pid)
+    assert children.ends_well(pid)
+    finish()
+    assert told(receiver) == last
+    assert not deliveries(*OPEN_STATUSES)
+
+
+@pytest.mark.parametrize(('how', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
+def test_others_go_on_where_a_worker_freezes_that_dispatches_in_the_quiet_time(
+    places, receiver, children: Children, how, target, call
+):
+    dispatch_all()
+    change(places, '1', '2')
+    check_others_go_on(places, receiver, children, lambda: how(target, call, freeze))
+
+
+@pytest.mark.parametrize(('how', 'target', 'call'), POSTPONE_STAGES.values(), ids=POSTPONE_STAGES.keys())
+def test_others_go_on_where_a_worker_freezes_as_the_first_change_waits_for_the_last(
+    places, receiver, children: Children, how, target, call
+):
+    change(places, '1', '2')
+    dispatch_all()
+    first_comes_due()
+    check_others_go_on(places, receiver, children, lambda: how(target, call, freeze))
+
+
+@pytest.mark.parametrize(('how', 'target', 'call'), LAST_STAGES.values(), ids=LAST_STAGES.keys())
+def test_others_go_on_where_a_worker_freezes_when_the_time_is_over(
+    places, receiver, children: Children, how, target, call
+):
+    change(places, '1', '2')
+    dispatch_all()
+    all_comes_due()
+    check_others_go_on(places, receiver, children, lambda: how(target, call, freeze))

@@ -193,7 +193,7 @@ class AmqpReader(Reader):
 
     def prepare(self) -> None:
         self._got: list[Got] = []
-        with self._channel() as channel:
+        with self.channel() as channel:
             channel.exchange_declare('netbox', 'topic', durable=True)
             channel.exchange_declare('forbidden', 'topic', durable=True)
             channel.queue_declare('sites', durable=True)
@@ -201,13 +201,13 @@ class AmqpReader(Reader):
                 channel.queue_bind('sites', 'netbox', key)
 
     def fill(self) -> None:
-        with self._channel() as channel:
+        with self.channel() as channel:
             channel.queue_declare('full', arguments={'x-max-length': 1, 'x-overflow': 'reject-publish'})
             channel.queue_bind('full', 'netbox', 'full')
             channel.basic_publish('netbox', 'full', b'')
 
     def read(self) -> list[Got]:
-        with self._channel() as channel:
+        with self.channel() as channel:
             while (found := channel.basic_get('sites', auto_ack=True))[0]:
                 method, properties, body = found
                 headers = dict(properties.headers)
@@ -217,7 +217,7 @@ class AmqpReader(Reader):
         return list(self._got)
 
     @contextmanager
-    def _channel(self) -> Iterator[Any]:
+    def channel(self) -> Iterator[Any]:
         import pika
 
         tls = pika.SSLOptions(client_context(self.broker.tls), LOOPBACK) if self.broker.tls else None

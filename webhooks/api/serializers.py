@@ -289,7 +289,9 @@ class DeliverySerializer(RestrictedSerializer):
         help_text=_('Null if nothing is planned: it is closed, held, or behind an earlier change of its object.')
     )
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
-    attempts = AttemptSerializer(many=True, read_only=True)
+    attempts = AttemptSerializer(
+        many=True, read_only=True, help_text=_('In lists, the attempts of a batch are those of its first delivery.')
+    )
 
     class Meta:
         model = Delivery

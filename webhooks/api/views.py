@@ -99,7 +99,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
     @acts(actions.TEST)
     def test(self, request: Request, pk: str) -> Response:
-        """Send a test event now and return its delivery."""
+        """Send a test event now, even if the plugin or the webhook is off, and return its delivery."""
         delivery = trial.send_test(get_permitted(request, actions.TEST, pk), request.user)
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)

@@ -8,9 +8,9 @@ from typing import Any
 
 from .driver import Away
 
-# If the loop itself hangs, its own timeout never comes. Then the caller gives up so much later.
+# If the loop itself hangs, its own timeout never comes. Then the caller gives up this much later.
 HANG_MARGIN_SECONDS = 1.0
-# A broker that does not answer holds up the end of a process so long: once with its goodbye, once with the thread.
+# A broker that does not answer holds up the end of a process this long: once with its goodbye, once with the thread.
 GOODBYE_SECONDS = 2.0
 
 

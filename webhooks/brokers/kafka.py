@@ -25,9 +25,9 @@ DEFAULT_OPTIONS = {
 }
 # The longest wait for what the cluster says about a topic.
 METADATA_SECONDS = 2.0
-# The longest wait for callbacks: a producer that died is noticed after so long.
+# The longest wait for callbacks: a producer that died is noticed after this time.
 POLL_SECONDS = 0.2
-# A cluster that does not answer holds up the end of a process so long: once with its messages, once with the thread.
+# A cluster that does not answer holds up the end of a process this long: once with its messages, once with the thread.
 CLOSE_SECONDS = 2.0
 
 

@@ -41,9 +41,9 @@ class Nats(Driver):
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
         """Publish the message, and return stream and sequence once the stream has acknowledged it.
 
-        The message's id is its Nats-Msg-Id: a stream drops a repetition, and `duplicate` says so. Raises Away after
-        `timeout` seconds or if the stream is full, Lost if the connection ends, and Refused if no stream takes the
-        subject.
+        The message's id is its Nats-Msg-Id: a stream drops a repetition, and `duplicate` says so. Raises Away if
+        there is no connection, if the stream is full, or after `timeout` seconds, Lost if the connection ends, and
+        Refused in all other cases, as if no stream takes the subject.
         """
         return self._background.run(self._publish(message, timeout), timeout)
 

@@ -38,7 +38,7 @@ FAILED = BackfillStateChoices.FAILED
 
 # Objects that a slice looks at. Objects that the filter leaves out count too.
 OBJECTS_PER_SLICE = 200
-# While a backfill has so many undispatched events and unsent deliveries, no further slice is recorded.
+# While a backfill has this many undispatched events and unsent deliveries, no further slice is recorded.
 MAX_OPEN_OBJECTS = 600
 # A filter may keep the dispatcher waiting: milliseconds in PostgreSQL, and seconds in all, for a slice.
 FILTER_MS = 3_000

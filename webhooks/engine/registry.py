@@ -16,9 +16,9 @@ DISPATCH = 'dispatch'
 SUSPECTS = 'suspects'
 ENDING = 'ending'
 
-# A worker that has not beaten for so long is dead, and others may have its work.
+# A worker that has not beaten for this time is dead, and others may have its work.
 ALIVE_SECONDS = 10.0
-# After a beat requests begin for so long only. So they have begun, or never will, long before others have the work.
+# After a beat requests begin for this time only. So they have begun, or never will, long before others have the work.
 BEGIN_SECONDS = 2.0
 
 # The error of an event or a delivery that was in hand when its worker stopped. Twice in a row makes it suspect.

@@ -20,7 +20,7 @@ logger = logging.getLogger('webhooks.worker')
 
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 
-# If packets vanish for so long, PostgreSQL and this process end the connection.
+# If packets vanish for this time, PostgreSQL and this process end the connection.
 TCP_SILENCE_MS = 8000
 # For libpq: a connection over TCP ends some ten seconds after packets began to vanish, and not after hours.
 CONNECTION_BOUNDS = {

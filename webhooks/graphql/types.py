@@ -212,7 +212,7 @@ class DeliveryType(LogType):
 
     @strawberry_django.field(only=['batch', *REFERENCE], prefetch_related=['attempts'])
     def attempts(self, info: Info) -> list[AttemptType]:
-        """Return the attempts, with null in hidden fields."""
+        """Return the attempts, with null in hidden fields. The attempts of a batch are at its first delivery."""
         attempts = list(self.attempts.all())
         if not is_visible(self, info, visible_deliveries):
             for attempt in attempts:

@@ -24,7 +24,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 PATIENCE = 400
 # Seconds between two tries.
 PAUSE = 0.5
-# So many tries, then a line says who is waited for.
+# After this many tries a line says who is waited for.
 MANY = 10
 
 # Keeps a vacuum away and stops one that is under way, which PostgreSQL does after a second. Nobody else waits for it.

@@ -27,7 +27,7 @@ BLANK_FIELDS: dict[str, Any] = {
 CONFIDENTIAL_FIELDS = frozenset(BLANK_FIELDS)
 # Leads from a delivery to its event's columns, in a filter.
 EVENT_PREFIX = 'event__'
-# `iterator` asks for permissions once for so many rows.
+# `iterator` asks for permissions once for this many rows.
 ROWS_PER_CHECK = 2000
 # The rest of an error may quote an object.
 BEGINNING = re.compile(r'HTTP \d+|[^:]*')

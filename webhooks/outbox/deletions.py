@@ -26,18 +26,18 @@ logger = logging.getLogger('webhooks.outbox')
 
 # The attribute that holds a Deletion on the object or queryset whose delete() was called.
 DELETION_SLOT = '_webhooks_deletion'
-# A deletion renders for so long: a base, and more for each object (which usually takes 1 to 2 ms).
+# A deletion renders for at most this time: a base, and more for each object. One usually takes 1 to 2 ms.
 RENDER_SECONDS = 2.0
 RENDER_SECONDS_PER_OBJECT = 0.02
-# PostgreSQL ends a query of rendering after so long.
+# PostgreSQL ends a query of rendering after this time.
 QUERY_MILLISECONDS = 2000
 # The first slice is small. It tells how many objects fit into SLICE_SECONDS.
 FIRST_SLICE_OBJECTS = 5
 LARGEST_SLICE_OBJECTS = 200
 SLICE_SECONDS = 0.5
-# A slice is slow if it takes so much longer than RENDER_SECONDS_PER_OBJECT for each object.
+# A slice is slow if it takes this much longer than RENDER_SECONDS_PER_OBJECT for each object.
 SLOW_SLICE_SECONDS = 1.0
-# After a slow slice, workers render the deletions of its model for so long.
+# After a slow slice, workers render the deletions of its model for this time.
 MODEL_REST_SECONDS = 600.0
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -30,9 +30,9 @@ from ..version import VERSION
 
 # The timeout of a request for a token.
 TOKEN_REQUEST_SECONDS = 10
-# If a worker dies while it fetches a token, the next may try after so long. It must not be while the request runs.
+# If a worker dies while it fetches a token, the next may try after this time. It must not be while the request runs.
 TOKEN_CLAIM = timedelta(seconds=TOKEN_REQUEST_SECONDS + 5)
-# So long before its end a token is fetched anew, while the old one still works.
+# A token is fetched anew this long before it ends, or at half its life if that is later. The old one still works.
 TOKEN_RENEWAL_LEAD = timedelta(minutes=1)
 # In its last seconds a token is not used: it could end on the way.
 TOKEN_SAFETY_MARGIN = timedelta(seconds=5)

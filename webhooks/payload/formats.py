@@ -290,9 +290,10 @@ def template_context(
     more: Mapping[str, Any] = MappingProxyType({}),
     part: Part | None = None,
 ) -> str:
-    """Return the names of templates and their values, as JSON: from the formats default and netbox, and `more`.
+    """Return the variables that a template may use, as a JSON object: the keys of the formats default and netbox.
 
-    A change set has its envelope instead, with these names in each of its changes.
+    `more` are further variables. `expand` are the keys of related objects that are shown in full. With `part`, the
+    variables are the envelope of a change set, and each of its changes has those of one event.
     """
     if part:
         changes = [_names(webhook, [event], expand) for event in events]

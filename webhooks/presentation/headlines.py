@@ -7,7 +7,7 @@ from ..models import Delivery
 from ..models.confidential import beginning
 from .states import marks_of
 
-# A headline quotes so many of the error.
+# A headline quotes at most this many of the error.
 MAX_REASON_CHARS = 60
 
 

@@ -1,4 +1,13 @@
-"""Turns snapshots into the data of NetBox's REST API. It depends on NetBox's internals, not on the plugin's."""
+"""Turns snapshots into the data of NetBox's REST API. It depends on NetBox's internals, not on the plugin's.
+
+bulk: renders the snapshots of a model. Begin here.
+serializer: prepares NetBox's own serializer. parts replaces slow parts of it.
+decoding: makes instances of snapshots. related finds what they point to, gone what is deleted by now.
+customfields, configcontext, derived: values that are not in the row.
+remains: completes the data of deleted objects.
+expansion: puts related objects in full into the data.
+keys: which keys the data has. changelog renders as NetBox's change log does.
+"""
 
 from .bulk import SHOWN, TAKEN_AT, Rendered, left_as_netbox_has_it, prepare, render
 from .changelog import change_log

@@ -37,12 +37,12 @@ ESCAPE = re.compile(
 )
 # The longest escape is a surrogate pair of JSON.
 MAX_ESCAPE_CHARS = 12
-# So many characters from the beginning of a longer secret are enough to know it, and are masked.
+# This many characters from the beginning of a longer secret are enough to know it, and are masked.
 PREFIX_CHARS = 128
 # Characters of an answer, times texts to look for in it. They take some hundredths of a second of the processor. If an
 # endpoint answers with very many headers, no thread is held up longer than that.
 MAX_COMPARED_CHARS = 16_000_000
-# A look for a text takes as long as so many characters, even in a short answer.
+# Even in a short answer, a look for a text costs as much as this many characters.
 CALL_COST_CHARS = 50
 # Stands for a hidden character, so that a text keeps its length until it is cut.
 HIDDEN_CHAR = '\ue000'

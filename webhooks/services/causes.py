@@ -21,18 +21,19 @@ from ..presentation.moments import moment
 from ..storable import storable
 from ..visibility import Reader
 
-# So many of the newest failures are read and grouped. If a page read millions of rows, it would take minutes.
+# At most this many of the newest failures are grouped. If a page read millions of rows, it would take minutes.
 MAX_FAILURES_READ = 20_000
 MAX_CAUSES_SHOWN = 50
-# The receiver's last answer is cut to so many.
+# The receiver's last answer is cut to this many.
 MAX_ANSWER_CHARS = 200
 
 
 @dataclass(frozen=True)
 class Cause:
-    """`answer`: what the receiver said last, '' if it said nothing or the reader may not see it.
+    """Failed deliveries of one webhook with the same beginning of their error, which failed from `first` to `last`.
 
-    `is_cut`: there are errors that go on.
+    `answer` is what the receiver said last, '' if it said nothing or the reader may not see it. `is_cut`: some of the
+    errors are longer than `error`.
     """
 
     webhook: Webhook

@@ -17,7 +17,7 @@ from .actions import Action
 from .redelivery import Figures
 from .why_not_sent import hindrance_of
 
-# The form's field: when the figures were counted that the user has read. Without it nothing is sent.
+# The form's hidden field: the time of the count that the user has read. Without it nothing is sent.
 COUNTED_AT = '_counted_at'
 CSRF = 'csrfmiddlewaretoken'
 MAX_WEBHOOKS_NAMED = 20
@@ -35,7 +35,7 @@ class Line:
 
 
 def confirmed_at(request: HttpRequest) -> datetime | None:
-    """Return when the figures were counted that the user has read and confirms. None: nobody has confirmed yet."""
+    """Return the time of the count that the user has read and confirms. None: there is no valid one, so ask."""
     try:
         found = parse_datetime(request.POST.get(COUNTED_AT, ''))
     except ValueError:

@@ -29,7 +29,7 @@ REDELIVER = 'webhooks.worker.redeliver'
 # A key in Redis. If it is missing, Redis has lost its data, and the newest failures are listed again.
 LISTED_KEY = 'rq:webhooks:listed'
 FAILURE_TTL_SECONDS = 365 * 24 * 3600
-# So many jobs are written to Redis at once.
+# At most this many jobs are written to Redis at once.
 JOBS_PER_ROUND_TRIP = 100
 RELATED = ('webhook', 'event', 'object_type')
 

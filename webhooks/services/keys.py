@@ -17,7 +17,7 @@ from ..rendering import keys
 from ..validation.keys import check_changed_keys, check_expanded_keys
 
 CUSTOM_FIELDS = 'custom_fields'
-# So many keys are named beside a wrong one.
+# At most this many keys are named beside a wrong one.
 MAX_KEYS_NAMED = 3
 
 

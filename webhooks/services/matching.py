@@ -20,9 +20,9 @@ from ..models import Delivery, Event, Subscription, Webhook
 from ..permissions import may_see_expanded
 from . import preview_room
 
-# A reason quotes so many of a value.
+# A reason quotes at most this many of a value.
 MAX_VALUE_CHARS = 80
-# A page tells the reasons of so many webhooks: each evaluates its conditions.
+# A page tells the reasons of this many webhooks at most: each evaluates its conditions.
 MAX_WEBHOOKS_EXPLAINED = 20
 
 LOGIC = {'and', 'or'}
@@ -102,7 +102,10 @@ def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[st
 
 
 def comparison(webhook: Webhook, event: Event) -> str:
-    """Return the setting that compares this update with what was before, as a reason. '': none does."""
+    """Return the setting that may have refused this update because nothing that it asks for changed, in words.
+
+    '' if no setting compares, and for what is never compared: creations, deletions, backfills, tests, derived changes.
+    """
     is_compared = event.kind == KindChoices.UPDATED and not (event.backfill or event.caused_by or event.test)
     if not is_compared or not webhook.compares:
         return ''

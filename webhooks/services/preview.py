@@ -53,8 +53,8 @@ def show(draft: Draft, user: User, source: str = '', changes: Mapping[str, Any] 
     """Return the request for an event or an object that the user may view.
 
     `source` is 'event:<id>' or 'object:<model>:<id>', such as 'object:dcim.site:7'; '' is the latest event, else the
-    newest object. `changes` holds unsaved fields. Raises DefinitionError for a wrong field, or if there is nothing to
-    show, and Busy.
+    newest object. `changes` holds unsaved fields, and is written to `draft.webhook`: do not save that. Raises
+    DefinitionError for a wrong field, or if there is nothing to show, and Busy.
     """
     with preview_room.taken():
         for name, value in changes.items():

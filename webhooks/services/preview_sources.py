@@ -28,15 +28,15 @@ from ..storable import is_key, storable
 
 logger = logging.getLogger('webhooks.preview')
 
-# So many of the latest events are checked for the user's permission.
+# At most this many of the latest events are checked for the user's permission.
 MAX_EVENTS_CHECKED = 50
-# Only so many of the newest events are searched: no index finds events with a snapshot in a long log.
+# Only this many of the newest events are searched: no index finds events with a snapshot in a long log.
 MAX_EVENTS_SEARCHED = 10_000
 # In a list of choices: events, object types, and objects of each type.
 MAX_EVENT_CHOICES = 15
 MAX_TYPE_CHOICES = 5
 MAX_OBJECT_CHOICES = 5
-# A search looks into the objects of so many types. No index helps it.
+# A search looks into the objects of this many types at most. No index helps it.
 MAX_TYPES_SEARCHED = 30
 # The kinds of source, before its colon.
 EVENT_SOURCE = 'event'

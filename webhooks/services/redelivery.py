@@ -24,7 +24,7 @@ from . import failed_jobs
 # Deliveries with these statuses were not confirmed by a receiver. So they go again under the same id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
 STILL_OPEN = gettext_lazy('This delivery is still pending. Only finished deliveries can be redelivered.')
-# A transaction redelivers so many, and the rest of their change sets and batches.
+# A transaction redelivers at most this many, and the rest of their change sets and batches.
 DELIVERIES_PER_PART = 500
 
 # Lock the deliveries' events against pruning, until the commit. It skips events that pruning has locked: they go.

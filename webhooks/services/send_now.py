@@ -32,7 +32,7 @@ IDS = 'ids'
 MAX_OBJECTS = 1000
 # Then the rest of the conditions is left to a worker: it evaluates them again in any case.
 CHECK_SECONDS = 10.0
-# A message names so many objects.
+# A message names at most this many objects.
 MAX_OBJECTS_NAMED = 10
 
 

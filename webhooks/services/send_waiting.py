@@ -13,7 +13,7 @@ from ..outbox import wakeup
 from ..presentation import states
 from .backlog import waiting_since
 
-# So many are counted at most, as in lists.
+# At most this many are counted, as in lists.
 MAX_CHANGES_COUNTED = states.MAX_WAITING_COUNTED
 
 # Count pending deliveries, and the objects that they are about.

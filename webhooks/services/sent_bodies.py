@@ -54,7 +54,10 @@ def read_bodies(attempts: Sequence[Attempt]) -> None:
 
 
 def last_body(delivery: Delivery, attempts: Sequence[Attempt]) -> Body:
-    """Return the body of the newest of its attempts. If that is unknown, the body that it would send now."""
+    """Return the body of the first of `attempts`, as attempts_of() returns them.
+
+    If that is unknown, return the body that the delivery would send now. If there is none, the text says why.
+    """
     return (body_of(attempts[0]) if attempts else None) or Body(_now(delivery), _note(delivery, attempts), False)
 
 

@@ -1,1 +1,7 @@
-"""Runs users' templates and conditions in processes of their own, where they can harm nothing else."""
+"""Runs users' templates and conditions in processes of their own, where they can harm nothing else.
+
+renderer: asks such a process to render or evaluate, within a time limit. Begin here.
+process: starts the processes, and talks to them.
+environment, conditions: what runs inside one: the sandbox of Jinja, and conditions.
+placeholders: stand in templates for signatures and credentials.
+"""

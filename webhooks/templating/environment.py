@@ -23,7 +23,7 @@ from .placeholders import signature
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 # Errors repeat names in the template, which may be long.
 MAX_ERROR_CHARS = 1000
-# So many templates are kept compiled.
+# At most this many templates are kept compiled.
 COMPILED_TEMPLATES = 32
 # Characters in a value that would change the host of a URL. `@` makes the text before it a user.
 ENDS_HOST = re.compile(r'[/?#@\\]')

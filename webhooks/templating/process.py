@@ -22,9 +22,9 @@ from ..patience import Patience
 
 logger = logging.getLogger('webhooks.templates')
 
-# A renderer may grow by so much beyond its size when it was forked.
+# A renderer may grow by this much beyond its size when it was forked.
 MEMORY_GROWTH_BYTES = 256 * 1024 * 1024
-# A spawner that does not answer for so long is replaced.
+# A spawner that does not answer within this time is replaced.
 FORK_SECONDS = 30.0
 # The option of prctl(2): which signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1

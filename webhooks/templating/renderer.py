@@ -28,9 +28,9 @@ from .process import Fork, ProcessEnded, Spawner, TemplateProcess, TimedOut
 
 # For one template, and for all templates of a request together.
 TEMPLATE_SECONDS = 2.0
-# A renderer that is still silent so long after its time was over is killed.
+# A renderer that is still silent this long after its time was over is killed.
 KILL_MARGIN_SECONDS = 0.2
-# Conditions have little processor time, but a busy machine stretches it. After so long the renderer is killed.
+# Conditions have little processor time, but a busy machine stretches it. After this time the renderer is killed.
 CONDITIONS_ANSWER_SECONDS = 5.0
 
 TOO_SLOW = f'the template takes more than {TEMPLATE_SECONDS:g} seconds'

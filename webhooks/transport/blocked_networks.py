@@ -18,7 +18,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # If the last label is a number, browsers and proxies read the host as an IPv4 address (WHATWG URL, 3.5).
 NUMERIC_HOST = re.compile(r'(.+\.)?([0-9]+|0x[0-9a-f]*)\.*', re.IGNORECASE | re.ASCII)
 
-# So many are open at once in a look-up: a file, and a socket to the service that knows names.
+# A look-up has this many open at once: a file, and a socket to the service that knows names.
 LOOK_UP_DESCRIPTORS = 2
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from dcim.models import Site
+from django.db import transaction
 from support.builders import site, subscribe
 from support.docs import block
 from support.engine import pass_retry_waits, work
@@ -36,6 +37,27 @@ import { Webhooks, createNodeMiddleware } from '@octokit/webhooks'
 const webhooks = new Webhooks({ secret: process.env.SECRET })
 webhooks.onAny(({ id, name, payload }) => console.log(JSON.stringify({ id, name, display: payload.data.display })))
 createServer(createNodeMiddleware(webhooks, { path: '/' })).listen(Number(process.env.PORT), '127.0.0.1')
+"""
+# Verifies with the library of Standard Webhooks, reads with that of CloudEvents, and prints each event.
+CLOUDEVENTS = """
+import { createServer } from 'node:http'
+import { HTTP } from 'cloudevents'
+import { Webhook } from 'standardwebhooks'
+const secret = process.env.SECRET
+const webhook = secret.startsWith('whsec_') ? new Webhook(secret) : new Webhook(secret, {format: 'raw'})
+createServer(async (request, response) => {
+    const body = Buffer.concat(await request.toArray()).toString()
+    try {
+        webhook.verify(body, request.headers)
+        for (const event of [HTTP.toEvent({headers: request.headers, body})].flat()) {
+            event.validate()
+            console.log(JSON.stringify(event))
+        }
+        response.writeHead(204).end()
+    } catch (error) {
+        response.writeHead(400).end(`${error}`)
+    }
+}).listen(Number(process.env.PORT), '127.0.0.1')
 """
 FLOWS = [
     {'id': 'tab', 'type': 'tab', 'label': 'NetBox'},
@@ -107,10 +129,10 @@ def started(*command: str, **options: Any) -> Iterator[subprocess.Popen]:
 
 
 @contextmanager
-def running(*command: str, **options: Any) -> Iterator[tuple[int, subprocess.Popen]]:
+def running(*command: str, secret: str = SECRET, **options: Any) -> Iterator[tuple[int, subprocess.Popen]]:
     """Run a program that listens on $PORT."""
     port = free_port()
-    environment = {**os.environ, 'PORT': str(port), 'SECRET': SECRET}
+    environment = {**os.environ, 'PORT': str(port), 'SECRET': secret}
     command = tuple(part.replace('$PORT', str(port)) for part in command)
     with started(*command, env=environment, **options) as process:
         assert wait_until(lambda: accepts(port), timeout=60)
@@ -181,6 +203,25 @@ def test_githubs_library_verifies_the_signature():
         assert outcome() == ('delivered', 200)
         heard = json.loads(process.stdout.readline())
         assert heard == {'id': str(Delivery.objects.get().uuid), 'name': 'push', 'display': 'Genève'}
+        webhook.secret = 'another one'
+        webhook.save()
+        site()
+        assert outcome() == ('failed', 400)
+
+
+@pytest.mark.parametrize('secret', [SECRET, 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'])
+@pytest.mark.parametrize('together', [{}, {'batch': True}, {'change_set': True}], ids=['single', 'batch', 'change set'])
+def test_libraries_for_javascript_verify_and_read_cloudevents(secret, together):
+    with running('node', script('cloudevents', CLOUDEVENTS), secret=secret, stdout=subprocess.PIPE) as (port, process):
+        url = f'http://{LOOPBACK}:{port}/'
+        webhook = subscribe(url, Site, secret=secret, payload_format='cloudevents', max_attempts=1, **together)
+        with transaction.atomic():
+            places = [site(name=name) for name in ('Genève', 'Zürich')]
+        assert outcome() == ('delivered', 204)
+        heard = [json.loads(process.stdout.readline()) for _ in places]
+        assert [event['partitionkey'] for event in heard] == [f'dcim.site:{place.pk}' for place in places]
+        assert [event['data']['data']['display'] for event in heard] == ['Genève', 'Zürich']
+        assert heard[0]['sequence'] < heard[1]['sequence']
         webhook.secret = 'another one'
         webhook.save()
         site()

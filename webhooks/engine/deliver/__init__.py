@@ -5,8 +5,8 @@ lanes: takes and leaves lanes, and reads due deliveries. What a turn did counts 
     statements.
 lane: holds a lane's state. choice picks the webhook that is served next.
 order: sends an object's deliveries in turn.
-superseding: lets a later change replace earlier ones (`latest_only`). fold says which.
-quiet: lets changes wait until their object is quiet.
+superseding: lets a later change replace earlier ones (`latest_only`, `quiet`). fold says which.
+quiet: lets changes wait until their object is quiet. Then superseding makes them one.
 change_sets: sends a transaction's deliveries together, in an order of models.
 build: builds requests and sends them, in threads.
 record: writes outcomes. verdict and backoff decide over them.

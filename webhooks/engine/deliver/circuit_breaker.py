@@ -3,7 +3,8 @@
 Closed: all is sent. Open: nothing is sent until the next probe. It opens after SUSPEND_AFTER_ATTEMPTS in a row that
 found no endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429). Half-open:
 one delivery probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other
-answer closes it, once all tried deliveries are due (endpoint.py).
+answer closes it, once all tried deliveries are due (endpoint.py). A save of the webhook makes the next probe due
+(queue.py).
 A proxy's answer that the endpoint is away (502, 503, 504) counts as none.
 """
 
@@ -14,7 +15,7 @@ from ...transport.exchange import Outcome
 
 # Attempts in a row that found no endpoint.
 SUSPEND_AFTER_ATTEMPTS = 5
-# Refusals only, for so long.
+# Refusals only, for this time.
 REFUSED_TOO_LONG = timedelta(minutes=10)
 # Waits before the first probe, the second, …; the last one repeats.
 PROBE_SECONDS = (10, 30, 60, 120, 300, 600)
@@ -51,9 +52,10 @@ def keep_open(health: Health, before: Health, now: datetime) -> None:
 
 
 def is_open(health: Health, now: datetime) -> bool:
-    """Whether the endpoint is away, or has refused everything for long. A single delivery that is refused opens none.
+    """Whether the webhook is suspended, or its endpoint has refused everything for long.
 
-    But the first other answer says that it is worth trying again.
+    The second comes without the first if only one request waits: its endpoint may be unable to digest that one. The
+    first other answer makes all tried deliveries due in both cases.
     """
     return health.suspended_since is not None or is_refused(health, now)
 
@@ -64,8 +66,9 @@ def is_refused(health: Health, now: datetime) -> bool:
 
 
 def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime, *, is_outage: bool) -> None:
-    """Open the circuit if the endpoint is away or there `is_outage`, or put off the next probe. Saves nothing.
+    """Open the circuit after SUSPEND_AFTER_ATTEMPTS, or if there `is_outage`. If it is open, put off the next probe.
 
+    Saves nothing. A webhook with one attempt is never suspended.
     `began`: when the last attempt did. Before `probe_at` it was no probe: it was under way when the circuit opened, or
     it was a test.
     """

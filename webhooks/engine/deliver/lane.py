@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ...payload.http_request import Builder
 
-# A worker knows so many waiting deliveries of a lane's changes, and as many of its backfill.
+# A worker knows at most this many waiting deliveries of a lane's changes, and as many of its backfill.
 DELIVERIES_PER_LANE = 200
 # If it knows fewer, it reads more.
 LOW_DELIVERIES = 64
 # If there are more, it reads this share from the newest. So a user's change passes another user's import.
 NEWEST_SHARE = 1 / 4
-# A commit may come so long after its deliveries are due. So a look begins so long before the mark.
+# A commit may come this long after its deliveries are due. So a look begins this long before the mark.
 COMMIT_LAG = timedelta(seconds=2)
 # A mark from which everything is read.
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-# A lane without work for so long is left: any worker may have the next change.
+# A lane without work for this time is left: any worker may have the next change.
 IDLE_SECONDS = 1.0
-# A batch, and a part of a change set, holds so many deliveries and bytes of their payloads. The first always fits.
+# A batch, and a part of a change set, holds at most these deliveries and bytes of payloads. The first always fits.
 BATCH_DELIVERIES = 1000
 BATCH_BYTES = 1024 * 1024
 # Payloads above this are large: choice.py bounds how many are in hand.

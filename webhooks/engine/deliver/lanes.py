@@ -21,7 +21,7 @@ from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Due, Lane
 LANES_PER_TAKE = 200
 # Between two looks for free lanes.
 TAKE_SECONDS = 0.05
-# A lane that is given up is for others so long: each looks at all lanes within that time, if it is not slow.
+# A lane that is given up is for others during this time: each looks at all lanes within that time, if it is not slow.
 GIVEN_SECONDS = 2.0
 # A worker that ends when nothing is due waits for lanes that rest no longer than this.
 SHORT_REST_SECONDS = 1.0

@@ -29,21 +29,21 @@ from .lanes import Lanes, Turn
 
 logger = logging.getLogger('webhooks.sender')
 
-# Each webhook may have one request under way. So many further requests share the rest of the threads.
+# Each webhook may have one request under way. This many further requests share the rest of the threads.
 MAX_SHARED_REQUESTS = 128
 MAX_THREADS = 2000
 # After an answer a turn waits for more answers as long as the last turn took, within these bounds.
 MIN_GATHER_SECONDS = 0.005
 MAX_GATHER_SECONDS = 0.05
-# Counters of plain success are written so often, and may be behind by that.
+# Counters of plain success are written this often, and may be behind by that.
 COUNTERS_BEHIND_SECONDS = 1.0
-# At its end a sender waits so long to record answers of lanes that somebody holds.
+# At its end a sender waits this long to record answers of lanes that somebody holds.
 END_SECONDS = 5.0
-# After so long a turn that was broken off is done again, or a request that could not be built or begin.
+# After this time a turn that was broken off is done again, or a request that could not be built or begin.
 TRY_AGAIN_SECONDS = 0.5
 # A request needs two descriptors. So the limit of the process is raised to this, if the operator's limit allows.
 MAX_OPEN_FILES = 65_536
-# After so long the remaining requests are built in the next turn: answers must not wait to be recorded.
+# After this time the remaining requests are built in the next turn: answers must not wait to be recorded.
 BUILD_SECONDS_PER_TURN = 0.1
 
 

@@ -82,7 +82,7 @@ def lock_lanes(webhook_ids: Collection[int]) -> None:
 
 
 def blocked(ids: Collection[int]) -> set[int]:
-    """Return which deliveries have to wait: for an earlier one of their object, or for the end of a pause."""
+    """Return which deliveries have to wait: for an earlier one of their object, or as their backfill does not run."""
     return set(sql.fetch_column(BLOCKED, {'ids': list(ids)})) if ids else set()
 
 

@@ -15,7 +15,7 @@ from .verdict import RETRY_AFTER_STATUSES
 
 # Deliveries that RETRY makes due, in all lanes together: a turn has ten seconds. More of them follow in later turns.
 MAX_RETRIED = 10_000
-# In each lane it makes so many due even if there are thousands of lanes: else theirs would take thousands of turns.
+# In each lane it makes this many due even if there are thousands of lanes: else theirs would take thousands of turns.
 MIN_RETRIED_PER_LANE = 20
 
 # Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
@@ -86,7 +86,7 @@ READ_STATES = f"""
     SELECT w.id, w.last_updated, {MAY_SEND}, h.suspended_since IS NOT NULL, ({IS_SAVED}) IS TRUE
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
 
-# A sender that has not beaten for so long does not count for a fair share of lanes: it may be frozen.
+# A sender that has not beaten for this time does not count for a fair share of lanes: it may be frozen.
 BEATEN_WITHIN_SECONDS = 4.0
 
 # How many lanes are owned, and how many senders have beaten lately.

@@ -14,7 +14,7 @@ from . import backoff, circuit_breaker
 
 # Answers that may ask for a wait (Retry-After).
 RETRY_AFTER_STATUSES = (429, 503)
-# A delivery fails after so many. The column holds some more, for redeliveries.
+# A delivery fails after this many attempts. The column holds some more, for redeliveries.
 MAX_DELIVERY_ATTEMPTS = 32_000
 
 

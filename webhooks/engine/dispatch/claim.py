@@ -12,8 +12,8 @@ from ..registry import GIVEN_UP, Member
 EVENTS_PER_BATCH = 200
 # Events in a batch of the newest. A new change waits for all of its batch, so these are few.
 NEWEST_EVENTS_PER_BATCH = 20
-# A commit may come after others that drew a higher sequence. So a reader begins so many sequences before its mark. If a
-# commit lags by more, its events wait for a full look.
+# A commit may come after others that drew a higher sequence. So a reader begins this many sequences before its mark.
+# If a commit lags by more, its events wait for a full look.
 LATE_SEQUENCES = 1000
 
 # One dispatcher at a time chooses events, until its transaction ends.
@@ -104,7 +104,10 @@ class Reading:
 
 
 def take_suspects(member: Member) -> list[Event]:
-    """Take one suspect in hand, as Reading.take(). [] if all wait for an earlier event."""
+    """Take one suspect in hand: an event that was in hand when its process died. Return it in a list.
+
+    [] if none is due, or if each of the first EVENTS_PER_BATCH waits for an earlier event of its object.
+    """
     sql.execute(LOCK_CLAIMS)
     for row in _suspects(member.pk, EVENTS_PER_BATCH):
         if events := _take(member, [row]):

@@ -21,7 +21,7 @@ logger = logging.getLogger('webhooks.dispatch')
 
 # Time to look up one model's objects for a slice of events.
 LOOK_UP_SECONDS = 3.0
-# A model that takes longer is not looked up for so long.
+# A model that takes longer is not looked up for this time.
 SLOW_MODEL_REST_SECONDS = 600.0
 
 # The data of each object's last deletion: the payload's if it is complete, or else the snapshot's.

@@ -34,7 +34,7 @@ NOT_STORED = (DataError, ValueError)
 
 # Deliveries that are made together.
 DELIVERIES_PER_TRANSACTION = 1000
-# After so long no further slice of a batch is rendered. The rest is for the next batch, with newer changes.
+# After this time no further slice of a batch is rendered. The rest is for the next batch, with newer changes.
 BATCH_SECONDS = 0.3
 
 # No row to a pending or undecided delivery, for each pair of a webhook and an event. One delivery of a change set is

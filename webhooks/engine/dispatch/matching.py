@@ -22,7 +22,7 @@ from .render import Shown
 logger = logging.getLogger('webhooks.dispatch')
 
 ENCODER = json.JSONEncoder(ensure_ascii=False)
-# So many comparisons are evaluated at once, without waiting for the webhook's turn.
+# At most this many comparisons are evaluated at once, without waiting for the webhook's turn.
 CHEAP_COMPARISONS = 20
 
 

@@ -26,14 +26,14 @@ from .put_off import PutOff
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# A slice is rendered together: so many events, and bytes of their snapshots as stored, mostly compressed to a third.
+# A slice is rendered together: at most these events, and bytes of their snapshots as stored (mostly a third).
 EVENTS_PER_SLICE = 50
 SNAPSHOT_BYTES_PER_SLICE = 512 * 1024
 # If a slice takes longer, it is broken off, and its model's events go one by one.
 SLICE_SECONDS = 6.0
 # If an event of such a model takes longer, it is a suspect.
 LONE_EVENT_SECONDS = 2.0
-# A model goes one by one for so long: after a slice that took too long, and after one that needed a held table.
+# A model goes one by one for this time: after a slice that took too long, and after one that needed a held table.
 SLOW_MODEL_SECONDS = 60.0
 HELD_TABLE_SECONDS = 5.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -20,9 +20,9 @@ from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# All webhooks together have so long between two batches of events.
+# All webhooks together have at most this time between two batches of events.
 STEP_SECONDS = 0.1
-# A webhook has so long in its turn, but at least one evaluation. So it reads no more deliveries than that may take.
+# A webhook has this time in its turn, but at least one evaluation. So it reads no more deliveries than that may take.
 TURN_SECONDS = 0.02
 TURN_DELIVERIES = 50
 

@@ -36,7 +36,7 @@ from . import child
 LOOK_SECONDS = 2.0
 # Between two looks for something to tidy, or for failures to list.
 TIDY_SECONDS = 1.0
-# Without progress for so long it hangs, in C code or on a connection whose packets vanish: the kernel ends it.
+# Without progress for this time it hangs, in C code or on a connection whose packets vanish: the kernel ends it.
 HANG_SECONDS = 30.0
 
 

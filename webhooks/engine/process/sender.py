@@ -20,10 +20,10 @@ WAITS_FOR_MIGRATE = 'migrate has not ended: nothing is sent until then'
 
 # Between two looks at other workers.
 LOOK_AROUND_SECONDS = 1.0
-# A turn with nothing to do waits so long for an answer: without lanes, and with some.
+# A turn with nothing to do waits this long for an answer: without lanes, and with some.
 IDLE_PATIENCE_SECONDS = 0.5
 LANES_PATIENCE_SECONDS = 0.1
-# Without progress for so long it hangs, for example in a plugin's C code, in the main thread or in one that builds.
+# Without progress for this time it hangs, for example in a plugin's C code, in the main thread or in one that builds.
 HANG_SECONDS = 60.0
 
 

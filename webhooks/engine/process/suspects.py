@@ -30,7 +30,7 @@ logger = logging.getLogger('webhooks.suspects')
 # A suspect that takes longer has killed its process: to dispatch it, and to send it, beyond its webhook's timeout.
 DISPATCH_SECONDS = 60.0
 SEND_MARGIN_SECONDS = 25.0
-# After so many looks in a row that find nothing the process ends. A busy lane is mostly locked, so one is too few.
+# After this many looks in a row that find nothing the process ends. A busy lane is mostly locked, so one is too few.
 LOOKS_FOR_FREE_LANES = 10
 LOOK_PAUSE_SECONDS = 0.05
 # Deliveries that a look reads: it takes the first with a free lane.

@@ -132,9 +132,9 @@ def step() -> bool:
 
 
 def expire() -> bool:
-    """Fail a part of the deliveries whose time is over, and let the next of their objects go. Returns whether any was.
+    """Fail deliveries whose time is over, ROWS_PER_TRANSACTION at most. Return whether any has failed.
 
-    Lanes that somebody has locked come another time.
+    The next delivery of each object becomes due. Deliveries in lanes that somebody has locked wait for a later call.
     """
     with sql.transaction() as now:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
