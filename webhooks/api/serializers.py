@@ -290,7 +290,7 @@ class DeliverySerializer(RestrictedSerializer):
     )
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
     attempts = AttemptSerializer(
-        many=True, read_only=True, help_text=_('In lists, the attempts of a batch are those of its first delivery.')
+        many=True, read_only=True, help_text=_('In lists, only the first delivery of a batch has its attempts.')
     )
 
     class Meta:
