@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from redis import RedisError
 
 from .constants import LATENCY_BUCKET_SECONDS
-from .models import Health
+from .models import ContextWalk, Health
 from .services import backlog, feed
 
 CACHE_KEY = 'webhooks.metrics'
@@ -69,6 +69,11 @@ class WebhooksCollector(Collector):
         yield GaugeMetricFamily('webhooks_oldest_age_seconds', 'Age of the oldest event not delivered yet', age)
         yield GaugeMetricFamily('webhooks_suspended', 'Suspended webhooks', found.suspended)
         yield GaugeMetricFamily('webhooks_workers', 'Workers on the queue', found.workers or 0)
+        yield GaugeMetricFamily(
+            'webhooks_context_walks',
+            'Looks at all devices for other config contexts that are not done yet',
+            ContextWalk.objects.count(),
+        )
         yield from _by_webhook()
 
 

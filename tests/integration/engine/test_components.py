@@ -456,11 +456,12 @@ class TestBesideAWebhookThatWantsEachSave:
         self.save(owner, self.port)
         assert told(receiver, '/real') == [(owner.pk, None)]
 
-    def test_where_the_component_is_not_as_expected_the_owner_is_told(self, owner, receiver, monkeypatch):
+    def test_where_the_component_is_not_as_expected_the_owner_is_told(self, owner, receiver, monkeypatch, caplog):
         """As where a plugin changes NetBox's models. The transaction goes on."""
         monkeypatch.setattr(components, 'READ_SIBLINGS', 'SELECT id FROM gone')
         self.save(owner)
         assert told(receiver, '/real') == [(owner.pk, None)]
+        assert 'the components of 1 changed objects are unknown: all may have changed' in caplog.text
 
 
 def held(owner: Device) -> AbstractContextManager[None]:

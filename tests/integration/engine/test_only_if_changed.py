@@ -130,13 +130,14 @@ class TestKeys:
         work()
         assert [one.json()['data']['id'] for one in receiver.requests] == [place.pk]
 
-    def test_data_before_that_cannot_be_rendered_loses_nothing(self, monkeypatch):
+    def test_data_before_that_cannot_be_rendered_loses_nothing(self, monkeypatch, caplog):
         watch('status')
         place = site()
         forget_events()
         edit(place, description='new')
         Event.objects.update(prechange={'row': {'latitude': []}, 'm2m': {}})
         assert kinds() == [UPDATED]
+        assert 'model=dcim.site its data before the change cannot be rendered' in caplog.text
 
     def test_a_component_keeps_its_own_keys(self):
         box = device()

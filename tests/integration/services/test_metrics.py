@@ -14,7 +14,7 @@ from support.log import delivery, event
 from webhooks import metrics
 from webhooks.choices import StatusChoices
 from webhooks.constants import LATENCY_BUCKET_SECONDS
-from webhooks.models import Health, Webhook
+from webhooks.models import ContextWalk, Health, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -55,6 +55,12 @@ def test_they_count_the_workers(webhook, rqworker):
     assert figures()['webhooks_workers'] == 0
     rqworker('low')
     assert figures()['webhooks_workers'] == 1
+
+
+def test_they_count_the_looks_at_all_devices(webhook):
+    assert figures()['webhooks_context_walks'] == 0
+    ContextWalk.objects.learn()
+    assert figures()['webhooks_context_walks'] == 1
 
 
 def test_they_tell_no_workers_where_redis_does_not_answer(webhook, tasks_redis):

@@ -116,6 +116,14 @@ class TestSource:
         assert f'value="event:{first.pk}"' not in page
         assert f'value="object:dcim.site:{first.object_id}"' not in page
 
+    def test_objects_whose_names_fail_are_shown_by_their_ids(self, admin_pages, monkeypatch, caplog):
+        """As where a plugin changes a model's name."""
+        place = site(name='Bern')
+        monkeypatch.setattr(Site, '__str__', lambda site: site.missing)
+        page = admin_pages.post(NEW, typed()).content.decode()
+        assert f'<option value="object:dcim.site:{place.pk}">ID {place.pk}</option>' in ' '.join(page.split())
+        assert 'model=dcim.Site names failed' in caplog.text
+
     def test_none_that_the_reader_may_not_view(self, clerk_pages, grant):
         hidden, seen = event(site(name='Bern')), event(site(name='Genf'))
         grant(Webhook, 'add')

@@ -474,6 +474,7 @@ class TestDeadline:
         with watchdog.watch(0) as watched:
             assert wait_until(lambda: watched.is_overdue, timeout=LONG)
         watchdog.stop()
+        assert 'connections=not tidied' in caplog.text
         assert 'answered_at' in caplog.text
 
     def test_a_connection_that_is_there_too_late_is_cut_at_once(self):
