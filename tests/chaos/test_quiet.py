@@ -162,7 +162,8 @@ def check_others_go_on(places, receiver: Receiver, children: Children, strike: C
     children.thaw(pid)
     assert children.ends_well(pid)
     finish()
-    assert told(receiver) == last
+    # It may freeze after it has asked whether it may still send. Then it sends a copy.
+    assert set(told(receiver)) == set(last)
     assert not deliveries(*OPEN_STATUSES)
 
 
