@@ -220,7 +220,7 @@ def test_libraries_for_javascript_verify_and_read_cloudevents(secret, together):
         assert outcome() == ('delivered', 204)
         heard = [json.loads(process.stdout.readline()) for _ in places]
         assert [event['partitionkey'] for event in heard] == [f'dcim.site:{place.pk}' for place in places]
-        assert [event['data']['data']['display'] for event in heard] == ['Genève', 'Zürich']
+        assert [event['data']['display'] for event in heard] == ['Genève', 'Zürich']
         assert heard[0]['sequence'] < heard[1]['sequence']
         webhook.secret = 'another one'
         webhook.save()
