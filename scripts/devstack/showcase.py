@@ -3,6 +3,7 @@
 Everything happened, except the times. Each batch of changes is spread over SPAN, and everything before moves back.
 """
 
+import zlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -72,6 +73,11 @@ PUT_BACK = """
     UPDATE webhooks_attempt SET started_at = started_at - by
     FROM webhooks_delivery JOIN shift USING (event_id) WHERE delivery_id = webhooks_delivery.id"""
 
+# A body that is made again would have the event's new times. So the log keeps the one that the receiver got.
+KEEP_BODY = """
+    UPDATE webhooks_attempt SET request_body = %s, made_from = NULL
+    FROM webhooks_delivery d WHERE d.id = delivery_id AND d.uuid = %s::uuid"""
+
 COUNT_AGAIN = """
     DELETE FROM webhooks_hour;
     INSERT INTO webhooks_hour (health_id, start, delivered, failed)
@@ -97,6 +103,7 @@ class Showcase:
             self._change(hours)
             self._until(NOTHING_UNDER_WAY)
             self._put_back(newest)
+        self._keep_bodies()
         self.database.execute(COUNT_AGAIN)
         self._retry_later()
         self._suspend()
@@ -141,6 +148,11 @@ class Showcase:
     def _put_back(self, newest_before: int) -> None:
         with self.database.connect() as connection:
             connection.execute(PUT_BACK, {'span': SPAN, 'newest_before': newest_before})
+
+    def _keep_bodies(self) -> None:
+        got = [(zlib.compress(request.body), request.header('webhook-id')) for request in self.receiver.requests]
+        with self.database.connect() as connection, connection.cursor() as cursor:
+            cursor.executemany(KEEP_BODY, got)
 
 
 def _address(number: int) -> dict[str, Any]:
