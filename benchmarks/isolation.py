@@ -1,5 +1,6 @@
 """An idle webhook's delay, alone and beside other load: the worst of twenty."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ def measure(bed: Bed) -> Iterator[Row]:
         yield _row(f'beside {8 * backlog:,} deliveries that wait for a healthy endpoint of 20 ms', _worst(bed, count))
     with _busy(bed, 1, slow, body_template=ENDLESS):
         yield _row(f'beside {slow} deliveries whose template takes its 2 s', _worst(bed, count))
+    patterns, changed = (3, 2) if bed.quick else (30, 100)
+    with _patterns(bed, patterns, changed):
+        told = f'beside {changed} changes for {patterns} webhooks with a regular expression of 20 ms'
+        yield _row(told, _worst(bed, count))
     with _import(bed, large):
         yield _row(f'beside an import of {large:,} objects', _worst(bed, count))
     kept = [_rate_of_import(bed, some, beside=True) / _rate_of_import(bed, some, beside=False) for _ in range(turns)]
@@ -51,6 +56,31 @@ def measure(bed: Bed) -> Iterator[Row]:
         yield _row('while its log is removed', _worst(bed, count))
     with _log(bed, long, 'pending'):
         yield _row(f'while {long:,} deliveries of a paused webhook expire', _worst(bed, count))
+
+
+@contextmanager
+def _patterns(bed: Bed, webhooks: int, count: int) -> Iterator[None]:
+    """Each evaluation stays below its limit."""
+    with bed.subscribed(OURS, Site, webhooks, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE):
+        condition = {'attr': 'description', 'op': 'regex', 'value': '(a+)+$'}
+        Webhook.objects.filter(object_types__model='site').update(conditions=condition)
+        sites = bed.new_sites(count)
+        text = _slow_text(0.02)
+        for one in sites:
+            one.description = text
+        bed.save(sites)
+        with bed.worker():
+            yield
+
+
+def _slow_text(seconds: float) -> str:
+    """Return the shortest text for which the pattern takes this many seconds."""
+    text, taken = '!', 0.0
+    while taken < seconds:
+        text, began = f'a{text}', time.perf_counter()
+        re.match('(a+)+$', text)
+        taken = time.perf_counter() - began
+    return text
 
 
 @contextmanager
