@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
 from ..engine import commands, sql
 from ..exceptions import STATE, DefinitionError, DeliveryFailed
@@ -58,6 +59,7 @@ class Found(NamedTuple):
     pk: int
     status: str
     webhook_id: int
+    event_id: int
     change_set: int | None
     batch: int | None
 
@@ -155,17 +157,25 @@ def redeliver_one(delivery: Delivery) -> int:
     return count
 
 
-def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) -> set[Found]:
-    """Return the closed deliveries. A failed or superseded one brings the rest of its request along."""
-    closed = deliveries.exclude(status__in=OPEN_STATUSES)
+def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) -> Collection[Found]:
+    """Return the closed deliveries. A failed or superseded one brings the rest of its request along.
+
+    Each redelivery of a delivered one adds a row for the same event. Only the newest of them is returned, else a period
+    that is redelivered twice would send each event twice, then four times. None is returned whose redelivery is under
+    way, or was asked for after `closed_until`: two people may confirm the same figures.
+    """
+    under_way, closed = Q(status__in=OPEN_STATUSES), deliveries.exclude(status__in=OPEN_STATUSES)
     if closed_until is not None:
+        under_way |= Q(created__gt=closed_until)
         closed = closed.filter(Q(finished_at__lte=closed_until) | Q(finished_at=None))
+    repeats = Delivery.objects.filter(webhook=OuterRef('webhook'), event=OuterRef('event'), pk__gt=OuterRef('pk'))
+    closed = closed.exclude(Q(status=StatusChoices.DELIVERED) & Exists(repeats.filter(under_way)))
     found = {Found(*row) for row in closed.values_list(*Found._fields)}
     batches = {one.batch for one in found if one.batch and one.status in AS_ITSELF}
     if batches:
         shared = Delivery.objects.filter(batch__in=batches, status__in=AS_ITSELF)
         found.update(Found(*row) for row in shared.values_list(*Found._fields))
-    return found
+    return {(one.webhook_id, one.event_id): one for one in sorted(found, key=itemgetter(1))}.values()
 
 
 def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:
@@ -239,9 +249,10 @@ def select(
 ) -> QuerySet[Delivery]:
     """Return closed deliveries whose events are at or after `since` and before `until`, both with a time zone.
 
-    `object_type` is a content type's id. Superseded deliveries are left out unless `status` names them.
+    `object_type` is a content type's id. Superseded deliveries are left out unless `status` names them. Tests never
+    are among them: a receiver needs none of the past.
     """
-    closed = Delivery.objects.closed()
+    closed = Delivery.objects.closed().filter(event__test=False)
     if status is None:
         closed = closed.exclude(status=StatusChoices.SUPERSEDED)
     filters = {
@@ -265,8 +276,11 @@ def replay(
 
 
 def announce(count: int) -> str:
-    """Return the message to the user after a redelivery."""
-    return ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
+    """Return the message to the user after a redelivery. It says so if the plugin is off: then they wait."""
+    told = ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
+    if conf.get().enabled:
+        return told
+    return f'{told} {_('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')}'
 
 
 #

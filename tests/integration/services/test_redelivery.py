@@ -23,6 +23,7 @@ from support.engine import (
     working,
 )
 from support.others_code import at_each
+from support.settings import change_settings
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
@@ -33,7 +34,7 @@ from webhooks.engine.registry import SEND
 from webhooks.engine.tidy import retention
 from webhooks.models import Delivery, Event, Webhook, Worker
 from webhooks.outbox import redis_queue
-from webhooks.services import failed_jobs, redelivery
+from webhooks.services import failed_jobs, redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -159,6 +160,40 @@ class TestDelivered:
         assert work() == '1 delivered'
         first, second = receiver.requests
         assert first.header('webhook-id') == second.header('webhook-id')
+
+    def test_a_period_that_is_redelivered_again_sends_each_change_once(self, webhook, receiver):
+        """Each redelivery adds a delivery of the same event."""
+        site(), site()
+        work()
+        for _ in range(3):
+            receiver.clear()
+            assert redelivery.foretell(redelivery.select(webhook)).count == 2
+            assert redelivery.replay(webhook) == 2
+            work()
+            assert len(receiver.requests) == 2
+
+    def test_two_people_who_confirm_the_same_figures_send_once(self, webhook, receiver):
+        site()
+        work()
+        chosen = redelivery.select(webhook)
+        counted_at = redelivery.foretell(chosen).counted_at
+        receiver.clear()
+        for done in (1, 0):
+            assert redelivery.redeliver(chosen, counted_at=counted_at) == done
+            work()
+        assert len(receiver.requests) == 1
+
+    def test_tests_are_no_part_of_a_period(self, webhook, receiver):
+        trial.send_test(webhook)
+        assert redelivery.foretell(redelivery.select(webhook)).count == 0
+
+    def test_the_message_says_so_where_nothing_is_sent(self, monkeypatch):
+        assert redelivery.announce(1) == '1 delivery is being redelivered.'
+        change_settings(monkeypatch, enabled=False)
+        assert redelivery.announce(1).startswith('1 delivery is being redelivered. Changes are not sent: ')
+
+    def test_while_it_is_redelivered_nothing_is_to_be_done(self, place):
+        assert [redeliver(), redeliver()] == [1, 0]
 
 
 def later() -> object:
