@@ -57,7 +57,7 @@ class Person:
 
     def leave(self) -> None:
         self.page.context.close()
-        assert self.problems == []
+        assert self.problems == [], self.problems
 
 
 def _named(name: str) -> re.Pattern[str]:

@@ -1,15 +1,24 @@
-/* Above NetBox's lists: takes the selected rows along, or else the filter as the list shows it now. */
+/* In NetBox's lists: takes the selected rows along, or else the filter as the list shows it now. */
 'use strict';
 
-document.getElementById('webhooks-send-now').addEventListener('submit', (event) => {
-    const form = event.currentTarget;
-    const query = new URLSearchParams(window.location.search);
-    // NetBox's quick search leaves the address as it is.
+// NetBox's quick search leaves the address of the page as it is.
+function withQuickSearch(query) {
     const typed = document.getElementById('quicksearch')?.value;
     if (typed) {
         query.set('q', typed);
     }
-    form.action = `${form.action.split('?')[0]}?${query}`;
+    return query;
+}
+
+document.getElementById('webhooks-redeliver-all')?.addEventListener('click', (event) => {
+    const link = event.currentTarget;
+    const [address, query] = link.dataset.address.split('?');
+    link.href = `${address}?${withQuickSearch(new URLSearchParams(query))}`;
+});
+
+document.getElementById('webhooks-send-now')?.addEventListener('submit', (event) => {
+    const form = event.currentTarget;
+    form.action = `${form.action.split('?')[0]}?${withQuickSearch(new URLSearchParams(window.location.search))}`;
     for (const old of form.querySelectorAll('[name="pk"]')) {
         old.remove();
     }
