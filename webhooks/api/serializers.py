@@ -79,7 +79,22 @@ class KeysMixin:
             raise serializers.ValidationError({error.field: str(error)}) from None
 
 
-class CredentialSerializer(StorableMixin, NetBoxModelSerializer):
+class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
+    """The base of webhooks and credentials: refuses a change log message that NetBox cannot store."""
+
+    def validate(self, data: Any) -> Any:
+        if not self.nested and 'changelog_message' in data:
+            self._check_message(data['changelog_message'])
+        return super().validate(data)
+
+    def _check_message(self, message: Any) -> None:
+        try:
+            CHANGELOG_MESSAGE.run_validation(message)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({'changelog_message': error.detail}) from None
+
+
+class CredentialSerializer(SecretiveSerializer):
     """A login or token of webhooks. The secret can only be written."""
 
     secret = serializers.CharField(write_only=True, required=False, allow_blank=True, trim_whitespace=False)
@@ -94,7 +109,7 @@ class CredentialSerializer(StorableMixin, NetBoxModelSerializer):
         brief_fields = ('id', 'url', 'display', 'name', 'description')
 
 
-class ReliableWebhookSerializer(KeysMixin, StorableMixin, NetBoxModelSerializer):
+class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     """A webhook. The URL and the headers are masked, and the secret can only be written."""
 
     object_types = AllowedTypeField(many=True, required=False, help_text=help_of('object_types'))
@@ -162,8 +177,6 @@ class ReliableWebhookSerializer(KeysMixin, StorableMixin, NetBoxModelSerializer)
             data['additional_headers'] = self._merged_headers(data)
         if data.get('credential'):
             self._check_credential(data['credential'])
-        if 'changelog_message' in data:
-            self._check_message(data['changelog_message'])
         return super().validate(data)
 
     def _check_credential(self, credential: Credential) -> None:
@@ -172,12 +185,6 @@ class ReliableWebhookSerializer(KeysMixin, StorableMixin, NetBoxModelSerializer)
         request = self.context.get('request')
         if request and not Credential.objects.restrict(request.user, 'view').filter(pk=credential.pk).exists():
             raise serializers.ValidationError({'credential': _('There is no such credential that you may view.')})
-
-    def _check_message(self, message: Any) -> None:
-        try:
-            CHANGELOG_MESSAGE.run_validation(message)
-        except serializers.ValidationError as error:
-            raise serializers.ValidationError({'changelog_message': error.detail}) from None
 
     def _merged_headers(self, data: dict[str, Any]) -> str:
         stored = self.instance or Webhook()

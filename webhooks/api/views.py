@@ -79,6 +79,11 @@ class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
     background_enabled = False
     filter_backends = FILTER_BACKENDS
 
+    def update(self, request: Request, *args, **kwargs) -> Response:
+        if not isinstance(request.data, dict):
+            raise ValidationError(_('Send one JSON object to change one object.'))
+        return super().update(request, *args, **kwargs)
+
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
         """Refuse a job: NetBox 4.7.0 ignores `background_enabled`."""
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
@@ -90,11 +95,6 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
     filterset_class = filtersets.WebhookFilterSet
     # Sorting by a masked field would reveal it.
     ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
-
-    def update(self, request: Request, *args, **kwargs) -> Response:
-        if not isinstance(request.data, dict):
-            raise ValidationError(_('Send one JSON object to change one webhook.'))
-        return super().update(request, *args, **kwargs)
 
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
     @acts(actions.TEST)

@@ -1,7 +1,6 @@
 """Form fields that are stricter than NetBox's and Django's, or keep objects that the user may not view."""
 
 import json
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -31,14 +30,21 @@ class TimeField(forms.DateTimeField):
 
 
 class FlatDecoder(json.JSONDecoder):
-    """Decodes JSON that is nested MAX_LEVELS deep at most (storable.py). Raises JSONDecodeError otherwise."""
+    """Decodes JSON that can be stored. Raises JSONDecodeError if it is nested too deeply (storable.py).
+
+    So it does if a number is too long for Python, which then raises a plain ValueError.
+    """
 
     def decode(self, text: str, *args: Any) -> Any:
-        with suppress(RecursionError):
+        try:
             value = super().decode(text, *args)
-            if is_flat(value):
-                return value
-        raise json.JSONDecodeError('nested too deeply', text, 0)
+        except json.JSONDecodeError:
+            raise
+        except (RecursionError, ValueError) as error:
+            raise json.JSONDecodeError(str(error), text, 0) from error
+        if not is_flat(value):
+            raise json.JSONDecodeError('nested too deeply', text, 0)
+        return value
 
 
 class HiddenChoicesMixin:

@@ -31,9 +31,15 @@ class MaskedFieldsMixin(SecretMixin):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        # Some receivers need the line break at the end, as those of NDJSON.
+        self.fields['body_template'].strip = False
         if self.instance.pk:
             self.initial['payload_url'] = self.instance.masked_url
             self.initial['additional_headers'] = self.instance.masked_headers
+
+    def clean_body_template(self) -> str:
+        text = self.cleaned_data['body_template']
+        return text if text.strip() else ''
 
     def clean_payload_url(self) -> str:
         return merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)

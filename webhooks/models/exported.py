@@ -1,9 +1,12 @@
 """The export of a webhook as YAML, which NetBox's import takes back."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from django.db import models
+from extras.choices import CustomFieldTypeChoices, CustomFieldUIEditableChoices
+from extras.models import CustomField
 
 # `id` comes first, and custom fields get keys of their own. A secret is not exported.
 EXPORTED_APART = ('id', 'custom_field_data', 'secret')
@@ -37,5 +40,15 @@ class ExportedModel(models.Model):
             'ignore_users': [one.username for one in self.ignore_users.all()],
             'notification_groups': [one.name for one in self.notification_groups.all()],
             'tags': [one.slug for one in self.tags.all()],
-            **{f'cf_{name}': value for name, value in self.custom_field_data.items()},
+            **{f'cf_{name}': value for name, value in self._custom_fields()},
         }
+
+    def _custom_fields(self) -> Iterator[tuple[str, Any]]:
+        """Yield the fields that NetBox's import knows: those that people may edit."""
+        for field in CustomField.objects.get_for_model(self._meta.model):
+            if field.ui_editable != CustomFieldUIEditableChoices.YES or field.name not in self.custom_field_data:
+                continue
+            value = self.custom_field_data[field.name]
+            if field.type == CustomFieldTypeChoices.TYPE_MULTISELECT:
+                value = ','.join(value or ())
+            yield field.name, value

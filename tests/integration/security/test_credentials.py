@@ -602,6 +602,15 @@ class TestApi:
         webhook.delete()
         assert api_client.delete(f'{CREDENTIALS}{made.pk}/').status_code == 204
 
+    @pytest.mark.parametrize('message', ['a\0b', 'a' * 201])
+    def test_a_change_log_message_that_netbox_cannot_store_is_refused(self, api_client, message: str):
+        made = credential(NOWHERE)
+        answer = api_client.patch(f'{CREDENTIALS}{made.pk}/', {'changelog_message': message}, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, ['changelog_message'])
+
+    def test_a_list_in_place_of_an_object_is_refused(self, api_client):
+        assert api_client.patch(f'{CREDENTIALS}{credential(NOWHERE).pk}/', [], format='json').status_code == 400
+
     def test_graphql(self, api_client):
         subscribe(NOWHERE, Site, credential=credential(NOWHERE))
         query = '{webhooks_credential_list {name hosts} webhooks_webhook_list {credential {name}}}'

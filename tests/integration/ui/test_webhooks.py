@@ -10,7 +10,7 @@ from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.messages import get_messages
 from django_rq import get_queue
-from extras.models import NotificationGroup, Tag
+from extras.models import CustomField, CustomFieldChoiceSet, NotificationGroup, Tag
 from netbox.registry import registry
 from netbox.search.backends import search_backend
 from support.builders import NOWHERE, site, subscribe
@@ -149,6 +149,8 @@ def secretive(db):
         name='Secretive',
         additional_headers='Authorization: Bearer b3arer',
         secret='s3cret',
+        # Receivers of NDJSON need the line break at the end.
+        body_template='{{ event }}\n\n',
     )
 
 
@@ -169,6 +171,13 @@ def test_a_form_that_is_saved_untouched_changes_nothing(admin_pages, secretive):
     assert saved.payload_url.reveal() == secretive.payload_url.reveal()
     assert saved.additional_headers.reveal() == 'Authorization: Bearer b3arer'
     assert saved.secret.reveal() == 's3cret'
+    assert saved.body_template == '{{ event }}\n\n'
+
+
+def test_a_template_of_blanks_alone_is_none(admin_pages, secretive):
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    admin_pages.post(address, fields_of(admin_pages.get(address)) | {'body_template': ' \n'})
+    assert Webhook.objects.get().body_template == ''
 
 
 def test_a_url_that_is_as_long_as_may_be_is_longer_masked(admin_pages, secretive):
@@ -202,6 +211,8 @@ def test_the_secret_is_removed_when_asked(admin_pages, secretive):
         ('conditions', '{"and": 5}'),
         ('conditions', '{"attr": "name", "value": NaN}'),
         ('conditions', 'none'),
+        ('conditions', f'{{"attr": "id", "value": {"1" * 5000}}}'),
+        ('success_conditions', f'{{"attr": "status", "value": {"1" * 5000}}}'),
         ('secret', 'whsec_short'),
         ('secret', MASK),
         ('timeout', '0'),
@@ -562,6 +573,19 @@ def test_a_webhook_is_paused_and_resumed_by_a_button(admin_pages, secretive):
     assert secretive.secret.reveal() == 's3cret'
 
 
+@pytest.mark.parametrize(
+    ('enabled', 'told'),
+    [
+        (True, 'Resumed. Waiting deliveries are sent.'),
+        (False, 'Resumed, but nothing is sent yet. State of the webhook: Disabled.'),
+    ],
+)
+def test_resuming_promises_only_what_comes(admin_pages, secretive, enabled, told):
+    Webhook.objects.update(enabled=enabled, paused=True)
+    answer = admin_pages.post(f'{secretive.get_absolute_url()}resume/')
+    assert [str(message) for message in get_messages(answer.wsgi_request)] == [told]
+
+
 def test_pausing_needs_the_permission_to_change_also_what_it_becomes(clerk_pages, grant, secretive):
     address = f'{secretive.get_absolute_url()}pause/'
     grant(Webhook, 'view')
@@ -586,6 +610,22 @@ def test_the_menu_of_a_webhook_has_the_rarer_actions_that_the_user_may_take(cler
     assert entries() == ['replay']
     grant(Webhook, 'change', 'backfill')
     assert entries() == ['send-waiting', 'replay', 'backfill', 'rotate-secret']
+
+
+def test_the_menu_has_only_what_the_user_may_do_with_this_webhook(clerk_pages, grant, secretive):
+    grant(Webhook, 'view')
+    grant(Webhook, 'replay', name='Another')
+    assert 'replay/' not in clerk_pages.get(secretive.get_absolute_url()).content.decode()
+
+
+def test_a_card_that_is_refreshed_takes_no_new_secret(admin_pages, secretive):
+    page = secretive.get_absolute_url()
+    admin_pages.post(f'{page}rotate-secret/', {'prefix': 'whsec_', 'keep_previous': '24'})
+    admin_pages.get(page, headers={'HX-Request': 'true'})
+    admin_pages.head(page)
+    secret = Webhook.objects.get().secret.reveal()
+    assert secret in admin_pages.get(page).content.decode()
+    assert secret not in admin_pages.get(page).content.decode()
 
 
 def test_after_a_rotation_the_page_says_until_when_both_secrets_sign(admin_pages, secretive):
@@ -615,6 +655,17 @@ def test_an_export_is_imported_again_and_changes_nothing(admin_pages, secretive,
     secretive.ignore_users.add(netbox_user)
     secretive.notification_groups.add(NotificationGroup.objects.create(name='On call'))
     secretive.tags.add(*create_tags('Alpha', 'Beta'))
+    week = CustomFieldChoiceSet.objects.create(name='Week', extra_choices=[['mo', 'Monday'], ['tu', 'Tuesday']])
+    for field in (
+        CustomField(name='site', type='text'),
+        CustomField(name='days', type='multiselect', choice_set=week),
+        CustomField(name='owner', type='text', ui_editable='no'),
+    ):
+        field.save()
+        field.object_types.add(ObjectType.objects.get_for_model(Webhook))
+    secretive.refresh_from_db()
+    secretive.custom_field_data = {'days': ['mo', 'tu'], 'owner': 'set by a script', 'site': 'Bern'}
+    secretive.save()
     second = subscribe(NOWHERE, Site)
     before = definitions()
     exported = admin_pages.get(f'{PAGES}webhooks/?export').getvalue().decode()
