@@ -115,7 +115,7 @@ def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
 def _without_outcome(filters: QueryDict) -> str:
     """Return the filters of a list without those by status and error, which a redelivery changes."""
     kept = filters.copy()
-    for name in ('status__exact', 'error__exact'):
+    for name in ('status__exact', 'error__exact', 'error__startswith'):
         kept.pop(name, None)
     return kept.urlencode()
 

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django_rq.settings import get_queues_map
 
 from .. import conf
-from ..choices import StatusChoices
+from ..choices import WAITING_STATUSES
 from ..services import status
 from .causes import causes_for_admin
 
@@ -91,7 +91,7 @@ def _urls() -> dict[str, str]:
     index = get_queues_map()[conf.get().queue]
     return {
         'workers': reverse('django_rq:workers', args=[index]),
-        'waiting': f'{reverse("admin:webhooks_delivery_changelist")}?status__exact={StatusChoices.PENDING}',
+        'waiting': f'{reverse("admin:webhooks_delivery_changelist")}?status__in={",".join(WAITING_STATUSES)}',
         'failed': reverse('django_rq:failed_jobs', args=[index]),
         'suspended': f'{reverse("admin:webhooks_webhook_changelist")}?state=suspended',
     }

@@ -146,7 +146,7 @@ RESUME = Action(
     icon='play',
     where=Where.BUTTON | Where.ADMIN,
     service=partial(switching.switch_as, paused=False),
-    tell=lambda _webhook, _nothing: (messages.SUCCESS, gettext('Resumed. Waiting deliveries are sent.')),
+    tell=lambda webhook, _nothing: switching.told_resumed(webhook),
     is_offered=lambda webhook: webhook.paused,
 )
 SEND_WAITING = Action(

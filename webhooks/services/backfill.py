@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, transaction
 from django.utils.translation import gettext as _
 
-from .. import object_types, visibility
+from .. import conf, object_types, visibility
 from ..choices import BackfillStateChoices
 from ..engine import commands, sql
 from ..engine.backfill import FILTER, objects
@@ -86,9 +86,13 @@ def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
 def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
     """Make the webhook's backfill, which replaces its last one. A dispatcher begins after the commit.
 
-    If the last one was canceled, its untried deliveries are removed first. Raises DefinitionError if the webhook is
-    disabled, or another backfill is open.
+    If the last one was canceled, its untried deliveries are removed first. Raises DefinitionError if the plugin is off,
+    if the webhook is disabled, or if another backfill is open.
     """
+    if not conf.get().enabled:
+        raise DefinitionError(
+            'enabled', _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
+        )
     if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
         raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
     backfill = Backfill(

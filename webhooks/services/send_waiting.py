@@ -74,6 +74,12 @@ def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
     if is_held(webhook):
         text = _('{webhook} is disabled or paused: nothing is sent yet. Replaced deliveries: {count}.')
         return text.format(webhook=webhook, count=intcomma(superseded))
+    if states.hindering(webhook):
+        text = _(
+            '{webhook} is suspended: one delivery is tried now. If the receiver takes it, the others follow. '
+            'Replaced deliveries: {count}.'
+        )
+        return text.format(webhook=webhook, count=intcomma(superseded))
     if not latest_only:
         return _('{webhook}: all waiting deliveries are sent now.').format(webhook=webhook)
     text = ngettext(

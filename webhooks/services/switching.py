@@ -1,9 +1,12 @@
 """Enables, disables, pauses and resumes webhooks."""
 
+from django.contrib import messages
 from django.db import transaction
+from django.utils.translation import gettext as _
 from utilities.exceptions import PermissionsViolation
 
 from ..models import Webhook
+from ..presentation import states
 from ..visibility import Reader
 
 
@@ -14,6 +17,14 @@ def switch(webhook: Webhook, **wanted: bool) -> None:
     for name, value in wanted.items():
         setattr(webhook, name, value)
     webhook.save()
+
+
+def told_resumed(webhook: Webhook) -> tuple[int, str]:
+    """Return the level (of django.contrib.messages) and the text of the message after a webhook was resumed."""
+    if state := states.hindering(webhook):
+        text = _('Resumed, but nothing is sent yet. State of the webhook: {state}.').format(state=state.label)
+        return messages.WARNING, text
+    return messages.SUCCESS, _('Resumed. Waiting deliveries are sent.')
 
 
 @transaction.atomic

@@ -92,7 +92,7 @@ class More(ObjectAction):
     @classmethod
     def get_context(cls, context: Any, obj: Webhook) -> dict[str, Any]:
         user = context['request'].user
-        allowed = [one for one in actions.of(Webhook, Where.MENU) if user.has_perm(one.full_permission)]
+        allowed = [one for one in actions.of(Webhook, Where.MENU) if user.has_perm(one.full_permission, obj)]
         return {'entries': [(button(one).get_url(obj), one) for one in allowed]}
 
 

@@ -4,6 +4,7 @@ from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext
 from netbox.registry import registry
 from netbox.views.generic.base import BaseMultiObjectView
 from utilities.views import GetReturnURLMixin
@@ -40,7 +41,9 @@ class SendNowView(GetReturnURLMixin, BaseMultiObjectView):
             if 'pk' in request.POST
             else self._filtered(object_type)
         )
-        if pks is None:
+        if pks == []:
+            messages.error(request, gettext('There is no object to send: the list is empty, or it has changed.'))
+        if not pks:
             return redirect(self.get_return_url(request))
         if 'webhook' not in request.POST:
             return self._ask(request, object_type, pks)

@@ -4,9 +4,10 @@ from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.http import urlencode
 from django.views.generic import View
 
-from ..choices import StatusChoices
+from ..choices import WAITING_STATUSES, StatusChoices
 from ..outbox import redis_queue
 from ..services import status
 from .causes import causes_for
@@ -36,7 +37,7 @@ def _urls() -> dict[str, str]:
     deliveries = reverse('plugins:webhooks:delivery_list')
     return {
         'workers': '#workers',
-        'waiting': f'{deliveries}?status={StatusChoices.PENDING}',
+        'waiting': f'{deliveries}?{urlencode({"status": WAITING_STATUSES}, doseq=True)}',
         'failed': f'{deliveries}?status={StatusChoices.FAILED}',
         'suspended': f'{reverse("plugins:webhooks:webhook_list")}?suspended=true',
     }

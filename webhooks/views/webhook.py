@@ -16,6 +16,7 @@ from netbox.views import generic
 from netbox.views.generic.base import BaseObjectView
 from users.models import User
 from utilities.forms import restrict_form_fields
+from utilities.htmx import htmx_partial
 from utilities.permissions import get_permission_for_model
 from utilities.views import ViewTab, register_model_view
 
@@ -98,8 +99,13 @@ class WebhookView(generic.ObjectView):
             'causes': causes_for(request.user, instance.get_absolute_url(), instance),
             'banners': why_not_sent.banners_of(instance),
             'feed_unread': feed.unread_of(instance) if instance.is_feed else None,
-            'new_secret': secret_rotation.take(request.session, instance),
+            'new_secret': self._take_new_secret(request, instance),
         }
+
+    def _take_new_secret(self, request: HttpRequest, webhook: Webhook) -> str:
+        """Take the secret to be shown once. A card of the page that is refreshed takes it not: it would not show it."""
+        is_seen = request.method == 'GET' and not htmx_partial(request)
+        return secret_rotation.take(request.session, webhook) if is_seen else ''
 
 
 @register_model_view(Webhook, 'deliveries')

@@ -227,6 +227,12 @@ class TestRedelivering:
         for found in ('?q=Site', '?status__exact=failed', '?error__startswith=HTTP'):
             assert client.get(f'{address}{found}').status_code == 200
 
+    def test_the_list_that_follows_still_has_those_of_a_long_error(self, client):
+        of = delivery(event(site()), error='HTTP 500 Internal Server Error')
+        address = f'{DELIVERIES}redeliver/?webhook__id__exact={of.webhook_id}&error__startswith=HTTP+500'
+        listed = confirm(client, client.get(address), follow=True)
+        assert [one.pk for one in listed.context['cl'].result_list] == [of.pk]
+
     def test_by_the_button_on_its_page(self, client):
         of = delivery(event(site()))
         assert messages_of(press(client, of, 'redeliver')) == ['1 delivery is being redelivered.']

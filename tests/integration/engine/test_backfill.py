@@ -29,6 +29,7 @@ from support.engine import (
     pass_retry_waits,
     work,
 )
+from support.settings import change_settings
 from support.writers import Writer
 from tenancy.models import Tenant
 from users.models import User
@@ -706,6 +707,13 @@ class TestWhatPeopleDo:
         start(webhook)
         work()
         assert ids(receiver) == made
+
+    def test_where_the_plugin_is_off_it_is_refused(self, webhook, monkeypatch):
+        """No worker would send it."""
+        sites(1)
+        change_settings(monkeypatch, enabled=False)
+        with pytest.raises(DefinitionError, match='Changes are not sent'):
+            start(webhook)
 
     def test_a_second_one_is_refused_until_the_first_has_ended(self, webhook):
         sites(1)

@@ -327,6 +327,14 @@ class TestPages:
         answer = admin_pages.post(f'{PAGE}?region_id=none', {})
         assert 'filter is not valid' in said(answer)
 
+    def test_a_list_without_objects_and_objects_that_are_gone_are_told(self, admin_pages, webhook):
+        (bern,) = places('Bern')
+        assert 'no object to send' in said(admin_pages.post(f'{PAGE}?name__isw=Z', {}))
+        bern.delete()
+        answer = admin_pages.post(PAGE, {'pk': [bern.pk], 'webhook': webhook.pk, 'return_url': '/dcim/sites/'})
+        assert (answer.status_code, answer.url) == (302, '/dcim/sites/')
+        assert 'no object to send' in said(answer)
+
     def test_many_are_named_by_their_number_and_too_many_are_refused(self, admin_pages, webhook, monkeypatch):
         found = places(*(f'Site {number}' for number in range(send_now.MAX_OBJECTS_NAMED + 1)))
         assert admin_pages.post(PAGE, {}).context['object'] == '11 sites'

@@ -184,6 +184,10 @@ class TestPages:
         told = f'{old} is disabled or paused: nothing is sent yet. Replaced deliveries: 3.'
         assert messages_of(answer) == [told]
 
+    def test_a_suspended_webhook_promises_one_try(self, admin_pages, old):
+        answer = admin_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'all'}, follow=True)
+        assert messages_of(answer)[0].startswith(f'{old} is suspended: one delivery is tried now.')
+
     def test_whoever_may_not_change_it_is_told_only(self, clerk_pages, grant, old):
         grant(Webhook, 'view')
         page = clerk_pages.get(old.get_absolute_url()).content.decode()
@@ -219,6 +223,6 @@ class TestPages:
     @pytest.mark.parametrize(('action', 'expected'), [('send_all', ALL), ('send_latest', LATEST)])
     def test_the_admin_sends(self, admin_pages, webhook, receiver, action, expected):
         (message,) = messages_of(press(admin_pages, webhook, action))
-        assert ('They replace 3 deliveries.' in message) == (expected is LATEST)
+        assert ('Replaced deliveries: 3.' in message) == (expected is LATEST)
         work()
         assert told(receiver) == expected

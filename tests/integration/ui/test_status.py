@@ -86,6 +86,22 @@ class TestFigures:
             assert '/deliver' in link
             assert rest.split()[:3] == ['·', '1', 'change']
 
+    def test_what_waits_is_counted_as_it_is_listed(self, admin_pages, webhook):
+        """A delivery whose conditions are not decided yet waits, too."""
+        for status in (StatusChoices.PENDING, StatusChoices.UNDECIDED):
+            delivery(event(site()), webhook, status=status)
+        for address in (PAGE, ADMINS):
+            (link,) = re.findall(r'<a href="([^"]+)">2 deliveries</a>', text_of(admin_pages, address))
+            page = admin_pages.get(unescape(link))
+            rows = page.context['table'].rows if 'table' in page.context else page.context['cl'].result_list
+            assert len(rows) == 2
+
+    def test_it_does_not_call_workers_missing_while_redis_is_away(self, admin_pages, monkeypatch):
+        monkeypatch.setattr(redis_queue, 'workers', lambda: None)
+        text = text_of(admin_pages)
+        assert 'Redis does not answer, so the workers are unknown.' in text
+        assert 'No worker is registered' not in text
+
     def test_it_shows_the_workers(self, admin_pages, committed, rqworker):
         assert 'No worker is registered in Redis.' in text_of(admin_pages)
         rqworker('low')
