@@ -66,9 +66,9 @@ class TestRequest:
         assert not Webhook.objects.exists()
         assert not Delivery.objects.exists()
 
-    def test_a_name_is_not_needed_for_it(self, admin_pages):
+    def test_a_name_is_not_needed_for_it_and_a_secret_not_entered_again(self, admin_pages):
         event(site(name='Bern'))
-        assert 'Bern was updated' in draft(admin_pages, name='', body_template=TEMPLATE)
+        assert 'Bern was updated' in draft(admin_pages, name='', secret='an-0wn-secret', body_template=TEMPLATE)
 
     def test_the_draft_of_an_existing_webhook_shows_its_changes_and_keeps_masked_values(self, admin_pages):
         webhook = subscribe(

@@ -228,6 +228,15 @@ def test_a_wrong_field_is_named(admin_pages, secretive, field, value):
     assert list(answer.context['form'].errors) == [field.removesuffix('_1')]
 
 
+@pytest.mark.parametrize(('entered', 'asked'), [('', []), ('an-0wn-secret', ['secret'])])
+def test_an_entered_secret_is_asked_for_again_where_another_field_is_wrong(admin_pages, secretive, entered, asked):
+    """The page does not show it, so it would be lost without a word."""
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | {'name': '', 'secret': entered})
+    assert sorted(answer.context['form'].errors) == ['name', *asked]
+    assert 'an-0wn-secret' not in answer.content.decode()
+
+
 def test_a_wrong_file_is_named(admin_pages, secretive):
     """Another CA file would ask for stored headers again."""
     address = f'{PAGES}webhooks/{secretive.pk}/edit/'
