@@ -34,24 +34,29 @@ GIVE_BACK = """
     )
     SELECT max(id) FROM part"""
 
-# A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery.
+# A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery. If its
+# request may have been sent, they keep together (`kept`): a receiver may know its id. Else they are only due together. If
+# one of them has to wait for its object, it must not join a retry of the others, under an id that a receiver knows.
 SPLIT = """
     WITH part AS (
-        SELECT DISTINCT delivery_id AS id FROM (
-            SELECT delivery_id FROM webhooks_batchitem WHERE delivery_id > %s ORDER BY delivery_id LIMIT 1000
-        ) items
+        SELECT d.id, CASE WHEN d.status <> 'pending' OR d.attempt_count > 0 OR d.stopped THEN d.id END AS kept
+        FROM webhooks_delivery d JOIN (
+            SELECT DISTINCT delivery_id FROM (
+                SELECT delivery_id FROM webhooks_batchitem WHERE delivery_id > %s ORDER BY delivery_id LIMIT 1000
+            ) first
+        ) items ON items.delivery_id = d.id
     ), others AS (
         INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, batch, status,
             error, response_status, created, due_at, expires_at, finished_at, attempt_count, attempt_limit, listed,
             stopped)
-        SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, d.id, d.status,
+        SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, kept, d.status,
             d.error, d.response_status, d.created, d.due_at, d.expires_at, d.finished_at, d.attempt_count,
             d.attempt_limit, d.listed, d.stopped
         FROM part JOIN webhooks_delivery d USING (id) JOIN webhooks_batchitem i ON i.delivery_id = d.id
         WHERE d.event_count > 1 AND i.event_id <> d.event_id
         ORDER BY d.id, i.sequence
     ), last AS (
-        UPDATE webhooks_delivery d SET batch = d.id, event_count = 1 FROM part WHERE d.id = part.id AND event_count > 1
+        UPDATE webhooks_delivery d SET batch = kept, event_count = 1 FROM part WHERE d.id = part.id AND event_count > 1
     )
     SELECT max(id) FROM part"""
 
