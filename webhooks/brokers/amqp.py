@@ -119,13 +119,21 @@ class _Channel:
     async def publish(self, exchange: str, key: str, message: Message) -> int:
         """Return the message's number on the channel, after the broker has acknowledged it.
 
-        Raises Refused if the broker returned it unrouted, Away if it was rejected, and the error that `lose` got.
+        Raises Refused if the broker returned it unrouted or if it cannot be sent, Away if it was rejected, and the
+        error that `lose` got.
         """
+        from pika.exceptions import ShortStringTooLong
+
+        try:
+            self._channel.basic_publish(exchange, key, message.body, _properties(message), mandatory=True)
+        except ShortStringTooLong as error:
+            raise Refused('the name of a header or the content type is longer than 255 bytes') from error
+        # The broker counts what it gets. Were a message counted that was not sent, each later one would get the answer
+        # of another.
         self._last += 1
         tag, answer = self._last, asyncio.get_running_loop().create_future()
         self._waiting[tag] = answer
         try:
-            self._channel.basic_publish(exchange, key, message.body, _properties(message), mandatory=True)
             await answer
         finally:
             self._waiting.pop(tag, None)
