@@ -1,11 +1,17 @@
 """What only NATS and RabbitMQ do: many messages share one connection, and one of them must not harm the others."""
 
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.brokers import Reader, Sender, sending
+from support.brokers import Reader, Relay, Sender, sending
+
+from devstack.brokers import MOST
 
 pytestmark = pytest.mark.usefixtures('bus')
+# Seconds that a broker has which says nothing.
+SHORT = 2.0
 
 
 @pytest.fixture
@@ -23,3 +29,46 @@ class TestRabbitMq:
         assert [send().error for _ in range(2)] == ['', '']
         assert outcome.error == 'the name of a header or the content type is longer than 255 bytes'
         assert not outcome.unreachable
+
+    def test_a_message_that_closes_the_channel_is_the_only_one_refused(self, send: Sender, relay: Relay):
+        assert send().succeeded
+        # So long the others are under way beside it.
+        relay.delay = 0.2
+        with ThreadPoolExecutor(7) as pool:
+            large = pool.submit(send, body=b'x' * (MOST + 1))
+            others = [pool.submit(send) for _ in range(6)]
+            assert [one.result().error for one in others] == [''] * 6
+        outcome = large.result()
+        assert outcome.error.startswith('406')
+        assert not outcome.unreachable
+
+    def test_two_messages_that_close_a_channel_at_once_are_both_refused(self, send: Sender, relay: Relay):
+        assert send().succeeded
+        relay.delay = 0.2
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = list(pool.map(lambda _: send(body=b'x' * (MOST + 1)), range(2)))
+        assert [(one.error[:3], one.unreachable) for one in outcomes] == [('406', False)] * 2
+
+    def test_a_message_that_closes_the_channel_after_its_timeout_has_no_other_refused(self, send: Sender, relay: Relay):
+        assert send().succeeded
+        relay.hangs = True
+        assert send(body=b'x' * (MOST + 1), timeout=SHORT).unreachable
+        relay.delay = 0.2
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(send)
+            relay.hangs = False
+            assert other.result().error == ''
+
+    def test_a_return_that_came_too_late_does_not_refuse_the_next_attempt(self, send, reader, relay):
+        assert send().succeeded
+        number = str(uuid.uuid4())
+        relay.hangs = True
+        assert send('netbox/late', id=number, timeout=SHORT).unreachable
+        relay.hangs = False
+        # The broker answers in turn: after this it has returned the first.
+        assert send().succeeded
+        with reader.channel() as channel:
+            channel.queue_bind('sites', 'netbox', 'late')
+        before = len(reader.read())
+        assert send('netbox/late', id=number).error == ''
+        assert [one.id for one in reader.wait_for(before + 1)[before:]] == [number]
