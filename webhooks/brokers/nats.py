@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from .background import Background
@@ -25,7 +26,11 @@ class Nats(Driver):
     module, package = 'nats', 'netbox-webhooks[nats]'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
+        from nats.aio.client import Client
+
+        # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
+        self._options = {**options, 'allow_reconnect': False}
+        signature(Client.connect).bind(None, **self._options)
         self._connection: Any = None
         self._connecting = asyncio.Lock()
         # By subject: futures that end the wait for an acknowledgement, once they get an exception.
@@ -96,8 +101,7 @@ class Nats(Driver):
 
         callbacks = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
         try:
-            # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
-            return await nats.connect(**{'name': 'netbox-webhooks'} | self._options | callbacks, allow_reconnect=False)
+            return await nats.connect(**{'name': 'netbox-webhooks'} | self._options | callbacks)
         # A server that ends the connection at once has no error of its own.
         except (NatsError, OSError) as error:
             raise (Refused if LOGIN_REFUSED.search(str(error)) else Away)(f'no connection: {error}') from error

@@ -210,6 +210,27 @@ class TestSending:
         assert waiting.error.endswith('pip install netbox-webhooks[mqtt]')
         assert health(webhook).unreachable == 1
 
+    @pytest.mark.parametrize(
+        ('options', 'url', 'word'),
+        [
+            ({'driver': 'nats', 'server': ['nats://127.0.0.1:9']}, 'nats://bus/netbox', 'server'),
+            ({'driver': 'kafka', 'bootstrap.server': '127.0.0.1:9'}, 'kafka://bus/netbox', 'bootstrap.server'),
+            ({'driver': 'kafka', 'delivery.timeout.ms': 'long'}, 'kafka://bus/netbox', 'message.timeout.ms'),
+            ({'driver': 'amqp', 'hosts': '127.0.0.1'}, 'amqp://bus/netbox/sites', 'hosts'),
+            ({'driver': 'mqtt', 'hosts': '127.0.0.1'}, 'mqtt://bus/netbox', 'hosts'),
+            ({'driver': 'redis', 'hosts': '127.0.0.1'}, 'redis://bus/netbox', 'hosts'),
+        ],
+    )
+    def test_a_wrong_option_is_named_and_lets_deliveries_wait(self, monkeypatch, options: Any, url: str, word: str):
+        change_settings(monkeypatch, brokers={'bus': options})
+        webhook = subscribe(url, Site, timeout=5)
+        site()
+        work()
+        (waiting,) = deliveries(StatusChoices.PENDING)
+        assert waiting.error.startswith('the options of the broker bus are wrong: ')
+        assert word in waiting.error
+        assert health(webhook).unreachable == 1
+
     def test_a_secret_is_masked_in_the_error(self, monkeypatch):
         options = {'driver': 'redis', 'host': SECRET, 'password': SECRET}
         change_settings(monkeypatch, brokers={'bus': options})
