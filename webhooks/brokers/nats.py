@@ -12,6 +12,8 @@ from .driver import Away, Driver, Lost, Message, Refused
 
 # Spaces separate NATS's arguments, wildcards are for readers, and $ begins NATS's own subjects.
 SUBJECT = re.compile(r'(?!\$)[^\s*>.]+(\.[^\s*>.]+)*')
+# A server ends the connection after a line with subject and reply of more than 4,096 bytes.
+MAX_SUBJECT_BYTES = 1024
 # JetStream's errors of a stream that is full, and drops nothing old: there may be room later.
 FULL_STREAM = re.compile('maximum (messages|bytes)|insufficient|resource limits|no space', re.IGNORECASE)
 # What a server says to a login that it does not know, or no longer. The client has no type for each of these.
@@ -42,6 +44,8 @@ class Nats(Driver):
         """Raise ValueError unless the address is a subject that one can publish to."""
         if not SUBJECT.fullmatch(address):
             raise ValueError('a subject has names between dots, without spaces, * and >, and does not begin with $')
+        if len(address.encode()) > MAX_SUBJECT_BYTES:
+            raise ValueError(f'a subject has up to {MAX_SUBJECT_BYTES:,} bytes')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
         """Publish the message, and return stream and sequence once the stream has acknowledged it.
@@ -57,8 +61,12 @@ class Nats(Driver):
         from nats.js.errors import APIError, NoStreamResponseError
 
         ended = (ConnectionClosedError, ConnectionDrainingError, StaleConnectionError, UnexpectedEOF)
-        stream = (await self._connected()).jetstream()
+        connection = await self._connected()
         headers = {**message.headers, 'Nats-Msg-Id': message.id}
+        # The server would end the connection, with all other messages under way.
+        if len(message.body) + _size(headers) > connection.max_payload:
+            raise Refused(f'the message is larger than {connection.max_payload} bytes')
+        stream = connection.jetstream()
         acknowledged = stream.publish(message.address, message.body, timeout=timeout, headers=headers)
         try:
             answer = await self._unless_trouble(message.address, acknowledged)
@@ -125,3 +133,8 @@ class Nats(Driver):
     def close(self) -> None:
         """Close the connection, and end the thread."""
         self._background.close(self._connection.close() if self._connection else None)
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    """Return the bytes of the headers, as the server counts them beside the body."""
+    return len('\r\n'.join(('NATS/1.0', *(f'{name}: {value}' for name, value in headers.items()), '', '')).encode())

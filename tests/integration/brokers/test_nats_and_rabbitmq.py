@@ -8,6 +8,7 @@ import pytest
 from support.brokers import Reader, Relay, Sender, sending
 
 from devstack.brokers import MOST
+from webhooks.brokers import nats
 
 pytestmark = pytest.mark.usefixtures('bus')
 # Seconds that a broker has which says nothing.
@@ -72,3 +73,33 @@ class TestRabbitMq:
         before = len(reader.read())
         assert send('netbox/late', id=number).error == ''
         assert [one.id for one in reader.wait_for(before + 1)[before:]] == [number]
+
+
+@pytest.mark.parametrize('driver', ['nats'])
+class TestNats:
+    def test_a_message_that_is_too_large_by_its_headers_leaves_the_connection_to_others(self, send, relay):
+        assert send().succeeded
+        connections = relay.connections
+        outcome = send(body=b'x' * (MOST - 10))
+        assert outcome.error == f'the message is larger than {MOST} bytes'
+        assert not outcome.unreachable
+        assert send().succeeded
+        assert relay.connections == connections
+
+    def test_the_largest_message_arrives(self, send: Sender, reader: Reader):
+        assert send(headers={}, body=b'').succeeded
+        before = len(reader.read())
+        lines = ('NATS/1.0', f'Nats-Msg-Id: {uuid.uuid4()}', '', '')
+        largest = MOST - len('\r\n'.join(lines))
+        assert send(headers={}, body=b'x' * largest).error == ''
+        assert len(reader.wait_for(before + 1)[-1].body) == largest
+        assert send(headers={}, body=b'x' * (largest + 1)).error == f'the message is larger than {MOST} bytes'
+
+    def test_a_subject_of_1024_bytes_arrives_and_a_longer_one_is_no_address(self, send: Sender, reader: Reader):
+        longest = 'netbox.' + 'a' * (nats.MAX_SUBJECT_BYTES - len('netbox.'))
+        before = len(reader.read())
+        assert send(longest).error == ''
+        assert reader.wait_for(before + 1)[-1].address == longest
+        nats.Nats.check_address(longest)
+        with pytest.raises(ValueError, match='1,024 bytes'):
+            nats.Nats.check_address(longest + 'a')
