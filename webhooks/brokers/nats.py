@@ -35,7 +35,7 @@ class Nats(Driver):
         signature(Client.connect).bind(None, **self._options)
         self._connection: Any = None
         self._connecting = asyncio.Lock()
-        # By subject: futures that end the wait for an acknowledgement, once they get an exception.
+        # By subject in lower case: futures that end the wait for an acknowledgement, once they get an exception.
         self._waiting: defaultdict[str, set[asyncio.Future]] = defaultdict(set)
         self._background = Background('webhooks-nats')
 
@@ -69,7 +69,7 @@ class Nats(Driver):
         stream = connection.jetstream()
         acknowledged = stream.publish(message.address, message.body, timeout=timeout, headers=headers)
         try:
-            answer = await self._unless_trouble(message.address, acknowledged)
+            answer = await self._unless_trouble(message.address.lower(), acknowledged)
         except ended as error:
             raise Lost(f'the connection has ended: {error}') from error
         except NoStreamResponseError as error:
@@ -117,7 +117,8 @@ class Nats(Driver):
     async def _note(self, error: Exception) -> None:
         """Called with the connection's errors: a missing permission ends the waits of its subject."""
         if found := PUBLISH_VIOLATION.search(str(error)):
-            self._tell(found[1], Refused(str(error)))
+            # The client has turned the server's words into lower case.
+            self._tell(found[1].lower(), Refused(str(error)))
 
     async def _lose(self) -> None:
         """Called when the connection ends: all waits end."""

@@ -103,3 +103,8 @@ class TestNats:
         nats.Nats.check_address(longest)
         with pytest.raises(ValueError, match='1,024 bytes'):
             nats.Nats.check_address(longest + 'a')
+
+    def test_a_missing_right_is_a_failure_for_a_subject_with_capitals(self, send: Sender):
+        outcome = send('forbidden.Sites', timeout=5 * SHORT)
+        assert 'permissions violation' in outcome.error
+        assert not outcome.unreachable
