@@ -14,6 +14,9 @@ from .driver import Away, Driver, Lost, Message, Refused
 SUBJECT = re.compile(r'(?!\$)[^\s*>.]+(\.[^\s*>.]+)*')
 # A server ends the connection after a line with subject and reply of more than 4,096 bytes.
 MAX_SUBJECT_BYTES = 1024
+# A server that falls silent is noticed after three of these, not after the client's six minutes.
+PING_INTERVAL_SECONDS = 20
+MAX_OUTSTANDING_PINGS = 2
 # JetStream's errors of a stream that is full, and drops nothing old: there may be room later.
 FULL_STREAM = re.compile('maximum (messages|bytes)|insufficient|resource limits|no space', re.IGNORECASE)
 # What a server says to a login that it does not know, or no longer. The client has no type for each of these.
@@ -108,8 +111,9 @@ class Nats(Driver):
         from nats.errors import Error as NatsError
 
         callbacks = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
+        pings = {'ping_interval': PING_INTERVAL_SECONDS, 'max_outstanding_pings': MAX_OUTSTANDING_PINGS}
         try:
-            return await nats.connect(**{'name': 'netbox-webhooks'} | self._options | callbacks)
+            return await nats.connect(**{'name': 'netbox-webhooks'} | pings | self._options | callbacks)
         # A server that ends the connection at once has no error of its own.
         except (NatsError, OSError) as error:
             raise (Refused if LOGIN_REFUSED.search(str(error)) else Away)(f'no connection: {error}') from error

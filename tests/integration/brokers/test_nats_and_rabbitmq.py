@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.brokers import Reader, Relay, Sender, sending
+from support.brokers import Reader, Relay, Sender, options_of, sending
+from support.settings import change_settings
 
 from devstack.brokers import MOST
+from devstack.process import wait_until
 from webhooks.brokers import nats
 
 pytestmark = pytest.mark.usefixtures('bus')
@@ -108,3 +110,23 @@ class TestNats:
         outcome = send('forbidden.Sites', timeout=5 * SHORT)
         assert 'permissions violation' in outcome.error
         assert not outcome.unreachable
+
+    @pytest.mark.parametrize('by', ['default', 'option'])
+    def test_a_connection_that_falls_silent_is_given_up_after_three_pings(self, bus, reader, relay, monkeypatch, by):
+        seconds = SHORT / 4
+        if by == 'option':
+            change_settings(monkeypatch, brokers={'bus': options_of(bus) | {'ping_interval': seconds}})
+        else:
+            monkeypatch.setattr(nats, 'PING_INTERVAL_SECONDS', seconds)
+        with sending(reader) as send:
+            assert send().succeeded
+            connections = relay.connections
+            relay.hangs = True
+
+            def is_given_up() -> bool:
+                return send(timeout=SHORT).unreachable and relay.connections > connections
+
+            assert wait_until(is_given_up, 15 * SHORT)
+            relay.hangs = False
+            relay.cut()
+            assert send().succeeded
