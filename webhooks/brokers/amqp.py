@@ -48,14 +48,25 @@ class Amqp(Driver):
     async def _publish(self, message: Message) -> Mapping[str, object]:
         exchange, _slash, key = message.address.partition('/')
         channel = await self._channel(exchange)
-        tag = await channel.publish(exchange, key, message)
+        try:
+            tag = await channel.publish(exchange, key, message)
+        except _OneIsWrong:
+            # Alone on a channel, a wrong message is told from those that were beside it.
+            channel = await self._channel(exchange, is_own=True)
+            try:
+                tag = await channel.publish(exchange, key, message)
+            finally:
+                channel.close()
         return {'exchange': exchange, 'routing_key': key, 'delivery_tag': tag}
 
-    async def _channel(self, exchange: str) -> '_Channel':
+    async def _channel(self, exchange: str, is_own: bool = False) -> '_Channel':
+        """Return the channel of the exchange, or a new one for one message. Connects if there is no connection."""
         async with self._opening:
             if self._connection is None or not self._connection.is_open:
                 self._channels.clear()
                 self._connection = await self._connect()
+            if is_own:
+                return await _Channel.open(self._connection)
             channel = self._channels.get(exchange)
             if channel is None or not channel.is_open:
                 channel = self._channels[exchange] = await _Channel.open(self._connection)
@@ -69,7 +80,6 @@ class Amqp(Driver):
             self._parameters,
             on_open_callback=lambda connection: _resolve(opened, connection),
             on_open_error_callback=lambda _connection, error: _resolve(opened, _unopened(error)),
-            on_close_callback=self._lose,
         )
         try:
             return await opened
@@ -77,10 +87,6 @@ class Amqp(Driver):
             if not connection.is_closed and not connection.is_closing:
                 connection.close()
             raise
-
-    def _lose(self, _connection: Any, error: Any) -> None:
-        for channel in self._channels.values():
-            channel.lose(Lost(f'the connection was lost: {_words(error)}'))
 
     def close(self) -> None:
         """Close the connection, and end the thread. Takes some seconds if the broker does not answer."""
@@ -93,12 +99,17 @@ class Amqp(Driver):
                 await asyncio.sleep(0.01)
 
 
+class _OneIsWrong(Lost):
+    """The broker closed a channel because of one of several messages. It does not say of which."""
+
+
 class _Channel:
     """A channel that confirms: the broker answers each message by its number on the channel."""
 
     def __init__(self, connection: Any) -> None:
         self._last = 0
-        self._waiting: dict[int, asyncio.Future] = {}
+        # Message ids and waits by number, until the broker answers. It may answer after the wait was given up.
+        self._waiting: dict[int, tuple[str, asyncio.Future]] = {}
         # Reasons by message id. If no queue takes a message, the broker returns it, and then acknowledges it too.
         self._returned: dict[str, str] = {}
         self._is_ready = asyncio.get_running_loop().create_future()
@@ -119,25 +130,26 @@ class _Channel:
     async def publish(self, exchange: str, key: str, message: Message) -> int:
         """Return the message's number on the channel, after the broker has acknowledged it.
 
-        Raises Refused if the broker returned it unrouted, Away if it was rejected, and the error that `lose` got.
+        Raises Refused if the broker returned it unrouted or if it cannot be sent, Away if it was rejected, and the
+        errors of `_lose`.
         """
-        self._last += 1
-        tag, answer = self._last, asyncio.get_running_loop().create_future()
-        self._waiting[tag] = answer
+        from pika.exceptions import ShortStringTooLong
+
         try:
             self._channel.basic_publish(exchange, key, message.body, _properties(message), mandatory=True)
-            await answer
-        finally:
-            self._waiting.pop(tag, None)
-            returned = self._returned.pop(message.id, None)
-        if returned:
-            raise Refused(returned)
-        return tag
+        except ShortStringTooLong as error:
+            raise Refused('the name of a header or the content type is longer than 255 bytes') from error
+        # The broker counts what it gets. Were a message counted that was not sent, each later one would get the answer
+        # of another.
+        self._last += 1
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting[self._last] = message.id, answer
+        return await answer
 
-    def lose(self, error: Exception) -> None:
-        """End all waits for acknowledgements on this channel with `error`."""
-        for answer in self._waiting.values():
-            _resolve(answer, error)
+    def close(self) -> None:
+        """Close the channel, unless the broker has done so."""
+        if self.is_open:
+            self._channel.close()
 
     def _confirm(self, channel: Any) -> None:
         channel.add_on_return_callback(self._note_return)
@@ -148,10 +160,12 @@ class _Channel:
 
         Wrong is a message for an exchange that is missing (404), or forbidden (403), or that does not fit it (406).
         """
-        is_refused = getattr(error, 'reply_code', 0) in (403, 404, 406)
-        reason = Refused(_words(error)) if is_refused else Lost(f'the channel was closed: {_words(error)}')
+        reason: Exception = Lost(f'the channel was closed: {_words(error)}')
+        if getattr(error, 'reply_code', 0) in (403, 404, 406):
+            reason = (_OneIsWrong if len(self._waiting) > 1 else Refused)(_words(error))
         _resolve(self._is_ready, reason)
-        self.lose(reason)
+        for _id, answer in self._waiting.values():
+            _resolve(answer, reason)
 
     def _note_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
         self._returned[properties.message_id] = f'{method.reply_code} {method.reply_text}'
@@ -159,11 +173,17 @@ class _Channel:
     def _note(self, frame: Any) -> None:
         from pika.spec import Basic
 
-        method = frame.method
-        is_taken = isinstance(method, Basic.Ack)
-        for tag, answer in self._waiting.items():
-            if tag == method.delivery_tag or (method.multiple and tag < method.delivery_tag):
-                _resolve(answer, tag if is_taken else Away('a queue is full, or cannot take the message'))
+        method, last = frame.method, frame.method.delivery_tag
+        numbers = [number for number in self._waiting if number == last or (method.multiple and number < last)]
+        answered = {number: self._waiting.pop(number) for number in numbers}
+        returned = {id: self._returned.pop(id, '') for id, _answer in answered.values()}
+        for number, (id, answer) in answered.items():
+            if returned[id]:
+                _resolve(answer, Refused(returned[id]))
+            elif isinstance(method, Basic.Ack):
+                _resolve(answer, number)
+            else:
+                _resolve(answer, Away('a queue is full, or cannot take the message'))
 
 
 def _resolve(future: asyncio.Future, result: Any) -> None:

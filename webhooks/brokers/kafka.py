@@ -23,6 +23,8 @@ DEFAULT_OPTIONS = {
     'linger.ms': 0,
     'client.id': 'netbox-webhooks',
 }
+# The two names that the client has for the cluster's servers.
+SERVER_OPTIONS = ('bootstrap.servers', 'metadata.broker.list')
 # The longest wait for what the cluster says about a topic.
 METADATA_SECONDS = 2.0
 # The longest wait for callbacks: a producer that died is noticed after this time.
@@ -38,6 +40,7 @@ class Kafka(Driver):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = {**DEFAULT_OPTIONS, **options, **SAFE_OPTIONS}
+        _check(self._options)
         self._opening = threading.Lock()
         self._line: _Line | None = None
 
@@ -110,7 +113,8 @@ class _Line:
         self.waiting: set[_Answer] = set()
         # The client's last error of a connection.
         self._trouble: Any = None
-        self._patience = options['delivery.timeout.ms'] / 1000
+        # librdkafka takes a number as text too.
+        self._patience = int(options['delivery.timeout.ms']) / 1000
         self._producer = Producer({**options, 'error_cb': self._note}, logger=logger)
         self._thread = threading.Thread(target=self._poll, name='webhooks-kafka', daemon=True)
         self._thread.start()
@@ -211,6 +215,19 @@ class _Line:
             self._producer.flush(CLOSE_SECONDS)
         self.is_dead = True
         self._thread.join(CLOSE_SECONDS)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError for an option that the client does not take.
+
+    Only a producer knows. It gets no servers, so it connects nowhere.
+    """
+    from confluent_kafka import KafkaException, Producer
+
+    try:
+        Producer({name: value for name, value in options.items() if name not in SERVER_OPTIONS}, logger=logger)
+    except KafkaException as error:
+        raise ValueError(error.args[0].str()) from error
 
 
 def _started_anew() -> Exception:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from .background import Background
@@ -11,6 +12,11 @@ from .driver import Away, Driver, Lost, Message, Refused
 
 # Spaces separate NATS's arguments, wildcards are for readers, and $ begins NATS's own subjects.
 SUBJECT = re.compile(r'(?!\$)[^\s*>.]+(\.[^\s*>.]+)*')
+# A server ends the connection after a line with subject and reply of more than 4,096 bytes.
+MAX_SUBJECT_BYTES = 1024
+# A server that falls silent is noticed after three of these, not after the client's six minutes.
+PING_INTERVAL_SECONDS = 20
+MAX_OUTSTANDING_PINGS = 2
 # JetStream's errors of a stream that is full, and drops nothing old: there may be room later.
 FULL_STREAM = re.compile('maximum (messages|bytes)|insufficient|resource limits|no space', re.IGNORECASE)
 # What a server says to a login that it does not know, or no longer. The client has no type for each of these.
@@ -25,10 +31,14 @@ class Nats(Driver):
     module, package = 'nats', 'netbox-webhooks[nats]'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
+        from nats.aio.client import Client
+
+        # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
+        self._options = {**options, 'allow_reconnect': False}
+        signature(Client.connect).bind(None, **self._options)
         self._connection: Any = None
         self._connecting = asyncio.Lock()
-        # By subject: futures that end the wait for an acknowledgement, once they get an exception.
+        # By subject in lower case: futures that end the wait for an acknowledgement, once they get an exception.
         self._waiting: defaultdict[str, set[asyncio.Future]] = defaultdict(set)
         self._background = Background('webhooks-nats')
 
@@ -37,6 +47,8 @@ class Nats(Driver):
         """Raise ValueError unless the address is a subject that one can publish to."""
         if not SUBJECT.fullmatch(address):
             raise ValueError('a subject has names between dots, without spaces, * and >, and does not begin with $')
+        if len(address.encode()) > MAX_SUBJECT_BYTES:
+            raise ValueError(f'a subject has up to {MAX_SUBJECT_BYTES:,} bytes')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
         """Publish the message, and return stream and sequence once the stream has acknowledged it.
@@ -52,11 +64,15 @@ class Nats(Driver):
         from nats.js.errors import APIError, NoStreamResponseError
 
         ended = (ConnectionClosedError, ConnectionDrainingError, StaleConnectionError, UnexpectedEOF)
-        stream = (await self._connected()).jetstream()
+        connection = await self._connected()
         headers = {**message.headers, 'Nats-Msg-Id': message.id}
+        # The server would end the connection, with all other messages under way.
+        if len(message.body) + _size(headers) > connection.max_payload:
+            raise Refused(f'the message is larger than {connection.max_payload} bytes')
+        stream = connection.jetstream()
         acknowledged = stream.publish(message.address, message.body, timeout=timeout, headers=headers)
         try:
-            answer = await self._unless_trouble(message.address, acknowledged)
+            answer = await self._unless_trouble(message.address.lower(), acknowledged)
         except ended as error:
             raise Lost(f'the connection has ended: {error}') from error
         except NoStreamResponseError as error:
@@ -95,9 +111,9 @@ class Nats(Driver):
         from nats.errors import Error as NatsError
 
         callbacks = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
+        pings = {'ping_interval': PING_INTERVAL_SECONDS, 'max_outstanding_pings': MAX_OUTSTANDING_PINGS}
         try:
-            # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
-            return await nats.connect(**{'name': 'netbox-webhooks'} | self._options | callbacks, allow_reconnect=False)
+            return await nats.connect(**{'name': 'netbox-webhooks'} | pings | self._options | callbacks)
         # A server that ends the connection at once has no error of its own.
         except (NatsError, OSError) as error:
             raise (Refused if LOGIN_REFUSED.search(str(error)) else Away)(f'no connection: {error}') from error
@@ -105,7 +121,8 @@ class Nats(Driver):
     async def _note(self, error: Exception) -> None:
         """Called with the connection's errors: a missing permission ends the waits of its subject."""
         if found := PUBLISH_VIOLATION.search(str(error)):
-            self._tell(found[1], Refused(str(error)))
+            # The client has turned the server's words into lower case.
+            self._tell(found[1].lower(), Refused(str(error)))
 
     async def _lose(self) -> None:
         """Called when the connection ends: all waits end."""
@@ -121,3 +138,8 @@ class Nats(Driver):
     def close(self) -> None:
         """Close the connection, and end the thread."""
         self._background.close(self._connection.close() if self._connection else None)
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    """Return the bytes of the headers, as the server counts them beside the body."""
+    return len('\r\n'.join(('NATS/1.0', *(f'{name}: {value}' for name, value in headers.items()), '', '')).encode())

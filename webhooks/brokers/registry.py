@@ -64,7 +64,7 @@ class Broker:
     def check_library(self) -> None:
         """Raise Unusable, with the line for pip, if the library of the driver is not installed."""
         driver = self.driver_class
-        if driver.module and find_spec(driver.module) is None:
+        if driver.module and not _is_installed(driver.module):
             raise Unusable(
                 _('The library of the broker {name} is missing. Install it: pip install {package}').format(
                     name=self.name, package=driver.package
@@ -106,6 +106,14 @@ def configured() -> list[Broker]:
 def _broker(name: str, options: Mapping[str, Any]) -> Broker:
     own = {key: value for key, value in options.items() if key not in OUR_OPTIONS}
     return Broker(name, options['driver'], own, tuple(options.get('addresses') or ('*',)))
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    # Without paho, find_spec('paho.mqtt') does not return None: it fails to import paho.
+    except ModuleNotFoundError:
+        return False
 
 
 @cache

@@ -12,6 +12,7 @@ from support.settings import change_settings
 
 from webhooks import conf
 from webhooks.brokers import registry
+from webhooks.brokers.mqtt import Mqtt
 from webhooks.choices import StatusChoices
 from webhooks.models import Webhook
 from webhooks.services import preview
@@ -25,6 +26,12 @@ BROKERS = {
     'jet': {'driver': 'nats', 'servers': ['nats://nats.example.com']},
     'log': {'driver': 'kafka', 'bootstrap.servers': 'kafka.example.com'},
 }
+
+
+@pytest.fixture
+def without_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MQTT's library is missing, with the package that it is in, as paho.mqtt where nobody installed paho."""
+    monkeypatch.setattr(Mqtt, 'module', 'no_such_package.mqtt')
 
 
 class TestSettings:
@@ -144,6 +151,11 @@ class TestDefinitions:
         with pytest.raises(ValidationError, match=r'pip install netbox-webhooks\[nats\]'):
             subscribe('nats://jet/netbox.sites', Site)
 
+    @pytest.mark.usefixtures('without_parent')
+    def test_a_library_whose_package_is_missing_is_refused_with_the_line_for_pip(self):
+        with pytest.raises(ValidationError, match=r'pip install netbox-webhooks\[mqtt\]'):
+            subscribe('mqtt://iot/netbox', Site)
+
     def test_headers_stay_at_another_address_of_the_broker_and_no_other(self):
         webhook = subscribe('redis://bus/netbox.sites', Site, additional_headers='X-Key: abcdef')
         webhook.payload_url = 'redis://bus/netbox.more'
@@ -189,6 +201,36 @@ class TestSending:
         assert waiting.error == 'There is no broker bus in the settings.'
         assert health(webhook).unreachable == 1
 
+    def test_a_library_that_was_removed_lets_deliveries_wait(self, request):
+        webhook = subscribe('mqtt://iot/netbox', Site)
+        site()
+        request.getfixturevalue('without_parent')
+        work()
+        (waiting,) = deliveries(StatusChoices.PENDING)
+        assert waiting.error.endswith('pip install netbox-webhooks[mqtt]')
+        assert health(webhook).unreachable == 1
+
+    @pytest.mark.parametrize(
+        ('options', 'url', 'word'),
+        [
+            ({'driver': 'nats', 'server': ['nats://127.0.0.1:9']}, 'nats://bus/netbox', 'server'),
+            ({'driver': 'kafka', 'bootstrap.server': '127.0.0.1:9'}, 'kafka://bus/netbox', 'bootstrap.server'),
+            ({'driver': 'kafka', 'delivery.timeout.ms': 'long'}, 'kafka://bus/netbox', 'message.timeout.ms'),
+            ({'driver': 'amqp', 'hosts': '127.0.0.1'}, 'amqp://bus/netbox/sites', 'hosts'),
+            ({'driver': 'mqtt', 'hosts': '127.0.0.1'}, 'mqtt://bus/netbox', 'hosts'),
+            ({'driver': 'redis', 'hosts': '127.0.0.1'}, 'redis://bus/netbox', 'hosts'),
+        ],
+    )
+    def test_a_wrong_option_is_named_and_lets_deliveries_wait(self, monkeypatch, options: Any, url: str, word: str):
+        change_settings(monkeypatch, brokers={'bus': options})
+        webhook = subscribe(url, Site, timeout=5)
+        site()
+        work()
+        (waiting,) = deliveries(StatusChoices.PENDING)
+        assert waiting.error.startswith('the options of the broker bus are wrong: ')
+        assert word in waiting.error
+        assert health(webhook).unreachable == 1
+
     def test_a_secret_is_masked_in_the_error(self, monkeypatch):
         options = {'driver': 'redis', 'host': SECRET, 'password': SECRET}
         change_settings(monkeypatch, brokers={'bus': options})
@@ -208,6 +250,13 @@ class TestChecks:
         monkeypatch.setattr(registry, 'find_spec', lambda _module: None)
         found = [one for one in checks.run_checks(tags=['webhooks']) if one.id == 'webhooks.W006']
         assert len(found) == 4
+
+    def test_a_library_whose_package_is_missing_is_a_warning(self, request, monkeypatch):
+        change_settings(monkeypatch, brokers=BROKERS)
+        assert 'webhooks.W006' not in [found.id for found in checks.run_checks(tags=['webhooks'])]
+        request.getfixturevalue('without_parent')
+        (found,) = [one for one in checks.run_checks(tags=['webhooks']) if one.id == 'webhooks.W006']
+        assert 'pip install netbox-webhooks[mqtt]' in found.msg
 
     def test_a_webhook_whose_broker_is_gone_is_a_warning(self, monkeypatch):
         change_settings(monkeypatch, brokers=BROKERS)

@@ -45,6 +45,20 @@ class TestRedis:
         assert len(reader.wait_for(before + count)) == before + count
 
 
+class TestKafkasOptions:
+    @pytest.fixture
+    def driver(self) -> str:
+        return 'kafka'
+
+    def test_a_number_may_be_text(self, reader: Reader):
+        options = {name: value for name, value in reader.broker.options.items() if name not in ('driver', 'addresses')}
+        kafka = Kafka(options | {'delivery.timeout.ms': '30000'})
+        try:
+            assert kafka.publish(message(reader, b'text'), PATIENCE)
+        finally:
+            kafka.close()
+
+
 class TestAProducerThatDies:
     """Kafka's client gives a message up long after its webhook's timeout."""
 

@@ -1,0 +1,132 @@
+"""What only NATS and RabbitMQ do: many messages share one connection, and one of them must not harm the others."""
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.brokers import Reader, Relay, Sender, options_of, sending
+from support.settings import change_settings
+
+from devstack.brokers import MOST
+from devstack.process import wait_until
+from webhooks.brokers import nats
+
+pytestmark = pytest.mark.usefixtures('bus')
+# Seconds that a broker has which says nothing.
+SHORT = 2.0
+
+
+@pytest.fixture
+def send(reader: Reader) -> Iterator[Sender]:
+    with sending(reader) as sender:
+        yield sender
+
+
+@pytest.mark.parametrize('driver', ['amqp'])
+class TestRabbitMq:
+    @pytest.mark.parametrize('name', ['Content-Type', 'X-' + 'a' * 300])
+    def test_a_message_that_cannot_be_sent_fails_and_later_ones_get_their_own_answers(self, send: Sender, name: str):
+        assert send().succeeded
+        outcome = send(headers={'Content-Type': 'application/json'} | {name: 'b' * 300})
+        assert [send().error for _ in range(2)] == ['', '']
+        assert outcome.error == 'the name of a header or the content type is longer than 255 bytes'
+        assert not outcome.unreachable
+
+    def test_a_message_that_closes_the_channel_is_the_only_one_refused(self, send: Sender, relay: Relay):
+        assert send().succeeded
+        # So long the others are under way beside it.
+        relay.delay = 0.2
+        with ThreadPoolExecutor(7) as pool:
+            large = pool.submit(send, body=b'x' * (MOST + 1))
+            others = [pool.submit(send) for _ in range(6)]
+            assert [one.result().error for one in others] == [''] * 6
+        outcome = large.result()
+        assert outcome.error.startswith('406')
+        assert not outcome.unreachable
+
+    def test_two_messages_that_close_a_channel_at_once_are_both_refused(self, send: Sender, relay: Relay):
+        assert send().succeeded
+        relay.delay = 0.2
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = list(pool.map(lambda _: send(body=b'x' * (MOST + 1)), range(2)))
+        assert [(one.error[:3], one.unreachable) for one in outcomes] == [('406', False)] * 2
+
+    def test_a_message_that_closes_the_channel_after_its_timeout_has_no_other_refused(self, send: Sender, relay: Relay):
+        assert send().succeeded
+        relay.hangs = True
+        assert send(body=b'x' * (MOST + 1), timeout=SHORT).unreachable
+        relay.delay = 0.2
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(send)
+            relay.hangs = False
+            assert other.result().error == ''
+
+    def test_a_return_that_came_too_late_does_not_refuse_the_next_attempt(self, send, reader, relay):
+        assert send().succeeded
+        number = str(uuid.uuid4())
+        relay.hangs = True
+        assert send('netbox/late', id=number, timeout=SHORT).unreachable
+        relay.hangs = False
+        # The broker answers in turn: after this it has returned the first.
+        assert send().succeeded
+        with reader.channel() as channel:
+            channel.queue_bind('sites', 'netbox', 'late')
+        before = len(reader.read())
+        assert send('netbox/late', id=number).error == ''
+        assert [one.id for one in reader.wait_for(before + 1)[before:]] == [number]
+
+
+@pytest.mark.parametrize('driver', ['nats'])
+class TestNats:
+    def test_a_message_that_is_too_large_by_its_headers_leaves_the_connection_to_others(self, send, relay):
+        assert send().succeeded
+        connections = relay.connections
+        outcome = send(body=b'x' * (MOST - 10))
+        assert outcome.error == f'the message is larger than {MOST} bytes'
+        assert not outcome.unreachable
+        assert send().succeeded
+        assert relay.connections == connections
+
+    def test_the_largest_message_arrives(self, send: Sender, reader: Reader):
+        assert send(headers={}, body=b'').succeeded
+        before = len(reader.read())
+        lines = ('NATS/1.0', f'Nats-Msg-Id: {uuid.uuid4()}', '', '')
+        largest = MOST - len('\r\n'.join(lines))
+        assert send(headers={}, body=b'x' * largest).error == ''
+        assert len(reader.wait_for(before + 1)[-1].body) == largest
+        assert send(headers={}, body=b'x' * (largest + 1)).error == f'the message is larger than {MOST} bytes'
+
+    def test_a_subject_of_1024_bytes_arrives_and_a_longer_one_is_no_address(self, send: Sender, reader: Reader):
+        longest = 'netbox.' + 'a' * (nats.MAX_SUBJECT_BYTES - len('netbox.'))
+        before = len(reader.read())
+        assert send(longest).error == ''
+        assert reader.wait_for(before + 1)[-1].address == longest
+        nats.Nats.check_address(longest)
+        with pytest.raises(ValueError, match='1,024 bytes'):
+            nats.Nats.check_address(longest + 'a')
+
+    def test_a_missing_right_is_a_failure_for_a_subject_with_capitals(self, send: Sender):
+        outcome = send('forbidden.Sites', timeout=5 * SHORT)
+        assert 'permissions violation' in outcome.error
+        assert not outcome.unreachable
+
+    @pytest.mark.parametrize('by', ['default', 'option'])
+    def test_a_connection_that_falls_silent_is_given_up_after_three_pings(self, bus, reader, relay, monkeypatch, by):
+        seconds = SHORT / 4
+        if by == 'option':
+            change_settings(monkeypatch, brokers={'bus': options_of(bus) | {'ping_interval': seconds}})
+        else:
+            monkeypatch.setattr(nats, 'PING_INTERVAL_SECONDS', seconds)
+        with sending(reader) as send:
+            assert send().succeeded
+            connections = relay.connections
+            relay.hangs = True
+
+            def is_given_up() -> bool:
+                return send(timeout=SHORT).unreachable and relay.connections > connections
+
+            assert wait_until(is_given_up, 15 * SHORT)
+            relay.hangs = False
+            relay.cut()
+            assert send().succeeded
