@@ -334,7 +334,8 @@ def _until_quiet(delivery: Delivery) -> Wait:
 
 def _is_until_quiet(delivery: Delivery, now: datetime) -> bool:
     until, due = delivery.waits_until, delivery.due_at
-    return until is not None and until > now and not delivery.attempt_count and (due is None or due > now)
+    is_before = until is not None and until > now and not delivery.attempt_count and (due is None or due > now)
+    return is_before and delivery.webhook.quiet is not None
 
 
 def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:

@@ -101,7 +101,9 @@ class TestSending:
         sites(1)
         sites(1, comments=LONG)
         dispatch_all()
-        assert self.sizes(webhook) == {event.object_id: len(event.data.encode()) for event in recorded()}
+        assert self.sizes(webhook) == {
+            event.object_id: len(event.data.encode()) + queue.ENVELOPE_BYTES for event in recorded()
+        }
 
     def test_snapshots_that_go_along_count(self):
         sizes = []
@@ -113,6 +115,13 @@ class TestSending:
             sizes += self.sizes(webhook).values()
             webhook.delete()
         assert sizes[1] > 2 * sizes[0]
+
+    def test_related_objects_that_go_along_count(self):
+        brief, expanded = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site, expand=['tenant'])
+        sites(1, tenant=Tenant.objects.create(name='Tenant', slug='tenant', comments=LONG))
+        dispatch_all()
+        (small,), (large,) = self.sizes(brief).values(), self.sizes(expanded).values()
+        assert large - small == len(recorded(Site)[0].expanded.encode()) > len(LONG)
 
     @pytest.mark.parametrize(('large', 'most'), [(1, 1), (lane.LARGE_BYTES, None)])
     def test_large_ones_go_one_after_the_other_where_there_is_room_for_one(

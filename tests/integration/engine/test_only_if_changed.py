@@ -84,6 +84,38 @@ class TestKeys:
         edit(place, custom_field_data={'owner': 'ada'})
         assert kinds() == [UPDATED, UPDATED]
 
+    @pytest.mark.parametrize(
+        ('key', 'before', 'other', 'after'),
+        [
+            (
+                'sites.hosts.ip',
+                {'sites': [{'hosts': [{'ip': 1}]}]},
+                {'sites': [{'hosts': [{'ip': 1, 'mac': 'a'}]}]},
+                {'sites': [{'hosts': [{'ip': 2, 'mac': 'a'}]}]},
+            ),
+            ('grid.x', {'grid': [[{'x': 1}]]}, {'grid': [[{'x': 1, 'y': 1}]]}, {'grid': [[{'x': 2, 'y': 1}]]}),
+            ('ntp.0', {'ntp': ['a', 'b']}, {'ntp': ['a', 'b'], 'dns': 'a'}, {'ntp': ['c', 'b'], 'dns': 'a'}),
+            (
+                'ntp.0.ip',
+                {'ntp': [{'ip': 1}]},
+                {'ntp': [{'ip': 1, 'name': 'a'}]},
+                {'ntp': [{'ip': 2, 'name': 'a'}]},
+            ),
+            ('ntp.ip', {'ntp': 'a'}, {'ntp': 'a', 'dns': 'a'}, {'ntp': 'b', 'dns': 'a'}),
+            ('ntp.ip', {'ntp': {}}, {'ntp': {'name': 'a'}}, {'ntp': {'ip': 1, 'name': 'a'}}),
+        ],
+        ids=['lists in lists', 'nested lists', 'number of an item', 'key of a numbered item', 'text', 'new key'],
+    )
+    def test_a_key_below_lists_and_texts_finds_its_changes_and_no_others(self, key, before, other, after):
+        CustomField.objects.create(name='x', type='json').object_types.set([ContentType.objects.get_for_model(Site)])
+        watch(f'custom_fields.x.{key}')
+        place = site(custom_field_data={'x': before})
+        forget_events()
+        edit(place, custom_field_data={'x': other})
+        assert kinds() == []
+        edit(place, custom_field_data={'x': after})
+        assert kinds() == [UPDATED]
+
     def test_it_counts_what_the_whole_transaction_changed(self):
         watch('status')
         place = site(status='active')

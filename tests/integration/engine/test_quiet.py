@@ -21,8 +21,9 @@ from support.engine import (
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
+from webhooks.engine.deliver import queue
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.services import backfill, backlog, redelivery, send_waiting
+from webhooks.services import backfill, backlog, redelivery, send_waiting, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -69,7 +70,18 @@ def existing(name: str = 'old') -> Site:
 def pass_time(seconds: float) -> None:
     earlier = timedelta(seconds=seconds)
     waiting = Delivery.objects.filter(status=PENDING)
-    waiting.update(due_at=F('due_at') - earlier, waits_until=F('waits_until') - earlier)
+    waiting.update(created=F('created') - earlier, due_at=F('due_at') - earlier, waits_until=F('waits_until') - earlier)
+
+
+def save(webhook: Webhook, **fields: object) -> None:
+    for name, value in fields.items():
+        setattr(webhook, name, value)
+    webhook.save()
+
+
+def dues() -> list[int]:
+    """Return in how many seconds each pending delivery is due."""
+    return [round((one.due_at - timezone.now()).total_seconds()) for one in deliveries(PENDING)]
 
 
 def told(receiver: Receiver) -> list[tuple[str, str]]:
@@ -264,13 +276,6 @@ class TestTurns:
         work()
         assert told(receiver) == [(CREATED, 'c')]
 
-    def test_without_the_option_what_waits_goes_in_order(self, webhook, receiver):
-        rename(new('a'), 'b', 'c')
-        Webhook.objects.update(quiet=None, quiet_max=None)
-        pass_time(QUIET)
-        assert work() == '3 delivered'
-        assert [name for _event, name in told(receiver)] == ['a', 'b', 'c']
-
     def test_without_order_too(self, webhook, receiver):
         Webhook.objects.update(ordered=False)
         place = new('a')
@@ -281,6 +286,103 @@ class TestTurns:
         pass_time(QUIET)
         assert work() == '1 delivered, 2 replaced'
         assert told(receiver) == [(CREATED, 'c')]
+
+
+class TestOtherTimes:
+    """Somebody switches it off, or enters other times, while changes wait."""
+
+    @pytest.mark.parametrize('before', [new, existing], ids=['never attempted', 'attempted before'])
+    def test_once_it_is_off_what_waits_goes_at_once_and_in_order(self, webhook, receiver, api_client, before):
+        place = before('a')
+        rename(place, 'b')
+        assert work() == NOTHING
+        sent = {'quiet': None, 'quiet_max': None}
+        answer = api_client.patch(f'/api/plugins/webhooks/webhooks/{webhook.pk}/', sent, format='json')
+        assert answer.status_code == 200
+        rename(place, 'c')
+        work()
+        assert [name for _event, name in told(receiver)] == ['a', 'b', 'c']
+        assert not deliveries(PENDING)
+
+    def test_a_worker_sends_it_without_any_new_change(self, webhook, receiver):
+        new('a')
+        assert work() == NOTHING
+        save(webhook, quiet=None, quiet_max=None)
+        assert work() == '1 delivered'
+
+    def test_so_does_the_worker_that_owns_the_lane(self, webhook, receiver):
+        existing('a')
+        new('b')
+        with sender() as (pk, opened):
+            Delivery.objects.filter(pk=deliveries(PENDING)[0].pk).update(due_at=timezone.now())
+            assert take_turns(opened, lambda: len(receiver.requests) == 2)
+            new('c')
+            assert health(webhook).owner_id == pk
+            save(webhook, quiet=None, quiet_max=None)
+            assert take_turns(opened, lambda: len(receiver.requests) == 3)
+
+    @pytest.mark.parametrize('before', [new, existing], ids=['never attempted', 'attempted before'])
+    def test_a_test_right_after_the_save_changes_nothing_of_that(self, webhook, receiver, before):
+        rename(before('a'), 'b')
+        save(webhook, quiet=None, quiet_max=None)
+        trial.send_test(webhook)
+        work()
+        assert not deliveries(PENDING)
+
+    def test_all_of_many_go(self, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(queue, 'MAX_RETRIED', 2)
+        monkeypatch.setattr(queue, 'MIN_RETRIED_PER_LANE', 2)
+        for number in range(9):
+            new(f'{number}')
+        save(webhook, quiet=None, quiet_max=None)
+        work()
+        assert not deliveries(PENDING)
+
+    def test_a_shorter_time_counts_for_what_waits_from_the_save_on(self, webhook, receiver):
+        place = new('a')
+        rename(place, 'b')
+        pass_time(QUIET - 50)
+        new('c')
+        save(webhook, quiet=100)
+        assert work() == NOTHING
+        assert dues() == [50, 50, 100]
+        pass_time(100)
+        assert work() == '2 delivered, 1 replaced'
+        assert sorted(told(receiver)) == [(CREATED, 'b'), (CREATED, 'c')]
+
+    def test_a_longer_time_leaves_what_waits_alone(self, webhook):
+        new('a')
+        save(webhook, quiet=2 * QUIET)
+        assert work() == NOTHING
+        assert dues() == [QUIET]
+
+    def test_a_shorter_longest_time_counts_for_what_waits(self, webhook, receiver):
+        place = new('a')
+        pass_time(700)
+        rename(place, 'b')
+        save(webhook, quiet_max=1200)
+        rename(place, 'c')
+        assert dues() == [300, 1000, 500]
+        pass_time(300)
+        assert work() == NOTHING
+        assert dues() == [200, 700, 200]
+        pass_time(200)
+        assert work() == '1 delivered, 2 replaced'
+        assert told(receiver) == [(CREATED, 'c')]
+
+    def test_pages_no_longer_say_that_it_waits_for_quiet(self, webhook, admin_pages):
+        new('a')
+        (one,) = deliveries(PENDING)
+        assert 'It waits until its object is quiet' in admin_pages.get(one.get_absolute_url()).content.decode()
+        save(webhook, quiet=None, quiet_max=None)
+        assert 'It waits until its object is quiet' not in admin_pages.get(one.get_absolute_url()).content.decode()
+
+    def test_a_save_writes_no_delivery(self, webhook):
+        """Many may wait, and a worker may have locked them."""
+        new('a')
+        before = deliveries()
+        save(webhook, quiet=None, quiet_max=None)
+        assert [one.due_at for one in deliveries()] == [one.due_at for one in before]
 
 
 class TestBeside:

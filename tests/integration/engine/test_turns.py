@@ -545,10 +545,11 @@ def test_a_request_that_cannot_begin_goes_in_another_turn(webhook, monkeypatch, 
 
 def test_a_webhook_that_was_loaded_without_the_time_of_its_save_is_served(webhook):
     Webhook.objects.update(last_updated=None)
-    site()
-    dispatch_all()
     with sender() as (_pk, first):
-        assert take_turns(first, lambda: deliveries(DELIVERED))
+        for count in (1, 2):
+            site()
+            dispatch_all()
+            assert take_turns(first, lambda count=count: len(deliveries(DELIVERED)) == count)
 
 
 def test_a_worker_learns_that_another_one_has_suspended_a_webhook(webhook, receiver):

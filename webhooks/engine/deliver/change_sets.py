@@ -45,9 +45,8 @@ PART_OF = {'dcim.cabletermination': 'dcim.cable'}
 Key = tuple[int, int]
 
 # The unformed changes of a set, with their sizes in bytes, about.
-READ_SET = """
-    SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind),
-        octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)
+READ_SET = f"""
+    SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.DELIVERY_BYTES}
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = %(unformed)s
       AND d.status = 'pending' AND d.expires_at > %(now)s

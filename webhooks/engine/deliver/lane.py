@@ -25,8 +25,9 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # A lane without work for this time is left: any worker may have the next change.
 IDLE_SECONDS = 1.0
 # A batch, and a part of a change set, holds at most these deliveries and bytes of payloads. The first always fits.
+# Kafka refuses a message above 1,000,000 bytes, NATS and nginx above 1 MiB. So it stays below, with its headers.
 BATCH_DELIVERIES = 1000
-BATCH_BYTES = 1024 * 1024
+BATCH_BYTES = 900_000
 # Payloads above this are large: choice.py bounds how many are in hand.
 LARGE_BYTES = 256 * 1024
 # After a build that took longer, a thread builds the webhook's next request.
@@ -88,7 +89,7 @@ class Wish(NamedTuple):
 class State(NamedTuple):
     """A webhook's state, as a turn reads it: when it was saved, whether it may be sent to, and only a probe at a time.
 
-    `is_saved`: somebody has saved it since its last attempt.
+    `is_saved`: somebody has saved it since its last attempt, or there was none.
     """
 
     saved_at: datetime | None

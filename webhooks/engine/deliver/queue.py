@@ -9,7 +9,7 @@ from ...models import Delivery, Health, Webhook
 from ...models.delivery import PENDING
 from .. import sql
 from ..registry import ALIVE_SECONDS
-from . import order
+from . import order, quiet
 from .lane import Due, State, Wish
 from .verdict import RETRY_AFTER_STATUSES
 
@@ -18,8 +18,9 @@ MAX_RETRIED = 10_000
 # In each lane it makes this many due even if there are thousands of lanes: else theirs would take thousands of turns.
 MIN_RETRIED_PER_LANE = 20
 
-# Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
-IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
+# Somebody has saved the webhook `w` after the last attempt of its lane `h`, or there was none. A retry may do better
+# now, and what waits for quiet may wait too long.
+IS_SAVED = '(h.last_attempt_at IS NULL OR w.last_updated > h.last_attempt_at) AND w.last_updated <= %(now)s'
 
 # The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
 # saved it. One with the id of a deleted one may once that one's log is removed (engine/tidy).
@@ -31,6 +32,21 @@ MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NO
 # its request may still be under way.
 IS_TRIED = """d.status = 'pending' AND d.lapses = 0 AND NOT d.stopped AND d.attempt_count > 0
         AND d.backfill IN (false, true) AND d.due_at > %(now)s"""
+
+# What a change takes of a body beside the columns below: keys, ids, times, names, extensions, or NetBox's request.
+ENVELOPE_BYTES = 500
+
+# How many bytes of a body the event `e` takes, at most as a rule. Snapshots count twice, as `differences` repeats them.
+# They count as text: what PostgreSQL stores is compressed, to a hundredth if words repeat. Of texts it knows the length
+# without reading them.
+EVENT_BYTES = f"""(octet_length(e.data) + coalesce(2 * octet_length(e.snapshots::text), 0)
+        + coalesce(octet_length(e.changelog_message), 0) + {ENVELOPE_BYTES})"""
+
+# How many bytes its related objects take, where the delivery shows them in full.
+EXPANDED_BYTES = 'coalesce(octet_length(e.expanded), 0)'
+
+# Those of the delivery `d` with its event `e`.
+DELIVERY_BYTES = f'{EVENT_BYTES} + CASE WHEN d.expanded THEN {EXPANDED_BYTES} ELSE 0 END'
 
 # Free lanes to the owner's: with a delivery that became due since then, of webhooks that may be sent to.
 TAKE_LANES = f"""
@@ -47,12 +63,17 @@ TAKE_LANES = f"""
     ))
     RETURNING webhook_id"""
 
-# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due.
+# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due, or that are hastened.
+# Without an attempt nothing is tried. So no look reads all that waits for quiet.
 TAKE_SAVED = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
         CROSS JOIN LATERAL (
-            SELECT FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {IS_TRIED} LIMIT 1
+            (SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {quiet.IS_LATE} LIMIT 1)
+            UNION ALL
+            (SELECT 1 FROM webhooks_delivery d
+             WHERE d.webhook_id = h.webhook_id AND h.last_attempt_at IS NOT NULL AND {IS_TRIED} LIMIT 1)
+            LIMIT 1
         ) d
         WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND} AND {IS_SAVED}
         LIMIT %(most)s
@@ -69,12 +90,13 @@ LOCK_OWNED = """
 # Deliveries of one request have one time, so they stay together.
 RETRY = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status {order.IN_PENDING} AND id = ANY(ARRAY(
-        SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
+        SELECT d.id FROM webhooks_health h CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
-            WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
+            WHERE d.webhook_id = h.webhook_id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
               AND coalesce(d.response_status, 0) <> ALL(%(spared)s)
             ORDER BY d.due_at FETCH FIRST %(most)s ROWS WITH TIES
         ) d
+        WHERE h.webhook_id = ANY(%(lanes)s) AND h.last_attempt_at IS NOT NULL
     ))
     RETURNING webhook_id"""
 
@@ -106,8 +128,8 @@ LEADS_SET = """(d.change_set IS NULL OR NOT EXISTS (
 
 # Due deliveries of the wish `l`, after its mark.
 FIND_DUE = f"""
-    SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
-        d.object_id, d.backfill, d.batch
+    SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.expanded, d.id, d.webhook_id, d.due_at,
+        d.object_type_id, d.object_id, d.backfill, d.batch
     FROM webhooks_delivery d
     WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
       AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
@@ -128,22 +150,22 @@ READ_DUE = f"""
 
 # The rest of some batches: a retry says the same as before, however many others are due.
 READ_BATCHES = """
-    SELECT event_id, span ->> 'kind', change_set, id, webhook_id, due_at, object_type_id, object_id, backfill, batch
+    SELECT event_id, span ->> 'kind', change_set, expanded, id, webhook_id, due_at, object_type_id, object_id, backfill,
+        batch
     FROM webhooks_delivery
     WHERE batch = ANY(%(batches)s) AND status = 'pending' AND lapses = 0 AND due_at <= %(now)s
       AND expires_at > %(now)s AND id <> ALL(%(held)s)
     ORDER BY id"""
 
-# Events of due deliveries, with the bytes of their payloads, about. If they were joined to the above, PostgreSQL might
-# read the deliveries again for each event, by old statistics. So it is a statement of its own.
-READ_EVENTS = """
-    SELECT id, octet_length(data) + 4 * coalesce(pg_column_size(snapshots), 0), transaction_id, kind, error <> ''
-    FROM webhooks_event WHERE id = ANY(%s)"""
+# Events of due deliveries, with their bytes, and those of their related objects. If they were joined to the above,
+# PostgreSQL might read the deliveries again for each event, by old statistics. So it is a statement of its own.
+READ_EVENTS = f"""
+    SELECT e.id, {EVENT_BYTES}, {EXPANDED_BYTES}, e.transaction_id, e.kind, e.error <> ''
+    FROM webhooks_event e WHERE e.id = ANY(%s)"""
 
 # For each delivery that stands for a part of a change set: the rest of the part, and the part's size.
-READ_PARTS = """
-    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id),
-        sum(octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0))::bigint
+READ_PARTS = f"""
+    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({DELIVERY_BYTES})::bigint
     FROM webhooks_delivery f
     JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part
         AND d.batch = f.batch AND d.status = 'pending'
@@ -180,7 +202,7 @@ def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[
 
 
 def take_saved(owner: int, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
-    """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a next attempt."""
+    """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a retry or quiet."""
     return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
 
 
@@ -202,16 +224,16 @@ def share(mine: int) -> int:
 
 
 def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> set[int]:
-    """Make tried deliveries of these lanes due now, except the `answered` ids. The caller has locked the lanes.
+    """Make tried deliveries of these lanes due now, except the `answered` ids, and hasten what waits for quiet.
 
-    Returns the lanes in which more of them may be left: they are for another turn.
+    The caller has locked the lanes. Returns the lanes in which more of them may be left: they are for another turn.
     """
     left, room = set(lanes), MAX_RETRIED
     # A lane may need less than its share: the next round gives the rest to other lanes.
     while left and room > 0:
         most = max(room // len(left), MIN_RETRIED_PER_LANE)
         parameters = {'lanes': list(left), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)}
-        retried = Counter(sql.fetch_column(RETRY, parameters))
+        retried = Counter(sql.fetch_column(RETRY, parameters) + quiet.hasten(left, most, now))
         left = {pk for pk, count in retried.items() if count >= most}
         room -= retried.total()
     return left
@@ -245,10 +267,10 @@ def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list
     rows += _rest(rows, held, now)
     events = {pk: told for pk, *told in sql.fetch(READ_EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [
-        Due(*delivery, size, transaction_id, kind or event_kind, is_failed, change_set)
-        for event_id, kind, change_set, *delivery in rows
+        Due(*delivery, size + more * is_expanded, transaction_id, kind or event_kind, is_failed, change_set)
+        for event_id, kind, change_set, is_expanded, *delivery in rows
         if event_id in events
-        for size, transaction_id, event_kind, is_failed in [events[event_id]]
+        for size, more, transaction_id, event_kind, is_failed in [events[event_id]]
     ]
     parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
     return [one._replace(**parts.get(one.pk, {})) for one in due]
@@ -257,7 +279,7 @@ def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list
 def _rest(rows: Collection[tuple], held: Collection[int], now: datetime) -> list[tuple]:
     """Return the rows of the deliveries that went with these once, and that no lane had room for."""
     batches = {batch for _event, _kind, change_set, *_others, batch in rows if batch and not change_set}
-    known = [*held, *(pk for _event, _kind, _set, pk, *_others in rows)]
+    known = [*held, *(pk for _event, _kind, _set, _is_expanded, pk, *_others in rows)]
     return sql.fetch(READ_BATCHES, {'batches': list(batches), 'held': known, 'now': now}) if batches else []
 
 

@@ -46,13 +46,19 @@ def accepts(webhook: Webhook, before: Data | None, after: Data | None) -> bool:
 
 
 def value_at(data: Any, key: str) -> Any:
-    """Return the value at a dotted key, such as `status.value`. None if there is no such key.
+    """Return the value at a dotted key, such as `status.value`. None if an object on the way has no such key.
 
-    Where a list is on the way, it is the list of the values in its items.
+    Where a list is on the way, it is the list of the values in its items. A text or number on the way is the value
+    itself, as is a list whose item a number names: so a key that leads no further loses no change.
     """
     for name in key.split('.'):
-        if isinstance(data, list):
-            data = [one.get(name) for one in data if isinstance(one, dict)]
-        else:
-            data = data.get(name) if isinstance(data, dict) else None
+        data = _enter(data, name)
+    return data
+
+
+def _enter(data: Any, name: str) -> Any:
+    if isinstance(data, dict):
+        return data.get(name)
+    if isinstance(data, list) and not name.isdecimal():
+        return [_enter(one, name) for one in data]
     return data

@@ -1,0 +1,99 @@
+"""No batch and no part of a change set is larger than brokers and web servers take by default."""
+
+from typing import Any
+
+import pytest
+from dcim.models import Interface, Site
+from django.db.models import Model
+from ipam.models import VLAN
+from support.builders import device, interface, site, subscribe
+from support.builtin import request_by
+from support.engine import work
+from users.models import User
+
+from devstack.receiver import Receiver
+from webhooks.choices import FormatChoices
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+# Kafka's message.max.bytes. NATS' max_payload and nginx's client_max_body_size are 1 MiB.
+MAX_BODY_BYTES = 1_000_000
+WAYS = ('change_set', 'batch')
+every_format = pytest.mark.parametrize('payload_format', FormatChoices.values())
+
+
+def subscribe_both(receiver: Receiver, model: type[Model], **fields: Any) -> None:
+    """Make a webhook for change sets and one for batches, each with a path of its own."""
+    for way in WAYS:
+        subscribe(receiver.url(f'/{way}'), model, **{way: True}, **fields)
+
+
+def tag_vlans(count: int, user: User) -> None:
+    """Make so many interfaces with 100 VLANs each, in one transaction."""
+    owner = device()
+    vlans = VLAN.objects.bulk_create(VLAN(vid=number, name=f'vlan {number}') for number in range(1, 101))
+    with request_by(user):
+        for _ in range(count):
+            interface(owner, mode='tagged').tagged_vlans.set(vlans)
+
+
+def sizes(receiver: Receiver) -> dict[str, list[int]]:
+    """Work, and return the sizes of the bodies by path, in bytes."""
+    work()
+    found: dict[str, list[int]] = {}
+    for request in receiver.requests:
+        found.setdefault(request.path, []).append(len(request.body))
+    return found
+
+
+def check(receiver: Receiver, *, filled: float) -> None:
+    """Assert that each webhook got several bodies below the limit, with the largest `filled` to that share of it."""
+    found = sizes(receiver)
+    assert found.keys() == {f'/{way}' for way in WAYS}
+    for bodies in found.values():
+        assert len(bodies) > 1
+        assert filled * MAX_BODY_BYTES < max(bodies) < MAX_BODY_BYTES
+
+
+@every_format
+def test_many_objects_fit_with_their_envelopes(receiver: Receiver, netbox_user, payload_format):
+    subscribe_both(receiver, Site, payload_format=payload_format)
+    with request_by(netbox_user):
+        for number in range(450):
+            site(comments=f'{number:01400}')
+    check(receiver, filled=0.4)
+
+
+@every_format
+def test_snapshots_fit_though_postgresql_stores_them_compressed(receiver: Receiver, netbox_user, payload_format):
+    subscribe_both(receiver, Site, payload_format=payload_format, include_snapshots=True)
+    with request_by(netbox_user):
+        for _ in range(40):
+            site(comments='wörter und wörter ' * 1000)
+    check(receiver, filled=0.8)
+
+
+@pytest.mark.parametrize('payload_format', [FormatChoices.DEFAULT, FormatChoices.CLOUDEVENTS])
+def test_long_messages_fit(receiver: Receiver, netbox_user, payload_format):
+    subscribe_both(receiver, Site, payload_format=payload_format)
+    with request_by(netbox_user):
+        for number in range(700):
+            place = Site(name=f's{number}', slug=f's{number}')
+            place._changelog_message = '変' * 200
+            place.save()
+    check(receiver, filled=0.6)
+
+
+@every_format
+def test_expanded_objects_fit(receiver: Receiver, netbox_user, payload_format):
+    subscribe_both(receiver, Interface, payload_format=payload_format, expand=['tagged_vlans'])
+    tag_vlans(25, netbox_user)
+    check(receiver, filled=0.6)
+
+
+def test_what_other_webhooks_expand_splits_nothing(receiver: Receiver, netbox_user):
+    subscribe(receiver.url('/expanded'), Interface, change_set=True, expand=['tagged_vlans'])
+    subscribe(receiver.url('/brief'), Interface, change_set=True)
+    tag_vlans(20, netbox_user)
+    found = sizes(receiver)
+    assert (len(found['/expanded']) > 1, len(found['/brief'])) == (True, 1)
