@@ -10,7 +10,6 @@ context_walks: records objects that got another config context.
 registry: who is alive, with which work in hand.
 rescue: frees a dead worker's work.
 sql: opens short transactions, and runs their statements.
-full_look: when to look at everything.
-each: a bad item stops no other.
+each: a bad item stops no other. It tells when to look at everything.
 notifications: people and event rules hear of trouble.
 """

@@ -1,4 +1,8 @@
-"""Works on many items together, so that a bad one stops no other and none are too many at a time."""
+"""Works through many items: a bad one stops no other, none are too many at a time, and now and then all are read.
+
+A dispatcher or a sender reads only the rows after the last one that it has read. A commit may come late, with rows
+before that one. So FullLook tells it when to read everything.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -6,6 +10,12 @@ from ..interruptions import is_cache_away
 from . import sql
 
 Errors = tuple[type[Exception], ...]
+
+# Between two full looks it waits twenty times as long as the last one took, within these limits. So full looks cost a
+# twentieth of the time at most, if they take no longer than half a second.
+PAUSE_PER_LOOK_SECOND = 20
+MIN_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 10.0
 
 
 def each_or_alone[T, R](
@@ -50,3 +60,18 @@ def portions[T](
         portion = first_within(items[:count], weigh, most)
         yield portion
         items = items[len(portion) :]
+
+
+class FullLook:
+    """When one reader's next full look is due: at first at once. Times are seconds, by time.monotonic()."""
+
+    def __init__(self) -> None:
+        self._due_at = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether the reader is to look at everything this time. Then it calls note()."""
+        return now > self._due_at
+
+    def note(self, began: float, ended: float) -> None:
+        """Note that a full look was done, and so when the next one is due."""
+        self._due_at = ended + min(max(MIN_PAUSE_SECONDS, PAUSE_PER_LOOK_SECOND * (ended - began)), MAX_PAUSE_SECONDS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from webhooks.engine.full_look import FullLook
+from webhooks.engine.each import FullLook
 
 
 @pytest.mark.parametrize(('took', 'waits'), [(0.0, 1.0), (0.04, 1.0), (0.2, 4.0), (0.6, 10.0), (7.5, 10.0)])

@@ -9,7 +9,7 @@ from datetime import datetime
 from ...choices import StatusChoices
 from ...models import Webhook
 from ...payload.http_request import Builder
-from ..full_look import FullLook
+from ..each import FullLook
 from ..registry import Member
 from . import change_sets, endpoint, feed, order, queue, quiet, superseding
 from .build import Call

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from ...models import Event, querysets
 from .. import sql
-from ..full_look import FullLook
+from ..each import FullLook
 from ..registry import GIVEN_UP, Member
 
 # Events in a batch of the oldest.
