@@ -52,25 +52,27 @@ class Amqp(Driver):
             tag = await channel.publish(exchange, key, message)
         except _OneIsWrong:
             # Alone on a channel, a wrong message is told from those that were beside it.
-            channel = await self._channel(exchange, is_own=True)
+            channel = await _Channel.open(await self._connected())
             try:
                 tag = await channel.publish(exchange, key, message)
             finally:
                 channel.close()
         return {'exchange': exchange, 'routing_key': key, 'delivery_tag': tag}
 
-    async def _channel(self, exchange: str, is_own: bool = False) -> '_Channel':
-        """Return the channel of the exchange, or a new one for one message. Connects if there is no connection."""
+    async def _channel(self, exchange: str) -> '_Channel':
+        connection = await self._connected()
+        async with self._opening:
+            channel = self._channels.get(exchange)
+            if channel is None or not channel.is_open:
+                channel = self._channels[exchange] = await _Channel.open(connection)
+            return channel
+
+    async def _connected(self) -> Any:
         async with self._opening:
             if self._connection is None or not self._connection.is_open:
                 self._channels.clear()
                 self._connection = await self._connect()
-            if is_own:
-                return await _Channel.open(self._connection)
-            channel = self._channels.get(exchange)
-            if channel is None or not channel.is_open:
-                channel = self._channels[exchange] = await _Channel.open(self._connection)
-            return channel
+            return self._connection
 
     async def _connect(self) -> Any:
         from pika.adapters.asyncio_connection import AsyncioConnection
@@ -120,7 +122,13 @@ class _Channel:
     async def open(cls, connection: Any) -> '_Channel':
         """Return a channel after the broker has agreed to confirm. Raises Refused or Lost if it closes the channel."""
         channel = cls(connection)
-        await channel._is_ready
+        try:
+            await channel._is_ready
+        except asyncio.CancelledError:
+            # The timeout has come. A channel that nobody knows would stay on the connection.
+            if not (channel._channel.is_closing or channel._channel.is_closed):
+                channel._channel.close()
+            raise
         return channel
 
     @property
@@ -176,7 +184,10 @@ class _Channel:
         method, last = frame.method, frame.method.delivery_tag
         numbers = [number for number in self._waiting if number == last or (method.multiple and number < last)]
         answered = {number: self._waiting.pop(number) for number in numbers}
-        returned = {id: self._returned.pop(id, '') for id, _answer in answered.values()}
+        returned = {id: self._returned.get(id, '') for id, _answer in answered.values()}
+        # A message that was given up may have been published again: then the broker answers for its id once more.
+        for id in returned.keys() - {id for id, _answer in self._waiting.values()}:
+            self._returned.pop(id, None)
         for number, (id, answer) in answered.items():
             if returned[id]:
                 _resolve(answer, Refused(returned[id]))

@@ -220,12 +220,16 @@ class _Line:
 def _check(options: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError for an option that the client does not take.
 
-    Only a producer knows. It gets no servers, so it connects nowhere.
+    Only a producer knows. It gets no servers, so it connects nowhere, and no functions: one may fetch a token, and all
+    brokers would wait for it.
     """
     from confluent_kafka import KafkaException, Producer
 
     try:
-        Producer({name: value for name, value in options.items() if name not in SERVER_OPTIONS}, logger=logger)
+        Producer(
+            {name: value for name, value in options.items() if name not in SERVER_OPTIONS and not callable(value)},
+            logger=logger,
+        )
     except KafkaException as error:
         raise ValueError(error.args[0].str()) from error
 

@@ -10,12 +10,12 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from ..forms.credential import CREDENTIAL_NAMES
-from ..forms.masked import SecretMixin
+from ..forms.masked import EnteredAgainMixin, SecretMixin
 from ..models import Credential, Webhook
 from .base import BaseAdmin, BaseForm
 
 
-class CredentialForm(BaseForm, SecretMixin):
+class CredentialForm(BaseForm, EnteredAgainMixin, SecretMixin):
     """Adds or changes a credential. A blank secret keeps the stored one."""
 
     class Meta:

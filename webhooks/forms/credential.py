@@ -9,7 +9,7 @@ from utilities.forms.rendering import FieldSet
 from utilities.forms.widgets import DatePicker
 
 from ..models import Credential
-from .masked import SecretMixin
+from .masked import EnteredAgainMixin, SecretMixin
 
 CREDENTIAL_NAMES = (
     'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'valid_until', 'token_url', 'scope',
@@ -17,7 +17,7 @@ CREDENTIAL_NAMES = (
 )  # fmt: skip
 
 
-class CredentialForm(SecretMixin, NetBoxModelForm):
+class CredentialForm(EnteredAgainMixin, SecretMixin, NetBoxModelForm):
     """Adds or changes a credential. A blank secret keeps the stored one."""
 
     hosts = SimpleArrayField(

@@ -17,7 +17,7 @@ from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
 from ..services import preview, preview_sources
 from ..services.keys import KEYS
-from .masked import MaskedFieldsMixin
+from .masked import EnteredAgainMixin, MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
 
@@ -36,7 +36,7 @@ def _begun(value: Any, field: forms.Field) -> Any:
     return value
 
 
-class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
+class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
     """The base of both forms of a webhook. A new webhook begins with the values of a preset, if one is chosen.
 
     Help texts and placeholders come from presentation/fields.py.

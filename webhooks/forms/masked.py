@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import DefinitionError
 from ..models.fields import Sealed
@@ -21,6 +22,20 @@ class SecretMixin(forms.ModelForm):
 
     def clean_secret(self) -> Sealed | str:
         return self.cleaned_data['secret'] or self.instance.secret
+
+
+class EnteredAgainMixin(forms.ModelForm):
+    """Asks for an entered secret again if another field is wrong: the page that follows does not show it.
+
+    Not for imports, whose page keeps its text.
+    """
+
+    def is_valid(self) -> bool:
+        """Whether the form can be saved. A preview does not ask: it only reads `errors`, and its page stays."""
+        is_valid = super().is_valid()
+        if not is_valid and self['secret'].data and 'secret' not in self.errors:
+            self.add_error('secret', _('Enter the secret again.'))
+        return is_valid
 
 
 class MaskedFieldsMixin(SecretMixin):

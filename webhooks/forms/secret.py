@@ -65,16 +65,6 @@ class SecretFieldsMixin(forms.ModelForm):
         self._is_generated_by_default = not self.instance.pk
         self._stored_secret: Sealed = self.instance.secret
 
-    def is_valid(self) -> bool:
-        """Whether the form can be saved. If another field is wrong, an entered secret is asked for again.
-
-        The page that follows does not show it. A preview only reads `errors`, and its page stays.
-        """
-        is_valid = super().is_valid()
-        if not is_valid and self['secret'].data and 'secret' not in self.errors:
-            self.add_error('secret', _('Enter the secret again.'))
-        return is_valid
-
     def clean(self) -> dict[str, Any]:
         super().clean()
         cleaned = self.cleaned_data

@@ -35,8 +35,9 @@ GIVE_BACK = """
     SELECT max(id) FROM part"""
 
 # A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery. If its
-# request may have been sent, they keep together (`kept`): a receiver may know its id. Else they are only due together. If
-# one of them has to wait for its object, it must not join a retry of the others, under an id that a receiver knows.
+# request may have been sent, all stay one batch (`kept`), so that a retry says the same under the same id. If not, each
+# is on its own, due at the same time. Else a change that has to wait for its object could later join a retry of the
+# others, and a receiver that knows the id would ignore it.
 SPLIT = """
     WITH part AS (
         SELECT d.id, CASE WHEN d.status <> 'pending' OR d.attempt_count > 0 OR d.stopped THEN d.id END AS kept

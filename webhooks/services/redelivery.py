@@ -24,7 +24,9 @@ from . import failed_jobs
 
 # Deliveries with these statuses were not confirmed by a receiver. So they go again under the same id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
-STILL_OPEN = gettext_lazy('This delivery is still pending. Only finished deliveries can be redelivered.')
+STILL_OPEN = gettext_lazy(
+    'This delivery or its redelivery is still pending. Only finished deliveries can be redelivered.'
+)
 # A transaction redelivers at most this many, and the rest of their change sets and batches.
 DELIVERIES_PER_PART = 500
 
@@ -146,7 +148,7 @@ def redeliver(
     found = sorted(_find(deliveries, counted_at), key=itemgetter(0, 1))
     delivered = {one.pk for one in found if one.status == StatusChoices.DELIVERED}
     parts = list(_parts({one.pk: one.together for one in found}))
-    return sum(_redeliver(part, delivered.intersection(part)) for part in watch(parts))
+    return sum(_redeliver(part, delivered.intersection(part), counted_at) for part in watch(parts))
 
 
 def redeliver_one(delivery: Delivery) -> int:
@@ -161,21 +163,27 @@ def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) 
     """Return the closed deliveries. A failed or superseded one brings the rest of its request along.
 
     Each redelivery of a delivered one adds a row for the same event. Only the newest of them is returned, else a period
-    that is redelivered twice would send each event twice, then four times. None is returned whose redelivery is under
-    way, or was asked for after `closed_until`: two people may confirm the same figures.
+    that is redelivered twice would send each event twice, then four times.
     """
-    under_way, closed = Q(status__in=OPEN_STATUSES), deliveries.exclude(status__in=OPEN_STATUSES)
+    closed = _without_repeated(deliveries.exclude(status__in=OPEN_STATUSES), closed_until)
     if closed_until is not None:
-        under_way |= Q(created__gt=closed_until)
         closed = closed.filter(Q(finished_at__lte=closed_until) | Q(finished_at=None))
-    repeats = Delivery.objects.filter(webhook=OuterRef('webhook'), event=OuterRef('event'), pk__gt=OuterRef('pk'))
-    closed = closed.exclude(Q(status=StatusChoices.DELIVERED) & Exists(repeats.filter(under_way)))
     found = {Found(*row) for row in closed.values_list(*Found._fields)}
     batches = {one.batch for one in found if one.batch and one.status in AS_ITSELF}
     if batches:
         shared = Delivery.objects.filter(batch__in=batches, status__in=AS_ITSELF)
         found.update(Found(*row) for row in shared.values_list(*Found._fields))
     return {(one.webhook_id, one.event_id): one for one in sorted(found, key=itemgetter(1))}.values()
+
+
+def _without_repeated(deliveries: QuerySet[Delivery], since: datetime | None) -> QuerySet[Delivery]:
+    """Leave out delivered ones whose redelivery is under way, or was asked for after `since`.
+
+    Two people may confirm the same figures, or one twice.
+    """
+    recent = Q(status__in=OPEN_STATUSES) if since is None else Q(status__in=OPEN_STATUSES) | Q(created__gt=since)
+    repeats = Delivery.objects.filter(webhook=OuterRef('webhook'), event=OuterRef('event'), pk__gt=OuterRef('pk'))
+    return deliveries.exclude(Q(status=StatusChoices.DELIVERED) & Exists(repeats.filter(recent)))
 
 
 def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:
@@ -195,7 +203,7 @@ def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:
         yield part
 
 
-def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
+def _redeliver(part: Sequence[int], delivered: Collection[int], counted_at: datetime | None) -> int:
     deliveries = Delivery.objects.filter(pk__in=part)
     _render_again(deliveries.filter(status__in=AS_ITSELF))
     with transaction.atomic():
@@ -203,7 +211,9 @@ def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
         unsent = list(there.filter(status__in=AS_ITSELF).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
         reopened = commands.reopen(Delivery.objects.filter(pk__in=[pk for pk, *_ in unsent], status__in=AS_ITSELF))
-        told = _tell_again(there.filter(status=StatusChoices.DELIVERED, pk__in=delivered))
+        # Many take minutes. Meanwhile somebody else may have redelivered the same.
+        again = _without_repeated(there.filter(status=StatusChoices.DELIVERED, pk__in=delivered), counted_at)
+        told = _tell_again(again)
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)

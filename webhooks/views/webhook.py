@@ -16,7 +16,6 @@ from netbox.views import generic
 from netbox.views.generic.base import BaseObjectView
 from users.models import User
 from utilities.forms import restrict_form_fields
-from utilities.htmx import htmx_partial
 from utilities.permissions import get_permission_for_model
 from utilities.views import ViewTab, register_model_view
 
@@ -104,7 +103,7 @@ class WebhookView(generic.ObjectView):
 
     def _take_new_secret(self, request: HttpRequest, webhook: Webhook) -> str:
         """Take the secret to be shown once. A card of the page that is refreshed takes it not: it would not show it."""
-        is_seen = request.method == 'GET' and not htmx_partial(request)
+        is_seen = request.method == 'GET' and not request.htmx
         return secret_rotation.take(request.session, webhook) if is_seen else ''
 
 

@@ -76,6 +76,20 @@ class TestRabbitMq:
         assert send('netbox/late', id=number).error == ''
         assert [one.id for one in reader.wait_for(before + 1)[before:]] == [number]
 
+    def test_each_attempt_of_a_message_that_no_queue_takes_is_refused(self, send, relay):
+        """Also if the broker answers several at once, after some were given up."""
+        assert send().succeeded
+        number = str(uuid.uuid4())
+        relay.hangs = True
+        for _ in range(2):
+            assert send('netbox/lost', id=number, timeout=SHORT).unreachable
+        with ThreadPoolExecutor(1) as pool:
+            last = pool.submit(send, 'netbox/lost', id=number)
+            relay.hangs = False
+            outcome = last.result()
+        assert outcome.error.startswith('312')
+        assert not outcome.unreachable
+
 
 @pytest.mark.parametrize('driver', ['nats'])
 class TestNats:

@@ -50,6 +50,13 @@ class TestKafkasOptions:
     def driver(self) -> str:
         return 'kafka'
 
+    def test_they_are_checked_without_fetching_a_token(self):
+        """The server of tokens may be away, and all brokers would wait."""
+        asked: list[str] = []
+        login = {'security.protocol': 'SASL_SSL', 'sasl.mechanisms': 'OAUTHBEARER', 'oauth_cb': asked.append}
+        Kafka({'bootstrap.servers': '127.0.0.1:9', **login}).close()
+        assert not asked
+
     def test_a_number_may_be_text(self, reader: Reader):
         options = {name: value for name, value in reader.broker.options.items() if name not in ('driver', 'addresses')}
         kafka = Kafka(options | {'delivery.timeout.ms': '30000'})

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Device, Site
+from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 from support.builders import CREATED, DELETED, UPDATED, device, interface, site, subscribe
@@ -21,8 +22,8 @@ from support.engine import (
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine.deliver import queue
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.engine.deliver import quiet
+from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.services import backfill, backlog, redelivery, send_waiting, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -329,9 +330,21 @@ class TestOtherTimes:
         work()
         assert not deliveries(PENDING)
 
+    def test_an_attempt_that_was_recorded_before_the_commit_changes_nothing_of_that(self, webhook, receiver):
+        """Then its time is after that of the save."""
+        existing('a')
+        new('b')
+        with sender() as (_pk, opened):
+            Delivery.objects.filter(pk=deliveries(PENDING)[0].pk).update(due_at=timezone.now())
+            assert take_turns(opened, lambda: len(receiver.requests) == 2)
+            new('c')
+            with transaction.atomic():
+                save(webhook, quiet=None, quiet_max=None)
+                Health.objects.update(last_attempt_at=timezone.now() + timedelta(minutes=1))
+            assert take_turns(opened, lambda: len(receiver.requests) == 3)
+
     def test_all_of_many_go(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(queue, 'MAX_RETRIED', 2)
-        monkeypatch.setattr(queue, 'MIN_RETRIED_PER_LANE', 2)
+        monkeypatch.setattr(quiet, 'MAX_HASTENED', 2)
         for number in range(9):
             new(f'{number}')
         save(webhook, quiet=None, quiet_max=None)

@@ -183,6 +183,19 @@ class TestDelivered:
             work()
         assert len(receiver.requests) == 1
 
+    def test_what_somebody_else_redelivers_meanwhile_is_left_out(self, webhook, receiver):
+        """Many take minutes."""
+        site()
+        work()
+        chosen, told = redelivery.select(webhook), []
+
+        def beside(parts: list[list[int]]) -> Iterator[list[int]]:
+            told.append(redelivery.redeliver(chosen))
+            yield from parts
+
+        assert redelivery.redeliver(chosen, watch=beside) == 0
+        assert told == [1]
+
     def test_tests_are_no_part_of_a_period(self, webhook, receiver):
         trial.send_test(webhook)
         assert redelivery.foretell(redelivery.select(webhook)).count == 0

@@ -140,7 +140,7 @@ def test_without_order_nothing_waits_for_an_earlier_one():
 def test_a_button_that_cannot_be_pressed_says_why_and_is_renewed_with_the_page(admin_pages):
     made = pending()
     page = admin_pages.get(made.get_absolute_url()).content.decode()
-    assert 'title="This delivery is still pending. Only finished deliveries can be redelivered."' in page
+    assert 'title="This delivery or its redelivery is still pending.' in page
     assert 'hx-select-oob="#delivery-header"' in page
     assert page.index('id="delivery-header"') < page.index('id="button-redeliver"') < page.index('id="delivery"')
     Delivery.objects.update(status=StatusChoices.DELIVERED)

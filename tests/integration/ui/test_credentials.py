@@ -200,3 +200,11 @@ class TestList:
         assert TOKEN not in copy.content.decode()
         assert copy.context['form']['type'].value() == 'bearer'
         assert 'awx.example.com' in copy.content.decode()
+
+
+@pytest.mark.parametrize('address', [f'{PAGES}add/', '/admin/webhooks/credential/add/'])
+def test_an_entered_secret_is_asked_for_again_where_another_field_is_wrong(admin_pages, address):
+    answer = admin_pages.post(address, {'name': '', 'type': 'bearer', 'hosts': 'a.example', 'secret': TOKEN})
+    form = answer.context['adminform'].form if 'adminform' in answer.context else answer.context['form']
+    assert sorted(form.errors) == ['name', 'secret']
+    assert TOKEN not in answer.content.decode()

@@ -54,8 +54,8 @@ def keep_open(health: Health, before: Health, now: datetime) -> None:
 def is_open(health: Health, now: datetime) -> bool:
     """Whether the webhook is suspended, or its endpoint has refused everything for long.
 
-    The second comes without the first if only one request waits: its endpoint may be unable to digest that one. The
-    first other answer makes all tried deliveries due in both cases.
+    It may have refused everything without being suspended: if only one request waits, the fault may be that request's.
+    In both cases the first other answer makes all tried deliveries due.
     """
     return health.suspended_since is not None or is_refused(health, now)
 

@@ -151,9 +151,8 @@ def _retry(
 
 
 def _is_saved(health: Health) -> bool:
-    """Whether somebody has saved the webhook after its last attempt, or there was none, as queue.IS_SAVED."""
-    saved_at = health.webhook.last_updated  # a fixture may lack it
-    return saved_at is not None and (health.last_attempt_at is None or saved_at > health.last_attempt_at)
+    """Whether somebody has saved the webhook after its last attempt, as queue.IS_SAVED."""
+    return health.last_attempt_at is not None and health.webhook.last_updated > health.last_attempt_at
 
 
 def _save(healths: Iterable[Health]) -> None:

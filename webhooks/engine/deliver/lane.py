@@ -89,7 +89,7 @@ class Wish(NamedTuple):
 class State(NamedTuple):
     """A webhook's state, as a turn reads it: when it was saved, whether it may be sent to, and only a probe at a time.
 
-    `is_saved`: somebody has saved it since its last attempt, or there was none.
+    `is_saved`: somebody has saved it since its last attempt.
     """
 
     saved_at: datetime | None

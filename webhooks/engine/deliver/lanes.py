@@ -38,6 +38,8 @@ class Turn:
     lanes: dict[int, Lane]
     # Superseded or published, without requests.
     closed: list[Entry] = field(default_factory=list)
+    # Of which save of the webhook the time was, when all that waits for quiet was hastened: by its id.
+    hastened: dict[int, datetime | None] = field(default_factory=dict)
     # What goes next, each with its request, which is not built.
     chosen: list[tuple[Due, Call]] = field(default_factory=list)
 
@@ -67,6 +69,8 @@ class Lanes:
         # Lanes for others, and until when.
         self._given: dict[int, float] = {}
         self._since = BEGINNING
+        # The saves for which lanes were hastened, as Turn.hastened.
+        self._hastened: dict[int, datetime | None] = {}
 
     @property
     def in_hand(self) -> list[int]:
@@ -134,6 +138,7 @@ class Lanes:
     def apply(self, turn: Turn) -> None:
         """Take over what the turn did, after its commit: own the lanes that it took, and have in hand what it chose."""
         self.owned |= turn.lanes
+        self._hastened |= turn.hastened
         self._locked = set(turn.lanes)
         for lane in turn.lanes.values():
             lane.answered = 0
@@ -198,7 +203,12 @@ class Lanes:
             lanes[pk].define(Builder(webhook))
         for pk, lane in lanes.items():
             lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
-        queue.retry([lane.webhook_id for lane in self._held(turn) if lane.state.is_saved], turn.now)
+        held = self._held(turn)
+        queue.retry([lane.webhook_id for lane in held if lane.state.is_saved], turn.now)
+        # Not by `is_saved`: an attempt may be recorded after the save, and before its commit.
+        saves = {lane.webhook_id: lane.state.saved_at for lane in held}
+        changed = {pk for pk, saved_at in saves.items() if self._hastened.get(pk) != saved_at}
+        turn.hastened = {pk: saves[pk] for pk in changed - quiet.hasten(changed, turn.now)}
 
     #
     # Due deliveries

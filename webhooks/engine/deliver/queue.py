@@ -18,9 +18,8 @@ MAX_RETRIED = 10_000
 # In each lane it makes this many due even if there are thousands of lanes: else theirs would take thousands of turns.
 MIN_RETRIED_PER_LANE = 20
 
-# Somebody has saved the webhook `w` after the last attempt of its lane `h`, or there was none. A retry may do better
-# now, and what waits for quiet may wait too long.
-IS_SAVED = '(h.last_attempt_at IS NULL OR w.last_updated > h.last_attempt_at) AND w.last_updated <= %(now)s'
+# Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
+IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
 
 # The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
 # saved it. One with the id of a deleted one may once that one's log is removed (engine/tidy).
@@ -63,19 +62,20 @@ TAKE_LANES = f"""
     ))
     RETURNING webhook_id"""
 
-# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due, or that are hastened.
-# Without an attempt nothing is tried. So no look reads all that waits for quiet.
+# Free lanes to the owner's: of webhooks that were saved after their last attempt, or had none, with deliveries that
+# RETRY makes due or that wait too long for quiet.
 TAKE_SAVED = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
         CROSS JOIN LATERAL (
-            (SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {quiet.IS_LATE} LIMIT 1)
-            UNION ALL
             (SELECT 1 FROM webhooks_delivery d
              WHERE d.webhook_id = h.webhook_id AND h.last_attempt_at IS NOT NULL AND {IS_TRIED} LIMIT 1)
+            UNION ALL
+            (SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {quiet.IS_LATE} LIMIT 1)
             LIMIT 1
         ) d
-        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND} AND {IS_SAVED}
+        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND}
+          AND (h.last_attempt_at IS NULL OR {IS_SAVED})
         LIMIT %(most)s
         FOR UPDATE OF h SKIP LOCKED
     ))
@@ -90,13 +90,12 @@ LOCK_OWNED = """
 # Deliveries of one request have one time, so they stay together.
 RETRY = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status {order.IN_PENDING} AND id = ANY(ARRAY(
-        SELECT d.id FROM webhooks_health h CROSS JOIN LATERAL (
+        SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
-            WHERE d.webhook_id = h.webhook_id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
+            WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
               AND coalesce(d.response_status, 0) <> ALL(%(spared)s)
             ORDER BY d.due_at FETCH FIRST %(most)s ROWS WITH TIES
         ) d
-        WHERE h.webhook_id = ANY(%(lanes)s) AND h.last_attempt_at IS NOT NULL
     ))
     RETURNING webhook_id"""
 
@@ -224,16 +223,16 @@ def share(mine: int) -> int:
 
 
 def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> set[int]:
-    """Make tried deliveries of these lanes due now, except the `answered` ids, and hasten what waits for quiet.
+    """Make tried deliveries of these lanes due now, except the `answered` ids. The caller has locked the lanes.
 
-    The caller has locked the lanes. Returns the lanes in which more of them may be left: they are for another turn.
+    Returns the lanes in which more of them may be left: they are for another turn.
     """
     left, room = set(lanes), MAX_RETRIED
     # A lane may need less than its share: the next round gives the rest to other lanes.
     while left and room > 0:
         most = max(room // len(left), MIN_RETRIED_PER_LANE)
         parameters = {'lanes': list(left), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)}
-        retried = Counter(sql.fetch_column(RETRY, parameters) + quiet.hasten(left, most, now))
+        retried = Counter(sql.fetch_column(RETRY, parameters))
         left = {pk for pk, count in retried.items() if count >= most}
         room -= retried.total()
     return left
