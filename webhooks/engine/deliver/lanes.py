@@ -167,7 +167,10 @@ class Lanes:
         # If there are more, the next look goes on.
         self._since = turn.now if len(taken) < LANES_PER_TAKE else since
         if everything:
-            taken |= queue.take_saved(self._member.pk, LANES_PER_TAKE, turn.now, self._given)
+            saved = queue.take_saved(self._member.pk, LANES_PER_TAKE, turn.now, self._given)
+            # Something in them waits too long. So they are hastened once more.
+            self._hastened = {pk: saved_at for pk, saved_at in self._hastened.items() if pk not in saved}
+            taken |= saved
         turn.lanes |= {pk: Lane(pk, used_at=turn.clock) for pk in taken}
         if everything:
             self._all_lanes.note(turn.clock, time.monotonic())

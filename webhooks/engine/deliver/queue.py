@@ -62,20 +62,18 @@ TAKE_LANES = f"""
     ))
     RETURNING webhook_id"""
 
-# Free lanes to the owner's: of webhooks that were saved after their last attempt, or had none, with deliveries that
-# RETRY makes due or that wait too long for quiet.
+# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due, or with some that wait
+# too long for quiet.
 TAKE_SAVED = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
         CROSS JOIN LATERAL (
-            (SELECT 1 FROM webhooks_delivery d
-             WHERE d.webhook_id = h.webhook_id AND h.last_attempt_at IS NOT NULL AND {IS_TRIED} LIMIT 1)
+            (SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {IS_SAVED} AND {IS_TRIED} LIMIT 1)
             UNION ALL
             (SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {quiet.IS_LATE} LIMIT 1)
             LIMIT 1
         ) d
         WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND}
-          AND (h.last_attempt_at IS NULL OR {IS_SAVED})
         LIMIT %(most)s
         FOR UPDATE OF h SKIP LOCKED
     ))

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from ...config_contexts import SOURCES
-from ...constants import QUIET_MAX_FACTOR
+from ...constants import MAX_QUIET_SECONDS, QUIET_MAX_FACTOR
 from .. import sql
 from . import order
 
@@ -76,9 +76,10 @@ POSTPONE = f"""
 
 # The delivery `d` waits longer than its webhook `w` says now, by the time of the statement. By the turn's, a change
 # that was dispatched after the turn began would seem to wait too long.
-IS_LATE = """d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.waits_until IS NOT NULL
+IS_LATE = f"""d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.waits_until IS NOT NULL
         AND d.backfill IN (false, true)
-        AND d.due_at > statement_timestamp() + make_interval(secs => coalesce(w.quiet, 0))"""
+        AND d.due_at > statement_timestamp() + make_interval(secs => coalesce(w.quiet, 0))
+        AND d.due_at <= statement_timestamp() + make_interval(secs => {MAX_QUIET_SECONDS})"""
 
 # Late deliveries of these lanes to due ones, or to ones that wait as long as the webhook says now.
 HASTEN = f"""
