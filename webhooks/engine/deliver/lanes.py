@@ -38,7 +38,7 @@ class Turn:
     lanes: dict[int, Lane]
     # Superseded or published, without requests.
     closed: list[Entry] = field(default_factory=list)
-    # Of which save of the webhook the time was, when all that waits for quiet was hastened: by its id.
+    # Webhooks' ids, whose waiting deliveries were hastened, to the time of the save that asked for it.
     hastened: dict[int, datetime | None] = field(default_factory=dict)
     # What goes next, each with its request, which is not built.
     chosen: list[tuple[Due, Call]] = field(default_factory=list)

@@ -201,8 +201,8 @@ def make_deliveries(
     """Make a delivery for each (webhook id, event id), due at once if in `pairs`, and return their ids.
 
     Returns (id, webhook id, event id) of each delivery. A deleted webhook or event gets none. `are_new`: nobody asked
-    to send them again. They wait for quiet, and those of a backfill, and of other config contexts, are marked as such:
-    changes go before them. Urgent ones never are.
+    to send them again. They wait for quiet. Backfills and changed config contexts are marked, so that changes go before
+    them. Urgent ones are never marked.
     """
     every = [*pairs, *undecided]
     if not every:
