@@ -77,7 +77,7 @@ class TestRabbitMq:
         assert [one.id for one in reader.wait_for(before + 1)[before:]] == [number]
 
     def test_each_attempt_of_a_message_that_no_queue_takes_is_refused(self, send, relay):
-        """Also if the broker answers several at once, after some were given up."""
+        """Also after some were given up."""
         assert send().succeeded
         number = str(uuid.uuid4())
         relay.hangs = True
