@@ -24,20 +24,24 @@ NUMBERS = 'webhooks_chaos_numbers'
 SLUGS = [f'crowded-{number}' for number in range(6)]
 # Shares of transactions: kept open for a while, and rolled back.
 LONG, REGRETTED = 0.1, 0.15
-# Shares of the changes: deletions, made twice, and undone by a savepoint.
-DELETIONS, TWICE, UNDONE = 0.05, 0.15, 0.1
+# Shares of the changes: deletions, made twice, undone by a savepoint, of the facility too, and saves of nothing new.
+DELETIONS, TWICE, UNDONE, MOVED, BARE = 0.05, 0.15, 0.1, 0.4, 0.1
+FACILITIES = ['odd', 'even', '']
 
 
 @dataclass
 class Change:
-    """A change left `number` in the description.
+    """A change left `number` in the description, and `facility`, which was `facility_before`.
 
-    `views` are the committed states before and after each of its statements.
+    `bare`: it saved nothing new. `views` are the committed states before and after each of its statements.
     """
 
     pk: int
     number: int
     kind: str
+    facility: str = ''
+    facility_before: str = ''
+    bare: bool = False
     views: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -113,9 +117,13 @@ def _change(chance: random.Random, slug: str) -> Change:
         # Another creation waits for this unique name.
         _watch(change, place.save)
     else:
-        change = Change(place.pk, 0, KindChoices.UPDATED)
+        change = Change(place.pk, int(place.description), KindChoices.UPDATED, place.facility, place.facility)
+        change.bare = chance.random() < BARE
     change.pk = place.pk
-    _save(place, change)
+    if change.bare:
+        _watch(change, place.save)
+    else:
+        _save(place, change, chance)
     if change.kind == KindChoices.UPDATED and chance.random() < DELETIONS:
         change.kind = KindChoices.DELETED
         _watch(change, place.delete)
@@ -123,13 +131,16 @@ def _change(chance: random.Random, slug: str) -> Change:
     if chance.random() < UNDONE:
         _undo(place)
     if chance.random() < TWICE:
-        _save(place, change)
+        change.bare = False
+        _save(place, change, chance)
     return change
 
 
-def _save(place: Site, change: Change) -> None:
+def _save(place: Site, change: Change, chance: random.Random) -> None:
     change.number = _ask('SELECT nextval(%s)', NUMBERS)
     place.description = str(change.number)
+    if chance.random() < MOVED:
+        place.facility = change.facility = chance.choice(FACILITIES)
     _watch(change, place.save)
 
 
