@@ -17,7 +17,7 @@ from ..engine.dispatch.render import Shown
 from ..exceptions import Busy
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Subscription, Webhook
-from ..permissions import may_see_expanded
+from ..payload_visibility import may_see_expanded
 from . import preview_room
 
 # A reason quotes at most this many of a value.
