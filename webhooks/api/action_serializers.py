@@ -13,11 +13,9 @@ from ..models import Webhook
 from ..security import signing
 from ..services import feed, secret_rotation, send_now
 from ..services.redelivery import Figures
+from ..storable import MAX_KEY
 from .fields import AllowedTypeField
 from .serializers import KeysMixin, StorableMixin
-
-# As many bits as a primary key has.
-MAX_KEY = 2**63 - 1
 
 SOURCE_HELP = _(
     'What to show: event:<id>, or object:<model>:<id>, such as object:dcim.site:7. Default: the latest event of the '
