@@ -934,7 +934,7 @@ class TestTelling:
         notification = Notification.objects.get(user=ann)
         assert (notification.object, notification.event) == (webhook, notifications.BACKFILLED)
 
-    def test_and_where_it_cannot_go_on(self, webhook, ann):
+    def test_people_hear_of_a_backfill_that_cannot_go_on(self, webhook, ann):
         sites(1)
         start(webhook)
         Backfill.objects.update(query='cf_gone=1')

@@ -80,7 +80,7 @@ class TestWhatWorks:
     def test_long_text_is_stripped(self):
         assert render('{{ (" " * 500000 ~ "a").strip() ~ (" " * 500000 ~ "a")|trim }}') == 'aa'
 
-    def test_header_safe(self):
+    def test_header_safe_removes_line_breaks(self):
         assert render('{{ name | header_safe }}', name='a\r\nX-Evil: 1\x00\x7f') == 'aX-Evil: 1'
 
     def test_netbox_filters(self, settings):
