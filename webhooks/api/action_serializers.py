@@ -93,7 +93,7 @@ class CountSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookRedeliveryFigures')
 class FiguresSerializer(CountSerializer):
-    """Only `count`, unless it was a dry run."""
+    """The number of redelivered deliveries. After a dry run: of those that would be, with more about them."""
 
     webhooks = serializers.IntegerField(
         read_only=True, required=False, help_text=_('Number of webhooks to which they go.')

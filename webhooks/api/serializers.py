@@ -252,7 +252,7 @@ class EventSerializer(RestrictedSerializer):
 
 @extend_schema_serializer(component_name='WebhookAttempt')
 class AttemptSerializer(serializers.ModelSerializer):
-    """Restricted fields are null."""
+    """A request of a delivery, and its answer. Restricted fields are null."""
 
     url = serializers.CharField(read_only=True, allow_null=True)
     request_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)

@@ -49,9 +49,10 @@ class Part(NamedTuple):
 
 
 class Refusals(NamedTuple):
-    """`hidden`: how many more did not take it: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone.
+    """The webhooks that did not take an event, as one reader may see them.
 
-    `problem`: why nothing is told.
+    `hidden`: how many more did not: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone. `problem`: why
+    nothing is told.
     """
 
     shown: list[Refusal]
