@@ -29,7 +29,7 @@ from ..interruptions import BROKEN_OFF, INTERRUPTIONS, Locked
 from ..models import Event
 from ..storable import MAX_KEY
 from . import sql
-from .each import each_or_alone
+from .each import each_or_alone, rest_after
 
 logger = logging.getLogger('webhooks.config_contexts')
 
@@ -38,9 +38,6 @@ OBJECTS_PER_SLICE = 200
 # After an interruption, and while changes of sources are to be dispatched, a walk rests. After an error: longer.
 REST_SECONDS = 1.0
 ERROR_REST_SECONDS = 60.0
-# If a slice takes longer, its walk rests nine times as long: changes have nine tenths of the time.
-SLOW_SLICE_SECONDS = 0.25
-REST_PER_SLOW_SECOND = 9
 # In place of a digest of data that cannot be computed. The event's own rendering tells the error.
 NO_DIGEST = ''
 # The key of a payload's data.
@@ -292,8 +289,7 @@ class Walks:
             self._rest(ERROR_REST_SECONDS)
             return False
         finally:
-            if (took := time.monotonic() - began) > SLOW_SLICE_SECONDS:
-                self._rest(REST_PER_SLOW_SECOND * took)
+            self._rest(rest_after(time.monotonic() - began))
 
     def _rest(self, seconds: float) -> None:
         self._rests_until = max(self._rests_until, time.monotonic() + seconds)
