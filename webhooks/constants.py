@@ -47,7 +47,7 @@ MAX_EXPAND_KEYS = 20
 MAX_EXPAND_LEVELS = 3
 
 # The secret of a webhook.
-MAX_SECRET_CHARS = 1000
+MAX_SIGNING_SECRET_CHARS = 1000
 
 # A template; also all headers of a webhook with their templates, and its conditions as JSON.
 MAX_TEMPLATE_CHARS = 64 * 1024

@@ -17,7 +17,7 @@ from .backlog import waiting_since
 MAX_CHANGES_COUNTED = states.MAX_WAITING_COUNTED
 
 # Count pending deliveries, and the objects that they are about.
-COUNT_WAITING = """
+COUNT_WAITING_OBJECTS = """
     SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
         SELECT object_type_id, object_id FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
@@ -47,7 +47,7 @@ def _shown(count: int) -> str:
 
 def measure(webhook: Webhook) -> Waiting:
     """Count the pending deliveries of a webhook, and their objects, up to MAX_CHANGES_COUNTED."""
-    changes, objects = sql.fetch(COUNT_WAITING, {'webhook': webhook.pk, 'most': MAX_CHANGES_COUNTED})[0]
+    changes, objects = sql.fetch(COUNT_WAITING_OBJECTS, {'webhook': webhook.pk, 'most': MAX_CHANGES_COUNTED})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 

@@ -23,7 +23,7 @@ from ..constants import TEMPLATE_SECONDS
 from ..interruptions import BROKEN_OFF, Shortage
 from ..patience import TICKS_PER_LIMIT, Patience
 from . import conditions, process
-from .environment import MAX_ERROR_CHARS, Environment, described
+from .environment import MAX_TEMPLATE_ERROR_CHARS, Environment, described
 from .errors import RenderError, TimeUp
 from .process import Fork, ProcessEnded, Spawner, TemplateProcess, TimedOut
 
@@ -292,7 +292,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
         return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
     except InvalidCondition as error:
         status = SLOW if isinstance(error, conditions.SlowCondition) else UNFIT
-        return status, str(error)[:MAX_ERROR_CHARS]
+        return status, str(error)[:MAX_TEMPLATE_ERROR_CHARS]
     except TimeUp as error:
         return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))
     except MemoryError:
