@@ -67,12 +67,12 @@ class WebhooksConfig(PluginConfig):
     def ready(self):
         """Register all parts of the plugin. If it is off, no signal is connected, so nothing is recorded."""
         super().ready()
-        from . import branching, checks, conf, dashboard, jobs, permissions  # noqa: F401  (importing checks, dashboard and jobs registers them)
+        from . import branching, checks, conf, dashboard, jobs, visibility  # noqa: F401  (importing checks, dashboard and jobs registers them)
         from .django_admin import install
 
         if conf.get().admin:
             install.install()
-        permissions.never_exempt()
+        visibility.never_exempt()
         branching.stay_in_main()
         if conf.get().enabled:
             from . import signals

@@ -53,7 +53,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
 
 
 def _is_migrated() -> bool:
-    """True also without a database, for then nobody can tell."""
+    """Whether our tables are there. True also without a database, for then nobody can tell."""
     try:
         return scope.is_migrated()
     except DatabaseError:

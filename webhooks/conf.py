@@ -211,7 +211,7 @@ def _text(value: Any) -> str:
 
 
 def _password(value: Any) -> str:
-    """'' means no password, even if NetBox's Redis has one."""
+    """Return the password of a Redis. '' means none, even if NetBox's Redis has one. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError('must be a string, or empty for no password')
     return value
@@ -253,7 +253,7 @@ def _keys(value: Any) -> tuple[str, ...]:
 
 
 def _uri_reference(value: Any) -> str:
-    """RFC 3986, section 4.1, in ASCII."""
+    """Return the value if it is a reference to a URI: RFC 3986, section 4.1, in ASCII. Raises ValueError."""
     if not isinstance(value, str) or not URI_REFERENCE.fullmatch(value):
         raise ValueError(f'must be a URI such as "https://netbox.example.com/", not {value!r}')
     return value
@@ -267,7 +267,7 @@ def _folder(value: Any) -> Path:
 
 
 def _brokers(value: Any) -> dict[str, dict[str, Any]]:
-    """Errors show no option: any may be a secret."""
+    """Return {name: options} of the brokers. Raises ValueError, whose text shows no option: any may be a secret."""
     if not isinstance(value, Mapping):
         raise ValueError('must be a dictionary: the options of each broker, by its name')
     return {name: _broker(name, options) for name, options in value.items()}

@@ -47,10 +47,13 @@ MAX_EXPAND_KEYS = 20
 MAX_EXPAND_LEVELS = 3
 
 # The secret of a webhook.
-MAX_SECRET_CHARS = 1000
+MAX_SIGNING_SECRET_CHARS = 1000
 
 # A template; also all headers of a webhook with their templates, and its conditions as JSON.
 MAX_TEMPLATE_CHARS = 64 * 1024
+
+# A renderer's time for one template, and for all templates of a request together.
+TEMPLATE_SECONDS = 2.0
 
 # As sent, with values in place of templates. Web servers take about as many characters, and refuse more.
 MAX_HEADER_VALUE_CHARS = 8 * 1024

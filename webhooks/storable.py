@@ -12,6 +12,7 @@ UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
 # Characters that break a line, hide text or turn its direction.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 # A primary key has 64 bits.
+MAX_KEY = 2**63 - 1
 MAX_KEY_DIGITS = 19
 # Python recurses through some hundred levels, then it fails.
 MAX_NESTING_LEVELS = 100

@@ -1,12 +1,14 @@
 """Tells which objects of the log a user may view now.
 
-A deleted object needs permission to view its model without constraint.
+A deleted object needs permission to view its model without constraint. payload_visibility.py decides over payloads,
+and services/actions.py has the permissions of actions.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import AutoField, Exists, IntegerField, Model, OuterRef, Q, QuerySet
@@ -17,6 +19,14 @@ from utilities.querysets import RestrictedQuerySet
 Reader = User | AnonymousUser
 # (id of the object's type, id of the object)
 Reference = tuple[int, int]
+
+
+def never_exempt() -> None:
+    """Change NetBox's settings, so that EXEMPT_VIEW_PERMISSIONS never applies to our models, not even with '*'."""
+    ours = [(model._meta.app_label, model._meta.model_name) for model in apps.get_app_config('webhooks').get_models()]
+    named = {'.'.join(label) for label in ours}
+    settings.EXEMPT_EXCLUDE_MODELS = (*settings.EXEMPT_EXCLUDE_MODELS, *ours)
+    settings.EXEMPT_VIEW_PERMISSIONS = [label for label in settings.EXEMPT_VIEW_PERMISSIONS if label not in named]
 
 
 def visible_objects(user: Reader, references: Iterable[Reference]) -> set[Reference]:

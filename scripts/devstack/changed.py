@@ -13,9 +13,12 @@ HEADING = '```changed\n'
 def find_changed_tests() -> list[str]:
     """Return the test files for all that differs from the last commit. Raises StartFailed if there are none."""
     files = _git('diff', '--name-only', '--diff-filter=d', 'HEAD') + _git('ls-files', '--others', '--exclude-standard')
-    found = belonging_to(files, table((CHECKOUT / 'CONTRIBUTING.md').read_text()))
+    rows = table((CHECKOUT / 'CONTRIBUTING.md').read_text())
+    found = belonging_to(files, rows)
     if not found:
         raise StartFailed('No file differs from the last commit, or none has tests of its own: run scripts/test')
+    if without := [file for file in files if not belonging_to([file], rows)]:
+        say(f'No line in CONTRIBUTING.md for {" ".join(without)}')
     say(f'Running {" ".join(found)}')
     return found
 

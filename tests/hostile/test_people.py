@@ -251,7 +251,7 @@ class TestErrors:
         ] * 2
         assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 2
 
-    def test_with_a_hidden_expanded_object_too(self, places, grant, clerk_api):
+    def test_an_error_is_shortened_for_a_hidden_expanded_object_too(self, places, grant, clerk_api):
         types = [ContentType.objects.get_for_model(Location).pk]
         told = event(places[0], expanded_types=types)
         delivery(told, error=f'not sent: no {HIDDEN}', expanded=True)
@@ -575,7 +575,7 @@ class TestWeakerTransport:
         assert list(answer.context['adminform'].form.errors) == ['additional_headers']
         assert api_client.patch(address, changes | {'additional_headers': 'A: b'}, format='json').status_code == 200
 
-    def test_in_bulk_too(self, db, admin_pages):
+    def test_a_bulk_edit_moves_no_stored_headers(self, db, admin_pages):
         webhook = subscribe('https://a.example/in', Site, additional_headers=STORED)
         admin_pages.post(f'{PAGES}webhooks/edit/', {'pk': [webhook.pk], '_apply': '1', 'ssl_verification': 'False'})
         assert Webhook.objects.get().ssl_verification

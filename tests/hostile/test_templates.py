@@ -301,7 +301,7 @@ class TestWorker:
         children.kill(pid)
         assert appears(lambda: not any(map(is_alive, [*spawners, one])))
 
-    def test_without_templates_there_is_neither(self, receiver: Receiver, in_a_child):
+    def test_without_templates_no_process_is_there_for_them(self, receiver: Receiver, in_a_child):
         def job(processes: int) -> None:
             work()
             assert len(children_of(os.getpid())) == processes

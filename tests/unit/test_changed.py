@@ -13,7 +13,9 @@ def test_every_row_names_files_that_exist():
     assert missing == []
 
 
-def test_every_room_of_the_product_has_a_row():
+def test_every_file_of_the_product_has_a_row_and_every_room_its_own():
+    files = [str(path.relative_to(ROOT)) for path in (ROOT / 'webhooks').rglob('*') if path.is_file()]
+    assert [file for file in files if not belonging_to([file], ROWS)] == []
     rooms = {f'webhooks/{path.name}' for path in (ROOT / 'webhooks').iterdir() if any(path.glob('*.py'))}
     without = {room for room in rooms if not any(row == room or row.startswith(f'{room}/') for row in ROWS)}
     assert without == set()

@@ -106,10 +106,12 @@ def doors() -> dict[str, set[str]]:
 
 
 def of_engine(node: ast.AST, path: Path) -> set[str]:
-    """Return the modules of the engine that are imported, such as `engine/tidy/loop`."""
+    """Return the modules of the engine that are imported, such as `engine/tidy/loop`, or a whole folder."""
     names = [name.split('.') for name in imports(node, path)]
     paths = ['/'.join(parts[1:]) for parts in names if parts[:2] == ['webhooks', 'engine']]
-    return {name for name in paths if (ROOT / f'{name}.py').exists()}
+    found = {name for name in paths if (ROOT / f'{name}.py').exists() or (ROOT / name).is_dir()}
+    # An import of a module names its folders too.
+    return {name for name in found if not any(other.startswith(f'{name}/') for other in found)}
 
 
 DOORS = {'engine/commands', 'engine/sql'}
@@ -133,6 +135,11 @@ def test_others_enter_the_engine_by_its_doors():
 )
 def test_another_way_into_the_engine_is_noticed(code: str):
     assert of_engine(ast.parse(code), ROOT / 'services' / 'waiting.py') == {'engine/deliver/order'}
+
+
+@pytest.mark.parametrize('code', ['from ..engine import deliver', 'import webhooks.engine.deliver'])
+def test_a_whole_room_of_the_engine_is_another_way(code: str):
+    assert of_engine(ast.parse(code), ROOT / 'services' / 'waiting.py') == {'engine/deliver'}
 
 
 def imports_in_functions(path: Path) -> set[str]:

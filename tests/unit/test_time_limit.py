@@ -82,7 +82,7 @@ def test_while_the_process_is_frozen_no_time_passes():
 class TestStrikes:
     """A thawed process may find its time over at any point."""
 
-    def test_before_the_work_begins(self, monkeypatch):
+    def test_a_strike_before_the_work_begins_breaks_it_off(self, monkeypatch):
         start = threading.Thread.start
 
         def struck(thread: threading.Thread) -> None:
@@ -93,7 +93,7 @@ class TestStrikes:
         with pytest.raises(TooSlow), within(LONG):
             raise AssertionError('it has begun')
 
-    def test_after_the_work_is_done(self, monkeypatch):
+    def test_a_strike_after_the_work_is_done_breaks_nothing_off(self, monkeypatch):
         handle = signal.signal
 
         def struck(number: int, handler: object) -> object:

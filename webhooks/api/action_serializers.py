@@ -13,11 +13,9 @@ from ..models import Webhook
 from ..security import signing
 from ..services import feed, secret_rotation, send_now
 from ..services.redelivery import Figures
+from ..storable import MAX_KEY
 from .fields import AllowedTypeField
 from .serializers import KeysMixin, StorableMixin
-
-# As many bits as a primary key has.
-MAX_KEY = 2**63 - 1
 
 SOURCE_HELP = _(
     'What to show: event:<id>, or object:<model>:<id>, such as object:dcim.site:7. Default: the latest event of the '
@@ -95,7 +93,7 @@ class CountSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookRedeliveryFigures')
 class FiguresSerializer(CountSerializer):
-    """Only `count`, unless it was a dry run."""
+    """The number of redelivered deliveries. After a dry run: of those that would be, with more about them."""
 
     webhooks = serializers.IntegerField(
         read_only=True, required=False, help_text=_('Number of webhooks to which they go.')

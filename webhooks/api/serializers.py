@@ -23,7 +23,7 @@ from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, querysets
 from ..payload import kept
-from ..permissions import restricted_attempt
+from ..payload_visibility import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
 from ..services import sent_bodies
@@ -252,7 +252,7 @@ class EventSerializer(RestrictedSerializer):
 
 @extend_schema_serializer(component_name='WebhookAttempt')
 class AttemptSerializer(serializers.ModelSerializer):
-    """Restricted fields are null."""
+    """A request of a delivery, and its answer. Restricted fields are null."""
 
     url = serializers.CharField(read_only=True, allow_null=True)
     request_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)

@@ -25,7 +25,7 @@ from rest_framework.routers import APIRootView
 from .. import filtersets
 from ..models import Credential, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
-from ..permissions import visible_deliveries, visible_events
+from ..payload_visibility import visible_deliveries, visible_events
 from ..presentation import progress
 from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, send_waiting, trial
 from ..services.actions import Action

@@ -183,7 +183,7 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
         return [(None, {'fields': (*self.readonly_fields, '_init_time')}), *groups] if obj else groups
 
     def changeform_view(self, request: HttpRequest, object_id: str | None = None, *args, **kwargs) -> HttpResponse:
-        """As in NetBox, a POST with `_preset` saves nothing: it shows the form of a new webhook anew."""
+        """Show or save the form. As in NetBox, a POST with `_preset` only shows a new webhook's form anew."""
         if object_id is None and PRESET_BUTTON in request.POST:
             request.method = 'GET'
         return super().changeform_view(request, object_id, *args, **kwargs)
@@ -199,7 +199,7 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
     def get_form(
         self, request: HttpRequest, obj: Webhook | None = None, change: bool = False, **kwargs
     ) -> type[WebhookForm]:
-        """The form adds custom fields by itself."""
+        """Return the form, made without custom fields: it adds these by itself."""
         fields = kwargs.pop('fields', None) or flatten_fieldsets(self.get_fieldsets(request, obj))
         own = [name for name in fields if name not in custom_fields.names()]
         return super().get_form(request, obj, change, fields=own, **kwargs)

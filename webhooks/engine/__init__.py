@@ -7,9 +7,9 @@ deliver: sends them.
 tidy: keeps the log bounded.
 backfill: records all present objects.
 context_walks: records objects that got another config context.
-registry: who is alive, with which work in hand.
+registry: who is alive, with which work in hand; and after how many deaths of workers an item is a suspect, and fails.
 rescue: frees a dead worker's work.
 sql: opens short transactions, and runs their statements.
-each: a bad item stops no other. It tells when to look at everything.
+each: a bad item stops no other. It tells when to look at everything, and how long to rest after a slow slice.
 notifications: people and event rules hear of trouble.
 """

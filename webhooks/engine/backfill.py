@@ -26,6 +26,7 @@ from ..models import Backfill
 from ..outbox import restating
 from ..storable import is_storable, storable
 from . import notifications, sql
+from .each import rest_after
 
 logger = logging.getLogger('webhooks.backfill')
 
@@ -45,9 +46,6 @@ FILTER_MS = 3_000
 FILTER_SECONDS = 4.0
 # After an interruption a backfill rests, so that other backfills have their turn.
 ERROR_REST_SECONDS = 1.0
-# If a slice takes longer, its backfill rests nine times as long: changes have nine tenths of the time.
-SLOW_SLICE_SECONDS = 0.25
-REST_PER_SLOW_SECOND = 9
 
 # The running backfills of active webhooks that can go on: few of their objects are open, or, at the end, none.
 READY_BACKFILLS = """
@@ -108,8 +106,8 @@ class Backfills:
             reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
             return _end(backfill, FAILED, storable(reason))
         finally:
-            if (took := time.monotonic() - began) > SLOW_SLICE_SECONDS:
-                self._rests[backfill.pk] = time.monotonic() + REST_PER_SLOW_SECOND * took
+            if rest := rest_after(time.monotonic() - began):
+                self._rests[backfill.pk] = time.monotonic() + rest
 
 
 def _step(backfill: Backfill) -> bool:

@@ -27,8 +27,9 @@ from ..choices import KindChoices
 from ..config_contexts import CONFIG_CONTEXT, OWNERS, SOURCES
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS, Locked
 from ..models import Event
+from ..storable import MAX_KEY
 from . import sql
-from .each import each_or_alone
+from .each import each_or_alone, rest_after
 
 logger = logging.getLogger('webhooks.config_contexts')
 
@@ -37,9 +38,6 @@ OBJECTS_PER_SLICE = 200
 # After an interruption, and while changes of sources are to be dispatched, a walk rests. After an error: longer.
 REST_SECONDS = 1.0
 ERROR_REST_SECONDS = 60.0
-# If a slice takes longer, its walk rests nine times as long: changes have nine tenths of the time.
-SLOW_SLICE_SECONDS = 0.25
-REST_PER_SLOW_SECOND = 9
 # In place of a digest of data that cannot be computed. The event's own rendering tells the error.
 NO_DIGEST = ''
 # The key of a payload's data.
@@ -60,6 +58,7 @@ NOTE_CAUSE = """
                              ELSE EXCLUDED.first_visible END,
         first_sequence = least(w.first_sequence, EXCLUDED.first_sequence)"""
 
+# Whether there is a walk.
 IS_ANY_WALK = 'SELECT EXISTS (SELECT FROM webhooks_contextwalk)'
 
 # The first walk, unless another dispatcher has it in hand, to a begun one.
@@ -70,10 +69,12 @@ TAKE_WALK = """
     ))
     RETURNING id, caused_by <> '[]', first_sequence, position, last_id"""
 
+# A walk to one that has come farther.
 MOVE_WALK = """
     UPDATE webhooks_contextwalk SET position = %(position)s, last_id = %(last_id)s, looked = looked + %(looked)s
     WHERE id = %(id)s"""
 
+# A walk to no row.
 END_WALK = 'DELETE FROM webhooks_contextwalk WHERE id = %s'
 
 # Whether another walk with causes is there, and whether changes of sources are still to be dispatched that
@@ -92,8 +93,10 @@ IS_ASKED = """
         WHERE object_type_id = %(type)s AND kind = 'derived' AND (until IS NULL OR until >= %(sequence)s)
     )"""
 
+# The stored digests of some owners.
 READ_DIGESTS = 'SELECT object_id, digest FROM webhooks_contextdigest WHERE object_type_id = %s AND object_id = ANY(%s)'
 
+# Digests of some owners to new ones, where they differ, or no row to one.
 STORE_DIGESTS = """
     INSERT INTO webhooks_contextdigest AS d (object_type_id, object_id, digest)
     SELECT %s, * FROM unnest(%s::bigint[], %s::text[])
@@ -104,7 +107,6 @@ FORGET_GONE = """
     DELETE FROM webhooks_contextdigest d
     WHERE object_type_id = %(type)s AND object_id > %(after)s AND object_id <= %(upto)s
       AND NOT EXISTS (SELECT FROM {table} t WHERE t.{pk} = d.object_id)"""
-MAX_ID = 2**63 - 1
 
 # No row to an event for each of these owners. It gets its snapshot, and another sequence, when it is dispatched, under
 # a lock of the owner's row (dispatch/components.py).
@@ -287,8 +289,7 @@ class Walks:
             self._rest(ERROR_REST_SECONDS)
             return False
         finally:
-            if (took := time.monotonic() - began) > SLOW_SLICE_SECONDS:
-                self._rest(REST_PER_SLOW_SECOND * took)
+            self._rest(rest_after(time.monotonic() - began))
 
     def _rest(self, seconds: float) -> None:
         self._rests_until = max(self._rests_until, time.monotonic() + seconds)
@@ -303,10 +304,11 @@ class Walks:
             return True
         model = apps.get_model(OWNERS[walk.position])
         type_id = ContentType.objects.get_for_model(model).pk
-        pks = _following(model, walk.last_id, self._objects) if _is_asked(walk, type_id) else []
+        is_asked = sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': walk.first_sequence})
+        pks = _following(model, walk.last_id, self._objects) if is_asked else []
         if pks and not self._look(walk, model, type_id, pks, now):
             return False
-        _forget_gone(walk, model, type_id, pks[-1] if pks else MAX_ID)
+        _forget_gone(walk, model, type_id, pks[-1] if pks else MAX_KEY)
         position, last_id = (walk.position, pks[-1]) if pks else (walk.position + 1, 0)
         sql.execute(MOVE_WALK, {'id': walk.id, 'position': position, 'last_id': last_id, 'looked': len(pks)})
         return True
@@ -332,10 +334,6 @@ class Walks:
         return True
 
 
-def _is_asked(walk: Walk, type_id: int) -> bool:
-    return sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': walk.first_sequence})
-
-
 def _following(model: type[Model], last_id: int, most: int) -> list[int]:
     with sql.reading():
         following = model._base_manager.using('default').filter(pk__gt=last_id).order_by('pk')
@@ -343,8 +341,6 @@ def _following(model: type[Model], last_id: int, most: int) -> list[int]:
 
 
 def _forget_gone(walk: Walk, model: type[Model], type_id: int, upto: int) -> None:
-    names = {
-        'table': connection.ops.quote_name(model._meta.db_table),
-        'pk': connection.ops.quote_name(model._meta.pk.column),
-    }
-    sql.execute(FORGET_GONE.format(**names), {'type': type_id, 'after': walk.last_id, 'upto': upto})
+    quote = connection.ops.quote_name
+    statement = FORGET_GONE.format(table=quote(model._meta.db_table), pk=quote(model._meta.pk.column))
+    sql.execute(statement, {'type': type_id, 'after': walk.last_id, 'upto': upto})

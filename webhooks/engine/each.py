@@ -16,6 +16,9 @@ Errors = tuple[type[Exception], ...]
 PAUSE_PER_LOOK_SECOND = 20
 MIN_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 10.0
+# If a slice of a backfill or a walk takes longer, it rests nine times as long: changes have nine tenths of the time.
+SLOW_SLICE_SECONDS = 0.25
+REST_PER_SLOW_SECOND = 9
 
 
 def each_or_alone[T, R](
@@ -60,6 +63,11 @@ def portions[T](
         portion = first_within(items[:count], weigh, most)
         yield portion
         items = items[len(portion) :]
+
+
+def rest_after(seconds: float) -> float:
+    """Return the seconds that a backfill or a walk rests after a slice that took so many, 0.0 if it was not slow."""
+    return REST_PER_SLOW_SECOND * seconds if seconds > SLOW_SLICE_SECONDS else 0.0
 
 
 class FullLook:

@@ -43,6 +43,9 @@ BEAT = """
         events = coalesce(%(events)s::bigint[], events), deliveries = coalesce(%(deliveries)s::bigint[], deliveries)
     WHERE id = %(id)s AND role <> 'dead'"""
 
+# A living worker to no row, which sets its lanes free.
+END_WORKER = "DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'"
+
 
 def may_begin() -> bool:
     """Whether workers may begin: the tables are there, and no migration from 1.0.0 is left."""
@@ -92,4 +95,4 @@ class Member:
 
     def end(self) -> None:
         """Delete the worker's row, which sets its lanes free. Nothing may be in hand."""
-        sql.execute("DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'", [self.pk])
+        sql.execute(END_WORKER, [self.pk])

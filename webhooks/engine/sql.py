@@ -43,6 +43,9 @@ BOUNDS = f"""
         set_config('tcp_user_timeout', '{TCP_SILENCE_MS}', true), set_config('lock_timeout', '{ROW_LOCK_MS}', true),
         set_config('statement_timeout', '10000', true), clock_timestamp()"""
 
+# Lets later statements of the open transaction wait so many milliseconds for a lock.
+SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
+
 
 def fetch(statement: str, parameters: Parameters = None) -> list[tuple]:
     """Run a statement, and return all its rows."""
@@ -107,7 +110,7 @@ def reading() -> Iterator[None]:
 
 def set_lock_timeout(milliseconds: int = ROW_LOCK_MS) -> None:
     """Let later statements of the open transaction wait so long for a lock. Without a number: as long as at first."""
-    fetch("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
+    fetch(SET_LOCK_TIMEOUT, [str(milliseconds)])
 
 
 def is_lock_timeout(error: Exception) -> bool:

@@ -76,7 +76,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
             del self.fields['clear_secret'], self.fields['keep_previous']
 
     def _name_for_screen_readers(self) -> None:
-        """NetBox's templates give fields in a row no label."""
+        """Name the fields in rows for screen readers: NetBox's templates give these no label."""
         side_by_side = [name for group in GROUPS for row in group.rows if isinstance(row, Row) for name in row.names]
         for name in side_by_side:
             self.fields[name].widget.attrs['aria-label'] = self.fields[name].label

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import strawberry
 import strawberry_django
-from django.db.models import Model, Q, QuerySet
+from django.db.models import BooleanField, CharField, IntegerField, Model, Q, QuerySet
 from extras.graphql.enums import WebhookHttpMethodEnum
 from extras.models import NotificationGroup
 from netbox.graphql.filters import BaseModelFilter, NetBoxModelFilter, register_filter
@@ -21,6 +21,7 @@ from .. import visibility
 from ..choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from ..models import Credential, Delivery, Event, Health, Webhook
 from ..models.delivery import where_error_is_found
+from ..presentation import fields
 
 if TYPE_CHECKING:
     from core.graphql.filters import ContentTypeFilter
@@ -74,39 +75,30 @@ def _where_viewable(name: str, model: type[Model], info: Info, queryset: QuerySe
     return queryset, Q(**{f'{prefix}{name}__in': viewable.filter(found).values('pk')})
 
 
+# The filters of a webhook's plain columns, by their kinds: for each one that presentation/fields.py does not leave out.
+PLAIN = {BooleanField: FilterLookup[bool], IntegerField: Integer, CharField: StrFilterLookup}
+
+
+def _plain() -> type[Any]:
+    """Return a class with a filter for each switch, number and text of a webhook that is not chosen from something."""
+    kinds = {
+        name: kind | None
+        for name in fields.shown_in('GraphQL filters')
+        for column, kind in PLAIN.items()
+        if isinstance(fields.field(name), column) and not fields.field(name).choices
+    }
+    filters = {name: strawberry_django.filter_field() for name in kinds}
+    return strawberry.input(type('WebhookColumnsFilter', (), {'__annotations__': kinds, **filters}))
+
+
 @register_filter(Webhook, name='WebhooksWebhookFilter', lookups=True)
-class WebhookFilter(NetBoxModelFilter):
+class WebhookFilter(_plain(), NetBoxModelFilter):
     """Filters of webhooks, also by related objects that the asker may view."""
 
-    name: StrFilterLookup | None = strawberry_django.filter_field()
-    description: StrFilterLookup | None = strawberry_django.filter_field()
-    enabled: FilterLookup[bool] | None = strawberry_django.filter_field()
-    paused: FilterLookup[bool] | None = strawberry_django.filter_field()
     object_types: ObjectTypeFilter | None = strawberry_django.filter_field()
-    type_create: FilterLookup[bool] | None = strawberry_django.filter_field()
-    type_update: FilterLookup[bool] | None = strawberry_django.filter_field()
-    type_delete: FilterLookup[bool] | None = strawberry_django.filter_field()
-    secret_path: FilterLookup[bool] | None = strawberry_django.filter_field()
     http_method: BaseFilterLookup[WebhookHttpMethodEnum] | None = strawberry_django.filter_field()
-    http_content_type: StrFilterLookup | None = strawberry_django.filter_field()
     payload_format: BaseFilterLookup[FormatEnum] | None = strawberry_django.filter_field()
     credential_id: ID | None = strawberry_django.filter_field()
-    standard_headers: FilterLookup[bool] | None = strawberry_django.filter_field()
-    ssl_verification: FilterLookup[bool] | None = strawberry_django.filter_field()
-    timeout: Integer | None = strawberry_django.filter_field()
-    max_attempts: Integer | None = strawberry_django.filter_field()
-    rate_limit: Integer | None = strawberry_django.filter_field()
-    concurrency: Integer | None = strawberry_django.filter_field()
-    ordered: FilterLookup[bool] | None = strawberry_django.filter_field()
-    latest_only: FilterLookup[bool] | None = strawberry_django.filter_field()
-    quiet: Integer | None = strawberry_django.filter_field()
-    quiet_max: Integer | None = strawberry_django.filter_field()
-    batch: FilterLookup[bool] | None = strawberry_django.filter_field()
-    change_set: FilterLookup[bool] | None = strawberry_django.filter_field()
-    include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
-    only_real_changes: FilterLookup[bool] | None = strawberry_django.filter_field()
-    include_components: FilterLookup[bool] | None = strawberry_django.filter_field()
-    include_config_contexts: FilterLookup[bool] | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()
 
     @strawberry_django.filter_field

@@ -15,7 +15,7 @@ from strawberry.scalars import JSON
 from strawberry.types import Info
 
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook
-from ..permissions import restricted_attempt, visible_deliveries, visible_events
+from ..payload_visibility import restricted_attempt, visible_deliveries, visible_events
 from ..presentation.fields import field, shown_in
 from ..services import why_not_sent
 from .filters import CredentialFilter, DeliveryFilter, EventFilter, WebhookFilter

@@ -17,7 +17,7 @@ import webhooks.models.fields
 from webhooks.migrations._gently import Gently, Once
 
 # In a quiet moment, statistics say that nothing waits. After an import PostgreSQL would read all of it for each event.
-# So it keeps none here.
+# So it keeps none here, until somebody undoes the migration.
 KEEP_FIGURES = 'ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS -1'
 KEEP_NO_FIGURES = 'ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0'
 OF_EVENTS = {'table': 'webhooks_event', 'column': 'dispatched_at'}

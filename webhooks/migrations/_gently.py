@@ -19,26 +19,32 @@ from django.db.migrations.operations import AddField, CreateModel, DeleteModel, 
 from django.db.migrations.operations.base import Operation
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-# Milliseconds that a lock is waited for. A step needs two at most, which is less than the second after which
-# PostgreSQL looks for deadlocks: the migration gives up first, and no save dies.
-PATIENCE = 400
-# Seconds between two tries.
-PAUSE = 0.5
-# After this many tries a line says who is waited for.
-MANY = 10
+# So long a step waits for a lock. It needs two at most, which is less than the second after which PostgreSQL looks for
+# deadlocks: the migration gives up first, and no save dies.
+STEP_LOCK_MS = 400
+# Between two tries of a step.
+RETRY_SECONDS = 0.5
+# After this many tries, each time, a line says who is waited for.
+TRIES_PER_LINE = 10
 
 # Keeps a vacuum away and stops one that is under way, which PostgreSQL does after a second. Nobody else waits for it.
 LOCK_OUT_VACUUM = 'LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE'
+# Whether an index is whole. A build that was broken off leaves one that is not.
 IS_VALID = 'SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)'
-FOREIGN_KEYS = (
+# The foreign keys of a table, and the tables that they point to.
+READ_FOREIGN_KEYS = (
     "SELECT conname, confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass"
 )
-OLDEST = """
+# Who holds a lock of these tables, the oldest transaction first.
+READ_OLDEST_HOLDER = """
     SELECT a.pid, a.state, a.xact_start::timestamptz(0) FROM pg_stat_activity a
     WHERE a.pid <> pg_backend_pid() AND EXISTS (
         SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.granted AND l.relation = ANY(%s::regclass[])
     )
     ORDER BY a.xact_start LIMIT 1"""
+
+# A table's columns, none where there is no such table. It takes no lock.
+READ_COLUMNS = 'SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND NOT attisdropped'
 
 
 class Once(Operation):
@@ -126,7 +132,7 @@ class DropModel(DeleteModel):
         if not columns_of(table, schema_editor):
             return
         with schema_editor.connection.cursor() as cursor:
-            cursor.execute(FOREIGN_KEYS, [table])
+            cursor.execute(READ_FOREIGN_KEYS, [table])
             found = cursor.fetchall()
         for name, other in found:
             drop = partial(schema_editor.execute, f'ALTER TABLE {table} DROP CONSTRAINT {name}')
@@ -157,14 +163,14 @@ def insist(editor: BaseDatabaseSchemaEditor, work: Callable[[], Any], tables: Se
             with transaction.atomic(editor.connection.alias), editor.connection.cursor() as cursor:
                 for table in tables:
                     cursor.execute(LOCK_OUT_VACUUM.format(table))
-                cursor.execute(f'SET LOCAL lock_timeout = {PATIENCE}')
+                cursor.execute(f'SET LOCAL lock_timeout = {STEP_LOCK_MS}')
                 return work()
         except OperationalError as error:
             if not isinstance(error.__cause__, LockNotAvailable | DeadlockDetected):
                 raise
-        if tries % MANY == 0:
+        if tries % TRIES_PER_LINE == 0:
             _tell(editor, tables)
-        time.sleep(PAUSE)
+        time.sleep(RETRY_SECONDS)
     raise AssertionError  # never reached
 
 
@@ -185,14 +191,12 @@ def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEdi
 def columns_of(table: str, editor: BaseDatabaseSchemaEditor) -> set[str]:
     """Return the names of the table's columns, none where there is no such table. Takes no lock."""
     with editor.connection.cursor() as cursor:
-        cursor.execute(
-            'SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND NOT attisdropped', [table]
-        )
+        cursor.execute(READ_COLUMNS, [table])
         return {name for (name,) in cursor.fetchall()}
 
 
 def _tell(editor: BaseDatabaseSchemaEditor, tables: Sequence[str]) -> None:
     with editor.connection.cursor() as cursor:
-        cursor.execute(OLDEST, [list(tables)])
+        cursor.execute(READ_OLDEST_HOLDER, [list(tables)])
         for pid, state, since in cursor.fetchall():
             sys.stderr.write(f'\n    waits for the PostgreSQL session {pid} ({state}, its transaction began {since}) ')

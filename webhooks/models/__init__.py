@@ -2,6 +2,18 @@
 
 docs/architecture.md defines the words. Import models from here; constants and query functions from the file that has
 them.
+
+webhook: a webhook's columns. wishes says which changes it wants, endpoint_facts where its requests go, and
+    signing_secret how it signs.
+subscription: what a webhook asked for, and since when.
+health: the state of its endpoint, which is its lane. backfill, hour, credential: what else it has.
+event, delivery, attempt: the log. sequence numbers it. of_webhook hides rows of deleted webhooks, and confidential
+    hides columns from readers. querysets are for lists and pages.
+config_context: what webhooks were told of config contexts.
+worker: a process at work.
+concurrent: saves that two people make at once.
+exported: a webhook as YAML.
+fields: encrypted and masked columns.
 """
 
 from .attempt import Attempt

@@ -97,7 +97,7 @@ def where_error_is_found(user: visibility.Reader) -> Q:
 
 
 def _in_visible_requests(user: visibility.Reader) -> Q:
-    """Return the condition that permissions.visible_deliveries checks in Python."""
+    """Return the condition that payload_visibility.visible_deliveries checks in Python."""
     visible = _visible(user)
     return visible & ~Exists(Delivery.objects.filter(batch=OuterRef('batch')).exclude(visible))
 

@@ -31,6 +31,10 @@ from .wishes import Wishes
 # Where requests go, with which headers, and how the endpoint is verified. A save writes all of them, or none.
 ENDPOINT_FIELDS = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verification', *IDENTIFYING)
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
+# A copy begins without them. NetBox adds tags and custom fields itself.
+NOT_COPIED = (
+    'name', 'enabled', 'paused', *SEALED_FIELDS, 'client_cert_path', 'client_key_path', 'tags', 'custom_field_data',
+)  # fmt: skip
 
 
 class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
@@ -280,14 +284,6 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentMode
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT_FIELDS)
     exclusive = (ENDPOINT_FIELDS,)
     docs_url = ''  # otherwise NetBox links to its own manual
-    clone_fields = (
-        'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'secret_path',
-        'credential', 'http_method', 'http_content_type', 'payload_format', 'standard_headers', 'body_template',
-        'conditions', 'only_real_changes', 'only_if_changed', 'success_conditions', 'ssl_verification', 'ca_file_path',
-        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'quiet', 'quiet_max', 'batch',
-        'change_set', 'include_snapshots', 'expand', 'include_components', 'include_config_contexts', 'ignore_users',
-        'notification_groups',
-    )  # fmt: skip
 
     class Meta:
         ordering = ('name',)
@@ -307,6 +303,12 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentMode
     def has_new_secret(self) -> bool:
         """Whether somebody has entered a secret since it was read."""
         return self.has_changed('secret')
+
+    @property
+    def clone_fields(self) -> list[str]:
+        """Return the fields that a copy takes over: all that users set, but for NOT_COPIED."""
+        columns = (*self._meta.concrete_fields, *self._meta.many_to_many)
+        return [one.name for one in columns if one.editable and not one.primary_key and one.name not in NOT_COPIED]
 
     def clone(self) -> dict:
         """Return the fields for NetBox's *Clone* link. A link shows them, so the URL is masked."""

@@ -29,7 +29,7 @@ class Wishes:
 
     @property
     def kind_labels(self) -> str:
-        """The same for people, such as 'Created, Deleted'."""
+        """The kinds of change that it sends, for people, such as 'Created, Deleted'."""
         labels = dict(KindChoices)
         return ', '.join(str(labels[kind]) for kind in self.kinds)
 

@@ -40,6 +40,9 @@ SLOW_SLICE_SECONDS = 1.0
 # After a slow slice, workers render the deletions of its model for this time.
 MODEL_REST_SECONDS = 600.0
 
+# Ends each later query of the open transaction after so many milliseconds.
+BOUND_QUERIES = "SELECT set_config('statement_timeout', %s, true)"
+
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Key = tuple[type[Model], Any]
@@ -241,7 +244,7 @@ def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered
 def _without_trace() -> Iterator[None]:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(f'SET LOCAL statement_timeout = {QUERY_MILLISECONDS:d}')
+            cursor.execute(BOUND_QUERIES, [str(QUERY_MILLISECONDS)])
         yield
         transaction.set_rollback(True)
 

@@ -88,7 +88,7 @@ def connect(targets: Collection[type[Model]]) -> None:
     for leader, group in by_leader.items():
         for first, then in ((pre_save, post_save), (pre_delete, post_delete)):
             first.connect(partial(hold_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
-            then.connect(partial(record_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
+            then.connect(record_taken, leader, dispatch_uid='webhooks.followers')
 
 
 def _connect_left_behind(targets: Collection[type[Model]]) -> None:
@@ -204,7 +204,7 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
-    """Before a leader changes, hold the columns and states of its followers, for `record_taken`."""
+    """Hold the columns and states of a leader's followers before it changes, for `record_taken`."""
     taken = {}
     for followers in group:
         if scope.wants(followers.model, using):
@@ -215,8 +215,8 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
     prechange.push(instance, TAKEN_SLOT, taken)
 
 
-def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
-    """After a leader changed, record an update of each follower whose columns have changed."""
+def record_taken(instance: Model, **kwargs: Any) -> None:
+    """Record an update of each follower whose columns have changed, after their leader did."""
     for followers, (former, states) in prechange.pop(instance, TAKEN_SLOT, {}).items():
         changed = {pk: states[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)

@@ -119,7 +119,7 @@ def _first(field: Field) -> str:
 
 
 def _columns(field: Field) -> tuple[str, ...]:
-    """NetBox shows the column `_children` as `children`."""
+    """Return the names that the field's column may have: NetBox shows the column `_children` as `children`."""
     first = _first(field)
     return first, f'_{first}', f'{first}_id'
 

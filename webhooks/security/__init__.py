@@ -1,1 +1,7 @@
-"""Encrypts, masks and uses secrets: for columns, pages, answers and signatures. Knows nothing of webhooks."""
+"""Encrypts, masks and uses secrets: for columns, pages, answers and signatures. Knows nothing of webhooks.
+
+encryption: encrypts secrets for columns and sessions.
+signing: makes secrets, and signs requests with them.
+masking: masks URLs.
+echoes: masks secrets that an answer repeats.
+"""

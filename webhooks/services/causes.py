@@ -16,7 +16,7 @@ from django.utils.translation import ngettext
 from ..choices import StatusChoices
 from ..models import Attempt, Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
-from ..permissions import visible_deliveries
+from ..payload_visibility import visible_deliveries
 from ..presentation.moments import moment
 from ..storable import storable
 from ..visibility import Reader

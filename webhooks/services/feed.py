@@ -26,7 +26,7 @@ from ..exceptions import Busy, DefinitionError, WebhooksError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Health, Webhook
 from ..payload.http_request import Builder, mask_signatures
-from ..permissions import may_see_expanded
+from ..payload_visibility import may_see_expanded
 from ..security.masking import MASK
 from ..templating import renderer
 from ..visibility import Reader

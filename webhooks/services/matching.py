@@ -17,7 +17,7 @@ from ..engine.dispatch.render import Shown
 from ..exceptions import Busy
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Subscription, Webhook
-from ..permissions import may_see_expanded
+from ..payload_visibility import may_see_expanded
 from . import preview_room
 
 # A reason quotes at most this many of a value.
@@ -49,9 +49,10 @@ class Part(NamedTuple):
 
 
 class Refusals(NamedTuple):
-    """`hidden`: how many more did not take it: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone.
+    """The webhooks that did not take an event, as one reader may see them.
 
-    `problem`: why nothing is told.
+    `hidden`: how many more did not: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone. `problem`: why
+    nothing is told.
     """
 
     shown: list[Refusal]

@@ -12,7 +12,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.utils.translation import gettext as _
 from users.models import User
 
-from .. import object_types, permissions, validation
+from .. import object_types, payload_visibility, validation
 from ..engine.deliver import change_sets
 from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
@@ -114,7 +114,7 @@ def _wrong_body(content_type: str, body: str) -> Iterator[str]:
 
 def _expand(event: Event, keys: Sequence[str], user: User) -> None:
     (objects,) = Expander().find([(event.payload_data or {}, keys)])
-    if not permissions.may_see_expanded(user, types_of(objects)):
+    if not payload_visibility.may_see_expanded(user, types_of(objects)):
         raise DefinitionError('expand', _('You may not view all objects that this key adds to the body.'))
     event.expanded = json.dumps(objects, ensure_ascii=False)
 

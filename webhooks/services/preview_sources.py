@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from netbox.registry import registry
 from users.models import User
 
-from .. import object_types, permissions, rendering, visibility
+from .. import object_types, payload_visibility, rendering, visibility
 from ..choices import KindChoices
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
@@ -107,7 +107,7 @@ def choices(draft: Draft, user: User, text: str = '') -> list[tuple[str, list[Ch
 def _event_choices(draft: Draft, user: User, text: str) -> list[Choice]:
     named = _events(draft, user).filter(object_repr__icontains=text) if text else _events(draft, user)
     latest = list(named.only('object_type', 'object_id', 'object_repr', 'kind', 'timestamp')[:MAX_EVENTS_CHECKED])
-    visible = permissions.visible_events(user, latest)
+    visible = payload_visibility.visible_events(user, latest)
     shown = [event for event in latest if event.pk in visible][:MAX_EVENT_CHOICES]
     return [Choice(f'{EVENT_SOURCE}:{event.pk}', f'{event} · {moment(event.timestamp)}') for event in shown]
 
@@ -139,7 +139,7 @@ def _names(found: QuerySet) -> list[tuple[int, str]]:
 
 def _event(pk: str, user: User) -> Event | None:
     event = Event.objects.restrict(user, 'view').filter(pk=pk).exclude(data='').first() if is_key(pk) else None
-    return event if event and permissions.visible_events(user, [event]) else None
+    return event if event and payload_visibility.visible_events(user, [event]) else None
 
 
 def _event_of_object(draft: Draft, name: str, user: User) -> Event | None:
@@ -158,7 +158,7 @@ def _event_of_object(draft: Draft, name: str, user: User) -> Event | None:
 
 def _latest_event(draft: Draft, user: User) -> Event | None:
     latest = list(_events(draft, user).only('object_type', 'object_id')[:MAX_EVENTS_CHECKED])
-    visible = permissions.visible_events(user, latest)
+    visible = payload_visibility.visible_events(user, latest)
     pk = next((event.pk for event in latest if event.pk in visible), None)
     return Event.objects.filter(pk=pk).first()
 

@@ -23,7 +23,7 @@ from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
 from ..models import Event, Webhook
 from ..outbox import restating, wakeup
-from ..permissions import may_see_expanded
+from ..payload_visibility import may_see_expanded
 from . import backfill, matching, preview_room, preview_sources
 
 # The field of errors about the chosen objects.

@@ -13,11 +13,8 @@ from ..outbox import wakeup
 from ..presentation import states
 from .backlog import waiting_since
 
-# At most this many are counted, as in lists.
-MAX_CHANGES_COUNTED = states.MAX_WAITING_COUNTED
-
 # Count pending deliveries, and the objects that they are about.
-COUNT_WAITING = """
+COUNT_WAITING_OBJECTS = """
     SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
         SELECT object_type_id, object_id FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
@@ -28,7 +25,7 @@ COUNT_WAITING = """
 class Waiting:
     """How many changes of how many objects wait.
 
-    `since`: the oldest one. A count of MAX_CHANGES_COUNTED means that or more.
+    `since`: the oldest one. A count of MAX_WAITING_COUNTED means that or more.
     """
 
     changes: int
@@ -42,12 +39,12 @@ class Waiting:
 
 
 def _shown(count: int) -> str:
-    return f'{intcomma(count)}+' if count >= MAX_CHANGES_COUNTED else intcomma(count)
+    return f'{intcomma(count)}+' if count >= states.MAX_WAITING_COUNTED else intcomma(count)
 
 
 def measure(webhook: Webhook) -> Waiting:
-    """Count the pending deliveries of a webhook, and their objects, up to MAX_CHANGES_COUNTED."""
-    changes, objects = sql.fetch(COUNT_WAITING, {'webhook': webhook.pk, 'most': MAX_CHANGES_COUNTED})[0]
+    """Count the pending deliveries of a webhook, and their objects, up to MAX_WAITING_COUNTED, as in lists."""
+    changes, objects = sql.fetch(COUNT_WAITING_OBJECTS, {'webhook': webhook.pk, 'most': states.MAX_WAITING_COUNTED})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 

@@ -37,6 +37,8 @@ LOST_AFTER_SECONDS = 60
 LOCK_TIMEOUT_MS = 5_000
 # The advisory lock under which running tests are counted: "webj" in ASCII.
 TEST_LOCK = 0x7765626A
+# Waits for the advisory lock, and holds it until the transaction ends.
+LOCK_TESTS = 'SELECT pg_advisory_xact_lock(%s)'
 # The kind of an event without an object, in place of a kind of change.
 PING_KIND = 'test'
 
@@ -119,7 +121,7 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
     """Raise Busy if too many tests run, or one of this webhook. Others are counted only after this one's commit."""
     sql.set_lock_timeout(LOCK_TIMEOUT_MS)
     try:
-        sql.fetch('SELECT pg_advisory_xact_lock(%s)', [TEST_LOCK])
+        sql.fetch(LOCK_TESTS, [TEST_LOCK])
     except OperationalError as error:
         if not sql.is_lock_timeout(error):
             raise

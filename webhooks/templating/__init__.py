@@ -2,6 +2,8 @@
 
 renderer: asks such a process to render or evaluate, within a time limit. Begin here.
 process: starts the processes, and talks to them.
-environment, conditions: what runs inside one: the sandbox of Jinja, and conditions.
+environment, conditions: what runs inside one: the sandbox of Jinja, and conditions. payload/formats.py has the
+    variables of templates.
+errors: what both may raise.
 placeholders: stand in templates for signatures and credentials.
 """

@@ -22,7 +22,7 @@ from .placeholders import signature
 # A longer result of a template is an error.
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 # Errors repeat names in the template, which may be long.
-MAX_ERROR_CHARS = 1000
+MAX_TEMPLATE_ERROR_CHARS = 1000
 # At most this many templates are kept compiled.
 COMPILED_TEMPLATES = 32
 # Characters in a value that would change the host of a URL. `@` makes the text before it a user.
@@ -112,12 +112,12 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return the error as one text of at most MAX_ERROR_CHARS characters, and the template's line if known."""
+    """Return the error as one text of at most MAX_TEMPLATE_ERROR_CHARS characters, and the template's line if known."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:
         text = f'{type(error).__name__}: {error}'
-    line, text = _line(error), text[:MAX_ERROR_CHARS]
+    line, text = _line(error), text[:MAX_TEMPLATE_ERROR_CHARS]
     return f'{text} (line {line})' if line else text
 
 

@@ -19,15 +19,14 @@ from extras.conditions import InvalidCondition
 from netbox.registry import registry
 from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
 
+from ..constants import TEMPLATE_SECONDS
 from ..interruptions import BROKEN_OFF, Shortage
 from ..patience import TICKS_PER_LIMIT, Patience
 from . import conditions, process
-from .environment import MAX_ERROR_CHARS, Environment, described
+from .environment import MAX_TEMPLATE_ERROR_CHARS, Environment, described
 from .errors import RenderError, TimeUp
 from .process import Fork, ProcessEnded, Spawner, TemplateProcess, TimedOut
 
-# For one template, and for all templates of a request together.
-TEMPLATE_SECONDS = 2.0
 # A renderer that is still silent this long after its time was over is killed.
 KILL_MARGIN_SECONDS = 0.2
 # Conditions have little processor time, but a busy machine stretches it. After this time the renderer is killed.
@@ -293,7 +292,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
         return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
     except InvalidCondition as error:
         status = SLOW if isinstance(error, conditions.SlowCondition) else UNFIT
-        return status, str(error)[:MAX_ERROR_CHARS]
+        return status, str(error)[:MAX_TEMPLATE_ERROR_CHARS]
     except TimeUp as error:
         return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))
     except MemoryError:

@@ -1,1 +1,7 @@
-"""Parts of NetBox's pages that are ours: buttons, cards and their rows, the chart, and the tab on objects."""
+"""Parts of NetBox's pages that are ours.
+
+buttons: on the pages of webhooks and deliveries. list_button: above NetBox's lists of objects.
+panels: cards. attributes: their rows.
+history: the figures of a webhook's chart. charts: draws it.
+tabs: the tab on NetBox's objects.
+"""

@@ -1,7 +1,14 @@
-"""Checks a webhook's definition before it is saved or sent. Knows nothing of the database."""
+"""Checks a webhook's definition before it is saved or sent. Knows nothing of the database.
+
+definition: what is checked.
+url, body, headers, conditions, keys, secret, credential, times, tls: check the fields that they are named after.
+broker: checks webhooks that send to a broker.
+moved: whether a webhook moves to another host.
+templates: tries a template.
+"""
 
 from ..templating import renderer
-from . import body, broker, conditions, credential, headers, keys, quiet, secret, timeout, tls, url
+from . import body, broker, conditions, credential, headers, keys, secret, times, tls, url
 from .definition import Definition, errors_of
 
 # In this order. A field shows only its first error.
@@ -23,8 +30,8 @@ CHECKS = (
     keys.check_only_if_changed,
     secret.check,
     credential.check,
-    timeout.check,
-    quiet.check,
+    times.check_timeout,
+    times.check_quiet,
     tls.check_ca_file,
     tls.check_client_certificate,
 )

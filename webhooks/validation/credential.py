@@ -19,7 +19,7 @@ from .url import AUTHORITY, check_plain_url, origin_of
 
 MAX_HOSTS = 50
 # A signed token may be long.
-MAX_SECRET_CHARS = 8192
+MAX_CREDENTIAL_CHARS = 8192
 # Scheme, host and perhaps port, in lower case.
 ORIGIN = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
 # A template that uses a credential.
@@ -87,8 +87,10 @@ def _check_header(credential: Bound) -> None:
 def _check_secret(credential: Bound) -> None:
     """Raise DefinitionError unless the secret can be sent. Only a bearer token or a header sends it unencoded."""
     secret = reveal('secret', credential.secret)
-    if len(secret) > MAX_SECRET_CHARS:
-        raise DefinitionError('secret', _('A secret has {number} characters at most.').format(number=MAX_SECRET_CHARS))
+    if len(secret) > MAX_CREDENTIAL_CHARS:
+        raise DefinitionError(
+            'secret', _('A secret has {number} characters at most.').format(number=MAX_CREDENTIAL_CHARS)
+        )
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
     goes_raw = credential.type in (CredentialTypeChoices.BEARER, CredentialTypeChoices.HEADER)

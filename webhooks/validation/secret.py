@@ -5,7 +5,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from ..constants import MAX_SECRET_CHARS
+from ..constants import MAX_SIGNING_SECRET_CHARS
 from ..exceptions import DecryptionError, DefinitionError
 from ..security import signing
 from ..security.masking import MASK
@@ -32,9 +32,9 @@ def _check_new(secret: str) -> None:
     """Raise DefinitionError if the secret that was entered is a mask or too long. A stored one may be longer."""
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it blank to keep the stored one.'))
-    if len(secret) > MAX_SECRET_CHARS:
+    if len(secret) > MAX_SIGNING_SECRET_CHARS:
         raise DefinitionError(
-            'secret', _('A secret can have no more than {number} characters.').format(number=MAX_SECRET_CHARS)
+            'secret', _('A secret can have no more than {number} characters.').format(number=MAX_SIGNING_SECRET_CHARS)
         )
 
 

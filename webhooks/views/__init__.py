@@ -1,4 +1,10 @@
-"""NetBox's pages for our models. urls.py imports them; that registers their views."""
+"""NetBox's pages for our models. urls.py imports them; that registers their views.
+
+webhook, credential, delivery, event, status: the pages. objects: the tab on NetBox's objects.
+actions: actions on an object. webhook_forms: those that ask something first. send_now: *Send now*.
+imports: from CSV, JSON or YAML. causes: failed deliveries by cause, as a part of pages.
+checked_input: refuses wrong filters and names in bulk actions.
+"""
 
 from . import actions, credential, delivery, event, objects, send_now, status, webhook, webhook_forms
 

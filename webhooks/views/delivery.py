@@ -17,7 +17,7 @@ from utilities.views import GetReturnURLMixin, register_model_view
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
 from ..models import Delivery, querysets
-from ..permissions import restricted_attempt, visible_deliveries
+from ..payload_visibility import restricted_attempt, visible_deliveries
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
 from ..services import confirmation, redelivery, sent_bodies

@@ -12,7 +12,7 @@ from utilities.views import register_model_view
 
 from .. import filtersets, forms, tables
 from ..models import Event, querysets
-from ..permissions import visible_events
+from ..payload_visibility import visible_events
 from ..presentation.json_text import readable
 from ..services import matching
 from ..ui import panels

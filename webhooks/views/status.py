@@ -10,6 +10,7 @@ from django.views.generic import View
 from ..choices import WAITING_STATUSES, StatusChoices
 from ..outbox import redis_queue
 from ..services import status
+from ..services.actions import REDELIVER
 from .causes import causes_for
 
 
@@ -29,6 +30,7 @@ class StatusView(PermissionRequiredMixin, View):
             'lines': status.lines(_urls(), request.user),
             'workers': redis_queue.workers(),
             'causes': causes_for(request.user, request.path),
+            'may_redeliver': request.user.has_perm(REDELIVER.full_permission),
         }
         return render(request, 'webhooks/status.html', shown)
 

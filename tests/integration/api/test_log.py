@@ -12,7 +12,7 @@ from users.models import Token
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.delivery import UNFORMED
-from webhooks.permissions import never_exempt
+from webhooks.visibility import never_exempt
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
 DELIVERIES = '/api/plugins/webhooks/deliveries/'

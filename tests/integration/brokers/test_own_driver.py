@@ -54,7 +54,7 @@ def spool(package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def test_it_publishes(spool: Path):
+def test_a_driver_of_another_package_publishes(spool: Path):
     (spool / 'sites').mkdir()
     webhook = subscribe('spool://mail/sites', Site)
     site()

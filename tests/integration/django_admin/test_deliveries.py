@@ -200,7 +200,7 @@ class TestDeliveryPage:
 
 
 class TestRedelivering:
-    def test_the_selected(self, client):
+    def test_only_the_selected_deliveries_are_redelivered(self, client):
         chosen, other = delivery(event(site())), delivery(event(site()))
         asked = run(client, DELIVERIES, 'redeliver', chosen)
         assert messages_of(confirm(client, asked, follow=True)) == ['1 delivery is being redelivered.']

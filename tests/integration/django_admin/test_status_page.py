@@ -179,7 +179,7 @@ class TestRequeueing:
         assert first_sentence(client.post(page('requeue_all'))).startswith('1 delivery ')
         assert listed(client) == {str(failed.uuid)}
 
-    def test_the_selected(self, client, fail, drain, receiver):
+    def test_only_the_selected_jobs_are_requeued(self, client, fail, drain, receiver):
         chosen, other = fail(2)
         receiver.answers('/hook', HTTPStatus.OK)
         confirmation = client.post(page('confirm_action'), {'action': 'requeue', '_selected_action': [chosen.uuid]})

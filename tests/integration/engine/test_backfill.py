@@ -38,7 +38,7 @@ from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
-from webhooks.engine import notifications, sql
+from webhooks.engine import each, notifications, sql
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
 from webhooks.exceptions import DefinitionError
@@ -562,7 +562,7 @@ class TestFilters:
     @pytest.mark.parametrize(('slow', 'goes_on'), [(0.0, False), (60.0, True)])
     def test_after_a_slow_one_others_have_time(self, webhook, monkeypatch, slow, goes_on):
         monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 3)
-        monkeypatch.setattr(engine, 'SLOW_SLICE_SECONDS', slow)
+        monkeypatch.setattr(each, 'SLOW_SLICE_SECONDS', slow)
         sites(6)
         start(webhook)
         backfills = engine.Backfills()
@@ -934,7 +934,7 @@ class TestTelling:
         notification = Notification.objects.get(user=ann)
         assert (notification.object, notification.event) == (webhook, notifications.BACKFILLED)
 
-    def test_and_where_it_cannot_go_on(self, webhook, ann):
+    def test_people_hear_of_a_backfill_that_cannot_go_on(self, webhook, ann):
         sites(1)
         start(webhook)
         Backfill.objects.update(query='cf_gone=1')

@@ -205,7 +205,7 @@ class TestWhatIsTold:
         assert {pk for pk, _cause in gone} == {owner.pk for owner in owners}
         assert all('dcim.cable' in cause for _pk, cause in gone)
 
-    def test_a_bay(self, receiver: Receiver):
+    def test_a_new_bay_updates_its_device(self, receiver: Receiver):
         owner = a_device()
         owner.device_type.subdevice_role = 'parent'
         owner.device_type.save()

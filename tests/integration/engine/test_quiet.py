@@ -282,7 +282,7 @@ class TestTurns:
         work()
         assert told(receiver) == [(CREATED, 'c')]
 
-    def test_without_order_too(self, webhook, receiver):
+    def test_changes_become_one_without_order_too(self, webhook, receiver):
         Webhook.objects.update(ordered=False)
         place = new('a')
         for name in 'bc':

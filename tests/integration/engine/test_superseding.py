@@ -141,7 +141,7 @@ class TestOption:
         assert work() == '1 delivered'
         assert told(receiver) == [(CREATED, 'a'), (UPDATED, 'b')]
 
-    def test_without_order_too(self, webhook, receiver):
+    def test_changes_become_one_without_order_too(self, webhook, receiver):
         Webhook.objects.update(ordered=False)
         with away():
             place = site(name='a')
@@ -499,7 +499,7 @@ class TestSpan:
         body = receiver.requests[0].json()
         assert (body['id'], body['sequence']) == (str(last.uuid), last.sequence)
 
-    def test_in_the_format_of_netbox(self, webhook, receiver):
+    def test_the_format_of_netbox_shows_it_as_a_creation(self, webhook, receiver):
         Webhook.objects.update(payload_format='netbox')
         with away():
             place = site(name='a')
@@ -508,7 +508,7 @@ class TestSpan:
         assert self.names(receiver) == (None, 'b')
         assert receiver.requests[0].json()['event'] == CREATED
 
-    def test_in_cloudevents(self, webhook, receiver):
+    def test_cloudevents_show_it_as_a_creation(self, webhook, receiver):
         Webhook.objects.update(payload_format='cloudevents')
         with away():
             place = site(name='a')
@@ -518,7 +518,7 @@ class TestSpan:
         assert body['type'] == 'netbox.dcim.site.created'
         assert body['data']['snapshots']['prechange'] is None
 
-    def test_in_a_template(self, webhook, receiver):
+    def test_a_template_sees_it_as_a_creation(self, webhook, receiver):
         Webhook.objects.update(body_template='{{ event }} {{ snapshots.prechange }} {{ data.name }}')
         with away():
             place = site(name='a')

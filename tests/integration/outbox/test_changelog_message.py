@@ -57,7 +57,7 @@ def test_the_last_one_of_a_transaction_counts(receiver: Receiver):
 
 
 @pytest.mark.parametrize(('payload_format', 'name'), [('cloudevents', 'changelogmessage'), ('netbox', '')])
-def test_in_other_formats(receiver: Receiver, api_client, payload_format: str, name: str):
+def test_each_format_has_it_under_its_own_name(receiver: Receiver, api_client, payload_format: str, name: str):
     subscribe(receiver.url('/'), Site, payload_format=payload_format)
     change(api_client, 'post', name='A', slug='a', changelog_message='RFC 1')
     work()

@@ -74,7 +74,7 @@ PLACES = {
     'API': lambda: WebhookSerializer().fields,
     'GraphQL': graphql_fields,
     'GraphQL filters': graphql_filters,
-    'copy': lambda: {*Webhook.clone_fields, 'tags'},
+    'copy': lambda: {*Webhook().clone_fields, 'tags'},
     'help': lambda: {name for name in NAMES if help_of(name)},
     'docs': in_docs,
 }

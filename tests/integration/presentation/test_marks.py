@@ -32,7 +32,7 @@ def rows(answer: object) -> list[int]:
 
 
 class TestBackfill:
-    def test_the_api(self, api_client, told, changed):
+    def test_the_rest_api_marks_backfills(self, api_client, told, changed):
         shown = api_client.get(f'{API}/deliveries/').json()['results']
         assert {one['id']: (one['backfill'], one['event']['backfill']) for one in shown} == {
             told.pk: (True, True),
@@ -49,7 +49,7 @@ class TestBackfill:
             ('webhooks_event_list', ['told', 'changed']),
         ],
     )
-    def test_graphql(self, request, api_client, told, changed, asked, found):
+    def test_graphql_marks_backfills_and_filters_by_them(self, request, api_client, told, changed, asked, found):
         answer = api_client.post('/graphql/', {'query': f'{{ {asked} {{ id backfill }} }}'}, format='json').json()
         [shown] = answer['data'].values()
         of = 'event' if 'event_list' in asked else None
@@ -83,7 +83,7 @@ class TestBackfill:
     def test_the_page_of_a_delivery(self, admin_pages, told):
         assert admin_pages.get(told.get_absolute_url()).content.decode().count('>Backfill<') >= 2
 
-    def test_the_admin(self, admin_pages, told, changed):
+    def test_the_admin_marks_backfills_and_filters_by_them(self, admin_pages, told, changed):
         page = admin_pages.get(f'{DELIVERIES}?backfill__exact=1')
         assert [one.pk for one in page.context['cl'].result_list] == [told.pk]
         assert ': Updated · Backfill' in page.content.decode()
@@ -103,7 +103,7 @@ class TestCauses:
     MARKS = ('dcim.interface, ipam.ipaddress', 'rack_count')
 
     @pytest.mark.parametrize('page', ['event', 'delivery', 'admin'])
-    def test_its_pages(self, admin_pages, changed, page):
+    def test_each_page_of_it_shows_its_marks(self, admin_pages, changed, page):
         address = {
             'event': changed.event.get_absolute_url(),
             'delivery': changed.get_absolute_url(),

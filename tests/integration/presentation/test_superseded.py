@@ -82,14 +82,14 @@ class TestShown:
 
 
 class TestCounted:
-    def test_with_the_hour_in_which_it_was_closed(self, webhook):
+    def test_superseded_deliveries_count_in_the_hour_in_which_they_were_closed(self, webhook):
         count(webhook, 2)
         count(webhook, 3)
         figures = history.context(webhook, history.DAY, timezone.now())
         assert (figures['delivered'], figures['failed'], figures['superseded']) == (0, 0, 5)
         assert health(webhook).superseded == sum(Hour.objects.values_list('superseded', flat=True)) == 5
 
-    def test_beside_what_was_delivered(self, webhook):
+    def test_superseded_deliveries_count_beside_delivered_ones(self, webhook):
         site()
         work()
         count(webhook, 2)
@@ -147,7 +147,7 @@ class TestRedelivered:
 
 
 class TestPruned:
-    def test_by_age(self, both):
+    def test_old_superseded_deliveries_are_pruned_by_age(self, both):
         Event.objects.update(timestamp=timezone.now() - timedelta(days=40))
         Delivery.objects.update(created=timezone.now() - timedelta(days=40))
         Delivery.objects.filter(pk=both[1].pk).update(status=PENDING)

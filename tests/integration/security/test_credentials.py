@@ -73,7 +73,7 @@ class TestWhatIsSent:
             ({'type': 'template', 'secret': 'tok3n'}, 'Authorization', None),
         ],
     )
-    def test_each_type(self, receiver: Receiver, fields: dict[str, str], name: str, value: str):
+    def test_each_type_sends_its_header(self, receiver: Receiver, fields: dict[str, str], name: str, value: str):
         subscribe(receiver.url('/'), Site, credential=credential(receiver.url(), **fields))
         site()
         assert received(receiver).header(name) == value
@@ -95,7 +95,7 @@ class TestWhatIsSent:
         (attempt,) = Attempt.objects.all()
         assert attempt.url == receiver.url('/in/********?key=********')
 
-    def test_in_a_form(self, receiver: Receiver):
+    def test_a_template_puts_the_credential_into_a_form(self, receiver: Receiver):
         subscribe(
             receiver.url('/'),
             Site,
@@ -611,7 +611,7 @@ class TestApi:
     def test_a_list_in_place_of_an_object_is_refused(self, api_client):
         assert api_client.patch(f'{CREDENTIALS}{credential(NOWHERE).pk}/', [], format='json').status_code == 400
 
-    def test_graphql(self, api_client):
+    def test_graphql_shows_credentials_without_their_secrets(self, api_client):
         subscribe(NOWHERE, Site, credential=credential(NOWHERE))
         query = '{webhooks_credential_list {name hosts} webhooks_webhook_list {credential {name}}}'
         answer = api_client.post('/graphql/', {'query': query}, format='json').json()

@@ -152,7 +152,7 @@ class TestInAHeader:
         site(name='Genève')
         return received(receiver)
 
-    def test_as_github_does(self, receiver: Receiver):
+    def test_a_header_signs_as_github_does(self, receiver: Receiver):
         request = self.signed(receiver, 'X-Hub-Signature-256: sha256={{ hmac() }}')
         assert request.header('X-Hub-Signature-256') == github('s3cret of ours', request.body)
 
@@ -163,7 +163,7 @@ class TestInAHeader:
         assert request.header('X-Hub-Signature-256') == github('s3cret of ours', request.body)
 
     @pytest.mark.parametrize('algorithm', ['sha1', 'sha256', 'sha512'])
-    def test_in_hex_and_base64(self, receiver: Receiver, algorithm: str):
+    def test_hmac_is_in_hex_or_base64(self, receiver: Receiver, algorithm: str):
         line = f"X-Both: {{{{ hmac('{algorithm}') }}}} {{{{ hmac('{algorithm}', 'base64') }}}}"
         request = self.signed(receiver, line)
         digest = hmac.digest(b's3cret of ours', request.body, algorithm)

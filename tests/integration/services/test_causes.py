@@ -304,7 +304,7 @@ class TestCommand:
         assert re.search(rf'  monitoring: {re.escape(REFUSED)} · 3 deliveries · \d', said)
         assert f'inventory: {REFUSED} · 1 delivery' in said
 
-    def test_as_json_too(self, log):
+    def test_the_status_as_json_has_the_causes_too(self, log):
         failures = json.loads(self.status('--json'))['failures']
         assert [(one['webhook'], one['error'], one['count']) for one in failures] == ALL
 

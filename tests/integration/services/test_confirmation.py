@@ -153,7 +153,7 @@ class TestDoors:
     def test_all_that_match_a_filter(self, admin_pages, failed, webhook):
         self.expect(admin_pages, admin_pages.post(f'{BULK}?webhook_id={webhook.pk}', {'_all': 'on'}))
 
-    def test_past_events(self, admin_pages, failed, webhook):
+    def test_past_events_are_asked_about_first(self, admin_pages, failed, webhook):
         address = f'{webhook.get_absolute_url()}replay/'
         self.expect(admin_pages, admin_pages.post(address, {'since': '2020-01-01 00:00'}))
 

@@ -179,7 +179,7 @@ class TestWhoSees:
         grant(Site, 'view', name='Bern')
         assert '"name": "Bern"' in clerk_api.get(api(webhook)).data['body']
 
-    def test_without_the_webhook_nothing(self, webhook, clerk, clerk_api, grant):
+    def test_nobody_sees_the_preview_of_a_hidden_webhook(self, webhook, clerk, clerk_api, grant):
         grant(Site, 'view')
         assert clerk.get(tab(webhook)).status_code in (403, 404)
         assert clerk_api.get(api(webhook)).status_code in (403, 404)
@@ -267,7 +267,7 @@ class TestPages:
         assert {text: found(text) for text in sources} == {text: [one] for text, one in sources.items()}
         assert len(found('e')) == 1
 
-    def test_a_problem(self, page, webhook):
+    def test_an_error_of_a_template_is_shown_with_its_line(self, page, webhook):
         Webhook.objects.update(body_template='a\n\n{{ data.x.y }}')
         site()
         text = page().lower()

@@ -114,7 +114,7 @@ def rotated(webhook) -> Webhook:
 class TestOtherDoors:
     """Without a rotation, the new secret replaces all former ones."""
 
-    def test_the_api(self, rotated, api_client):
+    def test_the_api_replaces_both_secrets(self, rotated, api_client):
         answer = api_client.patch(f'{BASE}{rotated.pk}/', {'secret': 'new'}, format='json')
         assert answer.status_code == 200, answer.data
         assert Webhook.objects.get().secrets() == ['new']
@@ -129,7 +129,7 @@ class TestOtherDoors:
         assert answer.status_code == 302, answer.context['form'].errors
         assert Webhook.objects.get().secrets() == ['new']
 
-    def test_the_import(self, rotated, admin_pages):
+    def test_an_import_replaces_both_secrets(self, rotated, admin_pages):
         lines = f'id,secret\n{rotated.pk},new'
         answer = admin_pages.post(f'{PAGES}import/', {'data': lines, 'format': 'csv', 'csv_delimiter': ','})
         assert answer.status_code == 302, answer.context['form'].errors

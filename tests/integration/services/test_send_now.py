@@ -361,7 +361,7 @@ class TestCommand:
         call_command('webhooks_send', *map(str, arguments), stdout=output)
         return output.getvalue()
 
-    def test_it_sends(self, webhook, receiver):
+    def test_the_command_sends_the_objects(self, webhook, receiver):
         bern, basel = places('Bern', 'Basel')
         assert self.run('CMDB', 'dcim.site', bern.pk, basel.pk) == '2 objects are being sent to CMDB.\n'
         work()

@@ -13,6 +13,7 @@ from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import superseding
 from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.presentation import states
 from webhooks.services import send_waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -69,7 +70,7 @@ class TestMeasure:
         assert send_waiting.measure(webhook) == send_waiting.Waiting(0, 0, None)
 
     def test_not_more_is_counted_than_can_be_read_quickly(self, webhook, monkeypatch):
-        monkeypatch.setattr(send_waiting, 'MAX_CHANGES_COUNTED', 4)
+        monkeypatch.setattr(states, 'MAX_WAITING_COUNTED', 4)
         assert str(send_waiting.measure(webhook)).startswith('4+ changes · ')
 
 

@@ -8,7 +8,7 @@ from django.db import OperationalError
 from jinja2 import Environment
 
 from webhooks.templating import process, renderer
-from webhooks.templating.environment import MAX_ERROR_CHARS
+from webhooks.templating.environment import MAX_TEMPLATE_ERROR_CHARS
 from webhooks.templating.environment import Environment as OurEnvironment
 from webhooks.templating.errors import RenderError
 
@@ -80,7 +80,7 @@ class TestWhatWorks:
     def test_long_text_is_stripped(self):
         assert render('{{ (" " * 500000 ~ "a").strip() ~ (" " * 500000 ~ "a")|trim }}') == 'aa'
 
-    def test_header_safe(self):
+    def test_header_safe_removes_line_breaks(self):
         assert render('{{ name | header_safe }}', name='a\r\nX-Evil: 1\x00\x7f') == 'aX-Evil: 1'
 
     def test_netbox_filters(self, settings):
@@ -343,7 +343,7 @@ class TestErrors:
         text = reason("\n{{ {}['x' * 48000000].a }}")
         assert text.startswith("UndefinedError: 'dict object' has no attribute 'xxx")
         assert text.endswith('x (line 2)')
-        assert len(text) <= MAX_ERROR_CHARS + len(' (line 2)')
+        assert len(text) <= MAX_TEMPLATE_ERROR_CHARS + len(' (line 2)')
 
     def test_whatever_a_filter_raises_is_an_error_of_the_template(self, settings):
         def broken(value: Any) -> Any:

@@ -69,7 +69,7 @@ class TestBulkEdit:
         self.edit(admin_pages, made, secret='an0ther', background_job='on')
         assert Credential.objects.get().secret.reveal() == 'an0ther'
 
-    def test_names_change(self, admin_pages):
+    def test_many_credentials_are_renamed_at_once(self, admin_pages):
         made = credential()
         fields = {'pk': [made.pk], '_apply': '1', 'find': 'AWX', 'replace': 'Tower'}
         assert admin_pages.post(f'{PAGES}rename/', fields).status_code == 302
@@ -82,7 +82,7 @@ class TestImport:
     def post(self, pages: Any, data: str, format_: str = 'csv', **fields: Any) -> Any:
         return pages.post(f'{PAGES}import/', {'data': data, 'format': format_, 'csv_delimiter': ',', **fields})
 
-    def test_csv(self, admin_pages):
+    def test_csv_makes_a_credential(self, admin_pages):
         data = 'name,type,hosts,username,secret\nAWX,basic,"awx.example.com,b.example.com:8443",netbox,s3 cret'
         answer = self.post(admin_pages, data)
         assert answer.status_code == 302, answer.content.decode()
@@ -91,7 +91,7 @@ class TestImport:
         assert made.hosts == ['https://awx.example.com', 'https://b.example.com:8443']
         assert 's3 cret' not in change_log()
 
-    def test_yaml(self, admin_pages):
+    def test_yaml_makes_a_credential(self, admin_pages):
         Tag.objects.create(name='Ours', slug='ours')
         data = """
 - name: EDA
@@ -111,7 +111,7 @@ class TestImport:
         assert made.valid_until == date(2027, 1, 31)
         assert made.tags.count() == 1
 
-    def test_by_id_the_rest_stays(self, admin_pages):
+    def test_an_import_by_id_keeps_the_other_fields(self, admin_pages):
         made = credential()
         assert self.post(admin_pages, f'id,description\n{made.pk},changed').status_code == 302
         made = Credential.objects.get()
@@ -150,7 +150,7 @@ class TestImport:
         assert 'not in the background' in str([str(one) for one in get_messages(answer.wsgi_request)])
         assert Credential.objects.get().secret.reveal() == 's3cret-val'
 
-    def test_permissions(self, clerk_pages, grant):
+    def test_each_page_needs_its_permission(self, clerk_pages, grant):
         data = 'name,type,hosts,secret\nAWX,bearer,x,s3cret-val'
         assert self.post(clerk_pages, data).status_code == 403
         assert clerk_pages.post(f'{PAGES}edit/', {'pk': [1], '_apply': '1'}).status_code == 403
@@ -178,7 +178,7 @@ class TestList:
             ('valid_until__lte=2027-01-30', []),
         ],
     )
-    def test_filters(self, admin_pages, api_client, query: str, found: list[str]):
+    def test_the_list_and_the_api_filter_credentials_alike(self, admin_pages, api_client, query: str, found: list[str]):
         credential().tags.add(Tag.objects.create(name='Ours', slug='ours'))
         credential('Login', type='basic', username='netbox', hosts=['login.example.com:8443'], valid_until='2027-01-31')
         assert [one['name'] for one in api_client.get(f'/api{PAGES}?{query}').json()['results']] == found
@@ -192,7 +192,7 @@ class TestList:
             assert 'awx.example.com' in text
             assert TOKEN not in text
 
-    def test_buttons(self, admin_pages):
+    def test_the_list_has_its_buttons_and_a_copy_has_no_secret(self, admin_pages):
         made = credential()
         page = admin_pages.get(PAGES).content.decode()
         assert all(f'{PAGES}{name}/' in page for name in ('add', 'import', 'edit', 'rename', 'delete'))

@@ -169,7 +169,7 @@ class TestUrl:
             f'http://example.com/{"x" * 8192}',
         ],
     )
-    def test_that_cannot(self, url: str):
+    def test_a_url_that_cannot_be_called_is_refused(self, url: str):
         assert wrong(payload_url=url) == {'payload_url'}
 
     @settings(max_examples=500, deadline=None)
@@ -199,7 +199,7 @@ class TestUrl:
         for url in ('http://user:sesame\u2100@example.com/', 'http://user:sesame@example.com:port/'):
             assert 'sesame' not in validation.errors(Sound(payload_url=url))['payload_url']
 
-    def test_with_a_mask_in_it(self):
+    def test_a_url_with_a_mask_in_it_is_refused(self):
         assert wrong(payload_url=f'https://example.com/?key={MASK}') == {'payload_url'}
 
 
@@ -256,7 +256,7 @@ class TestHeaders:
         with pytest.raises(DefinitionError):
             list(parse_headers(f'{name}: x'))
 
-    def test_with_what_a_preset_leaves_to_be_entered(self):
+    def test_a_header_that_a_preset_leaves_to_be_entered_is_refused(self):
         assert wrong(additional_headers=Sealed('Authorization: Bearer <token>')) == {'additional_headers'}
         assert wrong(additional_headers=Sealed('Authorization: Bearer token')) == set()
 
@@ -347,13 +347,13 @@ class TestConditions:
             {'and': [{'attr': 'x', 'op': 'in', 'value': 'text'}]},
         ],
     )
-    def test_that_cannot(self, conditions: Any):
+    def test_conditions_that_cannot_be_evaluated_are_refused(self, conditions: Any):
         assert wrong(conditions=conditions) == {'conditions'}
 
 
 class TestSecret:
     @pytest.mark.parametrize('secret', ['', 'any words', 'ä', 'whsec_' + 'YWFh' * 8])
-    def test_that_signs(self, secret: str):
+    def test_any_text_or_key_may_sign(self, secret: str):
         assert wrong(secret=Sealed(secret)) == set()
 
     def test_a_new_one_is_no_mask_and_not_too_long(self):
@@ -372,11 +372,11 @@ class TestSecret:
 
 class TestTimeout:
     @pytest.mark.parametrize('timeout', [None, 1, 299])
-    def test_below_that_of_jobs(self, timeout: int | None):
+    def test_a_timeout_below_that_of_jobs_is_accepted(self, timeout: int | None):
         assert wrong(timeout=timeout) == set()
 
     @pytest.mark.parametrize('timeout', [300, 3600])
-    def test_not_below(self, timeout: int):
+    def test_a_timeout_of_that_of_jobs_or_more_is_refused(self, timeout: int):
         assert wrong(timeout=timeout) == {'timeout'}
 
 
@@ -407,12 +407,12 @@ class TestFiles:
     FIELDS = pytest.mark.parametrize('field', ['ca_file_path', 'client_cert_path'])
 
     @FIELDS
-    def test_below_the_folder(self, root: Path, field: str):
+    def test_a_file_below_the_folder_is_accepted(self, root: Path, field: str):
         (root / 'ca.pem').touch()
         assert wrong(**{field: str(root / 'ca.pem')}) == set()
 
     @FIELDS
-    def test_elsewhere(self, root: Path, tmp_path: Path, field: str):
+    def test_a_file_elsewhere_is_refused(self, root: Path, tmp_path: Path, field: str):
         (tmp_path / 'other.pem').touch()
         (root / 'link.pem').symlink_to(tmp_path / 'other.pem')
         for path in (
@@ -432,7 +432,7 @@ class TestFiles:
         assert len(said) == 1
 
     @FIELDS
-    def test_absent(self, root: Path, field: str):
+    def test_a_file_that_is_absent_is_refused(self, root: Path, field: str):
         assert wrong(**{field: str(root / 'absent.pem')}) == {field}
 
     @FIELDS
@@ -484,7 +484,7 @@ class TestSuccessConditions:
             {'or': [{'attr': 'status', 'value': 200}] * 101},
         ],
     )
-    def test_that_cannot(self, conditions: Any):
+    def test_conditions_on_answers_that_cannot_be_evaluated_are_refused(self, conditions: Any):
         assert wrong(success_conditions=conditions) == {'success_conditions'}
 
 

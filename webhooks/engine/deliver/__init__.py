@@ -3,7 +3,8 @@
 loop: does a turn: records answers, chooses, begins requests.
 lanes: takes and leaves lanes, and reads due deliveries. What a turn did counts after its commit. queue has its
     statements.
-lane: holds a lane's state. choice picks the webhook that is served next.
+lane: holds a lane's state: what waits, how many requests may go, and how long the lane is kept. choice picks the
+    webhook that is served next.
 order: sends an object's deliveries in turn.
 superseding: lets a later change replace earlier ones (`latest_only`, `quiet`). fold says which.
 quiet: lets changes wait until their object is quiet. Then superseding makes them one.

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...constants import TEMPLATE_SECONDS
+
 if TYPE_CHECKING:
     from ...payload.http_request import Builder
 
@@ -32,8 +34,8 @@ BATCH_BYTES = 900_000
 LARGE_BYTES = 256 * 1024
 # After a build that took longer, a thread builds the webhook's next request.
 SLOW_BUILD_SECONDS = 0.02
-# A build that took longer ran out of time (TIME_LIMIT in templating/renderer.py). After two in a row the webhook rests.
-ENDLESS_BUILD_SECONDS = 1.9
+# A build that took nearly as long as templates may take ran out of time. After two in a row the webhook rests.
+ENDLESS_BUILD_SECONDS = 0.95 * TEMPLATE_SECONDS
 ENDLESS_REST_SECONDS = 60.0
 
 
@@ -302,9 +304,8 @@ class Lane:
 
     def put_back(self, pk: int) -> None:
         """Let a delivery in hand wait again, as the first: its request did not begin. Its place is free again."""
-        due = self.end(pk)
+        self.waiting = {pk: self.end(pk)} | self.waiting
         self.bucket.tokens += 1
-        self.waiting = {pk: due} | self.waiting
 
     def note_answer(self, *, reached: bool) -> None:
         """Widen the window by one if the endpoint has answered (`reached`), or else halve it (slow start)."""

@@ -192,7 +192,11 @@ class Lanes:
         self._let_go(turn, given | {pk for pk, lane in turn.lanes.items() if lane.is_idle(turn.clock)})
 
     def _let_go(self, turn: Turn, left: set[int]) -> None:
-        """Leave lanes with nothing in hand. If the turn is broken off, open_turn() finds them again."""
+        """Leave lanes with nothing in hand, in memory at once.
+
+        If the turn is broken off, open_turn() finds them again. If its commit was cut off after it was done, others
+        have them: kept in memory until apply(), they would stay there.
+        """
         queue.leave(left)
         for pk in left:
             del turn.lanes[pk]

@@ -189,7 +189,7 @@ READ_UNDECIDED = """
     WHERE d.status = 'undecided' AND d.webhook_id = ANY(%(webhooks)s) AND e.transaction_id = ANY(%(transactions)s)"""
 
 
-def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
+def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int]) -> set[int]:
     """Make free lanes with due deliveries the owner's, `most` of them, at random. Returns their webhooks' ids.
 
     `owner`: the worker's id. `since`: only lanes with a delivery that became due after that. `given`: lanes for others.
@@ -198,7 +198,7 @@ def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[
     return set(sql.fetch_column(TAKE_LANES, parameters))
 
 
-def take_saved(owner: int, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
+def take_saved(owner: int, most: int, now: datetime, given: Iterable[int]) -> set[int]:
     """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a retry or quiet."""
     return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
 

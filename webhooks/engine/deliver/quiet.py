@@ -16,13 +16,13 @@ from ...constants import MAX_QUIET_SECONDS, QUIET_MAX_FACTOR
 from .. import sql
 from . import order
 
-# Of a lane in a turn. It takes a fifth of a second.
+# Deliveries of a lane that a turn hastens. It takes a fifth of a second.
 MAX_HASTENED = 10_000
 
-# MOST: how long a delivery to the webhook `w` waits at most. LATEST: until when the delivery `f` does. It may have
-# noted a later time, before `quiet_max` was shortened.
-MOST = f'make_interval(secs => coalesce(w.quiet_max, {QUIET_MAX_FACTOR} * w.quiet))'
-LATEST = f'least(f.waits_until, f.created + {MOST})'
+# How long a delivery to the webhook `w` waits at most.
+LONGEST_WAIT = f'make_interval(secs => coalesce(w.quiet_max, {QUIET_MAX_FACTOR} * w.quiet))'
+# Until when the delivery `f` waits at most. It may have noted a later time, before `quiet_max` was shortened.
+LATEST = f'least(f.waits_until, f.created + {LONGEST_WAIT})'
 
 # How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): until
 # then an earlier one waits, of its object or in a change set, or a time of its own begins. No row: it does not wait, as
@@ -39,7 +39,7 @@ WINDOW = f"""
            AND f.webhook_id = w.id AND f.status = 'pending' AND f.attempt_count = 0
            AND f.waits_until IS NOT NULL AND f.due_at > now()
          ORDER BY f.due_at LIMIT 1),
-        now() + {MOST}
+        now() + {LONGEST_WAIT}
     ) AS latest
     WHERE w.quiet IS NOT NULL AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.error = ''
       AND NOT coalesce(e.caused_by ?| ARRAY[{', '.join(f"'{label}'" for label in SOURCES)}], false)"""

@@ -45,7 +45,7 @@ READY_EVENTS = """
      ORDER BY e.sequence DESC LIMIT %(newest)s)"""
 
 # Suspects that are due and in nobody else's hands, the longest due first.
-READY_SUSPECTS = """
+READY_SUSPECT_EVENTS = """
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s AND retry_at <= now()
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
@@ -121,7 +121,7 @@ def is_any_suspect() -> bool:
 
 
 def _suspects(worker: int, most: int) -> list[tuple]:
-    return sql.fetch(READY_SUSPECTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
+    return sql.fetch(READY_SUSPECT_EVENTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
 
 
 def discard(ids: Collection[int]) -> None:

@@ -101,7 +101,7 @@ class Dispatcher:
         return 0
 
     def _decide_some(self) -> int:
-        """No event is to blame if it is broken off: those in hand are dispatched."""
+        """Decide some undecided deliveries, and return how many. If that is broken off, no event is to blame."""
         with sql.may_break_off(RedisError, Locked):
             return self._undecided.step() if self._undecided else 0
         return 0

@@ -99,11 +99,17 @@ LET_PASS = """
         FOR UPDATE OF h SKIP LOCKED
     ))"""
 
-# A webhook's untried deliveries of backfills that nobody has in hand, and when each was made.
-UNTRIED = f"""
+# The delivery `d`, with its event `e`, is an untried one of a backfill, and in nobody's hands.
+MAY_BE_TAKEN_BACK = f"""d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
+        AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
+
+# These deliveries of a webhook, and when each was made.
+READ_UNTRIED = f"""
     SELECT d.id, d.created FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
-    WHERE d.webhook_id = %s AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-      AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
+    WHERE d.webhook_id = %s AND {MAY_BE_TAKEN_BACK}"""
+
+# Untried deliveries to no rows.
+REMOVE_UNTRIED = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
 
 # Canceled backfills that left untried deliveries: these were in hand or in dispatch during the cancel. The backfill and
 # its lane are locked, so nobody parks or starts a backfill meanwhile.
@@ -111,8 +117,7 @@ LEFT_BEHIND = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS (
         SELECT FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
-        WHERE d.webhook_id = b.webhook_id AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-          AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL
+        WHERE d.webhook_id = b.webhook_id AND {MAY_BE_TAKEN_BACK}
     )
     FOR UPDATE OF b, h SKIP LOCKED"""
 
@@ -182,7 +187,7 @@ def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
 
     The next of their objects are due. The caller has locked the lane.
     """
-    found = dict(sql.fetch(UNTRIED, [webhook_id]))
+    found = dict(sql.fetch(READ_UNTRIED, [webhook_id]))
     order.unpark(list(found), now)
-    sql.execute('DELETE FROM webhooks_delivery WHERE id = ANY(%s)', [list(found)])
+    sql.execute(REMOVE_UNTRIED, [list(found)])
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Decides who may see the payloads of events and deliveries.
+"""Decides who may see the payloads of events and deliveries: all objects in one have to be visible (visibility.py).
 
 A payload needs permission to view its objects. Expanded objects need that of their models, without constraint.
 """
@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
-from django.apps import apps
-from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
 
@@ -24,14 +22,6 @@ RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response
 def restricted_attempt(error: str) -> dict[str, Any]:
     """Return an attempt's fields for a reader who may not see the payload: None, and the beginning of the error."""
     return dict.fromkeys(RESTRICTED_OF_ATTEMPT) | {'error': beginning(error)}
-
-
-def never_exempt() -> None:
-    """Change NetBox's settings, so that EXEMPT_VIEW_PERMISSIONS never applies to our models, not even with '*'."""
-    ours = [(model._meta.app_label, model._meta.model_name) for model in apps.get_app_config('webhooks').get_models()]
-    named = {'.'.join(label) for label in ours}
-    settings.EXEMPT_EXCLUDE_MODELS = (*settings.EXEMPT_EXCLUDE_MODELS, *ours)
-    settings.EXEMPT_VIEW_PERMISSIONS = [label for label in settings.EXEMPT_VIEW_PERMISSIONS if label not in named]
 
 
 def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
