@@ -73,11 +73,16 @@ def kinds(events: list[Event]) -> list[tuple[str, str]]:
 
 
 def try_to_merge(branch: Branch, user: User) -> None:
-    """Merge in vain, then change an object in main."""
+    """Merge in vain, then change an object in main: in a transaction of its own, and in the one that goes on."""
     with suppress(AbortTransaction):
         branch.merge(user, commit=False)
     with request_by(user):
         Tenant.objects.create(name='beside', slug='beside')
+    with request_by(user):
+        Tenant.objects.create(name='before', slug='before')
+        with suppress(AbortTransaction):
+            branch.merge(user, commit=False)
+        Tenant.objects.create(name='after', slug='after')
 
 
 def run(url: str, strategy: str) -> dict:

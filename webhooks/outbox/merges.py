@@ -31,10 +31,10 @@ def connect() -> None:
 
 def note_merge(instance: Any, using: str, **kwargs: Any) -> None:
     """Note the branch for all events of this transaction. A revert names none: it takes a merge back."""
-    if using != DEFAULT_DB_ALIAS or not scope.is_migrated() or (open_scope := scope.current()).branch:
+    if using != DEFAULT_DB_ALIAS or not scope.is_migrated() or scope.branch():
         return
     if branch := _merging(type(instance)._meta.get_field('branch').related_model, instance.branch_id):
-        open_scope.branch = branch
+        scope.note_branch(branch)
         with connection.cursor() as cursor:
             cursor.execute(NOTE_BRANCH, [json.dumps(branch)])
 

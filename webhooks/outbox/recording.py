@@ -160,7 +160,7 @@ def message_of(instance: models.Model) -> str | None:
 
 def _circumstances() -> tuple[datetime, str | None, Any, str | None, str | None, str | None]:
     now = datetime.fromtimestamp(time.time(), UTC)
-    branch = _json(scope.current().branch)
+    branch = _json(scope.branch())
     request = current_request.get()
     if request is None:
         return now, None, None, None, None, branch

@@ -6,6 +6,7 @@ It asks for the first model alone, and for the second together with all others. 
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +34,6 @@ class Scope:
     # All subscriptions were read: types that are not in `known` have none.
     is_complete: bool = False
     recorded: bool = False
-    # {"id": …, "name": …} of the branch whose merge this transaction is (outbox/merges.py).
-    branch: dict[str, Any] | None = None
     # Earlier states (outbox/prechange.py): (model, primary key) → (open savepoints, snapshot as JSON text).
     held: dict[tuple[type[models.Model], Any], tuple[tuple[str | None, ...], str]] = field(default_factory=dict)
 
@@ -116,19 +115,37 @@ def forget() -> None:
 
 
 def current() -> Scope:
-    """Return the open transaction's scope; a new one for each call outside of any transaction.
+    """Return the open transaction's scope; a new one for each call outside of any transaction."""
+    return _kept('webhooks_scope') or _keep('webhooks_scope', Scope())
 
-    A rolled back savepoint takes its events and Django's commit hooks along. So a scope counts while it is a hook.
-    """
-    position, scope = getattr(connection, 'webhooks_scope', None) or (0, None)
-    hooks = connection.run_on_commit
-    if scope is not None and position < len(hooks) and hooks[position][1] is scope:
-        return scope
-    scope = Scope()
+
+def note_branch(branch: dict[str, Any]) -> None:
+    """Note the branch of netbox-branching whose merge the open transaction is: its id and name."""
+    _keep('webhooks_branch', lambda: branch)
+
+
+def branch() -> dict[str, Any] | None:
+    """Return the branch that the open transaction merges. None: it merges none, or only tried to."""
+    noted = _kept('webhooks_branch')
+    return noted and noted()
+
+
+def _keep[T: Callable](name: str, hook: T) -> T:
+    """Keep the hook under this name until the open transaction ends. Django calls it after the commit."""
     if connection.in_atomic_block:
-        transaction.on_commit(scope, robust=True)
-        connection.webhooks_scope = (len(connection.run_on_commit) - 1, scope)
-    return scope
+        transaction.on_commit(hook, robust=True)
+        setattr(connection, name, (len(connection.run_on_commit) - 1, hook))
+    return hook
+
+
+def _kept(name: str) -> Any:
+    """Return the hook that was kept under this name in the open transaction, or None.
+
+    A rolled back savepoint takes its events and Django's commit hooks along. So it counts while it is a hook.
+    """
+    position, hook = getattr(connection, name, None) or (0, None)
+    hooks = connection.run_on_commit
+    return hook if position < len(hooks) and hooks[position][1] is hook else None
 
 
 def _subscribed(only: int | None) -> dict[int, Asked]:
