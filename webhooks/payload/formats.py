@@ -29,6 +29,10 @@ CLOUDEVENT_TYPE = 'application/cloudevents+json'
 CLOUDEVENT_BATCH_TYPE = 'application/cloudevents-batch+json'
 # Keys of related objects that are shown in full, such as device.site.
 Keys = Sequence[str]
+# Characters that no text of a CloudEvent may have (1.0.2, *Type System*), to blanks: a message may have several lines.
+NO_TEXT = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0xFDD0, 0xFDF0)], ' ') | {
+    plane << 16 | last: ' ' for plane in range(17) for last in (0xFFFE, 0xFFFF)
+}
 # As many as PostgreSQL's bigint has. Texts of the same length sort as their numbers do.
 SEQUENCE_DIGITS = 19
 
@@ -185,9 +189,13 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
         'time': event.timestamp.isoformat(),
         'datacontenttype': JSON_TYPE,
         'sequence': f'{event.sequence:0{SEQUENCE_DIGITS}}',
-        **{key: value for key, value in optional.items() if value is not None},
+        **{key: _text(value) for key, value in optional.items() if value is not None},
         'data': _with_snapshots(data, event) if webhook.include_snapshots else data,
     }
+
+
+def _text(value: Any) -> Any:
+    return value.translate(NO_TEXT) if isinstance(value, str) else value
 
 
 def source() -> str:

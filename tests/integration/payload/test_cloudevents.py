@@ -80,6 +80,15 @@ class TestCloudEvents:
         assert self.event(deleted).get_type() == 'netbox.dcim.site.deleted'
         assert {'username', 'requestid', 'test', 'traceparent', 'tracestate'}.isdisjoint(created.json())
 
+    def test_a_message_of_several_lines_is_a_text_without_control_characters(self, receiver: Receiver, api_client):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents')
+        sent = {'name': 'Bern', 'slug': 'bern', 'comments': 'a\nb'}
+        sent['changelog_message'] = 'first\nsecond\x85\ufdd0 Zürich'
+        assert api_client.post('/api/dcim/sites/', sent, format='json').status_code == 201
+        event = self.event(received(receiver)[0])
+        assert event.get_extension('changelogmessage') == 'first second   Zürich'
+        assert event.get_data()['comments'] == 'a\nb'
+
     def test_snapshots_are_in_its_data(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site, payload_format='cloudevents', include_snapshots=True)
         place = site()
