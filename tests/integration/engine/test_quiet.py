@@ -23,6 +23,7 @@ from support.engine import (
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import quiet
+from webhooks.engine.dispatch import undecided
 from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.services import backfill, backlog, redelivery, send_waiting, trial
 
@@ -413,6 +414,16 @@ class TestBeside:
         pass_time(QUIET)
         assert work() == '1 delivered, 2 replaced'
         assert told(receiver) == [(CREATED, 'c')]
+
+    def test_a_slow_condition_lets_no_change_wait_longer(self, webhook, monkeypatch):
+        Webhook.objects.update(conditions={'attr': 'name', 'op': 'regex', 'value': '^[ab]$'})
+        monkeypatch.setattr(undecided.Undecided, 'step', lambda _self: 0)
+        place = new('a')
+        Delivery.objects.update(created=F('created') - timedelta(seconds=QUIET_MAX - 300))
+        monkeypatch.undo()
+        rename(place, 'b')
+        assert dues() == about(300, 300)
+        assert [(one.waits_until - timezone.now()).total_seconds() for one in deliveries()] == about(300, 300)
 
     def test_a_feed_publishes_one_when_the_object_is_quiet(self):
         webhook = subscribe('', Site, quiet=QUIET)

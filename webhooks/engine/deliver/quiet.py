@@ -25,8 +25,8 @@ LONGEST_WAIT = f'make_interval(secs => coalesce(w.quiet_max, {QUIET_MAX_FACTOR} 
 LATEST = f'least(f.waits_until, f.created + {LONGEST_WAIT})'
 
 # How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): until
-# then an earlier one waits, of its object or in a change set, or a time of its own begins. No row: it does not wait, as
-# backfills and changes of config contexts go after changes in any case.
+# then an earlier one waits, of its object or in a change set, or a time of its own began when it was made (`s.since`).
+# No row: it does not wait, as backfills and changes of config contexts go after changes in any case.
 WINDOW = f"""
     SELECT make_interval(secs => w.quiet) AS pause, coalesce(
         (SELECT {LATEST} FROM webhooks_delivery f
@@ -39,7 +39,7 @@ WINDOW = f"""
            AND f.webhook_id = w.id AND f.status = 'pending' AND f.attempt_count = 0
            AND f.waits_until IS NOT NULL AND f.due_at > now()
          ORDER BY f.due_at LIMIT 1),
-        now() + {LONGEST_WAIT}
+        s.since + {LONGEST_WAIT}
     ) AS latest
     WHERE w.quiet IS NOT NULL AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.error = ''
       AND NOT coalesce(e.caused_by ?| ARRAY[{', '.join(f"'{label}'" for label in SOURCES)}], false)"""

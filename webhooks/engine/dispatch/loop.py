@@ -57,7 +57,7 @@ MAKE_DELIVERIES = f"""
     JOIN webhooks_event e ON e.id = v.event_id JOIN webhooks_webhook w ON w.id = v.webhook_id
     CROSS JOIN LATERAL (
         SELECT CASE WHEN w.change_set AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.caused_by IS NULL
-                    AND e.error = '' THEN e.transaction_id END AS change_set
+                    AND e.error = '' THEN e.transaction_id END AS change_set, now() AS since
     ) s
     LEFT JOIN LATERAL ({quiet.WINDOW}) q ON %(are_new)s
     ORDER BY v.position

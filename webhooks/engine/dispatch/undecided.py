@@ -43,7 +43,7 @@ RELEASE_MET = f"""
         SELECT d.id, {quiet.DUE_AT} AS due_at, q.latest AS waits_until
         FROM webhooks_delivery d
         JOIN webhooks_event e ON e.id = d.event_id JOIN webhooks_webhook w ON w.id = d.webhook_id
-        CROSS JOIN LATERAL (SELECT d.change_set) s LEFT JOIN LATERAL ({quiet.WINDOW}) q ON true
+        CROSS JOIN LATERAL (SELECT d.change_set, d.created AS since) s LEFT JOIN LATERAL ({quiet.WINDOW}) q ON true
         WHERE d.id = ANY(%s)
     ) v
     WHERE d.id = v.id AND d.status = 'undecided'"""
