@@ -39,6 +39,16 @@ def test_without_expand_the_key_is_missing_and_nothing_is_sent():
     assert Event.objects.get().skipped == 1
 
 
+def test_after_a_key_behind_null_nothing_is_looked_at():
+    is_uplink = {'attr': 'name', 'value': 'uplink'}
+    last = subscribe(NOWHERE, Interface, expand=['device'], conditions={'or': [is_uplink, OF_TENANT]})
+    first = subscribe(NOWHERE, Interface, expand=['device'], conditions={'or': [OF_TENANT, is_uplink]})
+    interface(device_of(None), name='uplink')
+    interface(device_of('other'), name='uplink')
+    dispatch_all()
+    assert [one.webhook_id for one in deliveries()] == [last.pk, last.pk, first.pk]
+
+
 def test_each_level_that_is_expanded_is_seen():
     subscribe(NOWHERE, Interface, expand=['device.site'], conditions={'attr': 'device.site.facility', 'value': 'B1'})
     mine = interface(device(site=site(facility='B1')))
