@@ -1,6 +1,7 @@
 """Tells saves that change nothing from real changes, which change columns or many-to-many links.
 
-Changes of `last_updated` and of columns that NetBox keeps by itself, such as counters, do not count.
+Changes of `last_updated` and of columns that NetBox keeps by itself, such as counters, do not count. A custom field
+without a value may be null or missing.
 """
 
 from collections import defaultdict
@@ -19,6 +20,15 @@ from .snapshots import UNLOCKED
 
 # Columns that NetBox sets by itself. A save that changes only these changes nothing.
 KEPT_BY_NETBOX = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation')
+
+CUSTOM_FIELDS = 'custom_field_data'
+
+# Whether these two values of CUSTOM_FIELDS are the same. If a field is newer than the object, the object's next save by
+# a form writes null for it.
+HAS_SAME_FIELDS = """CASE WHEN jsonb_typeof({before}) = 'object' AND jsonb_typeof({after}) = 'object' THEN NOT EXISTS (
+        SELECT FROM jsonb_object_keys({before} || {after}) AS name
+        WHERE coalesce({before} -> name, 'null') <> coalesce({after} -> name, 'null')
+    ) ELSE {before} IS NOT DISTINCT FROM {after} END"""
 
 # Whether a save has to be recorded: it changed something, or the transaction has an event of the object already. That
 # event gets the object's last state, even if the last save changes nothing.
@@ -70,8 +80,9 @@ def _among(type_id: int, pks: Sequence[int]) -> list[int]:
 
 @cache
 def _is_same(model: type[models.Model], before: str, after: str) -> str:
-    """Return an SQL condition: whether both snapshots show the same. It is null if the state before is unknown."""
+    """Return an SQL condition: whether both snapshots show the same. It is not true if the state before is unknown."""
     counters = [field.attname for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)]
-    kept = f"'{{{','.join((*KEPT_BY_NETBOX, *counters))}}}'::text[]"
+    kept = f"'{{{','.join((*KEPT_BY_NETBOX, *counters, CUSTOM_FIELDS))}}}'::text[]"
+    fields = [f"({one} -> 'row' -> '{CUSTOM_FIELDS}')" for one in (before, after)]
     return f"""{before} -> 'm2m' = {after} -> 'm2m' AND ({before} -> 'row') - {kept} = ({after} -> 'row') - {kept}
-        AND NOT {before} ? '{UNLOCKED}'"""
+        AND {HAS_SAME_FIELDS.format(before=fields[0], after=fields[1])} AND NOT {before} ? '{UNLOCKED}'"""

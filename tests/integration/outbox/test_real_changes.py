@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from core.models import ObjectType
 from dcim.api.serializers import SiteSerializer
 from dcim.models import Device, Interface, Region, Site
 from django.db import connection, transaction
 from django.db.models import Model
-from extras.models import Tag
+from extras.models import CustomField, Tag
 from ipam.models import ASN, RIR
 from support.builders import (
     CREATED,
@@ -99,6 +100,20 @@ class TestNothingIsNew:
             same.interface_count = 8
             same.save()
         assert changes(Device) == []
+
+    def test_a_form_that_adds_an_empty_custom_field_changes_nothing(self, admin_pages):
+        webhook = only_real(Site)
+        place = site(name='Bern')
+        field = CustomField.objects.create(name='spec', type='json')
+        field.object_types.set([ObjectType.objects.get_for_model(Site)])
+        forget_events()
+        sent_by_form = {'name': 'Bern', 'slug': place.slug, 'status': place.status}
+        for value in ('', '{"a": null}', '{"a": null}', '{}', ''):
+            address = f'/dcim/sites/{place.pk}/edit/'
+            assert admin_pages.post(address, sent_by_form | {'cf_spec': value}).status_code == 302
+            place.refresh_from_db()
+        assert place.custom_field_data == {'spec': None}
+        assert sent() == [(webhook.pk, UPDATED, place.pk)] * 3
 
     def test_several_such_saves_and_a_real_one_are_one_event_with_the_last_state(self):
         webhook = only_real(Site)
