@@ -60,6 +60,16 @@ COUNT_RETRIED_REQUESTS = """
         LIMIT 2000
     ) d"""
 
+# From gone to unknown: somebody has enabled the webhook since. If it is disabled next, the receiver is not the reason.
+# It skips lanes that somebody has locked.
+FORGET_GONE = """
+    UPDATE webhooks_health SET gone_at = NULL, last_status = nullif(last_status, %(gone)s)
+    WHERE webhook_id = ANY(ARRAY(
+        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+        WHERE w.enabled AND h.gone_at <= w.last_updated
+        FOR UPDATE OF h SKIP LOCKED
+    ))"""
+
 
 class Entry(NamedTuple):
     """A note for a webhook's health: `count` deliveries got a status, which may be `pending` for a later attempt.
@@ -215,6 +225,12 @@ def _news(
         yield notifications.FAILED
     if health.suspended_since == now:
         yield notifications.SUSPENDED
+
+
+def forget_gone() -> None:
+    """Forget the answers 410 of webhooks that were enabled again, in a transaction of its own."""
+    with sql.transaction():
+        sql.execute(FORGET_GONE, {'gone': STATUS_GONE})
 
 
 def disable_gone() -> None:
