@@ -23,7 +23,7 @@ from ..choices import StatusChoices
 from ..models import Attempt, Delivery, querysets
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
-from ..presentation.moments import moment
+from ..presentation.moments import exact_moment, moment
 from ..presentation.states import marks_of
 from ..services import redelivery, sent_bodies
 from ..services.actions import REDELIVER, REDELIVER_FROM_HERE, REDELIVER_SELECTED
@@ -215,7 +215,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Delivery | None = None, **kwargs
     ) -> HttpResponse:
-        since = urlencode({'since': moment(obj.event.timestamp)})
+        since = urlencode({'since': exact_moment(obj.event.timestamp)})
         context |= {
             'subtitle': headline(obj),
             'replay': REDELIVER_FROM_HERE,

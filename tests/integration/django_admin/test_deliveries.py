@@ -27,7 +27,7 @@ from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.constants import MAX_RESPONSE_KEPT_CHARS
 from webhooks.models import Delivery, Webhook
-from webhooks.presentation.moments import moment
+from webhooks.presentation.moments import exact_moment, moment
 
 # Without `committed`, the transaction is rolled back.
 pytestmark = pytest.mark.usefixtures('saves')
@@ -140,7 +140,7 @@ class TestDeliveryPage:
             r'<a href="([^"]*)">Redeliver everything from here on', client.get(page_of(of)).content.decode()
         )
         form = client.get(unescape(address[1])).content.decode()
-        assert f'value="{moment(of.event.timestamp)}"' in form
+        assert f'value="{exact_moment(of.event.timestamp)}"' in form
 
     def test_a_receivers_answer_is_shown_as_text_not_as_html(self, client):
         of = delivery(event(site()))
