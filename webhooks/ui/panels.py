@@ -25,7 +25,9 @@ from .attributes import (
     ListAttr,
     NextAttemptAttr,
     ObjectTypesAttr,
+    OwnIdAttr,
     ProbeAttr,
+    RequestIdAttr,
     SecretAttr,
     StateAttr,
     StatusAttr,
@@ -258,7 +260,8 @@ class DeliveryPanel(FilledPanel):
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
     webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))
-    uuid = attrs.TextAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
+    request_id = RequestIdAttr('batch', label='webhook-id', style='font-monospace', copy_button=True)
+    uuid = OwnIdAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     batch = attrs.NumericAttr('batch', label=_('Batch'))
     change_set = attrs.NumericAttr('change_set', label=_('Change set'))

@@ -117,6 +117,20 @@ def test_rows_without_a_value_are_left_out(admin_pages):
     assert not {'Batch', 'Change set', 'Position in the feed', 'Next attempt', 'User', 'Caused by'}.intersection(rows)
 
 
+def test_a_member_of_a_batch_shows_the_id_that_the_receiver_got(admin_pages, receiver):
+    subscribe(receiver.url('/hook'), Site, batch=True)
+    with transaction.atomic():
+        site()
+        site()
+    work()
+    [request] = receiver.requests
+    first, second = deliveries()
+    for one, own in ((first, False), (second, True)):
+        told = panel(shown(admin_pages, one), 'Delivery')
+        assert f'webhook-id {request.header("webhook-id")}' in told
+        assert (f'UUID {one.uuid}' in told) is own
+
+
 class TestFromHereOn:
     def test_it_leads_to_the_form_that_is_filled_in(self, admin_pages):
         webhook = subscribe(NOWHERE, Site)
@@ -131,20 +145,6 @@ class TestFromHereOn:
         confirm(admin_pages, admin_pages.post(link, {'since': since}))
         assert {one.pk for one in deliveries(StatusChoices.PENDING)} == {here.pk, late.pk}
 
-    def test_it_is_for_those_who_may_redeliver_past_events_of_this_webhook(self, clerk_pages, grant):
-        mine, other = (delivery(event(site()), subscribe(NOWHERE, Site, name=name)) for name in ('Mine', 'Other'))
-        grant(Delivery, 'view')
-        assert '/replay/' not in shown(clerk_pages, mine)
-        grant(Webhook, 'view', 'replay', name='Mine')
-        assert '/replay/' in shown(clerk_pages, mine)
-        assert '/replay/' not in shown(clerk_pages, other)
-
-
-class TestBody:
-    @pytest.fixture
-    def webhook(self, receiver: Receiver) -> Webhook:
-        receiver.answers('/', 500)
-        return subscribe(receiver.url('/'), Site, name='CMDB')
     def test_it_begins_with_this_change_not_with_earlier_ones_of_its_second(self, admin_pages):
         webhook, second = subscribe(NOWHERE, Site), timezone.now().replace(microsecond=0)
         _early, here = (
@@ -171,6 +171,20 @@ class TestBody:
         assert 'figures' in asked.context, asked.context['form'].errors
         confirm(pages, asked)
 
+    def test_it_is_for_those_who_may_redeliver_past_events_of_this_webhook(self, clerk_pages, grant):
+        mine, other = (delivery(event(site()), subscribe(NOWHERE, Site, name=name)) for name in ('Mine', 'Other'))
+        grant(Delivery, 'view')
+        assert '/replay/' not in shown(clerk_pages, mine)
+        grant(Webhook, 'view', 'replay', name='Mine')
+        assert '/replay/' in shown(clerk_pages, mine)
+        assert '/replay/' not in shown(clerk_pages, other)
+
+
+class TestBody:
+    @pytest.fixture
+    def webhook(self, receiver: Receiver) -> Webhook:
+        receiver.answers('/', 500)
+        return subscribe(receiver.url('/'), Site, name='CMDB')
 
     def test_it_is_what_was_sent_although_the_webhook_was_saved_since(self, admin_pages, webhook):
         Webhook.objects.update(body_template='{"was": "{{ data.name }}"}')
