@@ -263,6 +263,19 @@ class TestReplay:
         assert (code, said.partition(' will be ')[0]) == (OK, '5 deliveries to 2 webhooks')
         assert work() == 'nothing to send'
 
+    @pytest.mark.parametrize(('typed', 'pending'), [('yes', 5), ('no', 0), ('', 0)])
+    def test_on_a_terminal_it_tells_the_number_and_asks(self, closed, monkeypatch, typed, pending):
+        monkeypatch.setattr('sys.stdin', Terminal(f'{typed}\n'))
+        code, said = command('webhooks_replay')
+        assert (code, said.partition(' will be ')[0]) == (OK, '5 deliveries to 2 webhooks')
+        assert ('5 deliveries are being redelivered.' in said) == bool(pending)
+        assert Delivery.objects.filter(status=PENDING).count() == pending
+
+    @pytest.mark.parametrize('option', ['--yes', '--no-input'])
+    def test_on_a_terminal_it_does_not_ask_if_that_was_said_before(self, closed, monkeypatch, option):
+        monkeypatch.setattr('sys.stdin', Terminal())
+        assert command('webhooks_replay', option) == (OK, '5 deliveries are being redelivered.\n')
+
     @pytest.mark.parametrize(
         'arguments',
         [
