@@ -11,7 +11,7 @@ from .. import conf
 from ..choices import WAITING_STATUSES, StatusChoices
 from ..models import Delivery, Event, Webhook, Worker
 from ..outbox import redis_queue
-from ..presentation.states import IS_SUSPENDED
+from ..presentation.states import GONE, IS_SUSPENDED
 from ..visibility import Reader
 
 
@@ -31,6 +31,7 @@ class Backlog:
     failed: int
     oldest: datetime | None
     suspended: int
+    gone: int
     workers: int | None
     redis: bool
 
@@ -53,6 +54,7 @@ def measure(user: Reader | None = None) -> Backlog:
         oldest=min(oldest, default=None),
         failed=log.filter(status=StatusChoices.FAILED).count(),
         suspended=_visible(Webhook.objects, user).filter(IS_SUSPENDED).count(),
+        gone=_visible(Webhook.objects, user).filter(GONE.query).count(),
         workers=workers,
         redis=workers is not None,
         sending=log.filter(pk__in=_in_hand()).count(),
