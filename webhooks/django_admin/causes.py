@@ -22,6 +22,7 @@ def _row(cause: Cause) -> Row:
     filters = {
         'status__exact': StatusChoices.FAILED,
         'webhook__id__exact': cause.webhook.pk,
+        'event__test__exact': 0,
         'error__startswith' if cause.is_cut else 'error__exact': cause.error,
     }
     return Row(

@@ -23,7 +23,6 @@ from django.utils.translation import gettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
-from ..choices import StatusChoices
 from ..exceptions import WebhooksError
 from ..forms import BackfillForm
 from ..forms.definition import groups_for
@@ -160,7 +159,7 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
     @admin.action(description=REDELIVER_FAILED.label, location=ON_LIST_AND_FORM)
     def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
         """Ask, then redeliver the selected webhooks' failed deliveries."""
-        failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
+        failed = Delivery.objects.failures().filter(webhook__in=queryset)
         return self.confirm_or_redeliver(request, failed, REDELIVER_FAILED)
 
     #

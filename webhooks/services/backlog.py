@@ -20,7 +20,7 @@ class Backlog:
     """The figures of the backlog. Without Redis, `workers` is None and `redis` False.
 
     `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
-    change waits. `suspended` counts webhooks.
+    change waits. `failed` leaves out tests. `suspended` and `gone` (an answer 410 has disabled them) count webhooks.
     """
 
     undispatched: int
@@ -52,7 +52,7 @@ def measure(user: Reader | None = None) -> Backlog:
         undispatched=changes['count'],
         suspect_events=changes['suspects'],
         oldest=min(oldest, default=None),
-        failed=log.filter(status=StatusChoices.FAILED).count(),
+        failed=log.failures().count(),
         suspended=_visible(Webhook.objects, user).filter(IS_SUSPENDED).count(),
         gone=_visible(Webhook.objects, user).filter(GONE.query).count(),
         workers=workers,

@@ -168,7 +168,8 @@ class HistoryPanel(panels.Panel):
         if not context['request'].user.has_perm('webhooks.view_delivery'):
             return ''
         since = figures['slots'][0].since.isoformat()
-        filters = {'webhook_id': context['object'].pk, 'status': StatusChoices.FAILED, 'finished_at__gte': since}
+        filters = {'webhook_id': context['object'].pk, 'status': StatusChoices.FAILED, 'test': 'false'}
+        filters['finished_at__gte'] = since
         return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters)}'
 
 

@@ -24,6 +24,7 @@ from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
 from webhooks.models.delivery import CAUSE_CHARS
 from webhooks.services import causes
+from webhooks.views.causes import causes_for
 
 pytestmark = pytest.mark.usefixtures('saves')
 
@@ -88,6 +89,16 @@ class TestGrouping:
         batch([event(site()), event(site())], webhook)
         [cause] = causes.find().shown
         assert (cause.count, cause.answer) == (2, 'the answer of the receiver')
+
+    def test_a_failed_test_is_no_cause_and_is_not_redelivered_with_one(self, admin_pages, webhook):
+        fail(webhook, REFUSED, 2)
+        tried = delivery(event(site(), test=True), webhook, error=REFUSED, finished_at=timezone.now())
+        [cause] = causes.find().shown
+        assert cause.count == 2
+        [row] = causes_for(admin_pages.get(PAGE).wsgi_request.user, PAGE).rows
+        assert [one.record.event.test for one in admin_pages.get(row.list_url).context['table'].rows] == [False] * 2
+        confirm(admin_pages, admin_pages.get(row.redeliver_url))
+        assert list(Delivery.objects.filter(status=FAILED)) == [tried]
 
     def test_errors_that_begin_alike_are_one_cause(self, webhook):
         beginning = 'x' * CAUSE_CHARS

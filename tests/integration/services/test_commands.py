@@ -24,7 +24,7 @@ from webhooks import metrics
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.management.commands import webhooks_status
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
-from webhooks.services import redelivery
+from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -102,6 +102,15 @@ class TestStatus:
         work()
         code, found = status()
         assert (code, found['failed']) == (WARNING, 1)
+
+    def test_a_failed_test_is_none_since_who_tests_sees_it(self, webhook, worker, receiver):
+        receiver.answers(HOOK, 500)
+        assert trial.send_test(webhook).status == FAILED
+        code, found = status()
+        assert (code, found['failed'], found['failures']) == (OK, 0, [])
+        shown = generate_latest(metrics._registry).decode()
+        assert 'webhooks_deliveries_failed 0.0' in shown
+        assert f'webhooks_deliveries_closed_total{{outcome="failed",webhook="{webhook.name}"}} 0.0' in shown
 
     def test_a_suspended_webhook_is_a_warning(self, webhook, worker):
         Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now())

@@ -172,7 +172,7 @@ class TestRedelivering:
         grant(Delivery, 'view', 'redeliver')
         text = text_of(clerk_pages)
         assert REDELIVER in text
-        [address] = re.findall(r'href="([^"]*/redeliver/[^"]*status=failed&amp;return_url[^"]*)"', text)
+        [address] = re.findall(r'href="([^"]*/redeliver/[^"]*status=failed&amp;test=false&amp;return_url[^"]*)"', text)
         answer = confirm(clerk_pages, clerk_pages.get(unescape(address)))
         assert (answer.status_code, answer.url) == (302, PAGE)
         assert not Delivery.objects.filter(status=StatusChoices.FAILED).exists()
