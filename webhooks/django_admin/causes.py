@@ -6,6 +6,7 @@ from django.utils.http import urlencode
 from ..choices import StatusChoices
 from ..models import Webhook
 from ..services.causes import Cause, Row, Table, find, table
+from .filters import CauseFilter
 
 
 def causes_for_admin(webhook: Webhook | None = None) -> Table | None:
@@ -23,7 +24,7 @@ def _row(cause: Cause) -> Row:
         'status__exact': StatusChoices.FAILED,
         'webhook__id__exact': cause.webhook.pk,
         'event__test__exact': 0,
-        'error__startswith' if cause.is_cut else 'error__exact': cause.error,
+        CauseFilter.parameter_name: cause.error,
     }
     return Row(
         cause,

@@ -31,7 +31,7 @@ from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_key
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
-from .filters import ObjectTypeFilter
+from .filters import CauseFilter, ObjectTypeFilter
 from .read_only import ReadOnly
 
 
@@ -115,7 +115,7 @@ def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
 def _without_outcome(filters: QueryDict) -> str:
     """Return the filters of a list without those by status, error and test, which a link to failures has."""
     kept = filters.copy()
-    for name in ('status__exact', 'error__exact', 'error__startswith', 'event__test__exact'):
+    for name in ('status__exact', CauseFilter.parameter_name, 'event__test__exact'):
         kept.pop(name, None)
     return kept.urlencode()
 
@@ -134,7 +134,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'next_attempt',
     )
     list_display_links = ('recorded',)
-    list_filter = ('status', 'webhook', ObjectTypeFilter, 'event__test', 'backfill', 'created')
+    list_filter = ('status', CauseFilter, 'webhook', ObjectTypeFilter, 'event__test', 'backfill', 'created')
     list_per_page = 50
     show_full_result_count = False
     # Only this column has an index. Sorting by another would read the whole log.

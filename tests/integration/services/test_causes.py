@@ -21,6 +21,7 @@ from support.writers import before_statement
 
 from webhooks import filtersets
 from webhooks.choices import StatusChoices
+from webhooks.django_admin.causes import causes_for_admin
 from webhooks.models import Delivery, Webhook
 from webhooks.models.delivery import CAUSE_CHARS
 from webhooks.services import causes
@@ -99,6 +100,17 @@ class TestGrouping:
         assert [one.record.event.test for one in admin_pages.get(row.list_url).context['table'].rows] == [False] * 2
         confirm(admin_pages, admin_pages.get(row.redeliver_url))
         assert list(Delivery.objects.filter(status=FAILED)) == [tried]
+
+    @pytest.mark.parametrize('error', ['AssertionError: ', 'x' * 300, 'a, "b" & <c>\n%'])
+    def test_the_links_of_a_cause_find_all_of_it_and_no_more(self, admin_pages, webhook, error):
+        fail(webhook, error, 2)
+        fail(webhook, REFUSED)
+        user = admin_pages.get(PAGE).wsgi_request.user
+        for table in (causes_for(user, PAGE), causes_for_admin()):
+            [row] = [row for row in table.rows if row.cause.count == 2]
+            assert first_sentence(admin_pages.get(row.redeliver_url)).startswith('2 deliveries to 1 webhook')
+            shown = admin_pages.get(row.list_url).context
+            assert len(shown['cl'].result_list if 'cl' in shown else shown['table'].rows) == 2
 
     def test_errors_that_begin_alike_are_one_cause(self, webhook):
         beginning = 'x' * CAUSE_CHARS
