@@ -95,7 +95,7 @@ def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
     since = timezone.now() - timedelta(hours=FAILURE_RATE_HOURS)
     hours = Hour.objects.filter(health__webhook__in=webhooks, start__gt=since)
     sums = hours.aggregate(delivered=Sum('delivered'), failed=Sum('failed'))
-    url = _list_url(status=StatusChoices.FAILED, finished_at__gte=since.isoformat())
+    url = _list_url(status=StatusChoices.FAILED, test='false', finished_at__gte=since.isoformat())
     return LastDay(sums['delivered'] or 0, sums['failed'] or 0, url)
 
 

@@ -257,6 +257,7 @@ class DeliveryFilterSet(LogFilterSet):
     )
     kind = django_filters.MultipleChoiceFilter(field_name='event__kind', choices=KindChoices, distinct=False)
     status = django_filters.MultipleChoiceFilter(choices=StatusChoices, distinct=False)
+    test = django_filters.BooleanFilter(field_name='event__test', label=_('Test'))
     response_status = MultiValueNumberFilter(distinct=False)
     attempt_count = MultiValueNumberFilter(distinct=False)
     error = MultiValueCharFilter(method='filter_error', label=_('Error'))

@@ -87,6 +87,8 @@ CONTRASTS = """() => {
 # NetBox's column of buttons, and the search of Django's lists.
 OF_OTHERS = re.compile(r'sort=actions"|id="searchbar"')
 CREDENTIAL = {'name': 'Of the looks', 'type': 'bearer', 'secret': 's3cret', 'hosts': ['receiver.example']}
+# Its words are as long as German ones.
+LONG_NAME = 'Inventar der Niederlassungen in Berlin und Brandenburg'
 TAG = re.compile(r'</?(div|span|a|p)\b')
 # Black on black is below, the quiet grey of hints above.
 UNREADABLE = 2.0
@@ -107,7 +109,7 @@ BEYOND_THE_EDGE = 'document.documentElement.scrollWidth - document.documentEleme
 @pytest.fixture
 def ids(api, receiver) -> Iterator[dict[str, object]]:
     receiver.answers('/hook', 500)
-    webhook = add_webhook(api, receiver.url('/hook'), max_attempts=1, secret='whsec_' + 'A' * 43 + '=')
+    webhook = add_webhook(api, receiver.url('/hook'), name=LONG_NAME, max_attempts=1, secret='whsec_' + 'A' * 43 + '=')
     site = add_site(api)
     delivery = delivery_of(api, site, 'failed')
     api.post(f'plugins/webhooks/webhooks/{webhook["id"]}/backfill/', filter=f'id={site["id"]}')

@@ -6,6 +6,7 @@ from django.utils.http import urlencode
 from ..choices import StatusChoices
 from ..models import Webhook
 from ..services.causes import Cause, Row, Table, find, table
+from .filters import CauseFilter
 
 
 def causes_for_admin(webhook: Webhook | None = None) -> Table | None:
@@ -22,7 +23,8 @@ def _row(cause: Cause) -> Row:
     filters = {
         'status__exact': StatusChoices.FAILED,
         'webhook__id__exact': cause.webhook.pk,
-        'error__startswith' if cause.is_cut else 'error__exact': cause.error,
+        'event__test__exact': 0,
+        CauseFilter.parameter_name: cause.error,
     }
     return Row(
         cause,

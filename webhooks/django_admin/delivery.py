@@ -23,7 +23,7 @@ from ..choices import StatusChoices
 from ..models import Attempt, Delivery, querysets
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
-from ..presentation.moments import moment
+from ..presentation.moments import exact_moment, moment
 from ..presentation.states import marks_of
 from ..services import redelivery, sent_bodies
 from ..services.actions import REDELIVER, REDELIVER_FROM_HERE, REDELIVER_SELECTED
@@ -31,7 +31,7 @@ from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_key
 from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
-from .filters import ObjectTypeFilter
+from .filters import CauseFilter, ObjectTypeFilter
 from .read_only import ReadOnly
 
 
@@ -113,9 +113,9 @@ def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
 
 
 def _without_outcome(filters: QueryDict) -> str:
-    """Return the filters of a list without those by status and error, which a redelivery changes."""
+    """Return the filters of a list without those by status, error and test, which a link to failures has."""
     kept = filters.copy()
-    for name in ('status__exact', 'error__exact', 'error__startswith'):
+    for name in ('status__exact', CauseFilter.parameter_name, 'event__test__exact'):
         kept.pop(name, None)
     return kept.urlencode()
 
@@ -134,7 +134,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'next_attempt',
     )
     list_display_links = ('recorded',)
-    list_filter = ('status', 'webhook', ObjectTypeFilter, 'backfill', 'created')
+    list_filter = ('status', CauseFilter, 'webhook', ObjectTypeFilter, 'event__test', 'backfill', 'created')
     list_per_page = 50
     show_full_result_count = False
     # Only this column has an index. Sorting by another would read the whole log.
@@ -215,7 +215,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Delivery | None = None, **kwargs
     ) -> HttpResponse:
-        since = urlencode({'since': moment(obj.event.timestamp)})
+        since = urlencode({'since': exact_moment(obj.event.timestamp)})
         context |= {
             'subtitle': headline(obj),
             'replay': REDELIVER_FROM_HERE,

@@ -76,5 +76,5 @@ def object_link(row: Delivery | Event, objects: Objects) -> SafeString | str:
 
 def failed_url(webhook: Webhook) -> str:
     """Return the address of the admin's list of the webhook's failed deliveries."""
-    filters = urlencode({'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED})
-    return f'{reverse("admin:webhooks_delivery_changelist")}?{filters}'
+    filters = {'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED, 'event__test__exact': 0}
+    return f'{reverse("admin:webhooks_delivery_changelist")}?{urlencode(filters)}'

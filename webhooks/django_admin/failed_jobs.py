@@ -67,7 +67,7 @@ def failed_jobs(request: HttpRequest, queue_index: int) -> HttpResponse:
         'jobs': get_jobs(queue, page.object_list, registry),
         'num_jobs': len(found),
         'page': page.number,
-        'page_range': page.paginator.get_elided_page_range(page.number),
+        'page_range': page.paginator.get_elided_page_range(page.number) if page.has_other_pages() else (),
         'ellipsis': Paginator.ELLIPSIS,
         'sort_direction': 'descending' if is_descending else 'ascending',
         'other_direction': '0' if is_descending else '1',

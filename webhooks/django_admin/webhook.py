@@ -23,7 +23,6 @@ from django.utils.translation import gettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
-from ..choices import StatusChoices
 from ..exceptions import WebhooksError
 from ..forms import BackfillForm
 from ..forms.definition import groups_for
@@ -160,7 +159,7 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
     @admin.action(description=REDELIVER_FAILED.label, location=ON_LIST_AND_FORM)
     def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
         """Ask, then redeliver the selected webhooks' failed deliveries."""
-        failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
+        failed = Delivery.objects.failures().filter(webhook__in=queryset)
         return self.confirm_or_redeliver(request, failed, REDELIVER_FAILED)
 
     #
@@ -275,8 +274,7 @@ class WebhookAdmin(PreviewMixin, ReplayMixin, BaseAdmin):
         # Django may keep a message in a cookie. So the secret is no message.
         secret_rotation.show_once(request.session, webhook, form.generated_secret)
         if '_addanother' in request.POST:
-            text = _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=webhook)
-            self.message_user(request, text, messages.WARNING)
+            self.message_user(request, secret_rotation.told_waiting(webhook), messages.WARNING)
 
     def response_post_save_add(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
         return self._show_secret(request, obj) or super().response_post_save_add(request, obj)

@@ -172,11 +172,11 @@ def take_back(webhook_id: int, now: datetime) -> list[datetime]:
 def close(call: Call) -> None:
     """Record the outcome of a test, in a transaction of its own. Who tests sees it, so nobody is told of a failure."""
     with sql.transaction() as now:
-        endpoint.write(record.conclude([call], now), now, tells_failures=False)
+        endpoint.write(record.conclude([call], now), now, are_tests=True)
 
 
 def publish(webhook_id: int, pk: int) -> None:
     """Publish a feed's test, a delivery by its id, in a transaction of its own. It locks the lane."""
     with sql.transaction() as now:
         order.lock_lanes([webhook_id])
-        endpoint.write(feed.publish([pk], now), now, tells_failures=False)
+        endpoint.write(feed.publish([pk], now), now, are_tests=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 from django import forms
 from django.db.models import Model, QuerySet
+from django.utils.dateparse import parse_datetime
+from django.utils.timezone import is_aware
 from utilities.forms import BOOLEAN_WITH_BLANK_CHOICES
 from utilities.forms.fields import DynamicModelChoiceField, DynamicModelMultipleChoiceField
 from utilities.forms.widgets import DateTimePicker
@@ -18,10 +20,29 @@ def switch(label: str) -> forms.NullBooleanField:
     return forms.NullBooleanField(label=label, required=False, widget=forms.Select(choices=BOOLEAN_WITH_BLANK_CHOICES))
 
 
+class OffsetDateTimePicker(DateTimePicker):
+    """NetBox's picker. A time with an offset from UTC gets a plain field: the picker's script would cut that off."""
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        if _has_offset(value):
+            shown = context['widget']['attrs']
+            shown['class'] = shown.get('class', '').replace('datetime-picker', '')
+        return context
+
+
+def _has_offset(value: Any) -> bool:
+    try:
+        found = parse_datetime(value)
+    except (TypeError, ValueError):
+        return False
+    return found is not None and is_aware(found)
+
+
 class TimeField(forms.DateTimeField):
     """A time, chosen with NetBox's picker. Raises ValidationError if PostgreSQL cannot store its time zone."""
 
-    widget = DateTimePicker
+    widget = OffsetDateTimePicker
 
     def validate(self, value: datetime | None) -> None:
         super().validate(value)

@@ -95,7 +95,7 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     model = Delivery
     fieldsets = (
         FieldSet('q', 'filter_id'),
-        FieldSet('status', 'webhook_id', 'error', 'kind', 'response_status', 'backfill', name=_('Delivery')),
+        FieldSet('status', 'webhook_id', 'error', 'kind', 'response_status', 'test', 'backfill', name=_('Delivery')),
         FieldSet('object_type_id', 'object_id', name=_('Object')),
         FieldSet('created__gte', 'created__lte', name=_('Time')),
     )
@@ -104,6 +104,7 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     error = forms.CharField(label=_('Error'), required=False)
     kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
     response_status = forms.IntegerField(label=_('Response status'), required=False)
+    test = switch(_('Test'))
     backfill = switch(_('Backfill'))
     object_id = forms.IntegerField(label=_('Object ID'), required=False)
     created__gte = TimeField(label=_('After'), required=False)
@@ -115,7 +116,7 @@ class WebhookDeliveryFilterForm(DeliveryFilterForm):
 
     fieldsets = (
         FieldSet('q', 'filter_id'),
-        FieldSet('status', 'error', 'kind', 'response_status', 'backfill', name=_('Delivery')),
+        FieldSet('status', 'error', 'kind', 'response_status', 'test', 'backfill', name=_('Delivery')),
         *DeliveryFilterForm.fieldsets[2:],
     )
     webhook_id = None

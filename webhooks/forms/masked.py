@@ -30,12 +30,25 @@ class EnteredAgainMixin(forms.ModelForm):
     Not for imports, whose page keeps its text.
     """
 
+    _is_to_be_saved = False
+
     def is_valid(self) -> bool:
         """Whether the form can be saved. A preview does not ask: it only reads `errors`, and its page stays."""
         is_valid = super().is_valid()
-        if not is_valid and self['secret'].data and 'secret' not in self.errors:
-            self.add_error('secret', _('Enter the secret again.'))
+        self._is_to_be_saved = True
+        if not is_valid:
+            self._ask_again()
         return is_valid
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        """Add an error. NetBox's view adds one to a valid form if the user's permissions forbid the result."""
+        super().add_error(field, error)
+        if self._is_to_be_saved:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        if self['secret'].data and 'secret' not in self.errors:
+            super().add_error('secret', _('Enter the secret again.'))
 
 
 class MaskedFieldsMixin(SecretMixin):

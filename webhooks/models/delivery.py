@@ -51,6 +51,10 @@ class DeliveryQuerySet(LogQuerySet):
         """Leave only deliveries that nothing is sent for any more: delivered, failed or superseded ones."""
         return self.exclude(status__in=OPEN_STATUSES)
 
+    def failures(self) -> 'DeliveryQuerySet':
+        """Leave only failed deliveries, without tests: who sends a test sees its result at once."""
+        return self.filter(FAILED, event__test=False)
+
     def with_cause(self, reader: visibility.Reader | None = None) -> 'DeliveryQuerySet':
         """Annotate `cause`, as `cause_of` the error. A reader gets no more than the rows show.
 

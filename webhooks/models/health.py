@@ -77,7 +77,7 @@ class Health(models.Model):
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next attempt'), null=True)
     probes = models.PositiveIntegerField(default=0)
-    # When an answer 410 came. If the webhook was saved later, somebody has enabled it again.
+    # When an answer 410 came. If the webhook was enabled after that, engine/tidy forgets it.
     gone_at = models.DateTimeField(null=True)
     # The day on which people were last told of a failure: that happens once a day.
     failure_told_on = models.DateField(null=True)

@@ -11,7 +11,7 @@ from .. import conf
 from ..choices import WAITING_STATUSES, StatusChoices
 from ..models import Delivery, Event, Webhook, Worker
 from ..outbox import redis_queue
-from ..presentation.states import IS_SUSPENDED
+from ..presentation.states import GONE, IS_SUSPENDED
 from ..visibility import Reader
 
 
@@ -20,7 +20,7 @@ class Backlog:
     """The figures of the backlog. Without Redis, `workers` is None and `redis` False.
 
     `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
-    change waits. `suspended` counts webhooks.
+    change waits. `failed` leaves out tests. `suspended` and `gone` (an answer 410 has disabled them) count webhooks.
     """
 
     undispatched: int
@@ -31,6 +31,7 @@ class Backlog:
     failed: int
     oldest: datetime | None
     suspended: int
+    gone: int
     workers: int | None
     redis: bool
 
@@ -51,8 +52,9 @@ def measure(user: Reader | None = None) -> Backlog:
         undispatched=changes['count'],
         suspect_events=changes['suspects'],
         oldest=min(oldest, default=None),
-        failed=log.filter(status=StatusChoices.FAILED).count(),
+        failed=log.failures().count(),
         suspended=_visible(Webhook.objects, user).filter(IS_SUSPENDED).count(),
+        gone=_visible(Webhook.objects, user).filter(GONE.query).count(),
         workers=workers,
         redis=workers is not None,
         sending=log.filter(pk__in=_in_hand()).count(),

@@ -62,7 +62,7 @@ class Cause:
     @property
     def filters(self) -> dict[str, Any]:
         """The query of the list that shows these deliveries, in NetBox and in REST."""
-        return {'status': StatusChoices.FAILED, 'webhook_id': self.webhook.pk, 'error': self.error}
+        return {'status': StatusChoices.FAILED, 'webhook_id': self.webhook.pk, 'error': self.error, 'test': 'false'}
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def find(reader: Reader | None = None, webhook: Webhook | None = None, action: s
 
 
 def failed(reader: Reader | None = None, action: str = 'view') -> QuerySet[Delivery]:
-    """Return the failed deliveries that the reader may view, and may act on."""
-    log = Delivery.objects.filter(status=StatusChoices.FAILED)
+    """Return the failed deliveries, without tests, that the reader may view, and may act on."""
+    log = Delivery.objects.failures()
     if reader is None:
         return log
     return log.restrict(reader, action).restrict(reader, 'view')

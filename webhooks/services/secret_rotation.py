@@ -5,6 +5,7 @@ from datetime import timedelta
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import transaction
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 
 from ..exceptions import DecryptionError
 from ..models import Webhook
@@ -41,6 +42,11 @@ def show_once(session: SessionBase, webhook: Webhook, secret: str) -> None:
 def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
     """Whether a new secret of this webhook is still to be shown in this session."""
     return SESSION_KEY.format(webhook.pk) in session
+
+
+def told_waiting(webhook: Webhook) -> str:
+    """Return a sentence for a user who is led elsewhere than to the page that shows the new secret."""
+    return _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=webhook)
 
 
 def take(session: SessionBase, webhook: Webhook) -> str:

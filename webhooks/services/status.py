@@ -28,7 +28,7 @@ class Line:
 def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
     """Yield the lines that the user may see. User None sees all.
 
-    `urls` has the keys 'workers', 'waiting', 'failed' and 'suspended': where the lines link to.
+    `urls` has the keys 'workers', 'waiting', 'failed', 'suspended' and 'gone': where the lines link to.
     """
     found = backlog.measure(user)
     if not conf.get().enabled:
@@ -47,6 +47,8 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
     if _may_view(user, 'webhook'):
         color = 'orange' if found.suspended else 'green'
         yield Line(_('Suspended webhooks'), urls['suspended'], intcomma(found.suspended), color)
+        if found.gone:
+            yield Line(_('Webhooks disabled by their receivers'), urls['gone'], intcomma(found.gone), 'orange')
 
 
 def _may_view(user: Reader | None, model: str) -> bool:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -49,6 +50,27 @@ class ObjectTypesAttr(LinesAttr):
     def get_value(self, obj: Any) -> str:
         types = obj.object_types.order_by('app_label', 'model')
         return '\n'.join(object_type_name(object_type) for object_type in types)
+
+
+class RequestIdAttr(attrs.TextAttr):
+    """Shows the webhook-id of a delivery's request. In a batch, that is the UUID of its first delivery."""
+
+    def get_value(self, obj: Delivery) -> UUID:
+        if is_first(obj):
+            return obj.uuid
+        return Delivery.objects.filter(pk=obj.batch).values_list('uuid', flat=True).first() or obj.uuid
+
+
+class OwnIdAttr(attrs.TextAttr):
+    """Shows the UUID of a delivery that went out under another one's. Blank if its own is the webhook-id."""
+
+    def get_value(self, obj: Delivery) -> UUID | str:
+        return '' if is_first(obj) else obj.uuid
+
+
+def is_first(delivery: Delivery) -> bool:
+    """Whether the delivery's own UUID is the webhook-id of its request."""
+    return delivery.batch in (None, delivery.pk)
 
 
 class StateAttr(attrs.TextAttr):

@@ -13,7 +13,7 @@ from netbox.object_actions import ObjectAction
 from utilities.views import get_action_url
 
 from ..models import Delivery, Webhook
-from ..presentation.moments import moment
+from ..presentation.moments import exact_moment
 from ..services import actions
 from ..services.actions import Action, Where
 
@@ -75,7 +75,7 @@ class RedeliverFromHere(Button):
     @classmethod
     def get_url(cls, obj: Delivery) -> str:
         url = reverse('plugins:webhooks:webhook_replay', args=[obj.webhook_id])
-        return f'{url}?{urlencode({"since": moment(obj.event.timestamp)})}'
+        return f'{url}?{urlencode({"since": exact_moment(obj.event.timestamp)})}'
 
     @classmethod
     def render(cls, context: Any, obj: Delivery, **kwargs: Any) -> str:

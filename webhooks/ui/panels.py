@@ -25,7 +25,9 @@ from .attributes import (
     ListAttr,
     NextAttemptAttr,
     ObjectTypesAttr,
+    OwnIdAttr,
     ProbeAttr,
+    RequestIdAttr,
     SecretAttr,
     StateAttr,
     StatusAttr,
@@ -166,7 +168,8 @@ class HistoryPanel(panels.Panel):
         if not context['request'].user.has_perm('webhooks.view_delivery'):
             return ''
         since = figures['slots'][0].since.isoformat()
-        filters = {'webhook_id': context['object'].pk, 'status': StatusChoices.FAILED, 'finished_at__gte': since}
+        filters = {'webhook_id': context['object'].pk, 'status': StatusChoices.FAILED, 'test': 'false'}
+        filters['finished_at__gte'] = since
         return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters)}'
 
 
@@ -258,7 +261,8 @@ class DeliveryPanel(FilledPanel):
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
     webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))
-    uuid = attrs.TextAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
+    request_id = RequestIdAttr('batch', label='webhook-id', style='font-monospace', copy_button=True)
+    uuid = OwnIdAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     batch = attrs.NumericAttr('batch', label=_('Batch'))
     change_set = attrs.NumericAttr('change_set', label=_('Change set'))

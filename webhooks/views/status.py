@@ -36,10 +36,11 @@ class StatusView(PermissionRequiredMixin, View):
 
 
 def _urls() -> dict[str, str]:
-    deliveries = reverse('plugins:webhooks:delivery_list')
+    deliveries, webhooks = reverse('plugins:webhooks:delivery_list'), reverse('plugins:webhooks:webhook_list')
     return {
         'workers': '#workers',
         'waiting': f'{deliveries}?{urlencode({"status": WAITING_STATUSES}, doseq=True)}',
-        'failed': f'{deliveries}?status={StatusChoices.FAILED}',
-        'suspended': f'{reverse("plugins:webhooks:webhook_list")}?suspended=true',
+        'failed': f'{deliveries}?{urlencode({"status": StatusChoices.FAILED, "test": "false"})}',
+        'suspended': f'{webhooks}?suspended=true',
+        'gone': f'{webhooks}?state=gone',
     }

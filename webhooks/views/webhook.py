@@ -1,14 +1,17 @@
 """NetBox's pages of webhooks, but for the actions: these are in actions.py and webhook_forms.py."""
 
 import copy
+from collections.abc import Sized
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext_lazy
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
+from netbox.models.deletion import CountOnly
 from netbox.object_actions import CloneObject, DeleteObject, EditObject, ObjectAction
 from netbox.ui import layout
 from netbox.ui.panels import ObjectsTablePanel, PluginContentPanel, TemplatePanel
@@ -162,7 +165,10 @@ class WebhookEditView(generic.ObjectEditView):
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
         if '_preset' in request.POST:
             return self._begin_anew(request, **kwargs)
-        return super().post(request, *args, **kwargs)
+        answer = super().post(request, *args, **kwargs)
+        if '_addanother' in request.POST and secret_rotation.is_waiting(request.session, self.edited):
+            messages.warning(request, secret_rotation.told_waiting(self.edited))
+        return answer
 
     def _begin_anew(self, request: HttpRequest, **kwargs) -> HttpResponse:
         """Return the form filled in by another preset. Typed values stay, but for a secret, which no page shows."""
@@ -177,6 +183,7 @@ class WebhookEditView(generic.ObjectEditView):
     def alter_object(self, obj: Webhook, request: HttpRequest, url_args: tuple, url_kwargs: dict) -> Webhook:
         # If the form generates a secret, it keeps the secret in the session, to be shown once.
         obj._session = request.session
+        self.edited = obj
         return obj
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
@@ -205,9 +212,15 @@ class WebhookDraftView(BaseObjectView):
 
 @register_model_view(Webhook, 'delete')
 class WebhookDeleteView(generic.ObjectDeleteView):
-    """Asks, then deletes a webhook."""
+    """Asks, then deletes a webhook. The page says how many deliveries go too."""
 
     queryset = Webhook.objects.all()
+
+    def _get_dependent_objects(self, obj: Webhook) -> dict[type[Model], Sized]:
+        """Add the number of deliveries. NetBox finds none: the log has no foreign key to webhooks."""
+        found = super()._get_dependent_objects(obj)
+        logged = Delivery.objects.filter(webhook=obj).count()
+        return {**found, Delivery: CountOnly(logged)} if logged else found
 
 
 @register_model_view(Webhook, 'bulk_import', path='import', detail=False)
@@ -241,6 +254,7 @@ class WebhookBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
     """Asks, then deletes the selected webhooks."""
 
     queryset = with_states(Webhook.objects.all())
+    template_name = 'webhooks/webhook_bulk_delete.html'
     filterset = filtersets.WebhookFilterSet
     table = tables.WebhookTable
 

@@ -252,6 +252,12 @@ class TestTheList:
         assert context['webhooks_listed'] == [(webhook.pk, webhook.name)]
         assert [reason[:8] for reason in context['reasons_listed']] == ['HTTP 500']
 
+    def test_it_numbers_its_pages_if_there_are_several(self, client, fail, monkeypatch):
+        fail(2)
+        assert 'this-page' not in text_of(client.get(page('failed_jobs')))
+        monkeypatch.setattr(failed_jobs_page, 'JOBS_PER_PAGE', 1)
+        assert 'this-page' in text_of(client.get(page('failed_jobs')))
+
     def test_it_shows_the_causes(self, client, fail):
         fail(2)
         [row] = client.get(page('failed_jobs')).context['causes'].rows
@@ -346,6 +352,16 @@ def listed(client: Client) -> set[str]:
 
 
 class TestClearing:
+    def test_the_pages_that_ask_tell_that_the_log_keeps_them(self, client, fail):
+        [failed] = fail()
+        for address in (page('delete_job', str(failed.uuid)), page('delete_failed_jobs')):
+            assert 'stay in the log' in text_of(client.get(address))
+        asked = text_of(client.get(page('delete_job', str(failed.uuid))))
+        for words in ('Receiver', 'HTTP 500', failed.event.object_repr):
+            assert words in asked
+        others = reverse('django_rq:delete_failed_jobs', args=[get_queues_map()['default']])
+        assert 'stay in the log' not in text_of(client.get(others))
+
     def test_deleting_one_keeps_it_in_the_log(self, client, fail):
         [failed] = fail()
         client.post(page('delete_job', str(failed.uuid)))

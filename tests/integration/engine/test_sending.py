@@ -35,8 +35,9 @@ from webhooks.engine.process import inline
 from webhooks.engine.registry import SEND
 from webhooks.models import Attempt, Delivery, Health, Webhook, Worker
 from webhooks.outbox import redis_queue, wakeup
+from webhooks.presentation.states import state_of
 from webhooks.security.masking import MASK
-from webhooks.services import redelivery, trial
+from webhooks.services import redelivery, switching, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -194,6 +195,25 @@ class TestFailed:
         site()
         assert work() == 'nothing to send'
         assert len(receiver.requests) == 1
+
+    def test_after_somebody_enabled_it_again_whoever_disables_it_is_not_its_receiver(self, receiver):
+        subscribe(receiver.url(HOOK), Site, max_attempts=1)
+        receiver.answers(HOOK, 410)
+        site()
+        work()
+        assert state_of(Webhook.objects.get()).label == 'Disabled by its receiver'
+        for enabled in (True, False):
+            switching.switch(Webhook.objects.get(), enabled=enabled)
+            work()
+        assert state_of(Webhook.objects.get()).label == 'Disabled'
+
+    def test_it_stays_disabled_by_its_receiver_while_it_is_edited(self, webhook, receiver):
+        receiver.answers(HOOK, 410)
+        sites(1)
+        work()
+        switching.switch(Webhook.objects.get(), paused=True)
+        work()
+        assert state_of(Webhook.objects.get()).label == 'Disabled by its receiver'
 
     def test_a_definition_that_cannot_be_used_sends_nothing_and_says_which_line(self, receiver):
         subscribe(receiver.url(HOOK), Site, body_template='{\n{{ data.name.missing.key }}\n}')

@@ -21,9 +21,11 @@ from support.writers import before_statement
 
 from webhooks import filtersets
 from webhooks.choices import StatusChoices
+from webhooks.django_admin.causes import causes_for_admin
 from webhooks.models import Delivery, Webhook
 from webhooks.models.delivery import CAUSE_CHARS
 from webhooks.services import causes
+from webhooks.views.causes import causes_for
 
 pytestmark = pytest.mark.usefixtures('saves')
 
@@ -88,6 +90,27 @@ class TestGrouping:
         batch([event(site()), event(site())], webhook)
         [cause] = causes.find().shown
         assert (cause.count, cause.answer) == (2, 'the answer of the receiver')
+
+    def test_a_failed_test_is_no_cause_and_is_not_redelivered_with_one(self, admin_pages, webhook):
+        fail(webhook, REFUSED, 2)
+        tried = delivery(event(site(), test=True), webhook, error=REFUSED, finished_at=timezone.now())
+        [cause] = causes.find().shown
+        assert cause.count == 2
+        [row] = causes_for(admin_pages.get(PAGE).wsgi_request.user, PAGE).rows
+        assert [one.record.event.test for one in admin_pages.get(row.list_url).context['table'].rows] == [False] * 2
+        confirm(admin_pages, admin_pages.get(row.redeliver_url))
+        assert list(Delivery.objects.filter(status=FAILED)) == [tried]
+
+    @pytest.mark.parametrize('error', ['AssertionError: ', 'x' * 300, 'a, "b" & <c>\n%'])
+    def test_the_links_of_a_cause_find_all_of_it_and_no_more(self, admin_pages, webhook, error):
+        fail(webhook, error, 2)
+        fail(webhook, REFUSED)
+        user = admin_pages.get(PAGE).wsgi_request.user
+        for table in (causes_for(user, PAGE), causes_for_admin()):
+            [row] = [row for row in table.rows if row.cause.count == 2]
+            assert first_sentence(admin_pages.get(row.redeliver_url)).startswith('2 deliveries to 1 webhook')
+            shown = admin_pages.get(row.list_url).context
+            assert len(shown['cl'].result_list if 'cl' in shown else shown['table'].rows) == 2
 
     def test_errors_that_begin_alike_are_one_cause(self, webhook):
         beginning = 'x' * CAUSE_CHARS

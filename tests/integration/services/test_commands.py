@@ -24,7 +24,7 @@ from webhooks import metrics
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.management.commands import webhooks_status
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
-from webhooks.services import redelivery
+from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -102,6 +102,15 @@ class TestStatus:
         work()
         code, found = status()
         assert (code, found['failed']) == (WARNING, 1)
+
+    def test_a_failed_test_is_none_since_who_tests_sees_it(self, webhook, worker, receiver):
+        receiver.answers(HOOK, 500)
+        assert trial.send_test(webhook).status == FAILED
+        code, found = status()
+        assert (code, found['failed'], found['failures']) == (OK, 0, [])
+        shown = generate_latest(metrics._registry).decode()
+        assert 'webhooks_deliveries_failed 0.0' in shown
+        assert f'webhooks_deliveries_closed_total{{outcome="failed",webhook="{webhook.name}"}} 0.0' in shown
 
     def test_a_suspended_webhook_is_a_warning(self, webhook, worker):
         Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now())
@@ -262,6 +271,19 @@ class TestReplay:
         code, said = command('webhooks_replay', '--dry-run')
         assert (code, said.partition(' will be ')[0]) == (OK, '5 deliveries to 2 webhooks')
         assert work() == 'nothing to send'
+
+    @pytest.mark.parametrize(('typed', 'pending'), [('yes', 5), ('no', 0), ('', 0)])
+    def test_on_a_terminal_it_tells_the_number_and_asks(self, closed, monkeypatch, typed, pending):
+        monkeypatch.setattr('sys.stdin', Terminal(f'{typed}\n'))
+        code, said = command('webhooks_replay')
+        assert (code, said.partition(' will be ')[0]) == (OK, '5 deliveries to 2 webhooks')
+        assert ('5 deliveries are being redelivered.' in said) == bool(pending)
+        assert Delivery.objects.filter(status=PENDING).count() == pending
+
+    @pytest.mark.parametrize('option', ['--yes', '--no-input'])
+    def test_on_a_terminal_it_does_not_ask_if_that_was_said_before(self, closed, monkeypatch, option):
+        monkeypatch.setattr('sys.stdin', Terminal())
+        assert command('webhooks_replay', option) == (OK, '5 deliveries are being redelivered.\n')
 
     @pytest.mark.parametrize(
         'arguments',

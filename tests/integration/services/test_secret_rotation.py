@@ -347,16 +347,27 @@ class TestPages:
         answer = client.post(f'{PAGES}{webhook.pk}/rotate-secret/', {'prefix': 'whsec_', 'keep_previous': '0'})
         assert answer.status_code in statuses
 
-    def test_a_secret_is_generated_with_the_webhook(self, committed, admin_pages):
+    def add(self, admin_pages, **more: str):
         site = ContentType.objects.get_for_model(Site).pk
         fields = {
             'name': 'New', 'object_types_1': [site], 'type_create': 'on', 'payload_url': 'https://a.example/',
             'http_method': 'POST', 'http_content_type': 'application/json', 'payload_format': 'default',
-            'max_attempts': 8, 'concurrency': 16, 'generate_secret': 'on',
+            'max_attempts': 8, 'concurrency': 16, 'generate_secret': 'on', **more,
         }  # fmt: skip
         page = admin_pages.post(f'{PAGES}add/', fields, follow=True)
         assert page.redirect_chain, page.context['form'].errors
+        return page
+
+    def test_a_secret_is_generated_with_the_webhook(self, committed, admin_pages):
+        page = self.add(admin_pages)
         assert Webhook.objects.get().secret.reveal() in page.content.decode()
+        assert len(page.context['messages']) == 1
+
+    def test_whoever_adds_another_webhook_next_is_told_where_the_secret_waits(self, committed, admin_pages):
+        told = self.add(admin_pages, _addanother='').context['messages']
+        assert 'The secret of “New” is shown once, when you open its page.' in map(str, told)
+        webhook = Webhook.objects.get()
+        assert webhook.secret.reveal() in admin_pages.get(webhook.get_absolute_url()).content.decode()
 
     def test_another_secret_leaves_the_old_one_a_day(self, webhook, admin_pages):
         address, old = f'{PAGES}{webhook.pk}/edit/', webhook.secret.reveal()

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import pytest
@@ -19,7 +19,6 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.presentation.headlines import MAX_REASON_CHARS, headline
-from webhooks.presentation.moments import moment
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -118,6 +117,20 @@ def test_rows_without_a_value_are_left_out(admin_pages):
     assert not {'Batch', 'Change set', 'Position in the feed', 'Next attempt', 'User', 'Caused by'}.intersection(rows)
 
 
+def test_a_member_of_a_batch_shows_the_id_that_the_receiver_got(admin_pages, receiver):
+    subscribe(receiver.url('/hook'), Site, batch=True)
+    with transaction.atomic():
+        site()
+        site()
+    work()
+    [request] = receiver.requests
+    first, second = deliveries()
+    for one, own in ((first, False), (second, True)):
+        told = panel(shown(admin_pages, one), 'Delivery')
+        assert f'webhook-id {request.header("webhook-id")}' in told
+        assert (f'UUID {one.uuid}' in told) is own
+
+
 class TestFromHereOn:
     def test_it_leads_to_the_form_that_is_filled_in(self, admin_pages):
         webhook = subscribe(NOWHERE, Site)
@@ -128,9 +141,35 @@ class TestFromHereOn:
         page = shown(admin_pages, here)
         link = unescape(re.search(r'href="([^"]*/replay/[^"]*)"', page)[1])
         form = admin_pages.get(link).content.decode()
-        assert f'value="{moment(noon)}"' in form
-        confirm(admin_pages, admin_pages.post(link, {'since': moment(noon)}))
+        since = re.search('<input[^>]* name="since" value="([^"]*)"', form)[1]
+        confirm(admin_pages, admin_pages.post(link, {'since': since}))
         assert {one.pk for one in deliveries(StatusChoices.PENDING)} == {here.pk, late.pk}
+
+    def test_it_begins_with_this_change_not_with_earlier_ones_of_its_second(self, admin_pages):
+        webhook, second = subscribe(NOWHERE, Site), timezone.now().replace(microsecond=0)
+        _early, here = (
+            delivery(event(site(), timestamp=second + timedelta(microseconds=number)), webhook) for number in (1, 2)
+        )
+        self.redeliver_from(admin_pages, here)
+        assert {one.pk for one in deliveries(StatusChoices.PENDING)} == {here.pk}
+
+    @pytest.mark.parametrize('hour', [0, 1])
+    def test_it_knows_which_one_is_meant_when_an_hour_comes_twice(self, admin_pages, hour):
+        """In the night to 2026-10-25, clocks in Berlin showed 02:30 twice, an hour apart."""
+        webhook, first = subscribe(NOWHERE, Site), datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+        both = [delivery(event(site(), timestamp=first + timedelta(hours=number)), webhook) for number in (0, 1)]
+        with timezone.override('Europe/Berlin'):
+            self.redeliver_from(admin_pages, both[hour])
+        assert {one.pk for one in deliveries(StatusChoices.PENDING)} == {one.pk for one in both[hour:]}
+
+    def redeliver_from(self, pages, here: Delivery) -> None:
+        link = unescape(re.search(r'href="([^"]*/replay/[^"]*)"', shown(pages, here))[1])
+        form = pages.get(link)
+        assert 'datetime-picker' not in re.search('<input[^>]* name="since"[^>]*>', form.content.decode())[0]
+        since = form.context['form']['since'].value()
+        asked = pages.post(link, {'since': since})
+        assert 'figures' in asked.context, asked.context['form'].errors
+        confirm(pages, asked)
 
     def test_it_is_for_those_who_may_redeliver_past_events_of_this_webhook(self, clerk_pages, grant):
         mine, other = (delivery(event(site()), subscribe(NOWHERE, Site, name=name)) for name in ('Mine', 'Other'))

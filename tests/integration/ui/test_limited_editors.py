@@ -107,3 +107,12 @@ def test_a_refused_change_shows_no_new_secret(clerk_pages, grant, webhook):
     assert answer.context['form'].non_field_errors()
     assert (webhook.name, bool(webhook.secret)) == ('dev-receiver', False)
     assert not secret_rotation.is_waiting(clerk_pages.session, webhook)
+
+
+def test_after_a_refused_change_an_entered_secret_is_asked_for_again(clerk_pages, grant, webhook):
+    grant(Webhook, 'view')
+    grant(Webhook, 'change', name__startswith='dev-')
+    answer = save(clerk_pages, webhook, name='prod-receiver', secret='s3cret')
+    assert answer.context['form'].errors['secret'] == ['Enter the secret again.']
+    answer = save(clerk_pages, webhook, name='prod-receiver')
+    assert 'secret' not in answer.context['form'].errors

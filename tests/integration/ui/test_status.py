@@ -54,6 +54,18 @@ def lines(text: str) -> dict[str, str]:
 
 
 class TestFigures:
+    def test_a_webhook_that_its_receiver_disabled_is_told_with_its_list(self, admin_pages, webhook):
+        label = 'Webhooks disabled by their receivers'
+        for address in (PAGE, ADMINS):
+            assert label not in lines(text_of(admin_pages, address))
+        Webhook.objects.update(enabled=False)
+        Health.objects.update(last_status=410)
+        for address in (PAGE, ADMINS):
+            text = text_of(admin_pages, address)
+            assert lines(text)[label] == '1'
+            listed = admin_pages.get(re.search(f'<a href="([^"]*)">{label}</a>', text)[1])
+            assert 'Inventory' in listed.content.decode()
+
     def test_it_tells_that_webhooks_are_off(self, admin_pages, log, monkeypatch):
         assert 'Webhooks' not in lines(text_of(admin_pages))
         change_settings(monkeypatch, enabled=False)
@@ -160,7 +172,7 @@ class TestRedelivering:
         grant(Delivery, 'view', 'redeliver')
         text = text_of(clerk_pages)
         assert REDELIVER in text
-        [address] = re.findall(r'href="([^"]*/redeliver/[^"]*status=failed&amp;return_url[^"]*)"', text)
+        [address] = re.findall(r'href="([^"]*/redeliver/[^"]*status=failed&amp;test=false&amp;return_url[^"]*)"', text)
         answer = confirm(clerk_pages, clerk_pages.get(unescape(address)))
         assert (answer.status_code, answer.url) == (302, PAGE)
         assert not Delivery.objects.filter(status=StatusChoices.FAILED).exists()

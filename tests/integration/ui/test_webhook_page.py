@@ -1,5 +1,6 @@
 """The page of a webhook shows how it goes first. The list says why something does not go."""
 
+import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -41,6 +42,23 @@ class TestNextAttempt:
         text = text_of(admin_pages, webhook.get_absolute_url())
         assert 'Suspended since' in text
         assert ('>Next attempt</th>' in text) == (not fields)
+
+
+class TestDelete:
+    def test_the_page_says_how_many_deliveries_go_too(self, admin_pages, webhook):
+        address = f'{webhook.get_absolute_url()}delete/'
+        assert 'deliver' not in dependents(text_of(admin_pages, address))
+        for _ in range(2):
+            delivery(event(site()), webhook)
+        assert dependents(text_of(admin_pages, address)) == '2 deliveries'
+
+    def test_so_does_that_of_several(self, admin_pages, webhook):
+        asked = admin_pages.post(f'{LIST}delete/', {'pk': [webhook.pk], 'confirm': ''})
+        assert 'All deliveries of these webhooks are deleted too.' in asked.content.decode()
+
+
+def dependents(page: str) -> str:
+    return ' '.join(re.sub('<.*?>', ' ', page.partition('id="deleteAccordion">')[2].partition('</h2>')[0]).split())
 
 
 class TestPage:

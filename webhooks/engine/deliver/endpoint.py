@@ -60,6 +60,16 @@ COUNT_RETRIED_REQUESTS = """
         LIMIT 2000
     ) d"""
 
+# From gone to unknown: somebody has enabled the webhook since. If it is disabled next, the receiver is not the reason.
+# It skips lanes that somebody has locked.
+FORGET_GONE = """
+    UPDATE webhooks_health SET gone_at = NULL, last_status = nullif(last_status, %(gone)s)
+    WHERE webhook_id = ANY(ARRAY(
+        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+        WHERE w.enabled AND h.gone_at <= w.last_updated
+        FOR UPDATE OF h SKIP LOCKED
+    ))"""
+
 
 class Entry(NamedTuple):
     """A note for a webhook's health: `count` deliveries got a status, which may be `pending` for a later attempt.
@@ -93,12 +103,12 @@ def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
     write(entries(status, counts), now)
 
 
-def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True) -> list[Entry]:
+def write(noted: Sequence[Entry], now: datetime, *, are_tests: bool = False) -> list[Entry]:
     """Write entries to the healths and hourly counts, and tell people of news, all in the open transaction.
 
     If a circuit opens, a tried delivery becomes the next probe. It closes once all tried deliveries are due. The
     webhooks of the entries get their new health. Returns the entries of lanes that somebody has locked, to try again.
-    Without `tells_failures` nobody is told that a delivery has failed.
+    A failure is not counted, and nobody is told of it, if `are_tests`: who tests sees it.
     """
     by_webhook: dict[int, list[Entry]] = defaultdict(list)
     for one in noted:
@@ -108,12 +118,12 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
     healths = {health.pk: health for health in rows.select_for_update(of=('self',), skip_locked=True)}
     before = {pk: copy(health) for pk, health in healths.items()}
-    closed = {pk: _record(health, by_webhook[pk], now) for pk, health in healths.items()}
+    closed = {pk: _record(health, by_webhook[pk], now, are_tests) for pk, health in healths.items()}
     _retry(before, healths, now, [pk for one in noted for pk in one.pks])
     news = [
         (health.webhook, told)
         for pk, health in healths.items()
-        for told in _news(health, before[pk].suspended_since is not None, closed[pk], now, tells_failures)
+        for told in _news(health, before[pk].suspended_since is not None, closed[pk], now)
     ]
     _save(healths.values())
     queue.let_probe([pk for pk, health in healths.items() if health.suspended_since == now], now)
@@ -161,11 +171,13 @@ def _save(healths: Iterable[Health]) -> None:
         sql.execute(WRITE_HEALTH, {'rows': json.dumps(rows, default=methodcaller('isoformat'))})
 
 
-def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[str]:
-    """Note the entries, unsaved. Returns how many deliveries got which status."""
+def _record(health: Health, entries: Iterable[Entry], now: datetime, are_tests: bool) -> Counter[str]:
+    """Note the entries, unsaved. Returns how many deliveries got which status, without failed tests."""
     closed: Counter[str] = Counter()
     for one in entries:
         closed[one.status] += one.count
+    if are_tests:
+        del closed[StatusChoices.FAILED]
     health.delivered += closed[StatusChoices.DELIVERED]
     health.failed += closed[StatusChoices.FAILED]
     health.superseded += closed[StatusChoices.SUPERSEDED]
@@ -204,17 +216,21 @@ def _are_several_refused(health: Health) -> bool:
     return sql.fetch_value(COUNT_RETRIED_REQUESTS, {'webhook': health.pk}) > 1
 
 
-def _news(
-    health: Health, was_suspended: bool, closed: Counter[str], now: datetime, tells_failures: bool
-) -> Iterator[EventType]:
+def _news(health: Health, was_suspended: bool, closed: Counter[str], now: datetime) -> Iterator[EventType]:
     """Yield the news, the worst last: NetBox keeps the last notification. People hear of failures once a day."""
     if was_suspended and not health.suspended_since:
         yield notifications.RESUMED
-    if tells_failures and closed[StatusChoices.FAILED] and health.failure_told_on != localdate(now):
+    if closed[StatusChoices.FAILED] and health.failure_told_on != localdate(now):
         health.failure_told_on = localdate(now)
         yield notifications.FAILED
     if health.suspended_since == now:
         yield notifications.SUSPENDED
+
+
+def forget_gone() -> None:
+    """Forget the answers 410 of webhooks that were enabled again, in a transaction of its own."""
+    with sql.transaction():
+        sql.execute(FORGET_GONE, {'gone': STATUS_GONE})
 
 
 def disable_gone() -> None:

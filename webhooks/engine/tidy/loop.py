@@ -130,6 +130,7 @@ def step() -> bool:
     """
     with sql.may_break_off():
         endpoint.disable_gone()
+        endpoint.forget_gone()
     with sql.may_break_off():
         more = any([expire(), forget_deleted(), take_back(), let_pass()])
         return notifications.tell_rules() or more

@@ -1,5 +1,6 @@
 """manage.py webhooks_replay: redeliver deliveries of the past."""
 
+import sys
 from datetime import datetime
 from functools import partial
 
@@ -24,11 +25,14 @@ def moment(text: str) -> datetime:
 
 
 class Command(BaseCommand):
-    """Redelivers the closed deliveries that the options choose, or only counts them, and prints how many."""
+    """Redelivers the closed deliveries that the options choose, or only counts them, and prints how many.
+
+    On a terminal it tells the numbers first, and asks. Scripts and cron jobs are not asked.
+    """
 
     help = (
         'Redeliver past deliveries: those that failed, were delivered or were replaced. '
-        'Pending deliveries are sent anyway.'
+        'Pending deliveries are sent anyway. On a terminal, this command shows how many they are, and asks.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -44,6 +48,7 @@ class Command(BaseCommand):
         )
         parser.add_argument('--until', type=moment, metavar='TIME', help='only events before this time')
         parser.add_argument('--dry-run', action='store_true', help='only count the deliveries; send nothing')
+        parser.add_argument('--yes', '--no-input', action='store_true', help='do not ask before the redelivery')
 
     def handle(self, *args, **options) -> None:
         chosen = redelivery.select(
@@ -56,8 +61,16 @@ class Command(BaseCommand):
         if options['dry_run']:
             self.stdout.write('\n'.join(redelivery.foretell(chosen).sentences))
             return
+        counted_at = None
+        if sys.stdin.isatty() and not options['yes']:
+            figures = redelivery.foretell(chosen)
+            self.stdout.write('\n'.join(figures.sentences))
+            if not figures.count or input("Type 'yes' to continue, or 'no' to cancel: ") != 'yes':
+                self.stdout.write('Nothing was redelivered.')
+                return
+            counted_at = figures.counted_at
         bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
-        self.stdout.write(redelivery.announce(redelivery.redeliver(chosen, watch=bar)))
+        self.stdout.write(redelivery.announce(redelivery.redeliver(chosen, watch=bar, counted_at=counted_at)))
 
 
 def _webhook(name: str | None) -> Webhook | None:

@@ -100,6 +100,7 @@ def _table(report: dict) -> str:
         'suspect_deliveries': 'Suspect deliveries (a worker stopped)',
         'oldest': 'Oldest change waiting since',
         'suspended': 'Webhooks suspended',
+        'gone': 'Webhooks disabled by their receivers',
         'workers': 'Workers running',
         'blocked_workers': 'Workers that cannot start',
         'redis': 'Redis reachable',
