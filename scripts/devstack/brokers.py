@@ -100,6 +100,8 @@ class Broker(ABC):
 
 class Nats(Broker):
     driver, program = 'nats', 'nats-server'
+    # Subjects that USER may not publish to. NATS tells letters' case apart.
+    denied = (f'{FORBIDDEN}.>', 'netbox.denied')
 
     @property
     def options(self) -> dict[str, Any]:
@@ -112,7 +114,7 @@ class Nats(Broker):
         if self.tls:
             files = f'cert_file: "{self.tls.certificate}", key_file: "{self.tls.key}", ca_file: "{self.tls.authority}"'
             tls = f'tls {{ {files}, verify: true }}\n'
-        denied = f'permissions: {{ publish: {{ deny: ["{FORBIDDEN}.>"] }} }}'
+        denied = f'permissions: {{ publish: {{ deny: {json.dumps(self.denied)} }} }}'
         configuration = (
             f'listen: "{LOOPBACK}:{self.port}"\n'
             f'jetstream {{ store_dir: "{self.folder}" }}\n'

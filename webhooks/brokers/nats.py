@@ -17,6 +17,8 @@ MAX_SUBJECT_BYTES = 1024
 # A server that falls silent is noticed after three of these, not after the client's six minutes.
 PING_INTERVAL_SECONDS = 20
 MAX_OUTSTANDING_PINGS = 2
+# So long after the server has named a forbidden subject, a message counts as refused.
+VIOLATION_SECONDS = 0.5
 # JetStream's errors of a stream that is full, and drops nothing old: there may be room later.
 FULL_STREAM = re.compile('maximum (messages|bytes)|insufficient|resource limits|no space', re.IGNORECASE)
 # What a server says to a login that it does not know, or no longer. The client has no type for each of these.
@@ -148,8 +150,10 @@ class _Link:
     async def _note(self, error: Exception) -> None:
         """Called with the connection's errors: a missing permission ends the waits of its subject."""
         if found := PUBLISH_VIOLATION.search(str(error)):
-            # The client has turned the server's words into lower case.
-            _end(list(self._waiting.get(found[1].lower(), ())), Refused(str(error)))
+            # The client has turned the server's words into lower case. If a subject that differs in case only is
+            # allowed, its acknowledgement ends its wait first.
+            waits = list(self._waiting.get(found[1].lower(), ()))
+            asyncio.get_running_loop().call_later(VIOLATION_SECONDS, _end, waits, Refused(str(error)))
 
     async def _lose(self) -> None:
         """Called when the connection ends: all its waits end."""

@@ -125,6 +125,17 @@ class TestNats:
         assert 'permissions violation' in outcome.error
         assert not outcome.unreachable
 
+    def test_a_subject_that_is_allowed_gets_its_own_answer_beside_a_forbidden_one_in_other_letters(self, send, relay):
+        assert send().succeeded
+        # So long all of them are under way.
+        relay.delay = 0.1
+        with ThreadPoolExecutor(6) as pool:
+            subjects = ('netbox.DENIED', 'netbox.denied')
+            allowed, forbidden = ([pool.submit(send, one) for _ in range(3)] for one in subjects)
+            assert [one.result().error for one in allowed] == [''] * 3
+        assert [one.result().unreachable for one in forbidden] == [False] * 3
+        assert all('permissions violation' in one.result().error for one in forbidden)
+
     @pytest.mark.parametrize('by', ['default', 'option'])
     def test_a_connection_that_falls_silent_is_given_up_after_three_pings(self, bus, reader, relay, monkeypatch, by):
         seconds = SHORT / 4
