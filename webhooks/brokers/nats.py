@@ -17,6 +17,8 @@ MAX_SUBJECT_BYTES = 1024
 # A server that falls silent is noticed after three of these, not after the client's six minutes.
 PING_INTERVAL_SECONDS = 20
 MAX_OUTSTANDING_PINGS = 2
+# JetStream's subject for the question which stream has a subject.
+STREAM_NAMES = '$JS.API.STREAM.NAMES'
 # So long after the server has named a forbidden subject, a message counts as refused.
 VIOLATION_SECONDS = 0.5
 # JetStream's errors of a stream that is full, and drops nothing old: there may be room later.
@@ -54,7 +56,7 @@ class Nats(Driver):
         """Publish the message, and return stream and sequence once the stream has acknowledged it.
 
         The message's id is its Nats-Msg-Id: a stream drops a repetition, and `duplicate` says so. Raises Away if
-        there is no connection, if the stream is full, or after `timeout` seconds, Lost if the
+        there is no connection, if the stream is full or has no leader, or after `timeout` seconds, Lost if the
         connection ends, and Refused in all other cases, as if no stream takes the subject.
         """
         return self._background.run(self._publish(message, timeout), timeout)
@@ -122,12 +124,30 @@ class _Link:
         except (ConnectionClosedError, ConnectionDrainingError, StaleConnectionError, UnexpectedEOF) as error:
             raise Lost(f'the connection has ended: {error}') from error
         except NoStreamResponseError as error:
-            raise Refused(f'no stream takes the subject {message.address}') from error
+            raise await self._unanswered(message.address) from error
         except APIError as error:
             words = error.description or str(error)
             raise (Away if error.code == 503 or FULL_STREAM.search(words) else Refused)(words) from error
         shown = {'stream': answer.stream, 'sequence': answer.seq}
         return shown | ({'duplicate': True} if answer.duplicate else {})
+
+    async def _unanswered(self, subject: str) -> Exception:
+        """Return the error for a subject without an answer: Refused if no stream has it, else Away.
+
+        In a cluster, nobody answers while a stream's servers choose a new leader.
+        """
+        from nats.errors import Error as NatsError
+        from nats.js.errors import NotFoundError
+
+        asked = self.connection.jetstream().find_stream_name_by_subject(subject)
+        try:
+            name = await self._unless_trouble(STREAM_NAMES, asked)
+        # Refused: the login may not ask.
+        except (NotFoundError, Refused):
+            return Refused(f'no stream takes the subject {subject}')
+        except NatsError as error:
+            return Away(f'nobody answers for the subject {subject}, nor for JetStream: {error}')
+        return Away(f'the stream {name} does not answer: it may have no leader')
 
     async def _unless_trouble(self, subject: str, work: Any) -> Any:
         """Return the result of `work`, or raise the error that the subject's wait gets meanwhile.
