@@ -1,6 +1,7 @@
 """Publishes to NATS JetStream. The address is the subject; the stream's acknowledgement confirms a message."""
 
 import asyncio
+import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,8 @@ MAX_SUBJECT_BYTES = 1024
 # A server that falls silent is noticed after three of these, not after the client's six minutes.
 PING_INTERVAL_SECONDS = 20
 MAX_OUTSTANDING_PINGS = 2
+# The client's own default.
+DEFAULT_SERVER = 'nats://localhost:4222'
 # JetStream's subject for the question which stream has a subject.
 STREAM_NAMES = '$JS.API.STREAM.NAMES'
 # So long after the server has named a forbidden subject, a message counts as refused.
@@ -72,16 +75,26 @@ class Nats(Driver):
             return self._link
 
     async def _connect(self) -> '_Link':
-        """Return a new connection. Raises Refused for a wrong login, else Away."""
+        """Return a new connection, to the first server that answers. Raises Refused for a wrong login, else Away."""
         from nats.errors import Error as NatsError
 
-        link = _Link()
-        try:
-            await link.open(self._options)
-        # A server that ends the connection at once has no error of its own.
-        except (NatsError, OSError) as error:
-            raise (Refused if LOGIN_REFUSED.search(str(error)) else Away)(f'no connection: {error}') from error
-        return link
+        servers = self._options.get('servers', DEFAULT_SERVER)
+        servers = [servers] if isinstance(servers, str) else list(servers)
+        if not self._options.get('dont_randomize'):
+            random.shuffle(servers)
+        reason, cause = 'there is no server', None
+        # The client itself would try no other server after one that accepts connections and falls silent.
+        for server in servers:
+            link = _Link()
+            try:
+                await link.open({**self._options, 'servers': [server]})
+            # A server that ends the connection at once has no error of its own.
+            except (NatsError, OSError) as error:
+                cause = link.trouble or error
+                reason = str(cause) or 'the server does not answer'
+            else:
+                return link
+        raise (Refused if LOGIN_REFUSED.search(reason) else Away)(f'no connection: {reason}') from cause
 
     def close(self) -> None:
         """Close the connection, and end the thread."""
@@ -93,6 +106,8 @@ class _Link:
 
     def __init__(self) -> None:
         self.connection: Any = None
+        # The last error that the connection was told of.
+        self.trouble: Exception | None = None
         # By subject in lower case: futures that end the wait for an acknowledgement, once they get an exception.
         self._waiting: defaultdict[str, set[asyncio.Future]] = defaultdict(set)
 
@@ -105,7 +120,9 @@ class _Link:
             'ping_interval': PING_INTERVAL_SECONDS,
             'max_outstanding_pings': MAX_OUTSTANDING_PINGS,
         }
+        # A server that refuses connections is tried twice, as the client cannot be told to try once.
         own = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
+        own |= {'max_reconnect_attempts': 1, 'reconnect_time_wait': 0}
         self.connection = await nats.connect(**{**defaults, **options, **own})
 
     async def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
@@ -169,6 +186,7 @@ class _Link:
 
     async def _note(self, error: Exception) -> None:
         """Called with the connection's errors: a missing permission ends the waits of its subject."""
+        self.trouble = error
         if found := PUBLISH_VIOLATION.search(str(error)):
             # The client has turned the server's words into lower case. If a subject that differs in case only is
             # allowed, its acknowledgement ends its wait first.

@@ -9,6 +9,7 @@ from support.brokers import Reader, Relay, Sender, options_of, sending
 from support.settings import change_settings
 
 from devstack.brokers import MOST
+from devstack.ports import free_port
 from devstack.process import wait_until
 from webhooks.brokers import nats
 
@@ -135,6 +136,29 @@ class TestNats:
             assert [one.result().error for one in allowed] == [''] * 3
         assert [one.result().unreachable for one in forbidden] == [False] * 3
         assert all('permissions violation' in one.result().error for one in forbidden)
+
+    @pytest.mark.parametrize('how', ['hangs', 'resets', 'stopped'])
+    def test_the_next_server_of_the_list_is_used(self, bus, reader, monkeypatch, how):
+        first = Relay(bus.port)
+        if how == 'stopped':
+            first.close()
+        else:
+            setattr(first, how, True)
+        (second,) = bus.options['servers']
+        servers = [second.replace(str(bus.shown_port), str(first.port)), second]
+        options = {'servers': servers, 'dont_randomize': True, 'connect_timeout': SHORT / 4}
+        change_settings(monkeypatch, brokers={'bus': bus.options | options})
+        with sending(reader) as send:
+            assert send().error == ''
+        first.close()
+
+    def test_the_reason_for_no_connection_is_told(self, bus, reader, monkeypatch):
+        change_settings(monkeypatch, brokers={'bus': bus.options | {'servers': [f'nats://127.0.0.1:{free_port()}']}})
+        with sending(reader) as send:
+            outcome = send(timeout=5 * SHORT)
+        assert outcome.unreachable
+        assert outcome.error.startswith('no connection: ')
+        assert 'Connect call failed' in outcome.error
 
     @pytest.mark.parametrize('by', ['default', 'option'])
     def test_a_connection_that_falls_silent_is_given_up_after_three_pings(self, bus, reader, relay, monkeypatch, by):
