@@ -216,12 +216,13 @@ def _unopened(error: Any) -> Exception:
 
 
 def _words(error: Any) -> str:
-    """Return the broker's words for an error. pika wraps some errors in others: then the inner one has them."""
+    """Return the broker's words for an error. pika wraps some errors in others: then the last inner one has them."""
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
     if code is not None:
         return f'{code} {text}'
-    inner = [one for one in getattr(error, 'args', ()) if isinstance(one, BaseException)]
-    return _words(inner[0]) if inner else f'{type(error).__name__}: {error}'
+    wrapped = (*error.args, getattr(error, 'exception', None), *getattr(error, 'exceptions', ()))
+    inner = [one for one in wrapped if isinstance(one, BaseException)]
+    return _words(inner[-1]) if inner else f'{type(error).__name__}: {error}'
 
 
 def _parameters(options: dict[str, Any]) -> Any:
