@@ -260,6 +260,8 @@ class KafkaReader(Reader):
 
     @property
     def _options(self) -> dict[str, Any]:
+        if self.broker.tls:
+            return {name: value for name, value in self.broker.options.items() if name != 'driver'}
         return {'bootstrap.servers': f'{LOOPBACK}:{self.broker.port}'}
 
 

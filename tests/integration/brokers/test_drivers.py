@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.brokers import PATIENT, READERS, Reader, Relay, Sender, options_of, sending
+from support.brokers import PATIENT, READERS, Reader, Relay, Sender, sending
 from support.settings import change_settings
 
 from devstack.brokers import MOST, PASSWORD, Broker
@@ -194,19 +194,6 @@ def test_a_broker_that_moves_is_found_again(reader: Reader, start_broker, driver
     assert len(other.wait_for(1)) == 1
     moving.close()
     other.close()
-
-
-def test_tls_with_an_own_authority_and_a_client_certificate(start_broker, certificates, driver, monkeypatch):
-    if driver == 'kafka':
-        pytest.skip('this server has no client certificates')
-    broker = start_broker(driver, tls=certificates)
-    reader = READERS[driver](broker)
-    reader.prepare()
-    change_settings(monkeypatch, brokers={'bus': options_of(broker)})
-    with sending(reader) as send:
-        assert send().error == ''
-    assert len(reader.wait_for(1)) == 1
-    reader.close()
 
 
 def _with_password(options: dict[str, Any], password: str) -> dict[str, Any]:
