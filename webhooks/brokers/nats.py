@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import ssl
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from inspect import signature
@@ -33,7 +34,10 @@ PUBLISH_VIOLATION = re.compile('permissions violation for publish to "(.+)"', re
 
 
 class Nats(Driver):
-    """A NATS server or cluster, with one connection. Options are the arguments of nats.connect()."""
+    """A NATS server or cluster, with one connection.
+
+    Options are the arguments of nats.connect(). `tls` may also be True.
+    """
 
     module, package = 'nats', 'netbox-webhooks[nats]'
 
@@ -42,6 +46,8 @@ class Nats(Driver):
 
         # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
         self._options = {**options, 'allow_reconnect': False}
+        if self._options.get('tls') is True:
+            self._options['tls'] = ssl.create_default_context()
         signature(Client.connect).bind(None, **self._options)
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()

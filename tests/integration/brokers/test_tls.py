@@ -164,3 +164,15 @@ def test_an_expired_client_certificate_is_a_broker_that_is_away(reader, before, 
     outcome = published(reader, issue(folder, f'expired-{reader.broker.driver}', authority, yesterday), monkeypatch)
     assert outcome.unreachable
     assert len(reader.read()) == before
+
+
+@pytest.mark.parametrize('driver', WITH_CONTEXT)
+def test_tls_may_be_true_where_the_machine_trusts_the_authority(driver, start_with_tls, trusted, stranger, monkeypatch):
+    reader = start_with_tls(driver, asks_clients=False)
+    change_settings(monkeypatch, brokers={'bus': reader.broker.options | {'tls': True}})
+    for known, is_trusted in ((stranger, False), (trusted, True)):
+        monkeypatch.setenv('SSL_CERT_FILE', str(known.authority))
+        with sending(reader) as send:
+            outcome = send(timeout=10)
+        assert outcome.succeeded == is_trusted, outcome.error
+        assert outcome.unreachable != is_trusted
