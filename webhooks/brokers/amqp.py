@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from .background import Background
 from .driver import Away, Driver, Lost, Message, Refused
@@ -229,8 +230,11 @@ def _parameters(options: dict[str, Any]) -> Any:
     import pika
 
     username, password, tls = (options.pop(name, None) for name in ('username', 'password', 'tls'))
+    has_port = 'port' in options
     if 'url' in options:
-        parameters = pika.URLParameters(options.pop('url'))
+        url = options.pop('url')
+        has_port = has_port or urlsplit(url).port is not None
+        parameters = pika.URLParameters(url)
         for name, value in options.items():
             setattr(parameters, name, value)
     else:
@@ -240,7 +244,7 @@ def _parameters(options: dict[str, Any]) -> Any:
     if tls:
         context = tls if isinstance(tls, ssl.SSLContext) else ssl.create_default_context()
         parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-        if 'port' not in options:
+        if not has_port:
             parameters.port = parameters.DEFAULT_SSL_PORT
     return parameters
 

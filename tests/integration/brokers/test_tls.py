@@ -13,7 +13,7 @@ from support.brokers import READERS, Reader, options_of, sending
 from support.kafka_door import Door
 from support.settings import change_settings
 
-from devstack.brokers import Broker, Certificates
+from devstack.brokers import PASSWORD, USER, Broker, Certificates
 from devstack.ports import LOOPBACK
 from webhooks.transport.exchange import Outcome
 
@@ -176,3 +176,15 @@ def test_tls_may_be_true_where_the_machine_trusts_the_authority(driver, start_wi
             outcome = send(timeout=10)
         assert outcome.succeeded == is_trusted, outcome.error
         assert outcome.unreachable != is_trusted
+
+
+@pytest.mark.parametrize(('scheme', 'has_context'), [('amqp', True), ('amqps', True), ('amqps', False)])
+def test_a_url_of_rabbitmq_keeps_its_port_with_tls(scheme, has_context, start_with_tls, trusted, monkeypatch):
+    reader = start_with_tls('amqp', asks_clients=False)
+    options = {'driver': 'amqp', 'url': f'{scheme}://{USER}:{PASSWORD}@{LOOPBACK}:{reader.broker.port}/%2F'}
+    if has_context:
+        options['tls'] = ssl.create_default_context(cafile=trusted.authority)
+    monkeypatch.setenv('SSL_CERT_FILE', str(trusted.authority))
+    change_settings(monkeypatch, brokers={'bus': options})
+    with sending(reader) as send:
+        assert send(timeout=10).error == ''
