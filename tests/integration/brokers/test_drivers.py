@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support.settings import change_settings
 
 from devstack.brokers import MOST, PASSWORD, Broker
 from devstack.ports import free_port
+from devstack.process import wait_until
 
 pytestmark = pytest.mark.usefixtures('bus')
 # Seconds that a broker has which says nothing.
@@ -115,6 +117,19 @@ class TestAway:
             outcome = send(timeout=SHORT)
         assert outcome.unreachable
         assert SHORT * 0.9 < outcome.duration < PATIENT / 2
+
+    def test_a_message_that_waits_long_for_a_silent_one_does_not_hold_up_others_once_it_answers(self, reader, relay):
+        relay.cut()
+        connections = relay.connections
+        relay.hangs = True
+        with sending(reader) as send, ThreadPoolExecutor(1) as pool:
+            patient = pool.submit(send, timeout=3 * PATIENT)
+            assert wait_until(lambda: relay.connections > connections, PATIENT)
+            # What is open stays silent. What is opened from now on works.
+            relay.hangs = False
+            assert send().error == ''
+            relay.cut()
+            patient.result()
 
     def test_one_that_stops_to_confirm_is_unreachable_in_time(self, send, relay):
         assert send().succeeded
