@@ -119,7 +119,7 @@ class _Link:
 
     async def open(self, options: Mapping[str, Any]) -> None:
         """Connect. Raises the client's errors, and OSErrors."""
-        import nats
+        from nats.aio.client import Client
 
         defaults = {
             'name': 'netbox-webhooks',
@@ -129,7 +129,13 @@ class _Link:
         # A server that refuses connections is tried twice, as the client cannot be told to try once.
         own = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
         own |= {'max_reconnect_attempts': 1, 'reconnect_time_wait': 0}
-        self.connection = await nats.connect(**{**defaults, **options, **own})
+        self.connection = Client()
+        try:
+            await self.connection.connect(**{**defaults, **options, **own})
+        except BaseException:
+            # The client leaves its socket open. While a server is silent, there would be one more each time.
+            self._closing = asyncio.ensure_future(self.connection.close())
+            raise
 
     async def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
         """Publish the message, and return stream and sequence. Raises Away, Lost and Refused."""

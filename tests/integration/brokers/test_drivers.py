@@ -118,6 +118,15 @@ class TestAway:
         assert outcome.unreachable
         assert SHORT * 0.9 < outcome.duration < PATIENT / 2
 
+    def test_one_that_never_answers_leaves_no_connections_open(self, reader, relay):
+        relay.cut()
+        relay.hangs = True
+        with sending(reader) as send:
+            for _ in range(8):
+                assert send(timeout=SHORT / 4).unreachable
+            assert relay.connections
+            assert wait_until(lambda: relay.established() <= 2, PATIENT)
+
     def test_a_message_that_waits_long_for_a_silent_one_does_not_hold_up_others_once_it_answers(self, reader, relay):
         relay.cut()
         connections = relay.connections
