@@ -163,6 +163,12 @@ class TestAway:
         assert outcomes[-1].succeeded
         assert [one.error for one in outcomes[:-1] if not one.unreachable] == []
 
+    def test_connections_that_end_while_nothing_is_under_way_cost_no_attempt(self, send, relay):
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(2):
+                assert {one.result().error for one in [pool.submit(send) for _ in range(24)]} == {''}
+                relay.cut()
+
     def test_a_full_one_is_unreachable(self, start_broker, driver, monkeypatch):
         if driver in ('mqtt', 'kafka'):
             pytest.skip('this server is never full')
