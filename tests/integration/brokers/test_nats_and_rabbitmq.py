@@ -5,17 +5,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.brokers import Reader, Relay, Sender, options_of, sending
+from support.brokers import NatsReader, Reader, Relay, Sender, options_of, sending
 from support.settings import change_settings
 
-from devstack.brokers import MOST
+from devstack.brokers import MOST, Nats
 from devstack.ports import free_port
-from devstack.process import wait_until
+from devstack.process import Processes, wait_until
 from webhooks.brokers import nats
 
 pytestmark = pytest.mark.usefixtures('bus')
 # Seconds that a broker has which says nothing.
 SHORT = 2.0
+
+
+class Discreet(Nats):
+    """It tells nobody its streams."""
+
+    denied = (*Nats.denied, '$JS.API.STREAM.NAMES')
 
 
 @pytest.fixture
@@ -136,6 +142,17 @@ class TestNats:
             assert [one.result().error for one in allowed] == [''] * 3
         assert [one.result().unreachable for one in forbidden] == [False] * 3
         assert all('permissions violation' in one.result().error for one in forbidden)
+
+    def test_a_login_that_may_not_ask_for_streams_is_told_that_none_takes_the_subject(
+        self, stack, processes: Processes, monkeypatch
+    ):
+        broker = Discreet(stack.folder / 'nats-discreet', processes)
+        broker.start()
+        change_settings(monkeypatch, brokers={'bus': broker.options})
+        with sending(NatsReader(broker)) as send:
+            outcome = send('nowhere.sites')
+        broker.stop()
+        assert (outcome.error, outcome.unreachable) == ('no stream takes the subject nowhere.sites', False)
 
     @pytest.mark.parametrize('how', ['hangs', 'resets', 'stopped'])
     def test_the_next_server_of_the_list_is_used(self, bus, reader, monkeypatch, how):
