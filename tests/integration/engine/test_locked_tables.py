@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from circuits.models import Provider
-from dcim.models import Device, Interface, Site
+from dcim.models import Device, Interface, Region, Site
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from extras.models import EventRule, JournalEntry
-from ipam.models import VLAN
+from extras.models import ConfigContext, EventRule, JournalEntry
+from ipam.models import ASN, RIR, VLAN
 from support.builders import UPDATED, device, interface, named, site, subscribe
 from support.builtin import rule
 from support.engine import (
     deliveries,
+    dispatch_all,
     expire,
     health,
     open_transaction,
@@ -34,7 +35,7 @@ from webhooks.engine.dispatch import put_off
 from webhooks.engine.notifications import SUSPENDED
 from webhooks.engine.registry import SUSPECT
 from webhooks.engine.tidy import loop as tidy
-from webhooks.models import Event, Health, Webhook
+from webhooks.models import ContextWalk, Event, Health, Webhook
 from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -150,6 +151,57 @@ class TestComponents:
                 pass_retry_waits()
             assert [request.path for request in receiver.requests] == [IDLE]
         assert [body['data']['id'] for body in unlocked(receiver)] == [port.device_id]
+
+
+class TestASiteThatWaits:
+    """Its change may give its devices other config contexts. Their webhook needs no locked table."""
+
+    @pytest.fixture
+    def place(self, receiver: Receiver) -> Site:
+        place = site(region=Region.objects.create(**named('region')))
+        place.asns.add(ASN.objects.create(asn=65001, rir=RIR.objects.create(**named('rir'))))
+        device(site=place)
+        context = ConfigContext.objects.create(name='NTP', data={'ntp': 'a'})
+        context.regions.add(place.region)
+        subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Device, include_config_contexts=True, kinds=(UPDATED,))
+        work()
+        place.region = None
+        with transaction.atomic():
+            place.save()
+        return place
+
+    def test_devices_are_told_meanwhile_and_looked_at_once(self, receiver, place):
+        with locked(ASN):
+            work()
+            (request,) = receiver.requests
+            assert (request.path, request.json()['data']['config_context']) == (IDLE, {})
+            with transaction.atomic():
+                place.save()
+            for _ in range(2):
+                pass_retry_waits()
+                dispatch_all()
+                assert not ContextWalk.objects.exists()
+        assert [body['data']['region'] for body in unlocked(receiver)] == [None, None]
+
+    def test_a_change_that_comes_while_it_waits_is_told_in_the_end(self, receiver, place):
+        with locked(ASN):
+            work()
+            receiver.clear()
+            place.region = Region.objects.get()
+            with transaction.atomic():
+                place.save()
+        unlocked(receiver)
+        (request,) = receiver.matching(lambda request: request.path == IDLE)
+        assert request.json()['data']['config_context'] == {'ntp': 'a'}
+
+    def test_the_log_says_once_that_it_waits(self, place, caplog):
+        with locked(ASN):
+            for _ in range(3):
+                work()
+                pass_retry_waits()
+        said = [one for one in caplog.records if one.name == 'webhooks.dispatch' and ' waits ' in one.message]
+        assert [one.levelname for one in said] == ['WARNING']
 
 
 def test_while_users_cannot_be_read_nothing_is_blamed_and_nothing_lost(receiver):
