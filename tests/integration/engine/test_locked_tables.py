@@ -17,6 +17,7 @@ from support.builtin import rule
 from support.engine import (
     deliveries,
     dispatch_all,
+    dispatch_batch,
     expire,
     health,
     open_transaction,
@@ -151,6 +152,33 @@ class TestComponents:
                 pass_retry_waits()
             assert [request.path for request in receiver.requests] == [IDLE]
         assert [body['data']['id'] for body in unlocked(receiver)] == [port.device_id]
+
+
+class TestWhileOurOwnIndexesAreMadeAgain:
+    """`REINDEX TABLE webhooks_event`: the table can be read, and not written."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Wait for rows of its own for a shorter time."""
+        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(f"'{sql.ROW_LOCK_MS}'", "'100'"))
+
+    def test_no_device_misses_its_component_and_nothing_is_blamed(self, receiver):
+        ports = [interface(device()) for _ in range(2)]
+        subscribe(receiver.url(BUSY), Device, include_components=True, kinds=(UPDATED,))
+        with transaction.atomic():
+            for port in ports:
+                port.save()
+
+        def lock() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(f'LOCK TABLE {Event._meta.db_table} IN SHARE MODE')
+
+        with open_transaction(lock):
+            for _ in range(3):
+                dispatch_batch()
+        assert waiting() == [(0, ''), (0, '')]
+        assert not Event.objects.filter(stopped=True).exists()
+        assert [body['caused_by'] for body in unlocked(receiver)] == [['dcim.interface']] * 2
 
 
 class TestASiteThatWaits:

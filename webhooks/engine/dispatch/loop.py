@@ -83,7 +83,8 @@ class Dispatcher:
         """Dispatch a batch of events, and decide some deliveries. Returns how many of both were done.
 
         Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL breaks off the
-        dispatch, that counts as a death of this worker. If this worker was declared dead, it begins anew.
+        dispatch, that counts as a death of this worker, unless it waited for a lock. If this worker was declared dead,
+        it begins anew.
         """
         return self._dispatch_some() + self._decide_some()
 
@@ -92,7 +93,9 @@ class Dispatcher:
             return self._batch()
         except BROKEN_OFF as error:
             sql.recover(error)
-            self._let_go()
+            # If somebody makes our indexes again, each event waits for that. None is to blame.
+            if not sql.is_lock_timeout(error):
+                self._let_go()
         except (RedisError, Locked) as error:
             sql.recover(error)
         except Lost:
