@@ -134,7 +134,7 @@ class Dispatcher:
         with sql.reading():
             matches, changed, sources, self._derived, untold = match(events, put_off)
         self._tell_owners(changed, put_off)
-        # An event that is put off comes again each second. If it were noted each time, all owners would be walked again.
+        # An event that is put off comes again each second. If each time were noted, all owners would be walked again.
         again = _seen_again(sources)
         context_walks.note([event for event in sources if event.pk not in again])
         context_walks.learn(untold)
