@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from circuits.models import Provider
 from dcim.models import Device, Interface, Region, Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -18,6 +19,7 @@ from support.engine import (
     deliveries,
     dispatch_all,
     dispatch_batch,
+    dispatching,
     expire,
     health,
     open_transaction,
@@ -34,10 +36,11 @@ from devstack.receiver import Receiver
 from webhooks.engine import commands, notifications, sql
 from webhooks.engine.dispatch import put_off
 from webhooks.engine.notifications import SUSPENDED
+from webhooks.engine.process import inline
 from webhooks.engine.registry import SUSPECT
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import ContextWalk, Event, Health, Webhook
-from webhooks.services import redelivery, trial
+from webhooks.services import failed_jobs, redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -179,6 +182,21 @@ class TestWhileOurOwnIndexesAreMadeAgain:
         assert waiting() == [(0, ''), (0, '')]
         assert not Event.objects.filter(stopped=True).exists()
         assert [body['caused_by'] for body in unlocked(receiver)] == [['dcim.interface']] * 2
+
+
+def test_failures_are_listed_later(receiver, monkeypatch, caplog):
+    """The dispatcher lists them. If it waited for the table, changes would wait with it."""
+    monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(f"'{sql.ROW_LOCK_MS}'", "'100'"))
+    subscribe(receiver.url('/{{ 1 / 0 }}'), Site)
+    site()
+    inline.run()
+    (failed,) = deliveries('failed')
+    with locked(ContentType), dispatching(failed_jobs.publish) as role:
+        role.work()
+    assert 'lock timeout' in caplog.text
+    assert not deliveries(listed=True)
+    failed_jobs.publish()
+    assert deliveries(listed=True) == [failed]
 
 
 class TestASiteThatWaits:
