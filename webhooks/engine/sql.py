@@ -147,8 +147,10 @@ def session() -> object:
 def is_broken_off(error: Exception, before: object) -> bool:
     """Whether the error is not the work's fault: it is an interruption, or the session `before` is gone.
 
-    An error of the database in a session that still works is the work's fault.
+    An error of the database in a session that still works is the work's fault, unless it waited for a lock.
     """
+    if is_lock_timeout(error):
+        return True
     if not isinstance(error, BROKEN_OFF):
         return isinstance(error, INTERRUPTIONS)
     return (before is not None and session() is not before) or not _is_there()

@@ -13,7 +13,6 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 
 from .. import object_types
-from ..config_contexts import SOURCES
 from ..models import Event, Subscription
 from ..models.subscription import Asked
 from . import wakeup
@@ -83,12 +82,11 @@ def look_again() -> None:
 def is_subscribed(model: type[models.Model]) -> bool:
     """Return whether any webhook wants changes of the model.
 
-    A source of config contexts may not be among the models that may be sent. Then it counts only for other objects.
+    A component, or a source of config contexts, may not be among the models that may be sent. Then it counts only for
+    other objects, also where a webhook chose it before it was taken out of the setting `allowed_models`.
     """
     asked = current().asked(model)
-    if asked is None or asked.for_others:
-        return asked is not None
-    return model._meta.label_lower not in SOURCES or object_types.is_allowed(model)
+    return asked is not None and (asked.for_others or object_types.is_allowed(model))
 
 
 def needs_before(model: type[models.Model]) -> bool:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from users.models import User
 
-from .. import conf
+from .. import conf, object_types
 from ..choices import StatusChoices
 from ..engine import commands, sql
 from ..engine.deliver.build import Call
@@ -154,7 +154,7 @@ def _make_test(webhook: Webhook, user: User | None) -> Delivery:
 
 
 def _test_event(webhook: Webhook, user: User | None) -> Event:
-    for object_type in webhook.object_types.order_by('pk'):
+    for object_type in object_types.allowed().filter(pk__in=webhook.object_types.all()).order_by('pk'):
         model = object_type.model_class()
         newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
         snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)

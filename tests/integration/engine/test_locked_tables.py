@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 from circuits.models import Provider
-from dcim.models import Device, Interface, Site
+from dcim.models import Device, Interface, Region, Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from extras.models import EventRule, JournalEntry
-from ipam.models import VLAN
+from extras.models import ConfigContext, EventRule, JournalEntry
+from ipam.models import ASN, RIR, VLAN
 from support.builders import UPDATED, device, interface, named, site, subscribe
 from support.builtin import rule
 from support.engine import (
     deliveries,
+    dispatch_all,
+    dispatch_batch,
+    dispatching,
     expire,
     health,
     open_transaction,
@@ -32,10 +36,11 @@ from devstack.receiver import Receiver
 from webhooks.engine import commands, notifications, sql
 from webhooks.engine.dispatch import put_off
 from webhooks.engine.notifications import SUSPENDED
+from webhooks.engine.process import inline
 from webhooks.engine.registry import SUSPECT
 from webhooks.engine.tidy import loop as tidy
-from webhooks.models import Event, Health, Webhook
-from webhooks.services import redelivery, trial
+from webhooks.models import ContextWalk, Event, Health, Webhook
+from webhooks.services import failed_jobs, redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -150,6 +155,99 @@ class TestComponents:
                 pass_retry_waits()
             assert [request.path for request in receiver.requests] == [IDLE]
         assert [body['data']['id'] for body in unlocked(receiver)] == [port.device_id]
+
+
+class TestWhileOurOwnIndexesAreMadeAgain:
+    """`REINDEX TABLE webhooks_event`: the table can be read, and not written."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Wait for rows of its own for a shorter time."""
+        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(f"'{sql.ROW_LOCK_MS}'", "'100'"))
+
+    def test_no_device_misses_its_component_and_nothing_is_blamed(self, receiver):
+        ports = [interface(device()) for _ in range(2)]
+        subscribe(receiver.url(BUSY), Device, include_components=True, kinds=(UPDATED,))
+        with transaction.atomic():
+            for port in ports:
+                port.save()
+
+        def lock() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(f'LOCK TABLE {Event._meta.db_table} IN SHARE MODE')
+
+        with open_transaction(lock):
+            for _ in range(3):
+                dispatch_batch()
+        assert waiting() == [(0, ''), (0, '')]
+        assert not Event.objects.filter(stopped=True).exists()
+        assert [body['caused_by'] for body in unlocked(receiver)] == [['dcim.interface']] * 2
+
+
+def test_failures_are_listed_later(receiver, monkeypatch, caplog):
+    """The dispatcher lists them. If it waited for the table, changes would wait with it."""
+    monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(f"'{sql.ROW_LOCK_MS}'", "'100'"))
+    subscribe(receiver.url('/{{ 1 / 0 }}'), Site)
+    site()
+    inline.run()
+    (failed,) = deliveries('failed')
+    with locked(ContentType), dispatching(failed_jobs.publish) as role:
+        role.work()
+    assert 'lock timeout' in caplog.text
+    assert not deliveries(listed=True)
+    failed_jobs.publish()
+    assert deliveries(listed=True) == [failed]
+
+
+class TestASiteThatWaits:
+    """Its change may give its devices other config contexts. Their webhook needs no locked table."""
+
+    @pytest.fixture
+    def place(self, receiver: Receiver) -> Site:
+        place = site(region=Region.objects.create(**named('region')))
+        place.asns.add(ASN.objects.create(asn=65001, rir=RIR.objects.create(**named('rir'))))
+        device(site=place)
+        context = ConfigContext.objects.create(name='NTP', data={'ntp': 'a'})
+        context.regions.add(place.region)
+        subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Device, include_config_contexts=True, kinds=(UPDATED,))
+        work()
+        place.region = None
+        with transaction.atomic():
+            place.save()
+        return place
+
+    def test_devices_are_told_meanwhile_and_looked_at_once(self, receiver, place):
+        with locked(ASN):
+            work()
+            (request,) = receiver.requests
+            assert (request.path, request.json()['data']['config_context']) == (IDLE, {})
+            with transaction.atomic():
+                place.save()
+            for _ in range(2):
+                pass_retry_waits()
+                dispatch_all()
+                assert not ContextWalk.objects.exists()
+        assert [body['data']['region'] for body in unlocked(receiver)] == [None, None]
+
+    def test_a_change_that_comes_while_it_waits_is_told_in_the_end(self, receiver, place):
+        with locked(ASN):
+            work()
+            receiver.clear()
+            place.region = Region.objects.get()
+            with transaction.atomic():
+                place.save()
+        unlocked(receiver)
+        (request,) = receiver.matching(lambda request: request.path == IDLE)
+        assert request.json()['data']['config_context'] == {'ntp': 'a'}
+
+    def test_the_log_says_once_that_it_waits(self, place, caplog):
+        with locked(ASN):
+            for _ in range(3):
+                work()
+                pass_retry_waits()
+        said = [one for one in caplog.records if one.name == 'webhooks.dispatch' and ' waits ' in one.message]
+        assert [one.levelname for one in said] == ['WARNING']
 
 
 def test_while_users_cannot_be_read_nothing_is_blamed_and_nothing_lost(receiver):

@@ -2,11 +2,11 @@ import json
 from collections.abc import Callable
 
 import pytest
-from dcim.models import Location, Site
+from dcim.models import ConsolePort, Device, Location, Site
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
-from extras.models import Tag
-from support.builders import site, subscribe
+from extras.models import ConfigContext, Tag
+from support.builders import NOWHERE, device, recorded, site, subscribe
 from support.engine import work
 from support.settings import change_settings
 from wireless.models import WirelessLAN
@@ -15,6 +15,7 @@ from devstack.receiver import Receiver
 from webhooks import object_types
 from webhooks.constants import DEFAULT_MODELS
 from webhooks.models import Event
+from webhooks.services import trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -94,6 +95,25 @@ class TestAdded:
         assert not Event.objects.exists()
         place = site()
         assert list(Event.objects.values_list('object_id', flat=True)) == [place.pk]
+
+
+class TestTakenOut:
+    """A webhook keeps the model as its object type."""
+
+    @pytest.mark.parametrize('model', [ConfigContext, ConsolePort])
+    def test_its_changes_are_not_recorded(self, model: type[Model]):
+        """NetBox tells us of them: they may concern devices."""
+        server = device()
+        subscribe(NOWHERE, model, Device)
+        ConfigContext.objects.create(name='NTP', data={'ntp': 'a'})
+        ConsolePort.objects.create(device=server, name='con0').delete()
+        server.save()
+        assert {event.object_type.model for event in recorded()} == {'device'}
+
+    def test_a_test_sends_no_object_of_it(self, receiver: Receiver):
+        ConsolePort.objects.create(device=device(), name='con0')
+        trial.send_test(subscribe(receiver.url('/'), ConsolePort))
+        assert [request.json()['object_type'] for request in receiver.requests] == ['webhooks.webhook']
 
 
 class TestWrong:

@@ -51,10 +51,12 @@ from support.builders import (
 )
 from support.builtin import request_by
 from support.engine import dispatch_all, work
+from support.settings import change_settings
 from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
 
+from webhooks.constants import DEFAULT_MODELS
 from webhooks.outbox import modules, prechange, scope
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -473,7 +475,7 @@ class TestModules:
         inner = self.make(old, module_bay=inner_bay)
         inner.save()
         ports = [interface(old, module=one) for one in (module, inner)]
-        subscribe(NOWHERE, Device, Interface, ModuleBay, include_snapshots=True)
+        subscribe(NOWHERE, Device, Interface, include_snapshots=True, include_components=True)
         module.device, module.module_bay = new, self.bay(new)
         forget_events()
         module.save()
@@ -486,7 +488,8 @@ class TestModules:
         devices = {(event.prechange['row']['device_id'], event.snapshot['row']['device_id']) for event in moved}
         assert devices == {(old.pk, new.pk)}
 
-    def test_modules_below_it_are_kept_where_modules_are_allowed(self):
+    def test_modules_below_it_are_kept_where_modules_are_allowed(self, monkeypatch):
+        change_settings(monkeypatch, allowed_models=(*DEFAULT_MODELS, 'dcim.module'))
         old, new = device(), device()
         module = self.make(old)
         module.save()

@@ -254,7 +254,7 @@ def disable_gone() -> None:
                     _disable(webhook)
         except Exception as error:
             # If somebody holds a table, it would wait for it with each webhook. So it ends with the first.
-            if sql.is_lock_timeout(error) or sql.is_broken_off(error, session):
+            if sql.is_broken_off(error, session):
                 raise
             logger.exception('webhook=%s name=%r it cannot be disabled', pk, name)
 

@@ -83,7 +83,8 @@ class Dispatcher:
         """Dispatch a batch of events, and decide some deliveries. Returns how many of both were done.
 
         Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL breaks off the
-        dispatch, that counts as a death of this worker. If this worker was declared dead, it begins anew.
+        dispatch, that counts as a death of this worker, unless it waited for a lock. If this worker was declared dead,
+        it begins anew.
         """
         return self._dispatch_some() + self._decide_some()
 
@@ -92,7 +93,9 @@ class Dispatcher:
             return self._batch()
         except BROKEN_OFF as error:
             sql.recover(error)
-            self._let_go()
+            # If somebody makes our indexes again, each event waits for that. None is to blame.
+            if not sql.is_lock_timeout(error):
+                self._let_go()
         except (RedisError, Locked) as error:
             sql.recover(error)
         except Lost:
@@ -131,7 +134,9 @@ class Dispatcher:
         with sql.reading():
             matches, changed, sources, self._derived, untold = match(events, put_off)
         self._tell_owners(changed, put_off)
-        context_walks.note(sources)
+        # An event that is put off comes again each second. If each time were noted, all owners would be walked again.
+        again = _seen_again(sources)
+        context_walks.note([event for event in sources if event.pk not in again])
         context_walks.learn(untold)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(told, [event.pk for event in events], self._member)
@@ -139,11 +144,13 @@ class Dispatcher:
         kept = {event.pk for event in changed if components.is_new_owner(event)}
         kept |= {event.pk for event in events if event in put_off}
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
+        context_walks.note([event for event in sources if event.pk in again & unwanted])
         claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]
         until = time.monotonic() + BATCH_SECONDS
         for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches, put_off):
             decided, is_all = _decide([one for one in part if one.event not in put_off], matches)
+            context_walks.note([one.event for one in decided if one.event.pk in again])
             for some in portions(
                 decided, lambda one: len(one.webhooks) + len(one.undecided), DELIVERIES_PER_TRANSACTION
             ):
@@ -177,6 +184,15 @@ class Dispatcher:
         # Without data there is nothing to evaluate: each webhook gets a delivery that fails.
         webhooks = [*shown.webhooks, *shown.undecided]
         self._make([replace(render.failed(shown.event, error), webhooks=webhooks)])
+
+
+def _seen_again(sources: Sequence[Event]) -> set[int]:
+    """Return the ids of those that an earlier batch had, or may have had, and of later ones of their objects.
+
+    It may have ended before they were noted. So they are noted once more, right before they are dispatched.
+    """
+    objects = {(event.object_type_id, event.object_id) for event in sources if event.retry_at is not None}
+    return {event.pk for event in sources if (event.object_type_id, event.object_id) in objects}
 
 
 def _decide(part: Sequence[Shown], matches: Matches) -> tuple[list[Shown], bool]:

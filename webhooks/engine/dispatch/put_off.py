@@ -30,7 +30,9 @@ class PutOff:
 
         An event that takes too long is a suspect at once: another process tries it alone.
         """
-        logger.warning('event=%s waits reason="%s" (it is tried again)', event.uuid, reason)
+        # Somebody may hold a table for an hour: then the log says it once, and not each second.
+        level = logging.WARNING if event.retry_at is None else logging.DEBUG
+        logger.log(level, 'event=%s waits reason="%s" (it is tried again)', event.uuid, reason)
         self._reasons[_object(event)] = reason
         found = Event.objects.filter(pk=event.pk, dispatched_at=None)
         if isinstance(reason, TooSlow):
