@@ -1,7 +1,7 @@
 """An empty, migrated NetBox as SQL, so that nobody waits for NetBox's 336 migrations, which take minutes.
 
 `scripts/dump` writes one for the NetBox of the environment. `restore` takes the newest that is not newer than it, and
-`migrate` then applies what is missing. tests/integration/installation/test_dump.py compares the migrations.
+`migrate` then applies what is missing. tests/integration/installation/test_empty_netbox.py compares the migrations.
 """
 
 import lzma

@@ -44,7 +44,7 @@ HOST = 'https://netbox.example.com'
 # Only bash parses these.
 OTHERS = {
     *('cd', 'docker', 'echo', 'export', 'git', 'gunicorn', 'helm', 'kubectl', 'opentelemetry-instrument', 'pip', 'rm'),
-    *('createdb', 'dropdb', 'pg_restore', 'sed', 'sh', 'sha256sum', 'supervisorctl', 'systemctl', 'tar'),
+    *('createdb', 'dropdb', 'pg_restore', 'psql', 'sed', 'sh', 'sha256sum', 'supervisorctl', 'systemctl', 'tar'),
 }
 BEFORE_A_COMMAND = re.compile(r'^(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
 # The docs call programs directly or as a module.

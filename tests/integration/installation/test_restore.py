@@ -1,6 +1,7 @@
 """A restored backup sends its open deliveries again, and copied rows lose no change."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from dcim.models import Site
 from django.core.management import call_command
+from django.db import connection
 from support.builders import site, subscribe
+from support.docs import block
 from support.elsewhere import run
 from support.engine import pass_retry_waits, work
 from support.fixtures.servers import StackDescription
@@ -18,6 +21,7 @@ from devstack.netbox import NetBox
 from devstack.postgres import DatabaseAddress, binaries
 from devstack.process import Processes
 from devstack.receiver import Received, Receiver
+from webhooks.models import sequence
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -39,6 +43,7 @@ inline.run()
 """
 LOAD = """
 from django.core.management import call_command
+from django.db import connection
 call_command('loaddata', {file!r})
 """
 
@@ -142,3 +147,15 @@ def test_a_dump_of_rows_that_is_loaded_loses_no_change(past, receiver, make_netb
     run(make_netbox(fresh=True).database, LOAD.format(file=file) + WORK)
 
     assert by_name(receiver.requests[count:]).keys() == {pending.name, undispatched.name, 'Restored'}
+
+
+def test_the_documented_way_back_to_1_0_0_goes_on_above_what_this_version_has_sent():
+    """A worker of 1.0.0 leaves the sequence as the backup has it."""
+    (command,) = [line for line in block('installation.md', 'sh', 'dropdb').split('sudo ') if ' psql ' in line]
+    sequence.advance()
+    highest = sequence.draw()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT setval('webhooks_event_sequence', 1000)")
+        assert sequence.draw() < highest
+        cursor.execute(shlex.split(command)[-1])
+    assert sequence.draw() > highest
