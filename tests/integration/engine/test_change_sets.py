@@ -22,12 +22,14 @@ from support.engine import (
     try_suspects,
     work,
 )
+from support.settings import change_settings
 from tenancy.models import Tenant, TenantGroup
 from users.models import User
 from utilities.request import NetBoxFakeRequest
 
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
+from webhooks.constants import DEFAULT_MODELS
 from webhooks.engine import rescue
 from webhooks.engine.deliver import change_sets, lane
 from webhooks.engine.dispatch import loop, render
@@ -82,7 +84,8 @@ def switch(webhook: Webhook, **fields: Any) -> None:
 
 
 class TestOrderInside:
-    def test_a_change_set_creates_objects_before_those_that_refer_to_them(self, receiver: Receiver):
+    def test_a_change_set_creates_objects_before_those_that_refer_to_them(self, receiver: Receiver, monkeypatch):
+        change_settings(monkeypatch, allowed_models=(*DEFAULT_MODELS, 'dcim.cable'))
         subscribe(receiver.url('/'), *MODELS, change_set=True)
         kind, role = device_type(), DeviceRole.objects.create(**named('role'))
         moved, gone = (device(device_type=kind, role=role) for _ in range(2))
