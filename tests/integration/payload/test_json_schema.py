@@ -105,7 +105,7 @@ class TestPayloads:
         branch = {'id': 7, 'name': 'New site in Bern'}
         subscribe(receiver.url('/'), Site, payload_format=payload_format, **({together: True} if together else {}))
         with transaction.atomic():
-            scope.current().branch = branch
+            scope.note_branch(branch)
             Site.objects.create(**named('site'))
         options = [f'--{together.replace("_", "-")}'] if together else []
         of = validator('dcim.site', '--format', payload_format, *options)
