@@ -53,7 +53,7 @@ def _time_of_look() -> float:
     with transaction.atomic():
         webhooks = list(Webhook.objects.values_list('pk', flat=True))
         start = time.perf_counter()
-        queue.take(0, BEGINNING, 1, now)
+        queue.take(0, BEGINNING, 1, now, given=())
         lanes = [Lane(pk, used_at=0.0, state=state) for pk, state in queue.states(webhooks, now).items()]
         if wishes := [wish for lane in lanes for wish in lane.wishes(everything=True)]:
             queue.read(wishes, (), now)
