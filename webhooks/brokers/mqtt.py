@@ -11,8 +11,8 @@ from .driver import Away, Driver, Lost, Message, Refused
 # Without the option `port`.
 PLAIN_PORT = 1883
 TLS_PORT = 8883
-# While one message makes the connection, those of other webhooks wait for it. So a silent broker is given up after this
-# time, however long the message may wait.
+# While one message makes the connection, other webhooks wait for it. So a silent broker is given up after this time,
+# however long the message may wait.
 CONNECT_SECONDS = 10.0
 # With these (MQTT 5.0, 2.4) the broker is busy, shuts down, or has reached a limit. So the message comes again later.
 BUSY_REASON_CODES = frozenset({0x88, 0x89, 0x8B, 0x93, 0x96, 0x97})

@@ -60,7 +60,7 @@ class Redis(Driver):
         except (exceptions.AuthenticationError, exceptions.AuthorizationError):
             raise
         except exceptions.ConnectionError as error:
-            # What ended this connection, such as a restart, has probably ended those that are idle too.
+            # A restart, for example, has ended the idle connections too.
             await self._client.connection_pool.disconnect(inuse_connections=False)
             raise Lost(str(error)) from error
         except exceptions.TimeoutError as error:
