@@ -1,5 +1,11 @@
+import fcntl
+import functools
+import os
 import random
 import socket
+import tempfile
+from pathlib import Path
+from typing import IO
 
 LOOPBACK = '127.0.0.1'
 
@@ -18,10 +24,34 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Runs that start together hardly meet at random ports."""
-    while not is_free(port := random.choice(_RANGE)):
+    """Return a port that nothing listens on, and hold it until this process ends.
+
+    A server may start much later, or stop and start again: no other call, here or in another run, gets the same port.
+    """
+    while not (_hold(port := random.choice(_RANGE)) and is_free(port)):
         pass
     return port
+
+
+_held: set[int] = set()
+
+
+def _hold(port: int) -> bool:
+    """Lock the port's byte of a file that all runs share. The kernel unlocks it when the process ends."""
+    if port in _held:
+        return False
+    try:
+        fcntl.lockf(_shared_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except BlockingIOError:
+        return False
+    _held.add(port)
+    return True
+
+
+@functools.cache
+def _shared_file() -> IO[bytes]:
+    """Stays open: closing it would release each lock."""
+    return (Path(tempfile.gettempdir()) / f'netbox-webhooks-ports-{os.getuid()}').open('ab')
 
 
 def accepts(port: int, host: str = LOOPBACK) -> bool:
