@@ -20,7 +20,7 @@ from .choices import StatusChoices
 from .models import Delivery, Event, Hour, Webhook
 from .outbox import redis_queue
 from .presentation.states import IS_SUSPENDED
-from .services.backlog import waiting_since
+from .services.backlog import not_held, waiting_since
 
 FAILURE_RATE_HOURS = 24
 MAX_SUSPENDED_NAMED = 5
@@ -102,7 +102,7 @@ def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
 def _unsent(user: User, webhooks: QuerySet[Webhook]) -> Unsent:
     deliveries = Delivery.objects.restrict(user, 'view').filter(webhook__in=list(webhooks.values_list('pk', flat=True)))
     undispatched = _undispatched(user)
-    moments = [waiting_since(deliveries)]
+    moments = [waiting_since(not_held(deliveries))]
     if undispatched is not None:
         moments.append(undispatched.order_by('sequence').values_list('timestamp', flat=True).first())
     return Unsent(

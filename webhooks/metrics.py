@@ -67,7 +67,8 @@ class WebhooksCollector(Collector):
         )
         yield GaugeMetricFamily('webhooks_deliveries_failed', 'Failed deliveries in the log', found.failed)
         yield GaugeMetricFamily('webhooks_oldest_age_seconds', 'Age of the oldest event not delivered yet', age)
-        yield GaugeMetricFamily('webhooks_suspended', 'Suspended webhooks', found.suspended)
+        yield GaugeMetricFamily('webhooks_suspended', 'Suspended webhooks', len(found.suspended))
+        yield GaugeMetricFamily('webhooks_paused', 'Paused webhooks', len(found.paused))
         yield GaugeMetricFamily('webhooks_workers', 'Workers on the queue', found.workers or 0)
         yield GaugeMetricFamily(
             'webhooks_context_walks',

@@ -94,5 +94,6 @@ def _urls() -> dict[str, str]:
         'waiting': f'{reverse("admin:webhooks_delivery_changelist")}?status__in={",".join(WAITING_STATUSES)}',
         'failed': reverse('django_rq:failed_jobs', args=[index]),
         'suspended': f'{reverse("admin:webhooks_webhook_changelist")}?state=suspended',
+        'paused': f'{reverse("admin:webhooks_webhook_changelist")}?state=paused',
         'gone': f'{reverse("admin:webhooks_webhook_changelist")}?state=gone',
     }

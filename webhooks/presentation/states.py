@@ -36,6 +36,9 @@ ACTIVE = State(_('Active'), 'green', Q())
 
 # Among all webhooks. A disabled one may still have `suspended_since`, but nobody probes its endpoint.
 IS_SUSPENDED = Q(enabled=True) & SUSPENDED.query
+IS_PAUSED = Q(enabled=True) & PAUSED.query
+# Somebody has switched it off or paused it, so its deliveries are not late.
+IS_HELD = PAUSED.query | (DISABLED.query & ~GONE.query)
 
 # {key of the filter: state}, the first that matches counts
 STATES = {

@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
 
+from core.models import ObjectChange
 from django.db.models import Count, Manager, Min, Q, QuerySet
 from django.db.models.functions import Now
 
 from .. import conf
-from ..choices import WAITING_STATUSES, StatusChoices
-from ..models import Delivery, Event, Webhook, Worker
+from ..choices import WAITING_STATUSES, BackfillStateChoices, StatusChoices
+from ..models import Backfill, Delivery, Event, Webhook, Worker
 from ..outbox import redis_queue
-from ..presentation.states import GONE, IS_SUSPENDED
+from ..presentation.states import GONE, IS_HELD
 from ..visibility import Reader
+from . import not_sending
+from .not_sending import NotSending
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Backlog:
     """The figures of the backlog. Without Redis, `workers` is None and `redis` False.
 
     `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
-    change waits. `failed` leaves out tests. `suspended` and `gone` (an answer 410 has disabled them) count webhooks.
+    change waits that nobody holds. `failed` leaves out tests. `gone` counts webhooks that an answer 410 has disabled.
     """
 
     undispatched: int
@@ -30,7 +33,8 @@ class Backlog:
     suspect_deliveries: int
     failed: int
     oldest: datetime | None
-    suspended: int
+    suspended: list[NotSending]
+    paused: list[NotSending]
     gone: int
     workers: int | None
     redis: bool
@@ -46,15 +50,17 @@ def measure(user: Reader | None = None) -> Backlog:
     deliveries = log.filter(status__in=WAITING_STATUSES).aggregate(
         pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(lapses__gt=0))
     )
-    oldest = [moment for moment in (changes['oldest'], waiting_since(log)) if moment]
+    oldest = [moment for moment in (changes['oldest'], waiting_since(not_held(log))) if moment]
+    webhooks = _visible(Webhook.objects, user)
     workers = redis_queue.count_workers()
     return Backlog(
         undispatched=changes['count'],
         suspect_events=changes['suspects'],
         oldest=min(oldest, default=None),
         failed=log.failures().count(),
-        suspended=_visible(Webhook.objects, user).filter(IS_SUSPENDED).count(),
-        gone=_visible(Webhook.objects, user).filter(GONE.query).count(),
+        suspended=not_sending.suspended(webhooks),
+        paused=not_sending.paused(webhooks, _visible(ObjectChange.objects, user)),
+        gone=webhooks.filter(GONE.query).count(),
         workers=workers,
         redis=workers is not None,
         sending=log.filter(pk__in=_in_hand()).count(),
@@ -68,6 +74,13 @@ def _in_hand() -> list[int]:
 
 def _visible(manager: Manager, user: Reader | None) -> QuerySet:
     return manager.all() if user is None else manager.restrict(user, 'view')
+
+
+def not_held(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
+    """Leave out what somebody holds: with a paused or disabled webhook, or a paused backfill."""
+    webhooks = list(Webhook.objects.filter(IS_HELD).values_list('pk', flat=True))
+    backfills = list(Backfill.objects.filter(state=BackfillStateChoices.PAUSED).values_list('pk', flat=True))
+    return deliveries.exclude(webhook__in=webhooks).exclude(webhook__in=backfills, backfill=True)
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:

@@ -1,6 +1,6 @@
 """The installation's state in a few lines, for the page *Status* in NetBox and the index of the admin."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.contrib.humanize.templatetags.humanize import intcomma
@@ -10,8 +10,9 @@ from django.utils.translation import ngettext
 
 from .. import conf
 from ..visibility import Reader
-from . import backlog
+from . import backlog, not_sending
 from .backlog import Backlog
+from .not_sending import NotSending
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Line:
 def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
     """Yield the lines that the user may see. User None sees all.
 
-    `urls` has the keys 'workers', 'waiting', 'failed', 'suspended' and 'gone': where the lines link to.
+    `urls` has the keys 'workers', 'waiting', 'failed', 'suspended', 'paused' and 'gone': where the lines link to.
     """
     found = backlog.measure(user)
     if not conf.get().enabled:
@@ -46,9 +47,15 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
         yield Line(_('Failed deliveries'), urls['failed'], intcomma(found.failed), color)
     if _may_view(user, 'webhook'):
         color = 'orange' if found.suspended else 'green'
-        yield Line(_('Suspended webhooks'), urls['suspended'], intcomma(found.suspended), color)
+        yield _named(_('Suspended webhooks'), urls['suspended'], found.suspended, color)
+        if found.paused:
+            yield _named(_('Paused webhooks'), urls['paused'], found.paused, 'yellow')
         if found.gone:
             yield Line(_('Webhooks disabled by their receivers'), urls['gone'], intcomma(found.gone), 'orange')
+
+
+def _named(label: str, url: str, webhooks: Sequence[NotSending], color: str) -> Line:
+    return Line(label, url, intcomma(len(webhooks)), color, not_sending.name_some(webhooks))
 
 
 def _may_view(user: Reader | None, model: str) -> bool:

@@ -15,7 +15,7 @@ from .causes import causes_for
 
 
 class StatusView(PermissionRequiredMixin, View):
-    """Shows the workers, how much waits and failed, the causes, and the suspended webhooks.
+    """Shows the workers, how much waits and failed, the causes, and which webhooks are suspended or paused.
 
     One of both permissions opens the page. Each line then needs its own.
     """
@@ -42,5 +42,6 @@ def _urls() -> dict[str, str]:
         'waiting': f'{deliveries}?{urlencode({"status": WAITING_STATUSES}, doseq=True)}',
         'failed': f'{deliveries}?{urlencode({"status": StatusChoices.FAILED, "test": "false"})}',
         'suspended': f'{webhooks}?suspended=true',
+        'paused': f'{webhooks}?state=paused',
         'gone': f'{webhooks}?state=gone',
     }

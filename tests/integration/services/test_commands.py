@@ -1,8 +1,9 @@
 """Monitoring depends on these outputs and exit codes."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import StringIO
 
 import pytest
@@ -15,6 +16,7 @@ from netbox.constants import ADVISORY_LOCK_KEYS
 from prometheus_client import generate_latest
 from support.builders import site, subscribe
 from support.engine import deliveries, die, dispatch_all, in_thread, pass_retry_waits, work
+from support.log import delivery, event
 from support.settings import change_settings
 from tenancy.models import Tenant
 
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.usefixtures('committed')
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 OK, WARNING, CRITICAL = 0, 1, 2
+LONG_AGO = timezone.now() - timedelta(hours=1)
+PAUSED = BackfillStateChoices.PAUSED
 
 
 def command(name: str, *arguments: str) -> tuple[int, str]:
@@ -46,6 +50,10 @@ def command(name: str, *arguments: str) -> tuple[int, str]:
 def status(*arguments: str) -> tuple[int, dict]:
     code, output = command('webhooks_status', '--json', *arguments)
     return code, json.loads(output)
+
+
+def shown() -> str:
+    return command('webhooks_status')[1]
 
 
 @pytest.fixture
@@ -115,7 +123,9 @@ class TestStatus:
     def test_a_suspended_webhook_is_a_warning(self, webhook, worker):
         Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now())
         code, found = status()
-        assert (code, found['suspended']) == (WARNING, 1)
+        assert (code, found['suspended'], found['problems']) == (WARNING, 1, ['suspended webhooks: 1'])
+        assert [one['webhook'] for one in found['suspended_webhooks']] == [webhook.name]
+        assert f'  suspended: {webhook.name} (since ' in shown()
 
     def test_a_suspended_webhook_that_is_disabled_is_none(self, webhook, worker):
         Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now())
@@ -138,7 +148,51 @@ class TestStatus:
         code, found = status()
         assert code == CRITICAL
         assert found['oldest_age'] > 900
+        assert len(found['problems']) == 1
+        assert re.search('^CRITICAL: the oldest change has been waiting for 1.*, more than 900$', shown(), re.MULTILINE)
         assert status('--max-age', '2000')[0] == OK
+
+    def test_what_somebody_paused_is_not_late(self, webhook, worker, api_client):
+        site()
+        dispatch_all()
+        old = timezone.now() - timedelta(seconds=1000)
+        Event.objects.update(timestamp=old, dispatched_at=old)
+        Delivery.objects.update(created=old)
+        assert status()[0] == CRITICAL
+        address = f'/api/plugins/webhooks/webhooks/{webhook.pk}/'
+        assert api_client.patch(address, {'paused': True}, format='json').status_code == 200
+        code, found = status()
+        assert (code, found['pending'], found['oldest'], found['paused']) == (OK, 1, None, 1)
+        (paused,) = found['paused_webhooks']
+        assert (paused['webhook'], paused['by']) == (webhook.name, 'admin')
+        assert datetime.fromisoformat(paused['since']) > old
+        assert re.search(rf'^  paused: {webhook.name} \(since .*, by admin\)$', shown(), re.MULTILINE)
+        assert api_client.patch(address, {'paused': False}, format='json').status_code == 200
+        assert status()[0] == CRITICAL
+
+    def test_what_somebody_disabled_is_not_late_but_what_its_receiver_disabled_is(self, webhook, worker):
+        delivery(event(site(), timestamp=LONG_AGO), webhook, status=PENDING, created=LONG_AGO)
+        Event.objects.filter(deliveries=None).delete()
+        assert status()[0] == CRITICAL
+        Webhook.objects.update(enabled=False)
+        assert status()[0] == OK
+        Health.objects.update(last_status=410)
+        assert status()[0] == CRITICAL
+
+    def test_a_paused_backfill_is_not_late(self, webhook, worker):
+        delivery(event(site(), backfill_for=webhook.pk), webhook, status=PENDING, created=LONG_AGO, backfill=True)
+        Event.objects.filter(deliveries=None).delete()
+        assert status()[0] == CRITICAL
+        Backfill.objects.create(webhook=webhook, state=PAUSED, object_types=[], total=1, started_at=LONG_AGO)
+        assert status()[0] == OK
+
+    def test_a_pause_from_the_shell_has_no_user_even_after_an_earlier_one(self, webhook, worker, api_client):
+        address = f'/api/plugins/webhooks/webhooks/{webhook.pk}/'
+        for paused in (True, False):
+            assert api_client.patch(address, {'paused': paused}, format='json').status_code == 200
+        Webhook.objects.update(paused=True)
+        (paused,) = status()[1]['paused_webhooks']
+        assert paused == {'webhook': webhook.name, 'since': None, 'by': None}
 
     def test_the_status_counts_the_wait_from_the_change_not_from_its_dispatch(self, webhook, worker, receiver):
         """Its dispatch is new."""
@@ -146,6 +200,7 @@ class TestStatus:
         Event.objects.update(timestamp=timezone.now() - timedelta(seconds=1000))
         Webhook.objects.update(paused=True)
         work()
+        Webhook.objects.update(paused=False)
         assert status()[1]['oldest_age'] > 900
 
     @pytest.mark.parametrize('closed', [DELIVERED, FAILED])

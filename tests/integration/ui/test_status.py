@@ -5,6 +5,7 @@ from datetime import timedelta
 from html import unescape
 
 import pytest
+from core.models import ObjectChange
 from dcim.models import Site
 from django.test import Client
 from django.urls import reverse
@@ -17,6 +18,7 @@ from support.settings import change_settings
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.outbox import redis_queue
+from webhooks.presentation.moments import moment
 
 pytestmark = pytest.mark.usefixtures('saves')
 
@@ -78,8 +80,36 @@ class TestFigures:
             'Workers': 'None is running Nothing is sent. Start the service netbox-rq.',
             'Waiting': '1 delivery · 1 change not processed yet · oldest: 3 hours',
             'Failed deliveries': '2',
-            'Suspended webhooks': '1',
+            'Suspended webhooks': f'1 Inventory (since {moment(Health.objects.get().suspended_since)})',
         }
+
+    def test_a_paused_webhook_is_named_with_who_paused_it_and_since_when(self, admin_pages, webhook):
+        for address in (PAGE, ADMINS):
+            assert 'Paused webhooks' not in lines(text_of(admin_pages, address))
+        admin_pages.post(f'/plugins/webhooks/webhooks/{webhook.pk}/pause/')
+        since = moment(ObjectChange.objects.get(changed_object_id=webhook.pk).time)
+        for address in (PAGE, ADMINS):
+            text = text_of(admin_pages, address)
+            assert lines(text)['Paused webhooks'] == f'1 Inventory (since {since}, by admin)'
+            listed = admin_pages.get(re.search('<a href="([^"]*)">Paused webhooks</a>', text)[1])
+            assert 'Inventory' in listed.content.decode()
+
+    def test_only_readers_of_the_change_log_see_who_paused_a_webhook(self, clerk_pages, grant, api_client, webhook):
+        api_client.patch(f'/api/plugins/webhooks/webhooks/{webhook.pk}/', {'paused': True}, format='json')
+        grant(Webhook, 'view')
+        assert lines(text_of(clerk_pages))['Paused webhooks'] == '1 Inventory'
+        grant(ObjectChange, 'view')
+        assert lines(text_of(clerk_pages))['Paused webhooks'].endswith(', by admin)')
+
+    def test_the_first_five_suspended_webhooks_are_named(self, admin_pages):
+        for number in range(6):
+            Health.objects.filter(webhook=subscribe(NOWHERE, Site, name=f'Hook {number}')).update(
+                suspended_since=timezone.now()
+            )
+        said = lines(text_of(admin_pages))['Suspended webhooks']
+        assert said.startswith('6 Hook 0 (')
+        assert said.endswith('· …')
+        assert said.count('Hook') == 5
 
     def test_the_admins_status_page_says_the_same(self, admin_pages, log):
         assert lines(text_of(admin_pages)) == lines(text_of(admin_pages, ADMINS)) != {}
@@ -143,7 +173,7 @@ class TestWhoSeesIt:
         assert lines(text_of(clerk_pages))['Waiting'] == '1 delivery · oldest: 3 hours'
         grant(Webhook, 'view')
         grant(Event, 'view')
-        assert lines(text_of(clerk_pages))['Suspended webhooks'] == '1'
+        assert lines(text_of(clerk_pages))['Suspended webhooks'].startswith('1 Inventory')
         assert '1 change' in lines(text_of(clerk_pages))['Waiting']
 
     def test_who_may_view_webhooks_alone_sees_theirs(self, clerk_pages, grant, log):

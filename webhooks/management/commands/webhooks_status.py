@@ -13,6 +13,7 @@ from ... import conf
 from ...services import causes
 from ...services.backlog import Backlog, measure
 from ...services.causes import Cause, Causes
+from ...services.not_sending import NotSending
 
 # Exit codes, as Nagios and its successors read them.
 OK = 0
@@ -55,20 +56,26 @@ class Command(BaseCommand):
             # A traceback would exit with 1, a warning.
             raise CommandError(f'PostgreSQL does not answer: {error}', returncode=CRITICAL) from None
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
-        code = _code(found, blocked, age, options['max_age'])
+        problems = list(_problems(found, blocked, age, options['max_age']))
+        code = max((severity for severity, _text in problems), default=OK)
         report = {
             'enabled': conf.get().enabled,
             **asdict(found),
+            'suspended': len(found.suspended),
+            'paused': len(found.paused),
+            'suspended_webhooks': [_named(webhook) for webhook in found.suspended],
+            'paused_webhooks': [_named(webhook) for webhook in found.paused],
             'blocked_workers': blocked,
             'oldest': found.oldest.isoformat() if found.oldest else None,
             'oldest_age': round(age, 1),
             'exit_code': code,
+            'problems': [text for _severity, text in problems],
             'failures': [_described(cause) for cause in failures.shown],
         }
         if options['json']:
             self.stdout.write(json.dumps(report))
         else:
-            self.stdout.write('\n'.join([_table(report), *_reasons(failures)]))
+            self.stdout.write('\n'.join([_table(report), *_details(found, failures), *map(_problem, problems)]))
         if code:
             raise SystemExit(code)
 
@@ -83,10 +90,34 @@ def _blocked() -> int:
         return cursor.fetchone()[0]
 
 
-def _code(found: Backlog, blocked: int, age: float, max_age: int) -> int:
-    if conf.get().enabled and (not found.redis or not found.workers or age > max_age):
-        return CRITICAL
-    return WARNING if found.failed or found.suspended or blocked else OK
+def _problems(found: Backlog, blocked: int, age: float, max_age: int) -> Iterator[tuple[int, str]]:
+    """Yield (exit code, reason) of all that is wrong."""
+    if conf.get().enabled:
+        if not found.redis:
+            yield CRITICAL, 'Redis cannot be reached'
+        elif not found.workers:
+            yield CRITICAL, 'no worker is running'
+        if age > max_age:
+            yield CRITICAL, f'the oldest change has been waiting for {age:.0f} seconds, more than {max_age}'
+    if found.failed:
+        yield WARNING, f'failed deliveries: {found.failed}'
+    if found.suspended:
+        yield WARNING, f'suspended webhooks: {len(found.suspended)}'
+    if blocked:
+        yield WARNING, f'workers that cannot start: {blocked}'
+
+
+def _problem(problem: tuple[int, str]) -> str:
+    severity, text = problem
+    return f'{"CRITICAL" if severity == CRITICAL else "WARNING"}: {text}'
+
+
+def _named(webhook: NotSending) -> dict[str, str | None]:
+    return {
+        'webhook': webhook.webhook,
+        'since': webhook.since.isoformat() if webhook.since else None,
+        'by': webhook.by or None,
+    }
 
 
 def _table(report: dict) -> str:
@@ -100,6 +131,7 @@ def _table(report: dict) -> str:
         'suspect_deliveries': 'Suspect deliveries (a worker stopped)',
         'oldest': 'Oldest change waiting since',
         'suspended': 'Webhooks suspended',
+        'paused': 'Webhooks paused',
         'gone': 'Webhooks disabled by their receivers',
         'workers': 'Workers running',
         'blocked_workers': 'Workers that cannot start',
@@ -121,7 +153,9 @@ def _described(cause: Cause) -> dict[str, object]:
     }
 
 
-def _reasons(failures: Causes) -> Iterator[str]:
+def _details(found: Backlog, failures: Causes) -> Iterator[str]:
+    yield from (f'  suspended: {webhook}' for webhook in found.suspended)
+    yield from (f'  paused: {webhook}' for webhook in found.paused)
     for cause in failures.shown:
         yield f'  {cause.webhook}: {cause.error} · {cause.figures} · {cause.period}'
     if failures.note:
