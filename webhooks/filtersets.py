@@ -121,7 +121,10 @@ class WebhookFilterSet(NamedFilterSet):
         label=_('Credential (name)'),
     )
     state = django_filters.MultipleChoiceFilter(
-        choices=[(key, state.label) for key, state in STATES.items()], method='filter_state', label=_('State')
+        choices=[(key, state.label) for key, state in STATES.items()],
+        null_label=None,
+        method='filter_state',
+        label=_('State'),
     )
     suspended = django_filters.BooleanFilter(method='filter_suspended', label=_('Suspended'))
 

@@ -95,19 +95,17 @@ class CountSerializer(serializers.Serializer):
 class FiguresSerializer(CountSerializer):
     """The number of redelivered deliveries. After a dry run: of those that would be, with more about them."""
 
-    webhooks = serializers.IntegerField(
-        read_only=True, required=False, help_text=_('Number of webhooks to which they go.')
-    )
+    # The schema would call read-only fields required.
+    webhooks = serializers.IntegerField(required=False, help_text=_('Number of webhooks to which they go.'))
     oldest = serializers.DateTimeField(
-        read_only=True, required=False, allow_null=True, help_text=_('Time of the oldest change among them.')
+        required=False, allow_null=True, help_text=_('Time of the oldest change among them.')
     )
     outdated = serializers.IntegerField(
-        read_only=True,
         required=False,
         help_text=_('Number of those that are older than a later delivered change of their object.'),
     )
     delivered = serializers.IntegerField(
-        read_only=True, required=False, help_text=_('Number of those that were delivered: they get a new webhook-id.')
+        required=False, help_text=_('Number of those that were delivered: they get a new webhook-id.')
     )
 
 

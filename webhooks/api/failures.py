@@ -31,7 +31,7 @@ class FailureSerializer(serializers.Serializer):
     answer = serializers.CharField(read_only=True, help_text=_("The beginning of the receiver's last answer."))
 
 
-@extend_schema_serializer(component_name='WebhookFailures')
+@extend_schema_serializer(component_name='WebhookFailures', many=False)
 class FailuresSerializer(serializers.Serializer):
     """The causes with most failures first, 50 at most."""
 

@@ -80,7 +80,15 @@ class KeysMixin:
 
 
 class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
-    """The base of webhooks and credentials: refuses a change log message that NetBox cannot store."""
+    """The base of webhooks and credentials: takes related objects as GET shows them.
+
+    It refuses a change log message that NetBox cannot store.
+    """
+
+    def to_internal_value(self, data: Any) -> Any:
+        if type(data) is dict and not self.nested:  # a form has its own type
+            data = {name: _as_ids(value) for name, value in data.items()}
+        return super().to_internal_value(data)
 
     def validate(self, data: Any) -> Any:
         if not self.nested and 'changelog_message' in data:
@@ -92,6 +100,13 @@ class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
             CHANGELOG_MESSAGE.run_validation(message)
         except serializers.ValidationError as error:
             raise serializers.ValidationError({'changelog_message': error.detail}) from None
+
+
+def _as_ids(value: Any) -> Any:
+    """Return the id of a shown object, or those of a list of them. NetBox would search for one with all these keys."""
+    if isinstance(value, list):
+        return [_as_ids(one) for one in value]
+    return value['id'] if isinstance(value, dict) and value.keys() >= {'id', 'url'} else value
 
 
 class CredentialSerializer(SecretiveSerializer):
@@ -254,7 +269,10 @@ class EventSerializer(RestrictedSerializer):
 class AttemptSerializer(serializers.ModelSerializer):
     """A request of a delivery, and its answer. Restricted fields are null."""
 
-    url = serializers.CharField(read_only=True, allow_null=True)
+    # Clients such as pynetbox take `url` for the address of an object of NetBox.
+    request_url = serializers.CharField(
+        source='url', read_only=True, allow_null=True, help_text=_('Where it was sent, with masked secrets.')
+    )
     request_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
     response_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
     response_body = serializers.CharField(read_only=True, allow_null=True)
@@ -265,8 +283,8 @@ class AttemptSerializer(serializers.ModelSerializer):
     class Meta:
         model = Attempt
         fields = (
-            'number', 'started_at', 'duration', 'method', 'url', 'request_headers', 'request_body', 'response_status',
-            'response_headers', 'response_body', 'error',
+            'number', 'started_at', 'duration', 'method', 'request_url', 'request_headers', 'request_body',
+            'response_status', 'response_headers', 'response_body', 'error',
         )  # fmt: skip
 
     def get_request_body(self, attempt: Attempt) -> str | None:
@@ -332,5 +350,7 @@ class DeliverySerializer(RestrictedSerializer):
             attempts = reversed(sent_bodies.attempts_of(delivery))
             data['attempts'] = AttemptSerializer(attempts, many=True, context=context).data
         if 'attempts' in data and self.get_restricted(delivery):
-            data['attempts'] = [{**attempt, **restricted_attempt(attempt['error'])} for attempt in data['attempts']]
+            for attempt in data['attempts']:
+                hidden = restricted_attempt(attempt['error'])
+                attempt.update({**hidden, 'request_url': hidden.pop('url')})
         return data

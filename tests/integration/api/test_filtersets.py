@@ -14,7 +14,7 @@ from support.log import delivery, event
 from users.models import User
 from utilities.testing import BaseFilterSetTestMixin, ChangeLoggedFilterSetTestMixin, create_tags
 
-from webhooks.filtersets import DeliveryFilterSet, EventFilterSet, WebhookFilterSet
+from webhooks.filtersets import CredentialFilterSet, DeliveryFilterSet, EventFilterSet, WebhookFilterSet
 from webhooks.models import Delivery, Event, Health, Webhook
 
 # NetBox's mixin looks for filter sets in its test's package.
@@ -263,6 +263,21 @@ def _fill(query, log):
 def test_a_filter_that_makes_no_sense_is_named(db, filterset, query):
     found = filterset(QueryDict(query), filterset.Meta.model.objects.all())
     assert list(found.errors) == [query.partition('=')[0]]
+
+
+@pytest.mark.parametrize('filterset', [WebhookFilterSet, CredentialFilterSet, EventFilterSet, DeliveryFilterSet])
+def test_each_filter_takes_null_or_refuses_it(db, netbox_user, filterset):
+    """NetBox offers it as a value of each filter by a choice."""
+    rows = filterset._meta.model.objects.restrict(netbox_user, 'view')
+    for name in filterset.base_filters:
+        asked = filterset(QueryDict(f'{name}=null'), rows)
+        assert not asked.is_valid() or list(asked.qs) == [], name
+
+
+def test_no_webhook_is_in_the_state_null(api_client, admin_pages):
+    answer = api_client.get('/api/plugins/webhooks/webhooks/?state=null')
+    assert (answer.status_code, list(answer.json())) == (400, ['state'])
+    assert admin_pages.get('/plugins/webhooks/webhooks/?state=null').status_code == 200
 
 
 def test_regular_expressions_are_postgresqls(logs, netbox_user):

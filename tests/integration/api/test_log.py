@@ -121,7 +121,7 @@ def test_a_payload_is_for_those_who_may_view_its_object(clerk_api, grant):
     assert shown['restricted'] is True
     assert shown['attempts'][0]['number'] == 1
     assert shown['attempts'][0]['response_status'] == 500
-    for name in ('url', 'request_headers', 'response_headers', 'response_body'):
+    for name in ('request_url', 'request_headers', 'response_headers', 'response_body'):
         assert shown['attempts'][0][name] is None
 
     listed = {one['id']: one for one in clerk_api.get(DELIVERIES).json()['results']}

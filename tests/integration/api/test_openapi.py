@@ -78,7 +78,7 @@ def test_fields_that_may_be_restricted_are_nullable(generated):
     schemas = generated[1]['components']['schemas']
     for name in ('data', 'object_id', 'username', 'request_id'):
         assert schemas['WebhookEvent']['properties'][name]['nullable']
-    for name in ('url', 'request_headers', 'response_headers', 'response_body'):
+    for name in ('request_url', 'request_headers', 'response_headers', 'response_body'):
         assert schemas['WebhookAttempt']['properties'][name]['nullable']
 
 

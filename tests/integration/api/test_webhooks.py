@@ -4,7 +4,7 @@ import pytest
 from core.models import ObjectType
 from dcim.models import Rack, Site
 from django.db import transaction
-from extras.models import CustomField, Tag
+from extras.models import CustomField, NotificationGroup, Tag
 from support.builders import NOWHERE, site, subscribe
 from support.engine import in_thread
 from support.log import delivery, event
@@ -12,7 +12,7 @@ from support.plugin import PluginAPI
 from utilities.testing import APIViewTestCases
 
 from webhooks.engine.deliver import order
-from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.models import Credential, Delivery, Event, Health, Webhook
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
 DELIVERIES = '/api/plugins/webhooks/deliveries/'
@@ -265,6 +265,23 @@ def test_all_fields_come_back_as_they_were_sent(api_client, netbox_user):
     assert [one['slug'] for one in shown['tags']] == ['blue']
 
 
+def test_what_get_answers_is_taken_by_put(api_client, netbox_user):
+    credential = Credential.objects.create(name='AWX', type='bearer', hosts=['http://127.0.0.1:9'], secret='s3cret')
+    webhook = subscribe(
+        NOWHERE, Site, credential=credential, ignore_users=[netbox_user], secret='s1gns', additional_headers='X-A: b'
+    )
+    webhook.notification_groups.add(NotificationGroup.objects.create(name='Operators'))
+    webhook.tags.add(Tag.objects.create(name='Blue', slug='blue'))
+    for address in (f'{WEBHOOKS}{webhook.pk}/', f'/api/plugins/webhooks/credentials/{credential.pk}/'):
+        shown = api_client.get(address).json()
+        answer = api_client.put(address, shown, format='json')
+        assert answer.status_code == 200, answer.content
+        assert {**answer.json(), 'last_updated': None} == {**shown, 'last_updated': None}
+    webhook.refresh_from_db()
+    assert webhook.secret.reveal() == 's1gns'
+    assert webhook.additional_headers.reveal() == 'X-A: b'
+
+
 #
 # Masks
 #
@@ -309,7 +326,7 @@ def test_no_answer_shows_a_secret(api_client):
 def test_a_masked_value_that_is_sent_back_keeps_the_stored_one(api_client, secretive):
     address = f'{WEBHOOKS}{secretive.pk}/'
     shown = api_client.get(address).json()
-    sent = shown | {'ignore_users': [], 'additional_headers': f'authorization: {MASK}\nX-New: 1'}
+    sent = shown | {'additional_headers': f'authorization: {MASK}\nX-New: 1'}
     answer = api_client.put(address, sent, format='json')
     assert answer.status_code == 200, answer.content
     secretive.refresh_from_db()
