@@ -325,10 +325,7 @@ def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) ->
 
 
 def _until_quiet(delivery: Delivery) -> Wait:
-    if delivery.change_set:
-        text = _('It waits until no more changes come, at the latest until {time}. Then all are sent as one set.')
-    else:
-        text = _('It waits until its object is quiet, at the latest until {time}. Then its changes are sent as one.')
+    text = _('It waits until its object is quiet, at the latest until {time}. Then its changes are sent as one.')
     return Wait(str(UNTIL_QUIET), text.format(time=moment(delivery.waits_until)), at=delivery.due_at)
 
 

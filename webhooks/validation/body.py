@@ -47,11 +47,15 @@ def check_format(definition: Definition) -> None:
 
 
 def check_change_set(definition: Definition) -> None:
-    """Raise DefinitionError if the webhook sends change sets, and also batches or only the latest changes."""
+    """Raise DefinitionError if the webhook sends change sets, and also batches, the latest changes or quiet objects."""
     if definition.change_set and definition.batch:
         raise DefinitionError('change_set', _('A change set holds all that a batch would: choose one of the two.'))
     if definition.change_set and definition.latest_only:
         raise DefinitionError('change_set', _('“Change set” sends every change, “Latest only” does not: choose one.'))
+    if definition.change_set and definition.quiet is not None:
+        raise DefinitionError(
+            'quiet', _('“Change set” sends a whole transaction, “Send when quiet for” an object: choose one.')
+        )
 
 
 def check_body_template(definition: Definition) -> None:

@@ -111,6 +111,7 @@ class TestAdding:
             ('timeout', {'timeout': 0}),
             ('timeout', {'timeout': 3600}),
             ('quiet', {'quiet': 3601}),
+            ('quiet', {'quiet': 60, 'change_set': 'on'}),
             ('quiet_max', {'quiet': 60, 'quiet_max': 59}),
             ('max_attempts', {'max_attempts': 0}),
             ('ca_file_path', {'ca_file_path': '/etc/ssl/ca.pem', 'ssl_verification': None}),

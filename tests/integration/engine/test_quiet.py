@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Device, Site
-from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 from support.builders import CREATED, DELETED, UPDATED, device, interface, site, subscribe
@@ -22,10 +21,9 @@ from support.engine import (
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine.deliver import quiet
 from webhooks.engine.dispatch import undecided
-from webhooks.models import Delivery, Event, Health, Webhook
-from webhooks.services import backfill, backlog, redelivery, send_waiting, trial
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.services import backfill, backlog, redelivery, send_waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -299,109 +297,63 @@ class TestOtherTimes:
     """Somebody switches it off, or enters other times, while changes wait."""
 
     @pytest.mark.parametrize('before', [new, existing], ids=['never attempted', 'attempted before'])
-    def test_once_it_is_off_what_waits_goes_at_once_and_in_order(self, webhook, receiver, api_client, before):
+    def test_once_it_is_off_what_waits_keeps_its_time_and_goes_in_order(self, webhook, receiver, api_client, before):
         place = before('a')
         rename(place, 'b')
-        assert work() == NOTHING
         sent = {'quiet': None, 'quiet_max': None}
         answer = api_client.patch(f'/api/plugins/webhooks/webhooks/{webhook.pk}/', sent, format='json')
         assert answer.status_code == 200
         rename(place, 'c')
+        assert work() == NOTHING
+        pass_time(QUIET)
         work()
         assert [name for _event, name in told(receiver)] == ['a', 'b', 'c']
         assert not deliveries(PENDING)
 
-    def test_a_worker_sends_it_without_any_new_change(self, webhook, receiver):
-        new('a')
-        assert work() == NOTHING
+    def test_once_it_is_off_send_waiting_deliveries_sends_what_waits(self, webhook, receiver):
+        rename(new('a'), 'b')
         save(webhook, quiet=None, quiet_max=None)
-        assert work() == '1 delivered'
-
-    def test_so_does_the_worker_that_owns_the_lane(self, webhook, receiver):
-        existing('a')
-        new('b')
-        with sender() as (pk, opened):
-            Delivery.objects.filter(pk=deliveries(PENDING)[0].pk).update(due_at=timezone.now())
-            assert take_turns(opened, lambda: len(receiver.requests) == 2)
-            new('c')
-            assert health(webhook).owner_id == pk
-            save(webhook, quiet=None, quiet_max=None)
-            assert take_turns(opened, lambda: len(receiver.requests) == 3)
-
-    @pytest.mark.parametrize('before', [new, existing], ids=['never attempted', 'attempted before'])
-    def test_a_test_right_after_the_save_changes_nothing_of_that(self, webhook, receiver, before):
-        rename(before('a'), 'b')
-        save(webhook, quiet=None, quiet_max=None)
-        trial.send_test(webhook)
+        send_waiting.send(webhook)
         work()
-        assert not deliveries(PENDING)
+        assert [name for _event, name in told(receiver)] == ['a', 'b']
 
-    def test_an_attempt_that_was_recorded_before_the_commit_changes_nothing_of_that(self, webhook, receiver):
-        """Then its time is after that of the save."""
-        existing('a')
-        new('b')
-        with sender() as (_pk, opened):
-            Delivery.objects.filter(pk=deliveries(PENDING)[0].pk).update(due_at=timezone.now())
-            assert take_turns(opened, lambda: len(receiver.requests) == 2)
-            new('c')
-            with transaction.atomic():
-                save(webhook, quiet=None, quiet_max=None)
-                Health.objects.update(last_attempt_at=timezone.now() + timedelta(minutes=1))
-            assert take_turns(opened, lambda: len(receiver.requests) == 3)
-
-    def test_all_of_many_go(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(quiet, 'MAX_HASTENED', 2)
-        for number in range(9):
-            new(f'{number}')
-        save(webhook, quiet=None, quiet_max=None)
-        work()
-        assert not deliveries(PENDING)
-
-    def test_a_shorter_time_counts_for_what_waits_from_the_save_on(self, webhook, receiver):
-        place = new('a')
-        rename(place, 'b')
-        pass_time(QUIET - 50)
-        new('c')
-        save(webhook, quiet=100)
-        assert work() == NOTHING
-        assert dues() == about(50, 50, 100)
-        pass_time(100)
-        assert work() == '2 delivered, 1 replaced'
-        assert sorted(told(receiver)) == [(CREATED, 'b'), (CREATED, 'c')]
-
-    def test_a_longer_time_leaves_what_waits_alone(self, webhook):
+    @pytest.mark.parametrize('times', [{'quiet': 100}, {'quiet': 2 * QUIET, 'quiet_max': 4 * QUIET}])
+    def test_other_times_leave_what_waits_alone(self, webhook, times):
         new('a')
-        save(webhook, quiet=2 * QUIET)
+        save(webhook, **times)
         assert work() == NOTHING
         assert dues() == about(QUIET)
 
-    def test_a_shorter_longest_time_counts_for_what_waits(self, webhook, receiver):
+    def test_changes_after_a_shorter_time_go_with_what_waits(self, webhook, receiver):
         place = new('a')
-        pass_time(700)
+        save(webhook, quiet=100)
         rename(place, 'b')
-        save(webhook, quiet_max=1200)
-        rename(place, 'c')
-        assert dues() == about(300, 1000, 500)
-        pass_time(300)
+        assert dues() == about(QUIET, 100)
+        pass_time(100)
         assert work() == NOTHING
-        assert dues() == about(200, 700, 200)
-        pass_time(200)
-        assert work() == '1 delivered, 2 replaced'
-        assert told(receiver) == [(CREATED, 'c')]
+        pass_time(QUIET - 100)
+        assert work() == '1 delivered, 1 replaced'
+        assert told(receiver) == [(CREATED, 'b')]
 
     def test_pages_no_longer_say_that_it_waits_for_quiet(self, webhook, admin_pages):
         new('a')
         (one,) = deliveries(PENDING)
         assert 'It waits until its object is quiet' in admin_pages.get(one.get_absolute_url()).content.decode()
         save(webhook, quiet=None, quiet_max=None)
-        assert 'It waits until its object is quiet' not in admin_pages.get(one.get_absolute_url()).content.decode()
+        page = admin_pages.get(one.get_absolute_url()).content.decode()
+        assert 'It waits until its object is quiet' not in page
+        assert 'It is sent at ' in page
 
-    def test_a_save_writes_no_delivery(self, webhook):
-        """Many may wait, and a worker may have locked them."""
-        new('a')
-        before = deliveries()
-        save(webhook, quiet=None, quiet_max=None)
-        assert [one.due_at for one in deliveries()] == [one.due_at for one in before]
+    def test_a_webhook_that_was_saved_with_change_sets_too_sends_change_sets(self, webhook, receiver):
+        """Validation refuses the pair, but a database may hold it."""
+        place = new('a')
+        Webhook.objects.update(change_set=True)
+        rename(place, 'b')
+        assert work() == NOTHING
+        pass_time(QUIET)
+        work()
+        sets = [[(one['event'], one['data']['name']) for one in r.json()['changes']] for r in receiver.requests]
+        assert sets == [[(CREATED, 'a')], [(UPDATED, 'b')]]
 
 
 class TestBeside:
@@ -415,15 +367,16 @@ class TestBeside:
         assert work() == '1 delivered, 2 replaced'
         assert told(receiver) == [(CREATED, 'c')]
 
-    def test_a_slow_condition_lets_no_change_wait_longer(self, webhook, monkeypatch):
+    def test_a_slow_condition_lets_no_change_wait_longer(self, webhook, receiver, monkeypatch):
         Webhook.objects.update(conditions={'attr': 'name', 'op': 'regex', 'value': '^[ab]$'})
         monkeypatch.setattr(undecided.Undecided, 'step', lambda _self: 0)
         place = new('a')
         Delivery.objects.update(created=F('created') - timedelta(seconds=QUIET_MAX - 300))
         monkeypatch.undo()
         rename(place, 'b')
-        assert dues() == about(300, 300)
-        assert [(one.waits_until - timezone.now()).total_seconds() for one in deliveries()] == about(300, 300)
+        assert work() == NOTHING
+        pass_time(300)
+        assert work() == '1 delivered, 1 replaced'
 
     def test_a_feed_publishes_one_when_the_object_is_quiet(self):
         webhook = subscribe('', Site, quiet=QUIET)
@@ -507,6 +460,11 @@ class TestShown:
         answer = api_client.patch(f'/api/plugins/webhooks/webhooks/{webhook.pk}/', sent, format='json')
         assert answer.status_code == 400
         assert list(answer.json()) == [field]
+
+    def test_the_api_refuses_change_sets_beside_it(self, webhook, api_client):
+        answer = api_client.patch(f'/api/plugins/webhooks/webhooks/{webhook.pk}/', {'change_set': True}, format='json')
+        assert answer.status_code == 400
+        assert list(answer.json()) == ['quiet']
 
     def test_pages_and_the_api_say_that_it_waits_for_quiet(self, webhook, admin_pages, api_client):
         rename(new('a'), 'b')

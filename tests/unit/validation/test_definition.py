@@ -489,15 +489,16 @@ class TestSuccessConditions:
 
 
 class TestQuiet:
-    @pytest.mark.parametrize(
-        'times', [{}, {'quiet': 5}, {'quiet': 5, 'quiet_max': 5}, {'quiet': 3600}, {'quiet': 5, 'change_set': True}]
-    )
+    @pytest.mark.parametrize('times', [{}, {'quiet': 5}, {'quiet': 5, 'quiet_max': 5}, {'quiet': 3600}])
     def test_times_that_fit(self, times: dict[str, int]):
         assert wrong(**times) == set()
 
     @pytest.mark.parametrize('times', [{'quiet_max': 5}, {'quiet': 5, 'quiet_max': 4}])
     def test_a_longest_time_without_a_quiet_time_or_below_it(self, times: dict[str, int]):
         assert wrong(**times) == {'quiet_max'}
+
+    def test_change_sets_and_quiet_time_exclude_each_other(self):
+        assert wrong(quiet=5, change_set=True) == {'quiet'}
 
     @pytest.mark.parametrize('times', [{'quiet': 360}, {'quiet': 5, 'quiet_max': 3600}])
     def test_deliveries_would_expire_before_they_are_due(self, monkeypatch, times: dict[str, int]):

@@ -4,8 +4,6 @@
 2. When all is dispatched, they get their parts, once. If one has to wait for an earlier delivery of its
    object, all are parked instead. When that one is closed, the set is looked at again.
 3. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
-
-If the webhook has to be quiet (quiet.py), all sets that have come by then are made one.
 """
 
 from collections import defaultdict
@@ -27,7 +25,7 @@ from ...models import Delivery
 from ...models.delivery import UNFORMED
 from .. import sql
 from ..each import portions
-from . import lane, order, queue, superseding
+from . import lane, order, queue
 
 # The order of changes in a set.
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
@@ -52,22 +50,10 @@ READ_SET = f"""
       AND d.status = 'pending' AND d.expires_at > %(now)s
     ORDER BY d.id LIMIT %(most)s"""
 
-# The sets of a webhook that are not formed, not even partly.
-READ_UNFORMED = """
-    SELECT change_set FROM webhooks_delivery
-    WHERE webhook_id = %(webhook)s AND change_set IS NOT NULL AND status = 'pending'
-    GROUP BY change_set HAVING min(part) = %(unformed)s"""
-
-# Deliveries of several unformed sets to deliveries of a single one.
-UNITE = """
-    UPDATE webhooks_delivery SET change_set = %(set)s
-    WHERE webhook_id = %(webhook)s AND change_set = ANY(%(sets)s) AND change_set <> %(set)s AND part = %(unformed)s
-      AND status = 'pending'"""
-
 # Unformed deliveries to parts. The first delivery of the first part is due.
 FORM = """
     UPDATE webhooks_delivery d
-    SET batch = v.batch, part = v.part, parts = %(parts)s, change_count = %(count)s, waits_until = NULL,
+    SET batch = v.batch, part = v.part, parts = %(parts)s, change_count = %(count)s,
         due_at = CASE WHEN v.part = 1 AND d.id = v.batch THEN %(now)s END
     FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
     WHERE d.id = v.id"""
@@ -102,26 +88,6 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
             done.add((webhook_id, transaction))
             count += _form_or_park({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
     return done
-
-
-def unite(webhook_id: int, now: datetime) -> tuple[set[Key], int]:
-    """Make one set of a webhook's unformed sets whose transactions are dispatched to the end.
-
-    Of each object one delivery stays (superseding.py). Returns the set, for form(), and how many deliveries were
-    superseded. If there were any, it returns no set: the caller asks again. Two deliveries that an object still has
-    cannot be in one set. Then all sets are returned, as they were. The caller owns the lane, and has locked it.
-    """
-    key = {'webhook': webhook_id, 'unformed': UNFORMED}
-    found = sql.fetch_column(READ_UNFORMED, key)
-    undecided = {transaction for _webhook_id, transaction in queue.undecided([webhook_id], found)}
-    whole = {*found} - queue.unfinished(found) - undecided
-    superseded, is_any_twice = superseding.supersede_sets(webhook_id, whole, now)
-    if superseded or not whole:
-        return set(), superseded
-    if is_any_twice:
-        return {(webhook_id, one) for one in whole}, 0
-    sql.execute(UNITE, {**key, 'set': min(whole), 'sets': list(whole)})
-    return {(webhook_id, min(whole))}, 0
 
 
 def _form_or_park(key: dict[str, int], now: datetime) -> int:

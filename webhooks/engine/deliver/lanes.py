@@ -38,8 +38,6 @@ class Turn:
     lanes: dict[int, Lane]
     # Superseded or published, without requests.
     closed: list[Entry] = field(default_factory=list)
-    # Webhooks' ids, whose waiting deliveries were hastened, to the time of the save that asked for it.
-    hastened: dict[int, datetime | None] = field(default_factory=dict)
     # What goes next, each with its request, which is not built.
     chosen: list[tuple[Due, Call]] = field(default_factory=list)
 
@@ -69,8 +67,6 @@ class Lanes:
         # Lanes for others, and until when.
         self._given: dict[int, float] = {}
         self._since = BEGINNING
-        # The saves for which lanes were hastened, as Turn.hastened.
-        self._hastened: dict[int, datetime | None] = {}
 
     @property
     def in_hand(self) -> list[int]:
@@ -138,7 +134,6 @@ class Lanes:
     def apply(self, turn: Turn) -> None:
         """Take over what the turn did, after its commit: own the lanes that it took, and have in hand what it chose."""
         self.owned |= turn.lanes
-        self._hastened |= turn.hastened
         self._locked = set(turn.lanes)
         for lane in turn.lanes.values():
             lane.answered = 0
@@ -167,10 +162,7 @@ class Lanes:
         # If there are more, the next look goes on.
         self._since = turn.now if len(taken) < LANES_PER_TAKE else since
         if everything:
-            saved = queue.take_saved(self._member.pk, LANES_PER_TAKE, turn.now, self._given)
-            # Something in them waits too long. So they are hastened once more.
-            self._hastened = {pk: saved_at for pk, saved_at in self._hastened.items() if pk not in saved}
-            taken |= saved
+            taken |= queue.take_saved(self._member.pk, LANES_PER_TAKE, turn.now, self._given)
         turn.lanes |= {pk: Lane(pk, used_at=turn.clock) for pk in taken}
         if everything:
             self._all_lanes.note(turn.clock, time.monotonic())
@@ -210,12 +202,7 @@ class Lanes:
             lanes[pk].define(Builder(webhook))
         for pk, lane in lanes.items():
             lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
-        held = self._held(turn)
-        queue.retry([lane.webhook_id for lane in held if lane.state.is_saved], turn.now)
-        # Not by `is_saved`: an attempt may be recorded after the save, and before its commit.
-        saves = {lane.webhook_id: lane.state.saved_at for lane in held}
-        changed = {pk for pk, saved_at in saves.items() if self._hastened.get(pk) != saved_at}
-        turn.hastened = {pk: saves[pk] for pk in changed - quiet.hasten(changed, turn.now)}
+        queue.retry([lane.webhook_id for lane in self._held(turn) if lane.state.is_saved], turn.now)
 
     #
     # Due deliveries
@@ -236,15 +223,8 @@ class Lanes:
         ready = [one for lane in self._held(turn) for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
         closed = superseding.replace_backfills({one.webhook_id for one in ready}, turn.now, self.in_hand)
-        keys = {(one.webhook_id, one.change_set) for one in ready if not turn.is_quiet(one)}
-        for webhook_id in {one.webhook_id for one in ready if turn.is_quiet(one)}:
-            united, count = change_sets.unite(webhook_id, turn.now)
-            if count:
-                closed[webhook_id] += count
-            keys |= united
-            turn.lanes[webhook_id].forget()
         turn.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
-        settled = change_sets.form(keys, turn.now)
+        settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, turn.now)
         for one in ready:
             if (one.webhook_id, one.change_set) in settled:
                 turn.lanes[one.webhook_id].waiting.pop(one.pk, None)
@@ -269,11 +249,8 @@ class Lanes:
         self._supersede(turn, due, waits)
 
     def _park(self, turn: Turn, due: Sequence[Due]) -> set[int]:
-        """Park deliveries that wait for an earlier one of their object. Returns their ids.
-
-        Sets that are to be made one must not wait for each other.
-        """
-        blocked = order.blocked([pk for one in due if one.is_formed or not turn.is_quiet(one) for pk in one.pks])
+        """Park deliveries that wait for an earlier one of their object. Returns their ids."""
+        blocked = order.blocked([pk for one in due for pk in one.pks])
         parked = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
         order.park(parked, turn.now)
         return parked

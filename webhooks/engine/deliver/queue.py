@@ -9,7 +9,7 @@ from ...models import Delivery, Health, Webhook
 from ...models.delivery import PENDING
 from .. import sql
 from ..registry import ALIVE_SECONDS
-from . import order, quiet
+from . import order
 from .lane import Due, State, Wish
 from .verdict import RETRY_AFTER_STATUSES
 
@@ -62,18 +62,12 @@ TAKE_LANES = f"""
     ))
     RETURNING webhook_id"""
 
-# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due, or with some that wait
-# too long for quiet.
+# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due.
 TAKE_SAVED = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
-        CROSS JOIN LATERAL (
-            (SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {IS_SAVED} AND {IS_TRIED} LIMIT 1)
-            UNION ALL
-            (SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {quiet.IS_LATE} LIMIT 1)
-            LIMIT 1
-        ) d
-        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND}
+        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND} AND {IS_SAVED}
+          AND EXISTS (SELECT FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {IS_TRIED})
         LIMIT %(most)s
         FOR UPDATE OF h SKIP LOCKED
     ))
@@ -199,7 +193,7 @@ def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[
 
 
 def take_saved(owner: int, most: int, now: datetime, given: Iterable[int]) -> set[int]:
-    """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a retry or quiet."""
+    """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a retry."""
     return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
 
 

@@ -12,7 +12,6 @@ from datetime import datetime
 from itertools import batched, groupby
 from operator import itemgetter
 
-from ...models.delivery import UNFORMED
 from .. import sql
 from . import order
 from .fold import Folded, Heir, Waiting, fold
@@ -47,24 +46,8 @@ SEVERAL = f"""
           )
     )"""
 
-# The objects with several deliveries in some unformed change sets of a webhook, and whether no other delivery of the
-# object lies between them.
-SEVERAL_IN_SETS = """
-    SELECT o.webhook_id, o.object_type_id, o.object_id, NOT EXISTS (
-        SELECT FROM webhooks_delivery s
-        WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
-          AND s.status IN ('pending', 'undecided') AND s.sequence BETWEEN o.first AND o.last
-          AND (s.change_set = ANY(%(sets)s) AND s.part = %(unformed)s) IS NOT TRUE
-    )
-    FROM (
-        SELECT webhook_id, object_type_id, object_id, min(sequence) AS first, max(sequence) AS last
-        FROM webhooks_delivery
-        WHERE webhook_id = %(webhook)s AND change_set = ANY(%(sets)s) AND part = %(unformed)s AND status = 'pending'
-        GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1
-    ) o"""
-
-# The first waiting deliveries of each object, if their events show it: all, or those in some unformed change sets. A
-# receiver may know of a creation by a later delivery that went before.
+# The first waiting deliveries of each object, if their events show it. A receiver may know of a creation by a later
+# delivery that went before.
 READ_LINES = """
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         d.attempt_count > 0,
@@ -80,7 +63,6 @@ READ_LINES = """
         SELECT * FROM webhooks_delivery d
         WHERE d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
           AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)
-          AND (%(sets)s::bigint[] IS NULL OR d.change_set = ANY(%(sets)s) AND d.part = %(unformed)s)
         ORDER BY d.sequence, d.id LIMIT %(most)s
     ) d JOIN webhooks_event e ON e.id = d.event_id
     WHERE e.transaction_id <> 0 AND e.error = ''
@@ -144,17 +126,6 @@ def supersede(objects: Iterable[Object], now: datetime, in_hand: Collection[int]
     return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _supersede(portion, now, in_hand))
 
 
-def supersede_sets(webhook_id: int, sets: Collection[int], now: datetime) -> tuple[int, bool]:
-    """Supersede needless deliveries in these unformed change sets of a webhook, as supersede().
-
-    Returns how many, and whether an object was twice in the sets before. If none was superseded, it still is: it was
-    deleted and made anew, or a change that is not in the sets goes between.
-    """
-    several = sql.fetch(SEVERAL_IN_SETS, {'webhook': webhook_id, 'sets': list(sets), 'unformed': UNFORMED})
-    some = [(webhook, model, pk) for webhook, model, pk, is_alone in several if is_alone][:OBJECTS_PER_READ]
-    return (len(_supersede(some, now, (), sets)) if some else 0), bool(several)
-
-
 def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Supersede untried deliveries of backfills that a later delivery of their object makes needless.
 
@@ -168,20 +139,17 @@ def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Coll
     return Counter(webhook_id for _pk, webhook_id in closed)
 
 
-def _supersede(
-    objects: Sequence[Object], now: datetime, in_hand: Collection[int], sets: Collection[int] | None = None
-) -> list[int]:
-    """Return the id of the webhook of each closed delivery. `sets`: only in these change sets."""
+def _supersede(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[int]:
+    """Return the id of the webhook of each closed delivery."""
     most = max(min(DELIVERIES_PER_READ // len(objects), DELIVERIES_PER_OBJECT), 2)
-    limits = {'in_hand': list(in_hand), 'most': most, 'sets': sets and list(sets), 'unformed': UNFORMED}
-    rows = sql.fetch(READ_LINES, {**_columns(objects), **limits})
+    rows = sql.fetch(READ_LINES, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
     lines = groupby(rows, key=itemgetter(0, 1, 2))
     folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
     if not folded:
         return []
     closed = sql.fetch_column(SUPERSEDE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
     _inherit(folded, now)
-    # The first that is left of an object may go, and a set whose first delivery was closed needs another one.
+    # The first that is left of an object may go.
     order.unpark([pk for one in folded for pk in one.closed], now)
     return closed
 
