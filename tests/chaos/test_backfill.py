@@ -24,7 +24,7 @@ from support.engine import deliveries, disorder, work
 
 from devstack.receiver import Receiver
 from webhooks.choices import OPEN_STATUSES, BackfillStateChoices, StatusChoices
-from webhooks.engine import backfill as engine
+from webhooks.engine.walks import loop as engine
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Event, Webhook
 from webhooks.services import backfill

@@ -15,8 +15,8 @@ class Backfill(models.Model):
     """The last backfill of a webhook: which objects it sends, how far it has come, and how it ended.
 
     `services/backfill.py` starts, pauses and cancels it. A dispatcher that has nothing to dispatch records the objects
-    (`engine/backfill.py`): object type after object type, and in each by primary key. `position` and `last_id` say
-    where it goes on. The webhook is no foreign key in PostgreSQL, so deleting a webhook waits for no worker.
+    (`engine/walks/backfills.py`): object type after object type, and in each by primary key. `position` and `last_id`
+    say where it goes on. The webhook is no foreign key in PostgreSQL, so deleting a webhook waits for no worker.
     """
 
     webhook = models.OneToOneField(

@@ -66,7 +66,7 @@ class ContextWalkManager(models.Manager):
 
 
 class ContextWalk(models.Model):
-    """A walk over all objects with config contexts (engine/context_walks.py). It ends by deletion of its row.
+    """A walk over all objects with config contexts (engine/walks/config_contexts.py). It ends by deletion of its row.
 
     Changes that come before it has begun share it. One walk goes on at a time, by `position` (in the list of models)
     and `last_id` (the last primary key that it has looked at).

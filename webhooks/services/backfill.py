@@ -12,11 +12,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, transaction
 from django.utils.translation import gettext as _
 
-from .. import conf, object_types, visibility
+from .. import conf, list_filters, object_types, visibility
 from ..choices import BackfillStateChoices
 from ..engine import commands, sql
-from ..engine.backfill import FILTER, objects
 from ..exceptions import STATE, DefinitionError
+from ..list_filters import FILTER
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
 
@@ -69,7 +69,7 @@ def chosen_types(webhook: Webhook, types: Collection[ContentType] | None) -> lis
 def _count(object_type: ContentType, query: str) -> int:
     try:
         with transaction.atomic():
-            return objects(object_type.model_class(), query).count()
+            return list_filters.objects(object_type.model_class(), query).count()
     except (DataError, ValueError) as error:  # number too big, or invalid regular expression
         raise DefinitionError(FILTER, str(error).partition('\n')[0]) from None
 

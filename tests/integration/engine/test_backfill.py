@@ -36,11 +36,13 @@ from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
+from webhooks import list_filters
 from webhooks.choices import BackfillStateChoices, StatusChoices
-from webhooks.engine import backfill as engine
 from webhooks.engine import each, notifications, sql
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
+from webhooks.engine.walks import backfills
+from webhooks.engine.walks import loop as walks
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
 from webhooks.models.sequence import draw
@@ -62,8 +64,8 @@ def webhook(receiver: Receiver) -> Webhook:
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """No slice starts while three objects wait."""
-    monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 3)
-    monkeypatch.setattr(engine, 'MAX_OPEN_OBJECTS', 3)
+    monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 3)
+    monkeypatch.setattr(backfills, 'MAX_OPEN_OBJECTS', 3)
 
 
 def dispatch_all_while(ask: Callable[[], object]) -> None:
@@ -99,13 +101,13 @@ def state(webhook: Webhook) -> str:
     return Backfill.objects.get(pk=webhook.pk).state
 
 
-def as_read() -> Backfill:
-    return Backfill.objects.select_related('webhook').get()
+def walker() -> walks.Walks:
+    return walks.Walks([backfills.BackfillWalk])
 
 
 def cut(times: int = 1) -> None:
     for _ in range(times):
-        assert engine.Backfills().cut()
+        assert walker().cut()
         dispatch_all()
 
 
@@ -295,7 +297,7 @@ class TestOrder:
     def test_a_later_change_has_the_higher_sequence(self, webhook, receiver):
         (made,) = sites(1)
         start(webhook)
-        engine.Backfills().cut()
+        walker().cut()
         Site.objects.get(pk=made).save()
         first, second = Event.objects.order_by('pk')
         assert (first.backfill, second.backfill) == (True, False)
@@ -470,25 +472,32 @@ class TestSlices:
         """Two workers have read the same place."""
         sites(4)
         start(webhook)
-        both = [as_read() for _ in range(2)]
-        assert [engine._step(one) for one in both] == [True, False]
+        both = [*backfills.BackfillWalk.ready(), *backfills.BackfillWalk.ready()]
+        assert [walks._step(one, 3) for one in both] == [True, False]
         assert Event.objects.count() == 3
+
+    def test_a_slice_is_in_the_hands_of_one_dispatcher(self, webhook):
+        sites(1)
+        start(webhook)
+        with open_transaction(lambda: sql.fetch(walks.TRY_LOCK_WALK, ['webhooks_backfill', webhook.pk])):
+            assert not walker().cut()
+        assert walker().cut()
 
     def test_a_webhook_that_was_backfilled_anew_meanwhile_is_left_alone(self, webhook):
         sites(1)
         start(webhook)
-        former = as_read()
+        (former,) = backfills.BackfillWalk.ready()
         backfill.cancel(webhook)
         start(webhook)
-        engine._step(former)
+        walks._step(former, 3)
         assert not Event.objects.exists()
-        engine._step(as_read())
+        assert walker().cut()
         assert Event.objects.count() == 1
 
     def test_while_somebody_holds_it_the_dispatcher_does_not_wait(self, webhook):
         start(webhook)
         with open_transaction(lambda: backfill.pause(webhook)):
-            assert not engine.Backfills().cut()
+            assert not walker().cut()
             assert state(webhook) == RUNNING
         assert state(webhook) == PAUSED
 
@@ -499,7 +508,7 @@ class TestSlices:
         suspension = Health.objects.filter(webhook_id=webhook.pk)
         suspension.update(suspended_since=timezone.now(), probe_at=timezone.now() + timedelta(hours=1))
         cut()
-        assert not engine.Backfills().cut()
+        assert not walker().cut()
         work()
         assert not receiver.requests
         suspension.update(probe_at=timezone.now())
@@ -533,27 +542,27 @@ class TestFilters:
         return by
 
     def test_where_the_rows_take_too_long_it_ends_with_the_reason(self, webhook, filtered, monkeypatch):
-        monkeypatch.setattr(engine, 'FILTER_MS', 300)
+        monkeypatch.setattr(list_filters, 'FILTER_MS', 300)
         sites(1)
         start(webhook, query='status=active')
         filtered(sleeping(60))
-        assert engine.Backfills().cut()
+        assert walker().cut()
         assert state(webhook) == FAILED
         assert 'PostgreSQL takes too long' in Backfill.objects.get().error
 
     def test_it_looks_at_so_many_rows_at_once(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 2)
+        monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 2)
         made = sites(5)
         Site.objects.filter(pk__in=[made[2], made[4]]).update(status='retired')
         start(webhook, query='status=retired')
-        assert engine.Backfills().cut()
+        assert walker().cut()
         assert Backfill.objects.get().last_id == made[1]
         work()
         assert sorted(ids(receiver)) == [made[2], made[4]]
         assert state(webhook) == COMPLETED
 
     def test_more_than_a_slice_of_the_rows_leaves_none_out(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 2)
+        monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 2)
         made = sites(5)
         start(webhook, query='status=active')
         work()
@@ -561,24 +570,25 @@ class TestFilters:
 
     @pytest.mark.parametrize(('slow', 'goes_on'), [(0.0, False), (60.0, True)])
     def test_after_a_slow_one_others_have_time(self, webhook, monkeypatch, slow, goes_on):
-        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 3)
+        monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 3)
         monkeypatch.setattr(each, 'SLOW_SLICE_SECONDS', slow)
         sites(6)
         start(webhook)
-        backfills = engine.Backfills()
-        assert backfills.cut()
-        assert backfills.cut() == goes_on
+        walks_on = walker()
+        assert walks_on.cut()
+        assert walks_on.cut() == goes_on
 
     def test_where_postgresql_does_not_answer_it_is_tried_again(self, webhook, receiver, monkeypatch):
         """A timeout does not say that the filter is wrong."""
         sites(1)
         start(webhook)
         with monkeypatch.context() as stalled:
-            stalled.setattr(engine, 'FILTER_SECONDS', 0.5)
-            stalled.setattr(engine, 'BOUND_FILTER', 'SELECT pg_sleep(30), %s')
-            assert not engine.Backfills().cut()
+            stalled.setattr(list_filters, 'FILTER_SECONDS', 0.5)
+            stalled.setattr(list_filters, 'BOUND_FILTER', 'SELECT pg_sleep(30), %s')
+            assert not walker().cut()
         assert state(webhook) == RUNNING
-        work()
+        # PostgreSQL takes a moment to end the transaction.
+        assert wait_until(lambda: work() and receiver.requests, timeout=60)
         assert len(receiver.requests) == 1
 
     def test_one_that_hangs_ends_its_own_backfill(self, webhook, receiver, filtered, monkeypatch):
@@ -588,8 +598,8 @@ class TestFilters:
         start(other)
         filtered(lambda _: threading.Event().wait())
         with monkeypatch.context() as hasty:
-            hasty.setattr(engine, 'FILTER_SECONDS', 0.2)
-            assert engine.Backfills().cut()
+            hasty.setattr(list_filters, 'FILTER_SECONDS', 0.2)
+            assert walker().cut()
         work()
         assert (state(webhook), state(other)) == (FAILED, COMPLETED)
         assert 'TooSlow' in Backfill.objects.get(pk=webhook.pk).error
@@ -611,7 +621,7 @@ class TestFilters:
         start(webhook, query='status=active')
         causes = ['pg_terminate_backend(pg_backend_pid())']
         filtered(lambda objects: (causes and sql.fetch(f'SELECT {causes.pop()}'), objects)[1])
-        assert not engine.Backfills().cut()
+        assert not walker().cut()
         assert state(webhook) == RUNNING
         work()
         assert ids(receiver) == made
@@ -620,7 +630,7 @@ class TestFilters:
         made = sites(1)
         start(webhook, query='status=active')
         with open_transaction(lambda: sql.execute('LOCK TABLE dcim_site')):
-            assert not engine.Backfills().cut()
+            assert not walker().cut()
         assert state(webhook) == RUNNING
         work()
         assert ids(receiver) == made
@@ -630,8 +640,8 @@ class TestFilters:
             import django
             django.setup()
             from dcim.models import Site
-            from webhooks.engine import backfill
-            print(backfill.objects(Site, 'status=active').query)"""
+            from webhooks import list_filters
+            print(list_filters.objects(Site, 'status=active').query)"""
         found = subprocess.run([sys.executable, '-c', look], capture_output=True, text=True, check=False)
         assert '"dcim_site"."status" = active' in found.stdout, found.stderr
 
@@ -672,11 +682,11 @@ class TestShare:
     def test_a_backfill_waits_for_its_own_deliveries_and_holds_no_other_backfill(self, webhook, receiver, small_slices):
         sites(6)
         start(webhook)
-        assert engine.Backfills().cut()
+        assert walker().cut()
         in_hand()
-        assert not engine.Backfills().cut()
+        assert not walker().cut()
         start(subscribe(receiver.url(OTHER), Site))
-        assert engine.Backfills().cut()
+        assert walker().cut()
 
     def test_it_has_all_there_is_where_nobody_waits(self, webhook, receiver):
         made = sites(30)
@@ -738,7 +748,7 @@ class TestWhatPeopleDo:
     def test_pausing_or_resuming_while_deliveries_are_made_is_obeyed(self, webhook, receiver, is_paused, sent):
         sites(2)
         start(webhook)
-        engine.Backfills().cut()
+        walker().cut()
         if is_paused:
             backfill.pause(webhook)
         dispatch_all_while(lambda: (backfill.resume if is_paused else backfill.pause)(webhook))
@@ -768,7 +778,7 @@ class TestWhatPeopleDo:
         sites(7)
         start(webhook)
         cut()
-        engine.Backfills().cut()
+        walker().cut()
         backfill.cancel(webhook)
         work()
         assert not receiver.requests
@@ -794,7 +804,7 @@ class TestWhatPeopleDo:
     def test_canceling_takes_back_what_nobody_has_dispatched(self, webhook, receiver):
         made = sites(3)
         start(webhook)
-        engine.Backfills().cut()
+        walker().cut()
         backfill.cancel(webhook)
         start(webhook)
         work()
@@ -804,7 +814,7 @@ class TestWhatPeopleDo:
         """The dispatcher looked before the cancel; its deliveries are removed before any claim."""
         sites(3)
         start(webhook)
-        engine.Backfills().cut()
+        walker().cut()
         dispatch_all_while(lambda: backfill.cancel(webhook))
         assert len(deliveries(PENDING)) == 3
         work()
@@ -815,7 +825,7 @@ class TestWhatPeopleDo:
     def test_events_in_hand_at_the_cancel_are_not_sent_with_the_next_backfill(self, webhook, receiver):
         made = sites(3)
         start(webhook)
-        engine.Backfills().cut()
+        walker().cut()
         in_hand()
         backfill.cancel(webhook)
         start(webhook)
@@ -827,7 +837,7 @@ class TestWhatPeopleDo:
         start(webhook)
         cut()
         Backfill.objects.update(query='cf_gone=1')
-        assert engine.Backfills().cut()
+        assert walker().cut()
         assert state(webhook) == FAILED
         start(webhook)
         assert len(deliveries(PENDING)) == 3
@@ -893,7 +903,7 @@ class TestWhatPeopleDo:
     def test_deleting_the_webhook_ends_it(self, webhook, receiver):
         sites(2)
         start(webhook)
-        engine.Backfills().cut()
+        walker().cut()
         assert Event.objects.count() == 2
         webhook.delete()
         assert not Backfill.objects.exists()

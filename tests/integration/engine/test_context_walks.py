@@ -25,8 +25,9 @@ from virtualization.models import Cluster, ClusterGroup, ClusterType, VirtualMac
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
-from webhooks.engine import context_walks as engine
 from webhooks.engine.registry import DISPATCH
+from webhooks.engine.walks import config_contexts as engine
+from webhooks.engine.walks import loop as walks
 from webhooks.models import ContextDigest, ContextWalk, Event, Subscription, Webhook
 from webhooks.payload import json_schema
 from webhooks.services import backfill
@@ -374,7 +375,7 @@ class TestWho:
         with request_by(jan):
             change(made, data={'ntp': "Jan's"})
         # It compares after both changes, on behalf of the first.
-        assert engine.Walks().cut()
+        assert walker().cut()
         assert told(receiver) == [(owner.pk, {'ntp': "Jan's"}, [CONTEXT])]
 
     def test_it_is_off_by_default_and_then_nothing_is_recorded(self, receiver: Receiver):
@@ -517,12 +518,12 @@ class TestOtherSettings:
         owner = device()
         watch(receiver)
         context()
-        monkeypatch.setattr(engine, 'ERROR_REST_SECONDS', 0.0)
+        monkeypatch.setattr(walks, 'ERROR_REST_SECONDS', 0.0)
         with monkeypatch.context() as broken, dispatching() as dispatcher:
             broken.setattr(engine, '_pending_causes', fail)
             while dispatcher.step() is not None:
                 pass
-        assert 'walk=failed' in caplog.text
+        assert 'walk=webhooks_contextwalk' in caplog.text
         assert told(receiver) == [(owner.pk, {'ntp': 'old'}, [CONTEXT])]
 
     def test_it_starts_no_wait_for_quiet(self, receiver: Receiver):
@@ -560,7 +561,7 @@ class TestLearning:
         assert len(told(receiver)) == 2
 
     def test_a_change_that_comes_while_it_learns_is_told(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 1)
+        monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 1)
         owners = [device().pk for _ in range(2)]
         made = context()
         subscribe(receiver.url('/'), Device, kinds=(UPDATED,), include_config_contexts=True)
@@ -615,7 +616,7 @@ class TestLearning:
 
 class TestCrashes:
     def test_a_walker_that_is_killed_goes_on_where_it_was(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 1)
+        monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 1)
         owners = [device().pk for _ in range(4)]
         made = context()
         watch(receiver)
@@ -632,13 +633,13 @@ class TestCrashes:
     def test_a_change_that_is_taken_back_during_a_walk_is_told_to_those_who_may_have_heard_of_it(
         self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 1)
+        monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 1)
         first, second = device(), device()
         made = context()
         watch(receiver)
         change(made, data={'ntp': 'new'})
         dispatch_all()
-        assert engine.Walks().cut()
+        assert walker().cut()
         change(made, data={'ntp': 'old'})
         # The second one was not compared meanwhile, so it has what it had.
         assert told(receiver) == [(first.pk, {'ntp': 'old'}, [CONTEXT])]
@@ -658,7 +659,7 @@ class TestCrashes:
         watch(receiver)
         context()
         dispatch_all()
-        while engine.Walks().cut():
+        while walker().cut():
             pass
         with transaction.atomic():
             Device.objects.get(pk=owner.pk).delete()
@@ -685,6 +686,10 @@ class TestCrashes:
         assert made.pk
 
 
+def walker() -> walks.Walks:
+    return walks.Walks([engine.ConfigContextWalk])
+
+
 def _forked_walker() -> int:
     """Return the id of a process that has walked one slice, and stands in the middle of the second."""
     reading, writing = os.pipe()
@@ -698,8 +703,8 @@ def _forked_walker() -> int:
     try:
         connection.inc_thread_sharing()
         connection.connection = None
-        walks, execute = engine.Walks(), engine.sql.execute
-        walks.cut()
+        walk, execute = walker(), engine.sql.execute
+        walk.cut()
 
         def stand(statement: str, parameters: Any = None) -> int:
             if statement == engine.MOVE_WALK:
@@ -708,6 +713,6 @@ def _forked_walker() -> int:
             return execute(statement, parameters)
 
         engine.sql.execute = stand
-        walks.cut()
+        walk.cut()
     finally:
         os._exit(1)

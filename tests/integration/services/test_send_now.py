@@ -16,7 +16,8 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
-from webhooks.engine.backfill import Backfills
+from webhooks.engine.walks.backfills import BackfillWalk
+from webhooks.engine.walks.loop import Walks
 from webhooks.models import Backfill, Delivery, Event, Webhook
 from webhooks.services import backfill, send_now
 
@@ -141,7 +142,7 @@ class TestBesideABackfill:
     def test_it_replaces_the_backfills_untried_delivery_of_the_object(self, webhook, receiver):
         (bern,) = places('Bern')
         backfill.start(webhook, backfill.choose(webhook))
-        assert Backfills().cut()
+        assert Walks([BackfillWalk]).cut()
         dispatch_all()
         send(webhook, bern)
         work()

@@ -17,10 +17,11 @@ from ...config_contexts import SOURCES
 from ...interruptions import BROKEN_OFF, Locked
 from ...models import Event, Webhook
 from ...models.delivery import UNFORMED
-from .. import context_walks, rescue, sql
+from .. import rescue, sql
 from ..deliver import quiet
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
+from ..walks import config_contexts
 from . import claim, components, render
 from .matching import accepts, match
 from .put_off import PutOff
@@ -136,21 +137,21 @@ class Dispatcher:
         self._tell_owners(changed, put_off)
         # An event that is put off comes again each second. If each time were noted, all owners would be walked again.
         again = _seen_again(sources)
-        context_walks.note([event for event in sources if event.pk not in again])
-        context_walks.learn(untold)
+        config_contexts.note([event for event in sources if event.pk not in again])
+        config_contexts.learn(untold)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(told, [event.pk for event in events], self._member)
         # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
         kept = {event.pk for event in changed if components.is_new_owner(event)}
         kept |= {event.pk for event in events if event in put_off}
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
-        context_walks.note([event for event in sources if event.pk in again & unwanted])
+        config_contexts.note([event for event in sources if event.pk in again & unwanted])
         claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]
         until = time.monotonic() + BATCH_SECONDS
         for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches, put_off):
             decided, is_all = _decide([one for one in part if one.event not in put_off], matches)
-            context_walks.note([one.event for one in decided if one.event.pk in again])
+            config_contexts.note([one.event for one in decided if one.event.pk in again])
             for some in portions(
                 decided, lambda one: len(one.webhooks) + len(one.undecided), DELIVERIES_PER_TRANSACTION
             ):
@@ -169,7 +170,7 @@ class Dispatcher:
         with sql.transaction():
             self._member.beat()
             render.save(going)
-            context_walks.store_told((one.event, one.data) for one in going if self._tells_all(one))
+            config_contexts.store_told((one.event, one.data) for one in going if self._tells_all(one))
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
             undecided = [(webhook.pk, one.event.pk) for one in going for webhook in one.undecided]
             make_deliveries(pairs, undecided, are_new=True)

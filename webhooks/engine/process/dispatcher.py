@@ -25,11 +25,12 @@ from ...outbox import redis_queue
 from ...outbox.scope import is_migrated, look_again
 from ...templating import renderer
 from .. import sql
-from ..backfill import Backfills
-from ..context_walks import Walks
 from ..dispatch.loop import Dispatcher
 from ..registry import DISPATCH, Member, may_begin
 from ..tidy import loop as tidy
+from ..walks.backfills import BackfillWalk
+from ..walks.config_contexts import ConfigContextWalk
+from ..walks.loop import Walks
 from . import child
 
 # Between two looks without a wake-up, as without Redis.
@@ -41,7 +42,7 @@ HANG_SECONDS = 30.0
 
 
 class DispatcherRole:
-    """All that a worker in this role does: it dispatches, tidies, walks, records backfills and lists failures.
+    """All that a worker in this role does: it dispatches, tidies, walks and lists failures.
 
     `poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called at each progress.
     """
@@ -56,8 +57,7 @@ class DispatcherRole:
         self._member = member
         self._stay = stay
         self._dispatcher = Dispatcher(member, stay)
-        self._backfills = Backfills()
-        self._walks = Walks()
+        self._walks = Walks([BackfillWalk, ConfigContextWalk])
         self._poke = poke
         self._publish = publish
         self._tidied_at = self._looked_at = self._listed_at = 0.0
@@ -98,7 +98,7 @@ class DispatcherRole:
         return total
 
     def step(self) -> int | None:
-        """Dispatch a batch, and tidy. Without events, also record a slice of a backfill, and of a walk.
+        """Dispatch a batch, and tidy. Without events, also go on with a walk.
 
         Returns the number of events and decided deliveries, None if nothing is left. It tidies beside events too: else
         event rules would hear of a suspension after an import only.
@@ -111,7 +111,7 @@ class DispatcherRole:
             if count:
                 self._tidy(is_busy=True)
                 return count
-            return 0 if any([self._walks.cut(), self._backfills.cut(), self._tidy(is_busy=False)]) else None
+            return 0 if any([self._walks.cut(), self._tidy(is_busy=False)]) else None
         return count or None
 
     def _list_failures(self) -> None:

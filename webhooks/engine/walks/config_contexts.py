@@ -11,33 +11,26 @@ know yet differs from its digest until a walk comes by. If a walk comes twice, t
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
 
-from .. import rendering
-from ..choices import KindChoices
-from ..config_contexts import CONFIG_CONTEXT, OWNERS, SOURCES
-from ..interruptions import BROKEN_OFF, INTERRUPTIONS, Locked
-from ..models import Event
-from ..storable import MAX_KEY
-from . import sql
-from .each import each_or_alone, rest_after
+from ... import rendering
+from ...choices import KindChoices
+from ...config_contexts import CONFIG_CONTEXT, OWNERS, SOURCES
+from ...interruptions import Locked
+from ...models import Event
+from .. import sql
+from ..each import each_or_alone
+from .loop import Walk
 
 logger = logging.getLogger('webhooks.config_contexts')
 
-# Objects that a slice looks at.
-OBJECTS_PER_SLICE = 200
-# After an interruption, and while changes of sources are to be dispatched, a walk rests. After an error: longer.
-REST_SECONDS = 1.0
-ERROR_REST_SECONDS = 60.0
 # In place of a digest of data that cannot be computed. The event's own rendering tells the error.
 NO_DIGEST = ''
 # The key of a payload's data.
@@ -58,21 +51,19 @@ NOTE_CAUSE = """
                              ELSE EXCLUDED.first_visible END,
         first_sequence = least(w.first_sequence, EXCLUDED.first_sequence)"""
 
-# Whether there is a walk.
-IS_ANY_WALK = 'SELECT EXISTS (SELECT FROM webhooks_contextwalk)'
+# Read the first walk.
+READ_FIRST_WALK = 'SELECT id, position, last_id FROM webhooks_contextwalk ORDER BY id LIMIT 1'
 
-# The first walk, unless another dispatcher has it in hand, to a begun one.
-TAKE_WALK = """
-    UPDATE webhooks_contextwalk SET started = true WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_contextwalk WHERE id = (SELECT min(id) FROM webhooks_contextwalk)
-        FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING id, caused_by <> '[]', first_sequence, position, last_id"""
+# Mark a walk as begun, unless somebody has it locked.
+BEGIN_WALK = """
+    UPDATE webhooks_contextwalk SET started = true
+    WHERE id = ANY(ARRAY(SELECT id FROM webhooks_contextwalk WHERE id = %s FOR UPDATE SKIP LOCKED))
+    RETURNING caused_by <> '[]', first_sequence"""
 
-# A walk to one that has come farther.
+# Move a walk on, if it is still in its place.
 MOVE_WALK = """
     UPDATE webhooks_contextwalk SET position = %(position)s, last_id = %(last_id)s, looked = looked + %(looked)s
-    WHERE id = %(id)s"""
+    WHERE id = %(id)s AND position = %(from_position)s AND last_id = %(from_id)s"""
 
 # A walk to no row.
 END_WALK = 'DELETE FROM webhooks_contextwalk WHERE id = %s'
@@ -122,17 +113,6 @@ TELL = """
     CROSS JOIN LATERAL (SELECT CASE WHEN NOT %(is_shared)s THEN w.origin END AS origin) o
     CROSS JOIN unnest(%(objects)s::bigint[]) AS v(id)
     WHERE w.id = %(walk)s"""
-
-
-class Walk(NamedTuple):
-    """A row of webhooks_contextwalk."""
-
-    id: int
-    # Else it only learns.
-    is_caused: bool
-    first_sequence: int | None
-    position: int
-    last_id: int
 
 
 #
@@ -255,92 +235,64 @@ def _pending_causes(walk_id: int = 0) -> tuple[bool, bool]:
 #
 
 
-class Walks:
-    """The walks, as one dispatcher goes on with them: it knows whether they rest."""
+class ConfigContextWalk(Walk):
+    """The first walk over owners, in which some changes may be told, or their data are learned."""
 
-    def __init__(self) -> None:
-        self._rests_until = 0.0
-        # Of the next slice. After an interruption it is half as many.
-        self._objects = OBJECTS_PER_SLICE
+    table = 'webhooks_contextwalk'
 
-    def cut(self) -> bool:
-        """Look at a slice of the owners, and record events. Returns whether anything was done.
+    @classmethod
+    def ready(cls) -> list['ConfigContextWalk']:
+        """Return the first one: the others wait for it."""
+        types = [ContentType.objects.get_by_natural_key(*label.split('.')).pk for label in OWNERS]
+        return [cls(pk, types, *place) for pk, *place in sql.fetch(READ_FIRST_WALK)]
 
-        The walk's place, its events and the digests are written in one transaction.
-        """
-        began = time.monotonic()
-        if began < self._rests_until or not sql.fetch_value(IS_ANY_WALK):
-            return False
-        try:
-            with sql.transaction() as now:
-                is_done = self._step(now)
-            self._objects = OBJECTS_PER_SLICE
-            return is_done
-        except (*BROKEN_OFF, Locked) as error:
-            sql.recover(error)
-            self._rest(REST_SECONDS)
-            self._objects = max(1, self._objects // 2)
-            return False
-        except INTERRUPTIONS:
-            raise
-        except Exception:
-            # If this process died of it, the next one would meet the same walk.
-            logger.exception('walk=failed (it is tried again)')
-            self._rest(ERROR_REST_SECONDS)
-            return False
-        finally:
-            self._rest(rest_after(time.monotonic() - began))
+    def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
+        """Mark it as begun, and return the next owners, if some webhook asks for them."""
+        self._begin()
+        if not sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': self._first_sequence}):
+            return [], None
+        with sql.reading():
+            objects = model._base_manager.using('default').filter(pk__gt=self.last_id).order_by('pk')
+            pks = list(objects.values_list('pk', flat=True)[:count])
+        self._digests = _digests(model, pks)
+        return pks, pks[-1] if pks else None
 
-    def _rest(self, seconds: float) -> None:
-        self._rests_until = max(self._rests_until, time.monotonic() + seconds)
+    def _begin(self) -> None:
+        found = sql.fetch(BEGIN_WALK, [self.pk])
+        if not found:
+            raise Locked('another dispatcher has ended the walk')
+        self._is_caused, self._first_sequence = found[0]
 
-    def _step(self, now: datetime) -> bool:
-        rows = sql.fetch(TAKE_WALK)
-        if not rows:
+    def move(self, position: int, last_id: int, looked: int) -> bool:
+        """Write its place, and count the owners."""
+        former = {'id': self.pk, 'from_position': self.position, 'from_id': self.last_id}
+        return bool(sql.execute(MOVE_WALK, {**former, 'position': position, 'last_id': last_id, 'looked': looked}))
+
+    def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
+        """Tell of the owners whose data differ, or only learn these. While it learns, it may have to wait."""
+        if pks and not self._look(type_id, pks, now):
             return False
-        walk = Walk(*rows[0])
-        if walk.position == len(OWNERS):
-            sql.execute(END_WALK, [walk.id])
-            return True
-        model = apps.get_model(OWNERS[walk.position])
-        type_id = ContentType.objects.get_for_model(model).pk
-        is_asked = sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': walk.first_sequence})
-        pks = _following(model, walk.last_id, self._objects) if is_asked else []
-        if pks and not self._look(walk, model, type_id, pks, now):
-            return False
-        _forget_gone(walk, model, type_id, pks[-1] if pks else MAX_KEY)
-        position, last_id = (walk.position, pks[-1]) if pks else (walk.position + 1, 0)
-        sql.execute(MOVE_WALK, {'id': walk.id, 'position': position, 'last_id': last_id, 'looked': len(pks)})
+        quote = connection.ops.quote_name
+        statement = FORGET_GONE.format(table=quote(model._meta.db_table), pk=quote(model._meta.pk.column))
+        sql.execute(statement, {'type': type_id, 'after': self.last_id, 'upto': upto})
         return True
 
-    def _look(self, walk: Walk, model: type[Model], type_id: int, pks: Sequence[int], now: datetime) -> bool:
-        """Tell of the owners whose data differ, or only learn these. Returns False if the walk has to wait."""
-        digests = _digests(model, pks)
+    def _look(self, type_id: int, pks: Sequence[int], now: datetime) -> bool:
         known = dict(sql.fetch(READ_DIGESTS, [type_id, list(pks)]))
-        other = {pk: digest for pk, digest in digests.items() if known.get(pk) != digest}
-        is_walk, is_event = _pending_causes(walk.id)
-        if walk.is_caused:
+        other = {pk: digest for pk, digest in self._digests.items() if known.get(pk) != digest}
+        is_walk, is_event = _pending_causes(self.pk)
+        if self._is_caused:
             # The data may show another user's change already. If a webhook ignores one user, it must hear of the other.
             bounds = {'is_shared': is_walk or is_event, 'now': now}
-            sql.execute(TELL, {'walk': walk.id, 'type': type_id, 'objects': sorted(other), **bounds})
+            sql.execute(TELL, {'walk': self.pk, 'type': type_id, 'objects': sorted(other), **bounds})
         elif is_event:
-            self._rests_until = time.monotonic() + REST_SECONDS
             return False
         elif is_walk:
             # Owners that are not known yet may be concerned: the next walk tells of them.
-            sql.execute(END_WALK, [walk.id])
-            return True
+            return self.end(now)
         _store(type_id, other)
         return True
 
-
-def _following(model: type[Model], last_id: int, most: int) -> list[int]:
-    with sql.reading():
-        following = model._base_manager.using('default').filter(pk__gt=last_id).order_by('pk')
-        return list(following.values_list('pk', flat=True)[:most])
-
-
-def _forget_gone(walk: Walk, model: type[Model], type_id: int, upto: int) -> None:
-    quote = connection.ops.quote_name
-    statement = FORGET_GONE.format(table=quote(model._meta.db_table), pk=quote(model._meta.pk.column))
-    sql.execute(statement, {'type': type_id, 'after': walk.last_id, 'upto': upto})
+    def end(self, now: datetime) -> bool:
+        """Delete its row."""
+        return bool(sql.execute(END_WALK, [self.pk]))

@@ -1,0 +1,94 @@
+"""Sends all present objects of a webhook, in slices of events: a backfill."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db.models import F, Model
+
+from ... import list_filters
+from ...choices import BackfillStateChoices
+from ...exceptions import DefinitionError
+from ...models import Backfill
+from ...outbox import restating
+from ...storable import storable
+from .. import notifications, sql
+from .loop import Walk
+
+RUNNING = BackfillStateChoices.RUNNING
+COMPLETED = BackfillStateChoices.COMPLETED
+FAILED = BackfillStateChoices.FAILED
+
+# While a backfill has this many undispatched events and unsent deliveries, no further slice is recorded.
+MAX_OPEN_OBJECTS = 600
+
+# The running backfills of active webhooks that can go on: few of their objects are open, or, at the end, none.
+READY_BACKFILLS = """
+    SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
+    WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
+        SELECT count(*) FROM (
+            SELECT FROM webhooks_event e
+            WHERE e.backfill_for = b.webhook_id AND e.dispatched_at IS NULL AND NOT e.urgent
+            UNION ALL
+            SELECT FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
+            WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status IN ('pending', 'undecided')
+              AND e.backfill_for IS NOT NULL
+            LIMIT %(most)s
+        ) is_open
+    ) < CASE WHEN b.position < cardinality(b.object_types) THEN %(most)s ELSE 1 END"""
+
+
+class BackfillWalk(Walk):
+    """A running backfill. If its filter or its model is at fault, it gets the state `failed` with the reason."""
+
+    table = 'webhooks_backfill'
+
+    def __init__(self, backfill: Backfill) -> None:
+        super().__init__(backfill.pk, backfill.object_types, backfill.position, backfill.last_id)
+        self._backfill = backfill
+
+    @classmethod
+    def ready(cls) -> list['BackfillWalk']:
+        """Return the running backfills of active webhooks that do not wait for their own objects."""
+        pks = sql.fetch_column(READY_BACKFILLS, {'most': MAX_OPEN_OBJECTS})
+        found = Backfill.objects.select_related('webhook').filter(pk__in=pks, state=RUNNING) if pks else ()
+        return [cls(backfill) for backfill in found]
+
+    def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
+        """Return the next objects that match its filter."""
+        if not self._backfill.webhook.object_types.filter(pk=type_id).exists():
+            return [], None
+        return list_filters.after(model, self._backfill.query, self.last_id, count)
+
+    def move(self, position: int, last_id: int, looked: int) -> bool:
+        """Write its place."""
+        return self._write(position=position, last_id=last_id)
+
+    def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
+        """Record an event for each object that is still there, and count these."""
+        if pks:
+            recorded = restating.restate(self._backfill.webhook, model, pks, now)
+            Backfill._base_manager.filter(pk=self.pk).update(recorded=F('recorded') + recorded)
+        return True
+
+    def end(self, now: datetime) -> bool:
+        """Complete it, and tell people."""
+        return self._end(COMPLETED, now)
+
+    def fail(self, error: Exception) -> bool:
+        """End it with the reason, and tell people."""
+        reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
+        with sql.transaction() as now:
+            return self._end(FAILED, now, storable(reason))
+
+    def _end(self, state: str, now: datetime, error: str = '') -> bool:
+        is_ended = self._write(state=state, error=error, finished_at=now)
+        if is_ended:
+            told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
+            notifications.tell((self._backfill.webhook, told))
+        return is_ended
+
+    def _write(self, **changes: object) -> bool:
+        same = {name: getattr(self._backfill, name) for name in ('started_at', 'position', 'last_id')}
+        found = Backfill._base_manager.filter(pk=self.pk, state=RUNNING, **same)
+        is_mine = found.select_for_update(skip_locked=True).values_list('pk').first()
+        return is_mine is not None and bool(found.update(**changes))

@@ -1,0 +1,105 @@
+"""Finds the objects that a filter of NetBox's lists shows.
+
+The filters are NetBox's own, or a plugin's. One may be slow, hang or fail, so whoever uses it limits its time.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transaction
+from django.db.models import Model, QuerySet
+from django.http import QueryDict
+from django.utils.translation import gettext as _
+from netbox.registry import registry
+from psycopg.errors import QueryCanceled
+
+from . import patience
+from .exceptions import DefinitionError
+from .storable import is_storable
+
+# The field that a DefinitionError names if the filter is wrong.
+FILTER = 'filter'
+# A filter may keep a process waiting: milliseconds in PostgreSQL, for a statement and for a locked table, and seconds
+# in all.
+FILTER_MS = 3_000
+FILTER_LOCK_MS = 200
+FILTER_SECONDS = 4.0
+
+# Limits a filter's statements in the open transaction. If a table is locked, that is not the filter's fault: it ends
+# sooner, with another error.
+BOUND_FILTER = f"""
+    SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '{FILTER_LOCK_MS}', true)"""
+
+
+def load() -> None:
+    """Import NetBox's pages, which register the filters of its lists. Without it the registry lacks most of them."""
+    import_module(settings.ROOT_URLCONF)
+
+
+def objects(model: type[Model], query: str) -> QuerySet:
+    """Return the model's objects that match the query: all if it is blank, each once. It reads no object yet.
+
+    `query` is that of the model's list in NetBox (`status=active&site=bern`). Its keys for order and pages are ignored.
+    Raises DefinitionError for the field `filter` if the model has no such filter, or refuses the value.
+    """
+    everything = model._default_manager.using(DEFAULT_DB_ALIAS).all()
+    if not query:
+        return everything
+    load()
+    name = model._meta.label_lower
+    filterset_class = registry['filtersets'].get(name)
+    if filterset_class is None:
+        raise DefinitionError(FILTER, _('Objects of the model {model} cannot be filtered.').format(model=name))
+    parameters = QueryDict(query, mutable=True)
+    for beside in ('sort', 'page', 'per_page'):
+        parameters.pop(beside, None)
+    filterset = filterset_class(parameters, queryset=everything)
+    if not is_storable([list(pair) for pair in parameters.lists()]):
+        raise DefinitionError(FILTER, _('Remove the character that cannot be stored.'))
+    unknown = sorted(parameters.keys() - filterset.filters.keys())
+    if unknown:
+        text = _('The list of the model {model} has no filter {names}.')
+        raise DefinitionError(FILTER, text.format(model=name, names=', '.join(unknown)))
+    if not filterset.is_valid():
+        problems = '; '.join(f'{name}: {" ".join(errors)}' for name, errors in filterset.errors.items())
+        raise DefinitionError(FILTER, problems)
+    # A filter over many related objects may repeat an object.
+    return filterset.qs.distinct()
+
+
+def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[list[int], int | None]:
+    """Return which of the next `count` objects after the key `last_id` match, and the last key that was looked at.
+
+    The key is None at the table's end. Raises DefinitionError if the filter is wrong, or too slow in PostgreSQL;
+    TooSlow if a filter takes FILTER_SECONDS; OperationalError if somebody holds a table.
+    """
+    with bounded(query):
+        matching = objects(model, query)
+        following = objects(model, '').filter(pk__gt=last_id).order_by('pk').values_list('pk', flat=True)
+        keys = list(following[:count])
+        pks = list(matching.filter(pk__in=keys).values_list('pk', flat=True)) if query else keys
+    return pks, keys[-1] if keys else None
+
+
+@contextmanager
+def bounded(query: str) -> Iterator[None]:
+    """Limit the time of the block, and of all statements in its transaction.
+
+    If it runs out, that is the filter's error. Without a filter (`query` is blank) it is an OperationalError.
+    """
+    try:
+        with patience.within(FILTER_SECONDS), transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(BOUND_FILTER, [FILTER_MS])
+            yield
+    except OperationalError as error:
+        if query and isinstance(error.__cause__, QueryCanceled):
+            reason = _('PostgreSQL takes too long to find the objects. Use a simpler filter.')
+            raise DefinitionError(FILTER, reason) from error
+        raise
+    except patience.TooSlow as error:
+        if query:
+            raise
+        raise OperationalError(str(error)) from error
