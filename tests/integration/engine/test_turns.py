@@ -33,7 +33,6 @@ from support.tables import copy_row, fill_and_empty, rows_read
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import backfill as engine
 from webhooks.engine import commands, each, rescue, sql
 from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
 from webhooks.engine.deliver.build import Call, Threads
@@ -43,6 +42,8 @@ from webhooks.engine.process import inline
 from webhooks.engine.process import sender as sender_process
 from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS, Member
 from webhooks.engine.tidy import loop as tidy
+from webhooks.engine.walks.backfills import BackfillWalk
+from webhooks.engine.walks.loop import Walks
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import backfill, redelivery, send_waiting
 from webhooks.templating import renderer
@@ -284,7 +285,7 @@ class TestBesideAnOwner:
 
     def test_the_owner_sends_nothing_of_a_canceled_backfill_that_is_not_in_the_log(self, owner, webhook, receiver):
         backfill.start(webhook, backfill.choose(webhook))
-        assert engine.Backfills().cut()
+        assert Walks([BackfillWalk]).cut()
         dispatch_all()
         assert deliveries(PENDING, backfill=True)
         with open_transaction(lambda: backfill.cancel(webhook)):
