@@ -22,5 +22,4 @@ failed_jobs: shows failures on RQ's status page.
 backlog, status: count and describe the backlog.
 not_sending: names the webhooks that are paused or suspended.
 why_not_sent: says why a webhook or a delivery is not sent, and the way out.
-removal: removes everything.
 """

@@ -18,7 +18,7 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.models import Webhook
 from webhooks.models.fields import Sealed
-from webhooks.services import builtin_import, removal
+from webhooks.services import builtin_import
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -250,13 +250,6 @@ class TestDisableBuiltin:
         rule.refresh_from_db()
         assert rule.enabled
         assert not Webhook.objects.exists()
-
-    def test_a_removal_names_the_rules_that_were_switched_off_and_no_others(self):
-        on, off = builtin_rule(name='On'), builtin_rule(name='Off')
-        EventRule.objects.filter(pk=off.pk).update(enabled=False)
-        run('--disable-builtin')
-        assert not EventRule.objects.filter(enabled=True).exists()
-        assert removal.switched_off() == [on.name]
 
     def test_a_rule_that_was_imported_before_is_switched_off(self):
         rule = builtin_rule()

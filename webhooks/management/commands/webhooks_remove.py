@@ -1,95 +1,101 @@
-"""manage.py webhooks_remove: remove all data of the plugin, before the package is uninstalled."""
+"""manage.py webhooks_remove: remove what NetBox keeps about the plugin, before its tables are dropped."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
-from django.apps import apps
+from core.models import Job, ObjectChange
+from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from redis import RedisError
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from extras.models import Bookmark, CustomField, Dashboard, EventRule, Notification, Subscription
 
 from ... import conf
-from ...outbox import scope
-from ...services import removal
+from ...event_types import EVENT_TYPES
+from ...jobs import WebhooksRetentionJob
 
-# Printed at the end: work that the command cannot do.
-BY_HAND = """
-All data of webhooks is removed. Do the rest by hand:
-  - configuration.py: remove 'webhooks' from PLUGINS and PLUGINS_CONFIG, the widget from DEFAULT_DASHBOARD, and the
-    settings WEBHOOKS_... and REDIS_HOST, REDIS_PORT and so on; keep NetBox's own REDIS
-  - local_requirements.txt: remove the line of netbox-webhooks, then run: pip uninstall netbox-webhooks
-  - if there is a worker for webhooks alone (rqworker webhooks), remove it
-  - restart NetBox and its workers"""
+EVENT_TYPE_NAMES = {kind.name for kind in EVENT_TYPES}
+REMOVED = """This removes from NetBox what is about webhooks, and cannot be undone:
+  - the change log, bookmarks, notifications and subscriptions of webhooks, deliveries and credentials
+  - custom fields that point to webhooks, with their values
+  - widgets on all dashboards
+  - the event types of webhooks from event rules; rules without another one are deleted
+  - the daily job that prunes the log
+First export what you want to keep."""
 
 
 class Command(BaseCommand):
-    """Lists the data, asks, removes it from PostgreSQL and Redis, and lists the work to do by hand.
+    """Asks, then removes the rows of NetBox's that would break its pages, or keep the content types from being removed.
 
-    Fails while the plugin is switched on, or if Redis does not answer.
+    Fails while the plugin is switched on. docs/installation.md says what else to do.
     """
 
-    help = (
-        'Remove all data of webhooks from the database and from Redis. Run it before you uninstall the package. '
-        'It lists what would be removed, and asks before it removes anything.'
-    )
+    help = 'Remove what NetBox keeps about webhooks. Run it before "migrate webhooks zero". It asks first.'
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--yes', '--no-input', action='store_true', help='do not ask before the removal')
+        parser.add_argument('--yes', '--no-input', action='store_true', help='do not ask')
 
     def handle(self, *args, **options) -> None:
-        _check()
-        try:
-            self.stdout.write('\n'.join(_report()))
-            off = removal.switched_off()
-            if not options['yes'] and not self._confirm():
-                self.stdout.write('Nothing was removed.')
-                return
-            removal.carry_out()
-        except RedisError as error:
-            raise CommandError(f'Redis cannot be reached, so nothing was removed: {error}') from error
-        self.stdout.write(BY_HAND)
-        for folder in removal.static_folders():
-            self.stdout.write(f'  - delete the static files in {folder}')
-        if off:
-            self.stdout.write(
-                f'  - these event rules of NetBox were imported and stay disabled; enable those '
-                f'you need: {", ".join(off)}'
+        if conf.get().enabled:
+            raise CommandError(
+                'The setting "enabled" (or WEBHOOKS_ENABLED) is True, so the data is still in use. Set it to False, '
+                'restart NetBox and its workers, and run this command again'
             )
+        if not options['yes'] and not self._confirm():
+            raise CommandError('Nothing was removed')
+        with transaction.atomic():
+            removed = _remove()
+        for label, count in sorted(removed.items()):
+            self.stdout.write(f'{count:>9,} {label}')
 
     def _confirm(self) -> bool:
         if not sys.stdin.isatty():
-            self.stdout.write('To remove all this, run: manage.py webhooks_remove --yes')
-            return False
-        self.stdout.write('This cannot be undone. First export what you want to keep, such as the change log.')
+            raise CommandError('There is no terminal to ask on. Nothing was removed. To remove it, add --yes')
+        self.stdout.write(REMOVED)
         return input("Type 'yes' to continue, or 'no' to cancel: ") == 'yes'
 
 
-def _check() -> None:
-    if conf.get().enabled:
-        raise CommandError(
-            'The setting "enabled" (or WEBHOOKS_ENABLED) is True, so the data is still in use. Set it to False, '
-            'restart NetBox and its workers, and run this command again'
-        )
-    if not scope.is_migrated():
-        raise CommandError(
-            'The tables of webhooks do not exist. If you removed them with "migrate webhooks zero", other data is '
-            'left: '
-            'run "manage.py migrate webhooks", and then this command again'
-        )
+def _remove() -> Counter[str]:
+    """Remove all of it, in the open transaction, and return {label of the model: number of rows}."""
+    removed: Counter[str] = Counter()
+    for rows in _protecting(list(ContentType.objects.filter(app_label='webhooks'))):
+        removed.update(rows.delete()[1])
+    for job in Job.objects.filter(name=WebhooksRetentionJob.name):
+        removed.update(job.delete() or {job._meta.label: 1})
+    for rule in EventRule.objects.filter(event_types__overlap=list(EVENT_TYPE_NAMES)):
+        removed.update(_without_ours(rule))
+    for dashboard in Dashboard.objects.all():
+        _remove_widgets(dashboard)
+    return removed
 
 
-def _report() -> Iterator[str]:
-    yield 'The following is removed.'
-    yield ''
-    yield 'From the database:'
-    found, names = removal.plan()
-    for label, count in sorted(found.items()):
-        yield f'  {count:>9,} {apps.get_model(label)._meta.verbose_name_plural} ({label})'
-        yield from (f'            - {name}' for name in sorted(names.get(label, ())))
-    yield '  - the tables of webhooks'
-    if conf.get().admin:
-        yield "  - the tables of Django's admin"
-    yield '  - the widget of webhooks, from all dashboards'
-    yield '  - the event types of webhooks, from all event rules'
-    yield ''
-    yield 'From Redis:'
-    yield f'  {len(removal.jobs()):>9,} jobs'
+def _protecting(types: list[ContentType]) -> Iterator[QuerySet]:
+    """Yield the rows of NetBox's that keep our content types from being removed."""
+    yield ObjectChange.objects.filter(Q(changed_object_type__in=types) | Q(related_object_type__in=types))
+    for model in (Bookmark, Notification, Subscription):
+        yield model.objects.filter(object_type__in=types)
+    yield CustomField.objects.filter(related_object_type__in=types)
+
+
+def _without_ours(rule: EventRule) -> dict[str, int]:
+    rule.event_types = [kind for kind in rule.event_types if kind not in EVENT_TYPE_NAMES]
+    if not rule.event_types:
+        return rule.delete()[1]
+    rule.save()
+    return {}
+
+
+def _remove_widgets(dashboard: Dashboard) -> None:
+    """Remove our widgets. If one stayed, NetBox would show the default dashboard in place of the user's own."""
+    for pk, widget in list(dashboard.config.items()):
+        config = widget.get('config') or {}
+        if _is_ours(widget['class']) or _is_ours(config.get('model') or ''):
+            dashboard.delete_widget(pk)
+        elif 'models' in config:
+            config['models'] = [label for label in config['models'] if not _is_ours(label)]
+    dashboard.save()
+
+
+def _is_ours(dotted: str) -> bool:
+    return dotted.startswith('webhooks.')
