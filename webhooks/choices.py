@@ -104,9 +104,11 @@ class FormatChoices(ChoiceSet):
     DEFAULT = 'default'
     NETBOX = 'netbox'
     CLOUDEVENTS = 'cloudevents'
+    THIN = 'thin'
 
     CHOICES = [
         (DEFAULT, _('Default')),
         (NETBOX, _("As NetBox's own webhooks")),
         (CLOUDEVENTS, _('CloudEvents 1.0')),
+        (THIN, _('Thin: without the object')),
     ]

@@ -274,7 +274,7 @@ class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
         model = Webhook
         fields = (
             'source', 'type_create', 'type_update', 'type_delete', 'conditions', 'body_template', 'payload_format',
-            'http_content_type', 'include_snapshots', 'expand', 'only_if_changed',
+            'http_content_type', 'include_snapshots', 'expand', 'fields', 'omit', 'only_if_changed',
         )  # fmt: skip
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
 

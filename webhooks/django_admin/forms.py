@@ -28,6 +28,8 @@ class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
     )
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
+    fields = JSONField(label=label('fields'), required=False, decoder=FlatDecoder)
+    omit = JSONField(label=label('omit'), required=False, decoder=FlatDecoder)
     # A masked URL may be longer than the column. The model's field would refuse it.
     payload_url = forms.CharField(
         label=label('payload_url'), required=False, widget=AdminTextInputWidget(attrs={'class': 'wh-wide'})
@@ -57,7 +59,7 @@ class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
         self.fields['object_types'].choices = object_types.by_app
         self.fields['tags'].queryset = _tags()
         # NetBox's field sets its own classes, which the admin's styles do not know.
-        for name in ('conditions', 'success_conditions'):
+        for name in ('conditions', 'success_conditions', 'fields', 'omit'):
             self.fields[name].widget.attrs.update({'class': 'wh-code', 'rows': 4})
 
 

@@ -228,6 +228,8 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         decoder=FlatDecoder,
         help_text=help_of('success_conditions'),
     )
+    fields = forms.JSONField(label=label('fields'), required=False, decoder=FlatDecoder, help_text=help_of('fields'))
+    omit = forms.JSONField(label=label('omit'), required=False, decoder=FlatDecoder, help_text=help_of('omit'))
     secret = forms.CharField(label=label('secret'), required=False, help_text=help_of('secret'))
 
     class Meta:

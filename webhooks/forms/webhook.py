@@ -56,6 +56,8 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     )
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
+    fields = JSONField(label=label('fields'), required=False, decoder=FlatDecoder)
+    omit = JSONField(label=label('omit'), required=False, decoder=FlatDecoder)
 
     fieldsets = fieldsets('form')
 
@@ -70,7 +72,8 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.fields['conditions'].widget.attrs['rows'] = 5
-        self.fields['success_conditions'].widget.attrs['rows'] = 3
+        for name in ('success_conditions', 'fields', 'omit'):
+            self.fields[name].widget.attrs['rows'] = 3
         self._name_for_screen_readers()
         if not self.instance.secret:
             del self.fields['clear_secret'], self.fields['keep_previous']

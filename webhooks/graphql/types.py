@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from users.graphql.types import UserType
 
 # WebhookType masks or converts these fields.
-SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions', 'success_conditions', 'credential')
+SHOWN_OTHERWISE = (
+    'payload_url', 'additional_headers', 'conditions', 'success_conditions', 'fields', 'omit', 'credential',
+)  # fmt: skip
 COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE and not field(name).many_to_many]
 
 # The columns that `is_visible` reads.
@@ -84,6 +86,8 @@ class WebhookType(NetBoxObjectType):
     credential: CredentialType | None
     conditions: JSON | None
     success_conditions: JSON | None
+    fields: JSON | None
+    omit: JSON | None
     health: HealthType | None
 
     @strawberry_django.field(only=['payload_url', 'secret_path'])

@@ -251,6 +251,8 @@ class Migration(migrations.Migration):
                 migrations.AddField(
                     'webhook', 'include_config_contexts', models.BooleanField(db_default=False, default=False)
                 ),
+                migrations.AddField('webhook', 'fields', models.JSONField(blank=True, null=True)),
+                migrations.AddField('webhook', 'omit', models.JSONField(blank=True, null=True)),
                 migrations.AddField('webhook', 'secret_path', models.BooleanField(db_default=False, default=False)),
                 migrations.AddField('webhook', 'standard_headers', models.BooleanField(default=True, db_default=True)),
                 migrations.AddField('webhook', 'success_conditions', models.JSONField(blank=True, null=True)),

@@ -267,6 +267,18 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentMode
         db_default=[],
         help_text=_('Keys of related objects to send with all their fields, separated by commas, such as device.site.'),
     )
+    fields = models.JSONField(
+        _('fields'),
+        blank=True,
+        null=True,
+        help_text=_('Only these keys of an object are sent. JSON, by object type: {"dcim.site": ["id", "name"]}'),
+    )
+    omit = models.JSONField(
+        _('omit'),
+        blank=True,
+        null=True,
+        help_text=_('These keys of an object are not sent. JSON, by object type: {"dcim.device": ["config_context"]}'),
+    )
     notification_groups = models.ManyToManyField(
         'extras.NotificationGroup',
         related_name='+',

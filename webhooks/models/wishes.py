@@ -36,7 +36,8 @@ class Wishes:
     @property
     def needs_before(self) -> bool:
         """Whether it shows the state before a change, or may ask for it in its conditions."""
-        return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
+        shows = self.include_snapshots or self.payload_format in (FormatChoices.NETBOX, FormatChoices.THIN)
+        return shows or bool(self.conditions)
 
     @property
     def compares(self) -> bool:

@@ -134,8 +134,7 @@ class _Channel:
         webhook, model = self.webhook, object_type.model_class()
         if webhook.body_template or model is None:
             return None
-        together = {'batch': webhook.batch and not webhook.change_set, 'change_set': webhook.change_set}
-        schema = json_schema.payload(model, webhook.payload_format, **together, expand=webhook.expand)
+        schema = json_schema.of_webhook(webhook, model)
         definitions = schema.pop('$defs')
         schema.pop('$schema')
         names = {

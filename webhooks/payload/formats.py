@@ -1,11 +1,11 @@
-"""Makes the bodies of requests, in three payload formats.
+"""Makes the bodies of requests, in four payload formats.
 
 default      docs/payload.md
 netbox       extras.webhooks.send_webhook of NetBox 4.7
 cloudevents  CloudEvents 1.0.2, JSON format, structured and batched content mode
+thin         docs/payload.md: names the change, without the object
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -18,10 +18,10 @@ from rest_framework.utils.encoders import JSONEncoder
 from .. import conf
 from ..choices import FormatChoices, KindChoices
 from ..models import Event, Webhook
-from ..rendering import expansion
 from ..validation.body import is_form
 from . import callbacks, change_set
 from .change_set import Part
+from .selection import narrow
 
 # Content types. JSON_TYPE is the default of webhooks.
 JSON_TYPE = 'application/json'
@@ -48,24 +48,25 @@ def body(webhook: Webhook, events: Sequence[Event], expand: Keys = (), part: Par
 
     `events` are one, or all of a batch or a part of a change set. `expand` holds the keys to show in full.
     """
+    events = narrow(webhook, events, expand)
     if part:
-        return _encoded(webhook, _change_set(webhook, events, expand, part))
+        return _encoded(webhook, _change_set(webhook, events, part))
     if _is_batch(webhook, events):
-        return _body(webhook, events, expand)
+        return _body(webhook, events)
     # Many webhooks may send one event. If their settings are the same, they share the body.
     bodies = vars(events[0]).setdefault('_bodies', {})
-    way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots, *expand
+    way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots
     if way not in bodies:
-        bodies[way] = _body(webhook, events, expand)
+        bodies[way] = _body(webhook, events)
     return bodies[way]
 
 
-def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
-    return _encoded(webhook, FORMATS[webhook.payload_format](webhook, events, expand))
+def _body(webhook: Webhook, events: Sequence[Event]) -> bytes:
+    return _encoded(webhook, FORMATS[webhook.payload_format](webhook, events))
 
 
-def _change_set(webhook: Webhook, events: Sequence[Event], expand: Keys, part: Part) -> Any:
-    changes = [FORMATS[webhook.payload_format](webhook, [event], expand) for event in events]
+def _change_set(webhook: Webhook, events: Sequence[Event], part: Part) -> Any:
+    changes = [FORMATS[webhook.payload_format](webhook, [event]) for event in events]
     if webhook.payload_format != FormatChoices.CLOUDEVENTS:
         return change_set.envelope(events, changes, part)
     return [change | change_set.extensions(event, part) for change, event in zip(changes, events, strict=True)]
@@ -104,23 +105,23 @@ def _key(key: Any) -> str:
     return ENCODER.encode({key: 0}).removeprefix('{').removesuffix(': 0}')
 
 
-# The formats.
+# The formats. Their events are narrowed to what the webhook sends (selection.py).
 
 
-def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
+def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
     """Return the default format. For a batch `data` and `events` are parallel lists."""
     last = events[-1]
     shown = {
         'event': last.kind,
         'signal_received_timestamp': max(event.timestamp for event in events).timestamp(),
         'model': model_name(last),
-        'data': _data(webhook, events, expand),
+        'data': _data(webhook, events),
         'object_type': object_type(last),
     }
     if _is_batch(webhook, events):
-        shown['events'] = [_identity(event, expand) for event in events]
+        shown['events'] = [_identity(event) for event in events]
     else:
-        shown |= _identity(last, expand)
+        shown |= _identity(last)
     shown |= {'username': last.username, 'request_id': str(last.request_id) if last.request_id else None}
     if webhook.include_snapshots:
         snapshots = [event.snapshots for event in events]
@@ -134,14 +135,14 @@ def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dic
     return shown
 
 
-def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
+def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
     """Return the format of NetBox's own webhooks, with `context` from plugins' callbacks."""
     last = events[-1]
     shown = {
         'event': last.kind,
         'timestamp': last.timestamp.isoformat(),
         'object_type': object_type(last),
-        'data': _data(webhook, events, expand),
+        'data': _data(webhook, events),
     }
     if last.request:
         shown['request'] = last.request
@@ -159,15 +160,15 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
     return shown
 
 
-def cloudevents(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> Any:
+def cloudevents(webhook: Webhook, events: Sequence[Event]) -> Any:
     """Return a CloudEvent, or the list of them for a batch."""
-    shown = [_cloudevent(webhook, event, expand) for event in events]
+    shown = [_cloudevent(webhook, event) for event in events]
     return shown if _is_batch(webhook, events) else shown[0]
 
 
-def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
+def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
     """Return an event as a CloudEvent. Its extensions are named in lower case letters (1.0.2, section 3)."""
-    data, _unknown = _shown(event, expand)
+    data = Raw(event.data)
     optional = {
         'subject': str(event.object_id) if event.object_id > 0 else None,
         'partitionkey': f'{object_type(event)}:{event.object_id}' if event.object_id > 0 else None,
@@ -217,10 +218,40 @@ def _with_snapshots(data: Raw, event: Event) -> dict[str, Any]:
     return {'object': data, 'snapshots': event.snapshots, 'differences': differences(event)}
 
 
+def thin(webhook: Webhook, events: Sequence[Event]) -> Any:
+    """Return what changed, without the object: for receivers that read it from NetBox. A list for a batch."""
+    shown = [_thin(event) for event in events]
+    return shown if _is_batch(webhook, events) else shown[0]
+
+
+def _thin(event: Event) -> dict[str, Any]:
+    """Return a change in the thin format. `changed` is None unless it is an update whose state before is known."""
+    found = differences(event) if event.kind == KindChoices.UPDATED else None
+    flags = {'test': event.test, 'backfill': event.backfill}
+    return {
+        'event': event.kind,
+        'signal_received_timestamp': event.timestamp.timestamp(),
+        'model': model_name(event),
+        'object_type': object_type(event),
+        'object_id': event.object_id if event.object_id > 0 else None,
+        'url': (event.payload_data or {}).get('url'),
+        'changed': found and sorted({name for part in found.values() for name in part}),
+        'id': str(event.uuid),
+        'sequence': event.sequence,
+        'username': event.username,
+        'request_id': str(event.request_id) if event.request_id else None,
+        **({'caused_by': event.caused_by} if event.caused_by else {}),
+        **({'changelog_message': event.changelog_message} if event.changelog_message else {}),
+        **change_set.merge_of(event),
+        **{name: True for name, is_set in flags.items() if is_set},
+    }
+
+
 FORMATS = {
     FormatChoices.DEFAULT: default,
     FormatChoices.NETBOX: netbox,
     FormatChoices.CLOUDEVENTS: cloudevents,
+    FormatChoices.THIN: thin,
 }
 
 
@@ -229,25 +260,13 @@ def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
     return webhook.batch or len(events) > 1
 
 
-def _data(webhook: Webhook, events: Sequence[Event], expand: Keys) -> Raw | list[Raw]:
-    data = [_shown(event, expand)[0] for event in events]
+def _data(webhook: Webhook, events: Sequence[Event]) -> Raw | list[Raw]:
+    data = [Raw(event.data) for event in events]
     return data if _is_batch(webhook, events) else data[0]
 
 
-def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
-    """Return the event's data, its related objects in full as `expand` says, and the names of unknown values."""
-    if not expand:
-        return Raw(event.data), event.partial or []
-    objects = json.loads(event.expanded) if event.expanded else {}
-    tree = expansion.tree_of(expand)
-    data, unknown = expansion.merge(event.payload_data or {}, tree, objects)
-    partial = [name for name in event.partial or [] if name not in tree]
-    return Raw(ENCODER.encode(data)), [*partial, *unknown]
-
-
-def _identity(event: Event, expand: Keys) -> dict[str, Any]:
-    _data, partial = _shown(event, expand)
-    more = {'partial': partial, 'caused_by': event.caused_by, 'changelog_message': event.changelog_message}
+def _identity(event: Event) -> dict[str, Any]:
+    more = {'partial': event.partial, 'caused_by': event.caused_by, 'changelog_message': event.changelog_message}
     return {'id': str(event.uuid), 'sequence': event.sequence, **{name: value for name, value in more.items() if value}}
 
 
@@ -303,12 +322,13 @@ def template_context(
     `more` are further variables. `expand` are the keys of related objects that are shown in full. With `part`, the
     variables are the envelope of a change set, and each of its changes has those of one event.
     """
+    events = narrow(webhook, events, expand)
     if part:
-        changes = [_names(webhook, [event], expand) for event in events]
+        changes = [_names(webhook, [event]) for event in events]
         return dumps({**change_set.envelope(events, changes, part), **more})
-    return dumps({**_names(webhook, events, expand), **more})
+    return dumps({**_names(webhook, events), **more})
 
 
-def _names(webhook: Webhook, events: Sequence[Event], expand: Keys) -> dict[str, Any]:
-    names = {**default(webhook, events, expand), **netbox(webhook, events, expand)}
+def _names(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+    names = {**default(webhook, events), **netbox(webhook, events)}
     return {**names, 'model': model_name(events[-1]).lower()}

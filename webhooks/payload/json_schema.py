@@ -25,9 +25,12 @@ from utilities.api import get_serializer_for_model
 from utilities.views import get_viewname
 
 from ..choices import OBJECT_KINDS, FormatChoices
+from ..models import Webhook
 from ..rendering.expansion import Tree, tree_of
 from ..rendering.keys import targets
+from . import selection
 from .formats import SEQUENCE_DIGITS
+from .selection import Selection
 
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
 # OpenAPI 3.1 uses JSON Schema 2020-12, 3.0 does not.
@@ -66,6 +69,21 @@ class NoSchema(Exception):
     """The model has no page in the REST API, so NetBox does not describe it. str() names the model."""
 
 
+def of_webhook(webhook: Webhook, model: type[Model]) -> Schema:
+    """Return the schema of a webhook's bodies with objects of this model, without regard to a body template.
+
+    Raises NoSchema.
+    """
+    return payload(
+        model,
+        webhook.payload_format,
+        batch=webhook.batch and not webhook.change_set,
+        change_set=webhook.change_set,
+        expand=webhook.expand,
+        selected=selection.of(webhook, model._meta.label_lower),
+    )
+
+
 def payload(
     model: type[Model],
     payload_format: str,
@@ -73,14 +91,17 @@ def payload(
     batch: bool = False,
     change_set: bool = False,
     expand: Collection[str] = (),
+    selected: Selection | None = None,
 ) -> Schema:
     """Return the schema of a webhook's bodies with objects of this model. Raises NoSchema.
 
-    `expand` holds the keys to show in full. They may also stay brief, as deleted objects do. Objects of other models in
-    a change set may have any keys.
+    `expand` holds the keys to show in full. They may also stay brief, as deleted objects do. `selected` says which
+    keys are sent, if not all. Objects of other models in a change set may have any keys.
     """
     definitions = _definitions(model)
     _expand(definitions, definitions['data'], model, tree_of(expand), '')
+    if selected:
+        definitions['data'] = _select(definitions, definitions['data'], selected)
     label = f'{model._meta.app_label}.{model._meta.model_name}'
     title = f'{label}, format {payload_format}' + (', batch' if batch else ', change set' if change_set else '')
     shape = SHAPES[payload_format](model, label, batch)
@@ -173,6 +194,26 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
     return _one_or_many(event, batch)
 
 
+def _thin(model: type[Model], label: str, batch: bool) -> Schema:
+    event = _object(
+        {
+            'event': {'enum': list(OBJECT_KINDS)},
+            'signal_received_timestamp': {'type': 'number'},
+            'model': {'const': model.__name__},
+            'object_type': {'const': label},
+            'object_id': {'type': ['integer', 'null']},
+            'url': {'type': ['string', 'null']},
+            'changed': {'type': ['array', 'null'], 'items': TEXT},
+            'id': UUID,
+            'sequence': NUMBERED,
+            'username': {'type': ['string', 'null']},
+            'request_id': {**UUID, 'type': ['string', 'null']},
+        },
+        optional={'changelog_message': TEXT, 'caused_by': NAMES, 'transaction': MERGE, 'test': TRUE, 'backfill': TRUE},
+    )
+    return _one_or_many(event, batch)
+
+
 def _change_set(shape: Schema, payload_format: str) -> Schema:
     numbers = {'part': NUMBERED, 'parts': NUMBERED}
     if payload_format == FormatChoices.CLOUDEVENTS:
@@ -206,6 +247,7 @@ SHAPES = {
     FormatChoices.DEFAULT: _default,
     FormatChoices.NETBOX: _netbox,
     FormatChoices.CLOUDEVENTS: _cloudevents,
+    FormatChoices.THIN: _thin,
 }
 
 
@@ -259,6 +301,26 @@ def _expand(definitions: Schema, data: Schema, model: type[Model], tree: Tree, p
         definitions[f'{path}{name}'] = whole
         data['properties'][name] = _or_whole(data['properties'][name], {'$ref': f'{DEFINITIONS_PREFIX}{path}{name}'})
         _expand(definitions, whole, target, below, f'{path}{name}.')
+
+
+def _select(definitions: Schema, schema: Schema, selected: Selection) -> Schema:
+    """Return the schema of an object, or of a list of objects, without the keys that are not sent."""
+    if not selected.tree:
+        return schema
+    if '$ref' in schema:
+        return _select(definitions, definitions[schema['$ref'].removeprefix(DEFINITIONS_PREFIX)], selected)
+    if 'anyOf' in schema:
+        return {**schema, 'anyOf': [_select(definitions, one, selected) for one in schema['anyOf']]}
+    if 'items' in schema:
+        return {**schema, 'items': _select(definitions, schema['items'], selected)}
+    if 'properties' not in schema:
+        return schema
+    properties = {
+        name: _select(definitions, schema['properties'][name], selected._replace(tree=selected.tree.get(name, {})))
+        for name in selected.of({key: {} for key in schema['properties']})
+    }
+    required = [name for name in schema.get('required', ()) if name in properties]
+    return {**schema, 'properties': properties, 'required': required}
 
 
 def _or_whole(schema: Schema, whole: Schema) -> Schema:

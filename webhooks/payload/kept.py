@@ -27,7 +27,7 @@ MAX_KEPT_BYTES = 64 * 1024
 COMPRESSION_LEVEL = 1
 
 # Beside `expand`, these fields of a webhook decide over a body that is made again.
-RECIPE_FIELDS = ('payload_format', 'http_content_type', 'include_snapshots')
+RECIPE_FIELDS = ('payload_format', 'http_content_type', 'include_snapshots', 'fields', 'omit')
 
 
 class Origin(Enum):

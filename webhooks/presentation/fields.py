@@ -65,7 +65,7 @@ GROUPS = (
         (
             'http_method', 'http_content_type', 'credential', 'additional_headers', 'standard_headers',
             'payload_format', 'body_template', 'include_snapshots', 'include_components', 'include_config_contexts',
-            'expand', 'batch', 'change_set',
+            'expand', 'fields', 'omit', 'batch', 'change_set',
         ),
     ),
     Group(_('Retries and Limits'), (
@@ -86,6 +86,8 @@ EXAMPLES = {
     'additional_headers': 'Authorization: Bearer …',
     'body_template': '{"text": "{{ data.name }}: {{ event }}"}',
     'expand': 'device, device.site',
+    'fields': '{"dcim.site": ["id", "name", "status"]}',
+    'omit': '{"dcim.device": ["config_context", "custom_fields.snmp_community"]}',
     'only_if_changed': 'status, site.slug, custom_fields.owner',
     'conditions': '{"attr": "status.value", "value": "active"}',
     'success_conditions': '{"attr": "body.ok", "value": true}',
@@ -105,6 +107,14 @@ MORE_HELP = {
     'expand': _(
         'Related objects are sent in brief: ID, name, URL. To send some with all their fields, enter their keys, '
         'separated by commas. Example, for interfaces: device, device.site'
+    ),
+    'fields': _(
+        'Only these keys of an object are sent, as with ?fields= in the REST API. JSON, by object type: '
+        '{"dcim.site": ["id", "name", "status.value"]}. Of other object types all keys are sent.'
+    ),
+    'omit': _(
+        'These keys of an object are not sent, as with ?omit= in the REST API. JSON, by object type: '
+        '{"dcim.device": ["config_context", "custom_fields.snmp_community"]}'
     ),
     'only_real_changes': _(
         'An update is sent only if a value, a tag or a link of the object is new. The time of the last update and '
@@ -153,6 +163,8 @@ LEFT_OUT = {
         'success_conditions': _OF_ONE,
         'object_types': 'would replace all of them: the import does that',
         'expand': _OF_TYPES,
+        'fields': _OF_TYPES,
+        'omit': _OF_TYPES,
         'only_if_changed': _OF_TYPES,
         'include_config_contexts': _OF_TYPES,
     },
@@ -167,6 +179,8 @@ LEFT_OUT = {
         'conditions': _LONG,
         'success_conditions': _LONG,
         'expand': _LIST,
+        'fields': _LONG,
+        'omit': _LONG,
         'only_if_changed': _LIST,
     },
     'list': {
@@ -176,6 +190,8 @@ LEFT_OUT = {
         'conditions': _LONG,
         'success_conditions': _LONG,
         'expand': _LIST,
+        'fields': _LONG,
+        'omit': _LONG,
         'only_if_changed': _LIST,
         'ignore_users': 'a query for each row',
         'ca_file_path': _OF_ONE,
@@ -186,6 +202,8 @@ LEFT_OUT = {
         'body_template': 'a card of its own',
         'conditions': 'a card of its own',
         'success_conditions': 'a card of its own',
+        'fields': 'a card of its own',
+        'omit': 'a card of its own',
         'tags': 'a card of its own',
         **dict.fromkeys(KINDS, 'in one line'),
         'enabled': 'told by the state',
@@ -201,6 +219,8 @@ LEFT_OUT = {
         'conditions': _LONG,
         'success_conditions': _LONG,
         'expand': _LIST,
+        'fields': _LONG,
+        'omit': _LONG,
         'only_if_changed': _LIST,
         'ca_file_path': _OF_ONE,
         'client_cert_path': _OF_ONE,

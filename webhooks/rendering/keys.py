@@ -62,6 +62,31 @@ def stored(model: type[Model]) -> dict[str, Field]:
 
 
 @cache
+def shown(model: type[Model]) -> dict[str, frozenset[str] | None]:
+    """Return {key of the model's data: the keys below it}. None: any key may follow, as in JSON."""
+    fields = get_serializer_for_model(model)().fields
+    found = {name: _below(field) for name, field in fields.items() if not field.write_only}
+    # A webhook may expand them.
+    whole = {
+        name: frozenset(get_serializer_for_model(target)().fields)
+        for name, target in targets(model).items()
+        if target is not Model
+    }
+    return {name: below if below is None else below | whole.get(name, frozenset()) for name, below in found.items()}
+
+
+@cache
+def snapshot_names(model: type[Model]) -> dict[str, frozenset[str]]:
+    """Return {key of the model's data: names of the same value in the change log}, such as both columns of a scope."""
+    fields = get_serializer_for_model(model)().fields
+    generic = {one.name: (one.ct_field, one.fk_field) for one in model._meta.private_fields if hasattr(one, 'ct_field')}
+    return {
+        name: frozenset((name, field.source.partition('.')[0], *generic.get(field.source, ())))
+        for name, field in fields.items()
+    }
+
+
+@cache
 def comparable(model: type[Model]) -> dict[str, frozenset[str] | None]:
     """Return {key: the keys below it} for values that a change can change. None: any key may follow, as in JSON.
 

@@ -33,7 +33,7 @@ COPIED_FIELDS = ('payload_url', 'http_method', 'http_content_type', 'additional_
 # Fields that only our webhooks have. An import sets them so that requests stay the same; people may change them.
 OUR_FIELDS = (
     'batch', 'change_set', 'latest_only', 'quiet', 'include_components', 'include_config_contexts', 'expand',
-    'include_snapshots', 'only_if_changed', 'only_real_changes',
+    'include_snapshots', 'fields', 'omit', 'only_if_changed', 'only_real_changes',
 )  # fmt: skip
 COMPARED_FIELDS = (*OUR_FIELDS, *COPIED_FIELDS, 'payload_format', 'ssl_verification', 'ca_file_path')
 # The most attempts that a webhook may have: the field's validator.

@@ -1,11 +1,13 @@
 """Checks fields of a webhook whose right values depend on its object types, such as keys of the payload.
 
 `expand`: each part of a key points to another object, and reveals no users and no secrets. `only_if_changed`: a
-snapshot holds the keys, and the payload shows them.
+snapshot holds the keys, and the payload shows them. `fields` and `omit`: the payload of their object type has the keys.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
+from typing import NamedTuple
 
 from django.db.models import Model
 from django.utils.translation import gettext as _
@@ -14,9 +16,11 @@ from extras.models import CustomField
 from .. import config_contexts, object_types
 from ..exceptions import DefinitionError
 from ..rendering import keys
-from ..validation.keys import check_changed_keys, check_expanded_keys
+from ..validation.keys import check_changed_keys, check_expanded_keys, check_selected
 
 CUSTOM_FIELDS = 'custom_fields'
+# A model → {its key: keys below it, or None: any}.
+BelowOf = Callable[[type[Model]], Mapping[str, Collection[str] | None]]
 # At most this many keys are named beside a wrong one.
 MAX_KEYS_NAMED = 3
 
@@ -60,36 +64,64 @@ def check_only_if_changed(wanted: Collection[str], models: Collection[type[Model
     check_changed_keys(wanted)
     if not wanted:
         return
-    exact, free = _stored(models)
+    known = Known.among(keys.comparable, models)
     for key in wanted:
-        if key not in exact and not any(key.startswith(f'{name}.') for name in free):
-            raise DefinitionError('only_if_changed', _unknown(key, sorted(exact)))
+        if not known.has(key):
+            reason = _('{key}: the chosen object types store no such key.').format(key=key)
+            raise DefinitionError('only_if_changed', f'{reason} {known.nearest(key)}'.strip())
 
 
-def _unknown(key: str, known: list[str]) -> str:
-    near = get_close_matches(key, known, MAX_KEYS_NAMED, cutoff=0.5)
-    if not near:
-        return _('{key}: the chosen object types store no such key.').format(key=key)
-    text = _('{key}: the chosen object types store no such key. The nearest ones are: {near}.')
-    return text.format(key=key, near=', '.join(near))
+class Known(NamedTuple):
+    """Keys of models: those that are known exactly, and those below which any key may follow."""
+
+    exact: set[str]
+    free: set[str]
+
+    @classmethod
+    def among(cls, below_of: BelowOf, models: Iterable[type[Model]]) -> 'Known':
+        """Return the keys of all these models. `below_of` is `comparable` or `shown` of rendering.keys."""
+        known = cls(set(), set())
+        for model in models:
+            for name, below in below_of(model).items():
+                known._add(name, below)
+            if CUSTOM_FIELDS in known.exact:
+                known.free.discard(CUSTOM_FIELDS)
+                for field in CustomField.objects.get_for_model(model):
+                    known._add(f'{CUSTOM_FIELDS}.{field.name}', None)
+        return known
+
+    def has(self, key: str) -> bool:
+        """Return whether one of the models has the dotted key."""
+        return key in self.exact or any(key.startswith(f'{name}.') for name in self.free)
+
+    def nearest(self, key: str) -> str:
+        """Return a sentence that names the known keys most like an unknown one, '' if there are none."""
+        near = get_close_matches(key, sorted(self.exact), MAX_KEYS_NAMED, cutoff=0.5)
+        return _('The nearest ones are: {near}.').format(near=', '.join(near)) if near else ''
+
+    def _add(self, name: str, below: Collection[str] | None) -> None:
+        self.exact.add(name)
+        if below is None:
+            self.free.add(name)
+        self.exact.update(f'{name}.{one}' for one in below or ())
 
 
-def _stored(models: Iterable[type[Model]]) -> tuple[set[str], set[str]]:
-    """Return the keys, and those below which any key may follow."""
-    exact: set[str] = set()
-    free: set[str] = set()
-    for model in models:
-        for name, below in keys.comparable(model).items():
-            exact.add(name)
-            if below is None:
-                free.add(name)
-            exact.update(f'{name}.{one}' for one in below or ())
-        if CUSTOM_FIELDS in exact:
-            free.discard(CUSTOM_FIELDS)
-            own = {f'{CUSTOM_FIELDS}.{one.name}' for one in CustomField.objects.get_for_model(model)}
-            exact |= own
-            free |= own
-    return exact, free
+def check_selection(name: str, wanted: Mapping[str, Collection[str]] | None, models: Collection[type[Model]]) -> None:
+    """Check that `fields` or `omit` (`name`) names only object types among the models, and keys of their data.
+
+    Raises DefinitionError for a type or a key that is unknown. It names the nearest right keys.
+    """
+    check_selected(name, wanted)
+    by_label = {model._meta.label_lower: model for model in models}
+    for label, wanted_keys in (wanted or {}).items():
+        if label not in by_label:
+            reason = _('{type}: this webhook has no such object type.')
+            raise DefinitionError(name, reason.format(type=label))
+        known = Known.among(keys.shown, [by_label[label]])
+        for key in wanted_keys:
+            if not known.has(key):
+                reason = _('{type} has no key {key}.').format(type=label, key=key)
+                raise DefinitionError(name, f'{reason} {known.nearest(key)}'.strip())
 
 
 def check_config_contexts(wanted: bool, models: Collection[type[Model]]) -> None:
@@ -102,6 +134,8 @@ def check_config_contexts(wanted: bool, models: Collection[type[Model]]) -> None
 # {field of a webhook: its check}
 KEYS = {
     'expand': check_expand,
+    'fields': partial(check_selection, 'fields'),
+    'omit': partial(check_selection, 'omit'),
     'only_if_changed': check_only_if_changed,
     'include_config_contexts': check_config_contexts,
 }

@@ -37,7 +37,7 @@ from .attributes import (
 
 
 class ConditionsPanel(panels.JSONPanel):
-    """Shows a webhook's conditions as JSON. Left out if there are none."""
+    """Shows a JSON field of a webhook, such as its conditions. Left out if it is empty."""
 
     def should_render(self, context: dict[str, Any]) -> bool:
         return bool(context['data'])

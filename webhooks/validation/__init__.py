@@ -27,6 +27,8 @@ CHECKS = (
     conditions.check_conditions,
     conditions.check_success_conditions,
     keys.check_expand,
+    keys.check_selection,
+    keys.check_thin,
     keys.check_only_if_changed,
     secret.check,
     credential.check,

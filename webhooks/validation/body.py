@@ -28,10 +28,10 @@ def check_content_type(definition: Definition) -> None:
 
 def check_format(definition: Definition) -> None:
     """Raise DefinitionError if format, content type, method and body template do not fit each other."""
-    if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
-        raise DefinitionError(
-            'http_content_type', _('CloudEvents are JSON. Choose a JSON content type, such as application/json.')
-        )
+    only_json = definition.payload_format in (FormatChoices.CLOUDEVENTS, FormatChoices.THIN)
+    if only_json and is_form(definition.http_content_type):
+        reason = _('This payload format is JSON. Choose a JSON content type, such as application/json.')
+        raise DefinitionError('http_content_type', reason)
     if definition.payload_format != FormatChoices.DEFAULT and definition.body_template:
         raise DefinitionError(
             'body_template',

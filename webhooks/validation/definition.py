@@ -24,6 +24,9 @@ class Definition(Protocol):
     success_conditions: Any
     credential: Any
     expand: list[str]
+    fields: Any
+    omit: Any
+    include_snapshots: bool
     include_components: bool
     include_config_contexts: bool
     only_if_changed: list[str]

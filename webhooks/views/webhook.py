@@ -86,6 +86,8 @@ class WebhookView(generic.ObjectView):
                 SOME_CHANGES_CARD,
                 panels.ConditionsPanel('conditions', title=label('conditions')),
                 panels.ConditionsPanel('success_conditions', title=label('success_conditions')),
+                panels.ConditionsPanel('fields', title=label('fields')),
+                panels.ConditionsPanel('omit', title=label('omit')),
                 panels.BodyTemplatePanel('body_template', title=label('body_template')),
                 *OTHER_CARDS,
                 CustomFieldsPanel(),

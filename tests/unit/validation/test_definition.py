@@ -46,6 +46,9 @@ class Sound:
     success_conditions: Any = None
     credential: Any = None
     expand: list[str] = dataclasses.field(default_factory=list)
+    fields: Any = None
+    omit: Any = None
+    include_snapshots: bool = False
     include_components: bool = False
     include_config_contexts: bool = False
     only_if_changed: list[str] = dataclasses.field(default_factory=list)
