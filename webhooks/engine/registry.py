@@ -28,8 +28,12 @@ STOPPED = 'its worker stopped, or was cut off, before an outcome was recorded'
 SUSPECT = 1
 GIVEN_UP = SUSPECT + 3
 
-# While this table of 1.0.0 is there, workers of 1.0.0 may still be at work.
-IS_UPGRADED = "SELECT to_regclass('webhooks_batchitem') IS NULL"
+# While this column of 1.0.0 is there, workers of 1.0.0 may still be at work.
+IS_UPGRADED = """
+    SELECT NOT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass('webhooks_delivery') AND attname = 'lease_until' AND NOT attisdropped
+    )"""
 
 # No row to a living worker.
 ADD_WORKER = """

@@ -2,15 +2,44 @@
 
 Meanwhile NetBox goes on in both versions. Workers of 1.0.0 go on until the column of their claims is dropped: from then
 on they send nothing, and each of their jobs fails. What they had in hand goes out again when their requests must have
-ended. Workers of this version wait until BatchItem is dropped (engine/registry.py).
+ended. Workers of this version wait until `lease_until` is dropped (engine/registry.py).
+
+Web processes of 1.0.0 go on until they are restarted, which may be much later. If a user saves something that an event
+rule sends, they insert the delivery themselves. So the columns and tables which that needs stay, unknown to the models,
+until a migration of the release after 2.0.0 drops them: Retire, DropModel(leave=…) and ACCEPT_OLD name them.
 """
 
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.db import migrations, models
 from django.db.models import DO_NOTHING, Q
 
-from webhooks.migrations._gently import BuildIndex, DropModel, Gently, Once, columns_of, in_parts
+from webhooks.migrations._gently import BuildIndex, DropModel, Gently, Once, Retire, columns_of, in_parts
 from webhooks.models import sequence
+
+# Take deliveries that processes of 1.0.0 insert for event rules: these name `event_count`, and those of this version do
+# not. 1.0.0 would then let them wait for earlier ones, by statements that only find deliveries with an `event_count` of
+# 1. Its workers must not make deliveries: workers of this version do, in order. The events of event rules have no
+# transaction.
+ACCEPT_OLD = """
+    CREATE OR REPLACE FUNCTION webhooks_accept_old() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF (SELECT transaction_id FROM webhooks_event WHERE id = NEW.event_id) <> 0 THEN
+            RAISE EXCEPTION 'the tables are those of webhooks 2.0.0: restart this process of 1.0.0';
+        END IF;
+        NEW.event_count := 0;
+        RETURN NEW;
+    END $$;
+    CREATE OR REPLACE TRIGGER webhooks_accept_old BEFORE INSERT ON webhooks_delivery
+        FOR EACH ROW WHEN (NEW.event_count > 0) EXECUTE FUNCTION webhooks_accept_old()"""
+ACCEPT_NO_OLD = """
+    DROP TRIGGER webhooks_accept_old ON webhooks_delivery;
+    DROP FUNCTION webhooks_accept_old()"""
+
+# What 1.0.0's statements name. With its rows a redelivery by 1.0.0 would let deliveries wait that no worker of this
+# version lets go on: there are none.
+OLD_WAIT = 'delivery_id bigint, blocker_id bigint, CHECK (false)'
+OLD_BATCHITEM = """delivery_id bigint, event_id bigint, webhook_id bigint, object_type_id integer, object_id bigint,
+    sequence bigint, open boolean, CHECK (false)"""
 
 # What 1.0.0 lets wait for an earlier delivery of its object. The lane's owner looks at it anew, the oldest first.
 LOOK_ANEW = """
@@ -63,7 +92,7 @@ SPLIT = """
 
 
 def hand_over(apps, schema_editor) -> None:
-    if columns_of('webhooks_batchitem', schema_editor):
+    if 'lease_until' in columns_of('webhooks_delivery', schema_editor):
         for statement in (LOOK_ANEW, GIVE_BACK, SPLIT):
             in_parts(schema_editor, statement)
 
@@ -212,21 +241,22 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ),
-            # From here on no worker of 1.0.0 claims or records anything, and after the next step none makes a delivery.
-            Gently(['delivery'], migrations.RemoveField('delivery', 'lease')),
-            DropModel('Wait'),
+            # From here on no worker of 1.0.0 claims or records anything, or makes a delivery.
+            Gently(
+                ['delivery'],
+                migrations.RemoveField('delivery', 'lease'),
+                Retire('delivery', 'event_count', default='0'),
+                migrations.RunSQL(ACCEPT_OLD, ACCEPT_NO_OLD),
+            ),
+            DropModel('Wait', leave=OLD_WAIT),
             *(
                 RemoveIndexConcurrently('delivery', f'webhooks_delivery_{name}')
                 for name in ('due', 'line', 'lease', 'expiry', 'unlisted', 'object', 'created', 'status')
             ),
             migrations.RunPython(hand_over, migrations.RunPython.noop),
+            DropModel('BatchItem', leave=OLD_BATCHITEM),
             # From here on workers of this version work.
-            DropModel('BatchItem'),
-            Gently(
-                ['delivery'],
-                migrations.RemoveField('delivery', 'lease_until'),
-                migrations.RemoveField('delivery', 'event_count'),
-            ),
+            Gently(['delivery'], migrations.RemoveField('delivery', 'lease_until')),
             Gently(
                 ['health'],
                 migrations.RemoveField('health', 'tokens'),

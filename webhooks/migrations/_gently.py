@@ -122,14 +122,46 @@ class BuildIndex(AddIndexConcurrently):
         super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
+class Retire(RemoveField):
+    """Remove a field from the models, and leave its column to processes of the version before, which still write it.
+
+    `default`: the value, as SQL, in rows of processes that do not know it.
+    """
+
+    def __init__(self, model_name: str, name: str, default: str) -> None:
+        super().__init__(model_name, name)
+        self.default = default
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        schema_editor.execute(f'{self._alter(app_label)} ALTER COLUMN {self.name} SET DEFAULT {self.default}')
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        schema_editor.execute(f'{self._alter(app_label)} DROP COLUMN {self.name}')
+        super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+    def _alter(self, app_label: str) -> str:
+        return f'ALTER TABLE {app_label}_{self.model_name_lower}'
+
+
 class DropModel(DeleteModel):
-    """A table goes, after each of its foreign keys: with one of these the other table is locked as well."""
+    """Drop a table, after each of its foreign keys: with one of these the other table is locked as well.
+
+    `leave`: columns of an empty table that takes its place, for statements of the version before. They have no `id`.
+    """
+
+    def __init__(self, name: str, leave: str) -> None:
+        super().__init__(name)
+        self.leave = leave
 
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
         table = f'{app_label}_{self.name_lower}'
-        if not columns_of(table, schema_editor):
+        if 'id' not in columns_of(table, schema_editor):
             return
         with schema_editor.connection.cursor() as cursor:
             cursor.execute(READ_FOREIGN_KEYS, [table])
@@ -137,7 +169,14 @@ class DropModel(DeleteModel):
         for name, other in found:
             drop = partial(schema_editor.execute, f'ALTER TABLE {table} DROP CONSTRAINT {name}')
             insist(schema_editor, drop, tables=[table, other])
-        insist(schema_editor, partial(schema_editor.execute, f'DROP TABLE {table}'), tables=[table])
+        replace = partial(schema_editor.execute, f'DROP TABLE {table}; CREATE TABLE {table} ({self.leave})')
+        insist(schema_editor, replace, tables=[table])
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        schema_editor.execute(f'DROP TABLE {app_label}_{self.name_lower}')
+        super().database_backwards(app_label, schema_editor, from_state, to_state)
 
 
 def in_parts(editor: BaseDatabaseSchemaEditor, statement: str) -> None:
@@ -177,6 +216,8 @@ def insist(editor: BaseDatabaseSchemaEditor, work: Callable[[], Any], tables: Se
 def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEditor) -> bool:
     """Whether an earlier run has come so far. An operation that can be done twice is not asked."""
     match operation:
+        case Retire():
+            return False
         case AddField():
             # The column of a foreign key ends with _id.
             found = columns_of(f'{app_label}_{operation.model_name}', editor)

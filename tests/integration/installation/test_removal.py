@@ -169,7 +169,8 @@ def rows_that_name_us(database: DatabaseAddress) -> set[str]:
             + ("AND app IN ('webhooks', 'admin')" if name == 'django_migrations' else '')
             for name in tables
         )
-        return named | {name for (name,) in connection.execute(looks)}
+        functions = connection.execute("SELECT proname FROM pg_proc WHERE proname LIKE 'webhooks\\_%'")
+        return named | {name for (name,) in [*connection.execute(looks), *functions.fetchall()]}
 
 
 def content_types(database: DatabaseAddress) -> set[tuple[str, str]]:
