@@ -57,6 +57,7 @@ class Settings:
     retention_size: int = 0
     expire_after: int = 3 * 24 * 3600
     feed_readers: int = 1
+    histogram_by_webhook: bool = True
     blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
     additional_blocked_networks: tuple[Network, ...] = ()
     proxy_resolves_names: bool = False
@@ -301,6 +302,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'retention_size': _integer(0, 2**63 - 1),
     'expire_after': _integer(60, MAX_DURATION_SECONDS),
     'feed_readers': _integer(0, 1000),
+    'histogram_by_webhook': _bool,
     'blocked_networks': _networks,
     'additional_blocked_networks': _networks,
     'proxy_resolves_names': _bool,

@@ -15,8 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from redis import RedisError
 
+from . import conf
 from .constants import LATENCY_BUCKET_SECONDS
 from .models import ContextWalk, Health
+from .models.health import no_latency
 from .services import backlog, feed
 
 CACHE_KEY = 'webhooks.metrics'
@@ -80,7 +82,6 @@ class WebhooksCollector(Collector):
 
 def _by_webhook() -> Iterator[Metric]:
     outcomes = CounterMetricFamily('webhooks_deliveries_closed', 'Deliveries by outcome', labels=['webhook', 'outcome'])
-    latency = HistogramMetricFamily('webhooks_attempt_seconds', 'Duration of attempts', labels=['webhook'])
     unread = GaugeMetricFamily('webhooks_feed_unread', 'Changes that the last reader has not read', labels=['webhook'])
     healths = list(Health.objects.select_related('webhook').order_by('webhook__name'))
     for health in healths:
@@ -88,13 +89,24 @@ def _by_webhook() -> Iterator[Metric]:
         outcomes.add_metric([name, 'delivered'], health.delivered)
         outcomes.add_metric([name, 'failed'], health.failed)
         outcomes.add_metric([name, 'superseded'], health.superseded)
-        latency.add_metric([name], _cumulated(health.latency), health.latency_sum)
     feeds = [health for health in healths if health.webhook.is_feed]
     for health, count in zip(feeds, feed.unread(feeds), strict=True):
         unread.add_metric([health.webhook.name], count)
     yield outcomes
-    yield latency
+    yield _latency(healths)
     yield unread
+
+
+def _latency(healths: list[Health]) -> HistogramMetricFamily:
+    text = 'Duration of attempts'
+    if conf.get().histogram_by_webhook:
+        latency = HistogramMetricFamily('webhooks_attempt_seconds', text, labels=['webhook'])
+        for health in healths:
+            latency.add_metric([health.webhook.name], _cumulated(health.latency), health.latency_sum)
+        return latency
+    counts = [sum(counts) for counts in zip(no_latency(), *(health.latency for health in healths), strict=True)]
+    seconds = sum(health.latency_sum for health in healths)
+    return HistogramMetricFamily('webhooks_attempt_seconds', text, buckets=_cumulated(counts), sum_value=seconds)
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, float]]:

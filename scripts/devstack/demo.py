@@ -20,7 +20,7 @@ from devstack.console import say
 from devstack.demo_broker import ADDRESS, running_nats, settings_of, show_messages
 from devstack.failure import Failure
 from devstack.netbox import WebServer
-from devstack.ports import is_free
+from devstack.ports import reserve
 from devstack.process import wait_until
 from devstack.receiver import Answer, Received, Receiver
 from devstack.show import BOLD, is_signed, paint, show, show_request, title
@@ -47,7 +47,7 @@ HIGHEST_PORT = 65_535
 
 def main(arguments: list[str]) -> int:
     options = _parse(arguments)
-    if not is_free(options.port):
+    if not reserve(options.port):
         raise Failure(f'Port {options.port} is in use; choose another: scripts/demo --port {options.port + 1}')
     with running_netbox(options.port, options.broker) as (server, broker), Receiver() as receiver:
         demo = Demo(Api(server.url), receiver, new_secret(), broker)

@@ -23,6 +23,14 @@ def is_free(port: int) -> bool:
     return True
 
 
+def reserve(port: int) -> bool:
+    """Hold a port that a user chose until this process ends. False: something listens on it, or will.
+
+    It may have come from free_port() of the process that started this one. So the lock is another byte's.
+    """
+    return _hold(_CHOSEN + port) and is_free(port)
+
+
 def free_port() -> int:
     """Return a port that nothing listens on, and hold it until this process ends.
 
@@ -34,17 +42,18 @@ def free_port() -> int:
 
 
 _held: set[int] = set()
+_CHOSEN = 65_536
 
 
-def _hold(port: int) -> bool:
-    """Lock the port's byte of a file that all runs share. The kernel unlocks it when the process ends."""
-    if port in _held:
+def _hold(byte: int) -> bool:
+    """Lock a byte of a file that all runs share. The kernel unlocks it when the process ends."""
+    if byte in _held:
         return False
     try:
-        fcntl.lockf(_shared_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        fcntl.lockf(_shared_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
     except BlockingIOError:
         return False
-    _held.add(port)
+    _held.add(byte)
     return True
 
 

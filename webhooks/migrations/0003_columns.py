@@ -26,6 +26,10 @@ OF_DELIVERIES = {'table': 'webhooks_delivery', 'column': 'status'}
 # It is compressed already.
 STORE_AS_IS = 'ALTER TABLE webhooks_attempt ALTER COLUMN request_body SET STORAGE EXTERNAL'
 
+# As the other tables of the log (0002_sequence.py). By default PostgreSQL would wait until a fifth of it is pruned.
+VACUUM_ATTEMPTS = """
+    ALTER TABLE webhooks_attempt SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)"""
+
 
 class Migration(migrations.Migration):
     atomic = False
@@ -342,6 +346,7 @@ class Migration(migrations.Migration):
                 ['attempt'],
                 migrations.AddField('attempt', 'request_body', models.BinaryField(null=True)),
                 migrations.RunSQL(STORE_AS_IS, migrations.RunSQL.noop),
+                migrations.RunSQL(VACUUM_ATTEMPTS, migrations.RunSQL.noop),
                 migrations.AddField('attempt', 'made_from', models.JSONField(null=True)),
             ),
         )

@@ -55,6 +55,13 @@ def test_a_failure_is_retried(receiver):
     assert delivery.attempts.get().response_status == 500
 
 
+def test_it_ends_while_a_change_waits_until_its_object_is_quiet(receiver):
+    subscribe(receiver.url('/hook'), Site, quiet=3600)
+    site()
+    assert inline.run() == {}
+    assert Delivery.objects.get().status == StatusChoices.PENDING
+
+
 def test_a_worker_sends(receiver, rqworker):
     subscribe(receiver.url('/hook'), Site)
     rqworker('high', 'default', 'low')

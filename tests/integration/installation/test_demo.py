@@ -125,6 +125,13 @@ def test_interrupted_while_it_starts_it_leaves_nothing_behind(terminal):
     assert wait_until(lambda: terminal.left_behind() == [], timeout=30)
 
 
+def test_a_second_demo_on_the_port_of_one_that_starts_is_refused(terminal, port):
+    terminal.wait_for('Starting')
+    answer = run('--once', '--port', str(port))
+    assert (answer.returncode, f'Port {port} is in use' in answer.stderr) == (1, True)
+    assert 'Traceback' not in answer.stdout + answer.stderr
+
+
 def test_a_port_in_use_is_named(port):
     with socket.create_server((LOOPBACK, port)):
         answer = run('--once', '--port', str(port))

@@ -13,7 +13,7 @@ from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK
 
 PAGE = 'installation.md'
-DOCKER, _SECRETS, VALUES, SECRET, EXTRA = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
+DOCKER, _SECOND, _SECRETS, VALUES, SECRET, EXTRA = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
 PROBE = yaml.safe_load((CHECKOUT / 'contrib/worker_probe.yaml').read_text())
 COMMANDS = '\n'.join(blocks(PAGE))
 # Notes its arguments, and copies an empty file.

@@ -9,7 +9,7 @@ from django.db.models import BooleanField, Expression, Field, ManyToManyField
 from django.db.models.functions import Now, Random
 
 from webhooks.migrations._gently import BuildIndex, DropModel, Gently, Once
-from webhooks.models import Webhook
+from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.version import VERSION
 
 # The first release's create the tables, so nobody saves yet.
@@ -32,6 +32,14 @@ def test_no_migration_is_missing_and_a_missing_one_is_noticed(db, monkeypatch):
     monkeypatch.setattr(Webhook._meta.get_field('name'), 'max_length', 7)
     with pytest.raises(SystemExit, match='1'):
         check_migrations()
+
+
+def test_the_tables_of_the_log_are_vacuumed_after_a_thousand_dead_rows_however_large_they_are(db):
+    options = ['autovacuum_vacuum_scale_factor=0', 'autovacuum_vacuum_threshold=1000']
+    for model in (Event, Delivery, Attempt):
+        with connection.cursor() as cursor:
+            cursor.execute('SELECT reloptions FROM pg_class WHERE oid = %s::regclass', [model._meta.db_table])
+            assert cursor.fetchone() == (options,), model
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 from support.builders import NOWHERE, site, subscribe
 from support.engine import deliveries, hold
 from support.log import delivery, event
+from support.settings import change_settings
 
 from webhooks import metrics
 from webhooks.choices import StatusChoices
@@ -80,6 +81,18 @@ def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook)
     bounds = (*map(str, LATENCY_BUCKET_SECONDS), '+Inf')
     buckets = [found[seconds.format('bucket', f'le="{bound}",')] for bound in bounds]
     assert buckets == [sum(counts[: number + 1]) for number in range(len(counts))]
+
+
+def test_one_histogram_can_serve_for_all_webhooks(webhook, monkeypatch):
+    change_settings(monkeypatch, histogram_by_webhook=False)
+    subscribe(NOWHERE, Site, name='Another')
+    counts = list(range(1, len(LATENCY_BUCKET_SECONDS) + 2))
+    Health.objects.update(latency=counts, latency_sum=7.5)
+    found = figures()
+    assert found['webhooks_attempt_seconds_sum'] == 15
+    assert found['webhooks_attempt_seconds_count'] == 2 * sum(counts)
+    buckets = [value for name, value in found.items() if name.startswith('webhooks_attempt_seconds_bucket')]
+    assert (len(buckets), buckets[-1]) == (len(counts), 2 * sum(counts))
 
 
 def test_the_log_is_not_read_anew_for_each_who_asks(webhook, rf):
