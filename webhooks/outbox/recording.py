@@ -43,7 +43,8 @@ COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, times
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
     %s::jsonb, %s::jsonb, %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text,
     {{before}}"""
-# Merge the change into the transaction's event of this object: newer snapshot and sequence, merged kind.
+# Merge the change into the transaction's event of this object: newer snapshot and sequence, merged kind. If that event
+# only restates the object for one webhook, it becomes a change, which all webhooks get.
 ON_CONFLICT = f"""
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET
@@ -61,7 +62,10 @@ ON_CONFLICT = f"""
         -- NetBox saves objects that it already announced as deleted: they stay as they were then.
         snapshot = CASE WHEN e.kind = '{DELETED}' AND EXCLUDED.kind = '{UPDATED}' THEN e.snapshot
                         ELSE EXCLUDED.snapshot END,
-        prechange = CASE WHEN e.kind = '{UPDATED}' AND EXCLUDED.kind = '{CREATED}' THEN NULL ELSE e.prechange END,
+        backfill_for = NULL,
+        urgent = false,
+        prechange = CASE WHEN e.backfill_for IS NOT NULL THEN EXCLUDED.prechange
+                         WHEN e.kind = '{UPDATED}' AND EXCLUDED.kind = '{CREATED}' THEN NULL ELSE e.prechange END,
         kind = CASE {
     ' '.join(
         f"WHEN e.kind = '{before}' AND EXCLUDED.kind = '{then}' THEN '{result}'"

@@ -15,11 +15,14 @@ from . import recording, snapshots
 # Lock the objects of a slice. If somebody holds one, fail at once: the backfill tries again later.
 LOCK_OBJECTS = 'SELECT FROM {table} t WHERE t.{pk} = ANY(%s) FOR NO KEY UPDATE NOWAIT'
 
-# Record one event of the backfill for each object that exists.
+# Record one event of the backfill for each object that exists. If this transaction has changed the object, its event
+# stays as it is: it shows the same.
 RESTATE = f"""
     INSERT INTO webhooks_event (backfill_for, urgent, {recording.COLUMNS})
     SELECT %s, %s, {{values}}, s.snapshot
-    FROM (SELECT t.{{pk}} AS pk, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.{{pk}} = ANY(%s)) s"""
+    FROM (SELECT t.{{pk}} AS pk, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.{{pk}} = ANY(%s)) s
+    ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
+    DO NOTHING"""
 
 
 def restate(
@@ -31,7 +34,7 @@ def restate(
     username: str | None = None,
     urgent: bool = False,
 ) -> int:
-    """Lock the objects, insert an event for each with its present state, and return how many there are.
+    """Lock the objects, insert an event for each with its present state, and return how many were inserted.
 
     `now` is the time of the events, `username` who sends the objects, None in a backfill. Call it in a transaction.
     Raises OperationalError if somebody holds an object.

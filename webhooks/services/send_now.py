@@ -16,7 +16,7 @@ from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import conf, visibility
+from .. import visibility
 from ..choices import KindChoices
 from ..engine import sql
 from ..engine.dispatch.expansions import Expander, types_of
@@ -24,7 +24,7 @@ from ..exceptions import Busy, DefinitionError
 from ..models import Event, Webhook
 from ..outbox import restating, wakeup
 from ..payload_visibility import may_see_expanded
-from . import backfill, matching, preview_room, preview_sources
+from . import backfill, matching, preview_room, preview_sources, send_waiting
 
 # The field of errors about the chosen objects.
 IDS = 'ids'
@@ -64,7 +64,7 @@ def choose(webhook: Webhook, object_type: ContentType, pks: Collection[int], use
     type, or excludes all objects, or if one of these does not exist for the user; Busy if others check conditions.
     """
     pks = list(dict.fromkeys(pks))
-    _check_sends(webhook)
+    send_waiting.check_sends(webhook)
     _check_takes(webhook, object_type)
     _check_exist(object_type, pks, user)
     excluded = list(_excluded(webhook, object_type, pks, user)) if webhook.conditions else []
@@ -73,17 +73,6 @@ def choose(webhook: Webhook, object_type: ContentType, pks: Collection[int], use
     if not going:
         raise DefinitionError(IDS, told_excluded(excluded))
     return Choice(webhook, object_type, going, excluded)
-
-
-def _check_sends(webhook: Webhook) -> None:
-    if not conf.get().enabled:
-        raise DefinitionError(
-            'enabled', _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
-        )
-    if not webhook.enabled:
-        raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
-    if webhook.paused:
-        raise DefinitionError('paused', _('The webhook is paused. Resume it first.'))
 
 
 def _check_takes(webhook: Webhook, object_type: ContentType) -> None:

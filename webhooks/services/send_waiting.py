@@ -7,7 +7,9 @@ from django.contrib.humanize.templatetags.humanize import intcomma
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from .. import conf
 from ..engine import commands, sql
+from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
 from ..outbox import wakeup
 from ..presentation import states
@@ -54,12 +56,25 @@ def is_held(webhook: Webhook) -> bool:
     return webhook.paused or not webhook.enabled
 
 
+def check_sends(webhook: Webhook) -> None:
+    """Raise DefinitionError if nothing of the webhook is sent: it is disabled or paused, or the plugin is off."""
+    if not conf.get().enabled:
+        raise DefinitionError(
+            'enabled', _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
+        )
+    if not webhook.enabled:
+        raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
+    if webhook.paused:
+        raise DefinitionError('paused', _('The webhook is paused. Resume it first.'))
+
+
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
     """Make waiting deliveries due, without a probe or retry first. Return how many were superseded.
 
     `latest_only`: only the latest change of each object stays. It supersedes earlier ones, in a transaction for some
-    objects at a time.
+    objects at a time. Raises DefinitionError as check_sends(), and changes nothing then.
     """
+    check_sends(webhook)
     superseded = commands.supersede(webhook.pk) if latest_only else 0
     commands.retry_now(webhook.pk)
     wakeup.wake()
@@ -68,9 +83,6 @@ def send(webhook: Webhook, *, latest_only: bool = False) -> int:
 
 def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
     """Return the message to the user after `send`."""
-    if is_held(webhook):
-        text = _('{webhook} is disabled or paused: nothing is sent yet. Replaced deliveries: {count}.')
-        return text.format(webhook=webhook, count=intcomma(superseded))
     if states.hindering(webhook):
         text = _(
             '{webhook} is suspended: one delivery is tried now. If the receiver takes it, the others follow. '

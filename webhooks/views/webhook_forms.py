@@ -67,7 +67,11 @@ class WebhookSendWaitingView(FormView):
         form = forms.SendWaitingForm(request.POST)
         if not form.is_valid():
             return self.render_form(request, webhook, form, send_waiting.measure(webhook))
-        superseded = send_waiting.send(webhook, latest_only=form.latest_only)
+        try:
+            superseded = send_waiting.send(webhook, latest_only=form.latest_only)
+        except DefinitionError as error:
+            form.add_error(None, str(error))
+            return self.render_form(request, webhook, form, send_waiting.measure(webhook))
         messages.success(request, send_waiting.announce(webhook, superseded, latest_only=form.latest_only))
         return redirect(webhook.get_absolute_url())
 

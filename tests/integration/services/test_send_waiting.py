@@ -8,10 +8,12 @@ from django.utils import timezone
 from support.admin_browser import messages_of, press
 from support.builders import CREATED, UPDATED, site, subscribe
 from support.engine import deliveries, dispatch_all, health, work
+from support.settings import change_settings
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import superseding
+from webhooks.exceptions import DefinitionError
 from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.presentation import states
 from webhooks.services import send_waiting
@@ -47,6 +49,8 @@ def told(receiver: Receiver) -> list[tuple[str, str]]:
 
 ALL = [(CREATED, 'a'), (CREATED, 'b'), *((UPDATED, name) for name in 'cde')]
 LATEST = [(CREATED, 'b'), (CREATED, 'e')]
+# How a webhook sends nothing, and the field that a refusal names.
+HELD = [({'enabled': False}, 'enabled'), ({'paused': True}, 'paused')]
 
 
 class TestMeasure:
@@ -115,13 +119,25 @@ class TestSend:
         send_waiting.send(webhook, latest_only=True)
         assert send_waiting.measure(other).changes == 2
 
-    def test_only_the_latest_of_a_paused_webhooks_changes_stay_and_are_held(self, webhook, receiver):
-        Webhook.objects.update(paused=True)
-        assert send_waiting.send(webhook, latest_only=True) == 3
-        assert work() == 'nothing to send'
-        Webhook.objects.update(paused=False)
+    @pytest.mark.parametrize(('held', 'field'), HELD)
+    def test_it_is_refused_while_the_webhook_sends_nothing_and_replaces_nothing(self, webhook, receiver, held, field):
+        Webhook.objects.update(**held)
+        webhook.refresh_from_db()
+        with pytest.raises(DefinitionError) as refusal:
+            send_waiting.send(webhook, latest_only=True)
+        assert refusal.value.field == field
+        assert len(deliveries(StatusChoices.PENDING)) == len(ALL)
+        Webhook.objects.update(enabled=True, paused=False)
+        webhook.refresh_from_db()
+        send_waiting.send(webhook)
         work()
-        assert told(receiver) == LATEST
+        assert told(receiver) == ALL
+
+    def test_it_is_refused_while_the_plugin_is_off(self, webhook, monkeypatch):
+        change_settings(monkeypatch, enabled=False)
+        with pytest.raises(DefinitionError, match='is not True'):
+            send_waiting.send(webhook, latest_only=True)
+        assert len(deliveries(StatusChoices.PENDING)) == len(ALL)
 
 
 class TestRest:
@@ -145,6 +161,13 @@ class TestRest:
         answer = api_client.post(f'{API}{webhook.pk}/waiting/', {'latest_only': 'perhaps'}, format='json')
         assert answer.status_code == 400
         assert list(answer.json()) == ['latest_only']
+
+    @pytest.mark.parametrize(('held', 'field'), HELD)
+    def test_a_disabled_or_paused_webhook_is_refused_by_its_field(self, webhook, api_client, held, field):
+        Webhook.objects.update(**held)
+        answer = api_client.post(f'{API}{webhook.pk}/waiting/', {'latest_only': True}, format='json')
+        assert answer.status_code == 400
+        assert list(answer.json()) == [field]
 
     def test_it_needs_the_permission_to_change(self, webhook, clerk_api, grant):
         grant(Webhook, 'view')
@@ -176,14 +199,17 @@ class TestPages:
         age()
         assert 'Waiting: ' in admin_pages.get(webhook.get_absolute_url()).content.decode()
 
-    @pytest.mark.parametrize('held', [{'enabled': False}, {'paused': True}])
-    def test_a_disabled_or_paused_webhook_does_not_promise_to_send_now(self, admin_pages, old, held):
+    @pytest.mark.parametrize(('held', 'field'), HELD)
+    def test_a_disabled_or_paused_webhook_does_not_promise_to_send_now(self, admin_pages, old, held, field):
         assert 'Waiting: 5 changes' in admin_pages.get(old.get_absolute_url()).content.decode()
         Webhook.objects.update(**held)
         assert 'Waiting: 5 changes' not in admin_pages.get(old.get_absolute_url()).content.decode()
-        answer = admin_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'latest'}, follow=True)
-        told = f'{old} is disabled or paused: nothing is sent yet. Replaced deliveries: 3.'
-        assert messages_of(answer) == [told]
+        answer = admin_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'latest'})
+        (reason,) = answer.context['form'].non_field_errors()
+        assert reason in answer.content.decode()
+        assert f'The webhook is {"paused" if field == "paused" else "disabled"}.' in reason
+        assert reason in str(messages_of(press(admin_pages, old, 'send_latest')))
+        assert len(deliveries(StatusChoices.PENDING)) == len(ALL)
 
     def test_a_suspended_webhook_promises_one_try(self, admin_pages, old):
         answer = admin_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'all'}, follow=True)

@@ -10,16 +10,21 @@ from webhooks.engine.deliver.fold import CREATED, DELETED, Folded, Heir, Waiting
 
 UPDATED = 'updated'
 KINDS = {'c': CREATED, 'u': UPDATED, 'd': DELETED}
+# Restatements.
+RESTATED = {'r': UPDATED, 'n': CREATED}
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 NEW = {'kind': CREATED, 'prechange': None}
 
 
 def waiting(steps: str) -> list[Waiting]:
-    """A letter makes a delivery. 'u!' was attempted; 'u?' may have been seen otherwise."""
+    """A letter makes a delivery, 'r' a restatement, 'n' one of a creation.
+
+    'u!' was attempted; 'u?' may have been seen otherwise.
+    """
     found: list[Waiting] = []
     for letter in steps:
-        if letter in KINDS:
-            found.append(Waiting(len(found) + 1, KINDS[letter], NOW, False, False, False))
+        if kind := (KINDS | RESTATED).get(letter):
+            found.append(Waiting(len(found) + 1, kind, NOW, False, letter in RESTATED, False, False))
         else:
             found[-1] = found[-1]._replace(is_attempted=letter == '!', is_seen=True)
     return found
@@ -34,7 +39,7 @@ def _inherit(one: Waiting, heir: Heir | None) -> Waiting:
     if heir is None:
         return one
     kind, is_seen = heir.span.get('kind', one.kind), heir.span.get('seen', False)
-    return Waiting(one.pk, kind, heir.due_at, heir.backfill, False, is_seen)
+    return Waiting(one.pk, kind, heir.due_at, heir.backfill, one.restates, False, is_seen)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,40 @@ def _inherit(one: Waiting, heir: Heir | None) -> Waiting:
 def test_waiting_changes_are_folded_into_those_that_say_the_same(steps: str, left: list[tuple[int, str]]):
     before = waiting(steps)
     assert [(one.pk, one.kind) for one in apply(before, fold(before))] == left
+
+
+@pytest.mark.parametrize(
+    ('steps', 'left', 'doubtful'),
+    [
+        ('ur', [1, 2], (2, 1)),
+        ('ru', [2], None),
+        ('rur', [2, 3], (3, 2)),
+        ('curu', [4], None),
+        ('cur', [2, 3], (3, 2)),
+        ('urr', [1, 3], (3, 1)),
+        ('rr', [2], None),
+        ('nr?', [2], None),
+        ('n?u', [2], None),
+        ('rd', [2], None),
+        ('crd', [], None),
+        # The receiver may ignore what comes again under an id that it knows.
+        ('u!r', [1, 2], None),
+        ('u!ru', [3], None),
+        ('r!u', [2], None),
+        ('ru!', [1, 2], None),
+        ('ur!', [1, 2], None),
+    ],
+)
+def test_no_restatement_replaces_a_change(steps: str, left: list[int], doubtful: tuple[int, int] | None):
+    before = waiting(steps)
+    folded = fold(before)
+    assert [one.pk for one in apply(before, folded)] == left
+    assert folded.doubtful == doubtful
+
+
+def test_a_change_says_nothing_of_the_restatements_that_it_replaces():
+    assert fold(waiting('n?ru')).heirs == []
+    assert [heir.first for heir in fold(waiting('r?uru')).heirs] == [2]
 
 
 @pytest.mark.parametrize(

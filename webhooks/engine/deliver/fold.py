@@ -10,6 +10,10 @@ It looks at lives of the object, each from its creation to its deletion:
 
 A later delivery closes an attempted one too, which the receiver may have seen. But an attempted one closes none: a
 request that is repeated under its `webhook-id` must say the same.
+
+A change says what somebody did, and a restatement only how the object is: it comes from a backfill or *Send now*, from
+another object's change, or goes again to a receiver that has it. So a restatement closes no change, and leaves its own
+marks on none. It is needless if a change comes after it, or if the last change before it shows the same.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +26,7 @@ CREATED, DELETED = KindChoices.CREATED, KindChoices.DELETED
 
 
 class Waiting(NamedTuple):
-    """A waiting delivery that shows its object. `kind`: the change that it tells of.
+    """A waiting delivery that shows its object. `kind`: the change that it tells of. `restates`: it is no change.
 
     `is_seen`: the receiver may have heard of the object, from this delivery or from a later one that went before it.
     """
@@ -31,6 +35,7 @@ class Waiting(NamedTuple):
     kind: str
     due_at: datetime | None
     backfill: bool
+    restates: bool
     is_attempted: bool
     is_seen: bool
 
@@ -52,23 +57,34 @@ class Heir(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """The ids of an object's needless deliveries, in order, and the heirs that stay in their place."""
+    """The ids of an object's needless deliveries, in order, and the heirs that stay in their place.
+
+    `doubtful`: the ids of a restatement and of a change before it. The restatement is needless if both show the same.
+    """
 
     closed: list[int]
     heirs: list[Heir]
+    doubtful: tuple[int, int] | None = None
 
 
 def fold(waiting: Sequence[Waiting]) -> Folded:
     """Return which of an object's waiting deliveries are needless. They are given in order of sequence."""
-    folded = Folded([], [])
-    for life in _lives(waiting):
-        last = max((place for place, one in enumerate(life) if not one.is_attempted), default=0)
+    last = max((place for place, one in enumerate(waiting) if not (one.restates or one.is_attempted)), default=-1)
+    changes = [one for one in waiting if not one.restates]
+    restated = [one for one in waiting[last + 1 :] if one.restates]
+    closed = {one.pk for one in waiting[: last + 1] if one.restates}
+    heirs: list[Heir] = []
+    for life in (*_lives(changes), *_lives(restated)):
+        newest = max((place for place, one in enumerate(life) if not one.is_attempted), default=0)
         if _is_nothing(life):
-            folded.closed.extend(one.pk for one in life)
-        elif last > 0:
-            folded.closed.extend(one.pk for one in life[:last])
-            folded.heirs.append(_heir(life, life[last]))
-    return folded
+            closed.update(one.pk for one in life)
+        elif newest > 0:
+            closed.update(one.pk for one in life[:newest])
+            heirs.append(_heir(life, life[newest]))
+    doubtful = None
+    if last >= 0 and restated and not restated[-1].is_attempted and waiting[last].pk not in closed:
+        doubtful = restated[-1].pk, waiting[last].pk
+    return Folded([one.pk for one in waiting if one.pk in closed], heirs, doubtful)
 
 
 def _lives(waiting: Iterable[Waiting]) -> Iterator[list[Waiting]]:

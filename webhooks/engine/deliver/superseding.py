@@ -1,8 +1,9 @@
 """Closes waiting deliveries that a later change of their object replaces.
 
 For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (engine/commands.py). fold.py
-says which are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed
-events take no part. For every webhook, a later delivery replaces an untried one of a backfill.
+says which are needless. What only restates an object replaces no change of it. Deliveries in hand are left alone, and
+count as seen. Suspects, tests, job events and failed events take no part. For every webhook, a later delivery replaces
+an untried one of a backfill.
 """
 
 import json
@@ -46,10 +47,15 @@ SEVERAL = f"""
           )
     )"""
 
-# The first waiting deliveries of each object, if their events show it. A receiver may know of a creation by a later
-# delivery that went before.
+# The first waiting deliveries of each object, if their events show it. One restates the object if its event does, or if
+# an earlier delivery of its event has gone to the webhook: somebody redelivers it. A receiver may know of a creation by
+# a later delivery that went before.
 READ_LINES = """
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
+        e.backfill_for IS NOT NULL OR e.caused_by IS NOT NULL OR EXISTS (
+            SELECT FROM webhooks_delivery o
+            WHERE o.event_id = d.event_id AND o.webhook_id = d.webhook_id AND o.id < d.id
+        ),
         d.attempt_count > 0,
         d.attempt_count > 0 OR d.attempt_limit IS NOT NULL OR (d.span ? 'seen') IS TRUE
         OR coalesce(d.span ->> 'kind', e.kind) = 'created' AND EXISTS (
@@ -67,6 +73,13 @@ READ_LINES = """
     ) d JOIN webhooks_event e ON e.id = d.event_id
     WHERE e.transaction_id <> 0 AND e.error = ''
     ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
+
+# Which of these restatements show the same as a change before them.
+READ_REPEATED = """
+    SELECT r.id FROM unnest(%(restatements)s::bigint[], %(changes)s::bigint[]) AS v(restatement, change)
+    JOIN webhooks_delivery r ON r.id = v.restatement JOIN webhooks_event re ON re.id = r.event_id
+    JOIN webhooks_delivery c ON c.id = v.change JOIN webhooks_event ce ON ce.id = c.event_id
+    WHERE re.data = ce.data AND (NOT r.expanded OR re.expanded IS NOT DISTINCT FROM ce.expanded)"""
 
 # Needless deliveries from pending to superseded.
 SUPERSEDE = f"""
@@ -144,14 +157,24 @@ def _supersede(objects: Sequence[Object], now: datetime, in_hand: Collection[int
     most = max(min(DELIVERIES_PER_READ // len(objects), DELIVERIES_PER_OBJECT), 2)
     rows = sql.fetch(READ_LINES, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
     lines = groupby(rows, key=itemgetter(0, 1, 2))
-    folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
-    if not folded:
+    folded = [fold([Waiting(*row[3:]) for row in line]) for _object, line in lines]
+    needless = [pk for one in folded for pk in one.closed] + _repeated(folded)
+    if not needless:
         return []
-    closed = sql.fetch_column(SUPERSEDE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
+    closed = sql.fetch_column(SUPERSEDE, {'ids': needless, 'now': now})
     _inherit(folded, now)
     # The first that is left of an object may go.
-    order.unpark([pk for one in folded for pk in one.closed], now)
+    order.unpark(needless, now)
     return closed
+
+
+def _repeated(folded: Iterable[Folded]) -> list[int]:
+    """Return the ids of restatements that show the same as the last change before them."""
+    doubtful = [one.doubtful for one in folded if one.doubtful]
+    if not doubtful:
+        return []
+    restatements, changes = map(list, zip(*doubtful, strict=True))
+    return sql.fetch_column(READ_REPEATED, {'restatements': restatements, 'changes': changes})
 
 
 def _inherit(folded: Iterable[Folded], now: datetime) -> None:
