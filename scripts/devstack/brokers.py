@@ -243,7 +243,7 @@ class RabbitMq(Broker):
             'RABBITMQ_LOG_BASE': str(self.folder),
             'RABBITMQ_PID_FILE': str(self.folder / 'pid'),
             'RABBITMQ_DIST_PORT': str(self._distribution),
-            'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS': '+S 1:1',
+            'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS': '+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}',
             # Erlang's list of names, a daemon: none on the machine's own port.
             'ERL_EPMD_PORT': str(self._names),
             'ERL_EPMD_ADDRESS': LOOPBACK,

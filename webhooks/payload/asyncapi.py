@@ -13,6 +13,7 @@ from utilities.jinja2 import JINJA2_TEMPLATE_RE
 from ..brokers import address
 from ..models import Webhook
 from ..security.masking import whole_url
+from ..validation.headers import HEADER_NAME
 from ..version import VERSION
 from . import formats, json_schema
 from .change_set import Part
@@ -25,14 +26,24 @@ UNFIT_IN_NAMES = re.compile(r'[^\w.-]')
 EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
 # The schema of any text.
 TEXT: Document = {'type': 'string'}
+UUID: Document = {'type': 'string', 'format': 'uuid'}
+# {driver: (header with the delivery's uuid, header with the key)}, as docs/brokers.md lists them. '' where the driver has
+# another place for it.
+HEADERS_OF_DRIVERS = {
+    'nats': ('Nats-Msg-Id', ''),
+    'kafka': ('id', ''),
+    'amqp': ('', 'key'),
+    'mqtt': ('id', 'key'),
+    'redis': ('id', 'key'),
+}
 
 
 def document(webhooks: Iterable[Webhook]) -> Document:
-    """Return the document of all webhooks that send. Reads their object types, and shows only masked URLs.
+    """Return the document of all enabled webhooks. Reads their object types, and shows only masked URLs.
 
     Feeds are left out, as readers ask for these.
     """
-    parts = [_Channel(webhook) for webhook in webhooks if not webhook.is_feed]
+    parts = [_Channel(webhook) for webhook in webhooks if webhook.enabled and not webhook.is_feed]
     servers: Document = {}
     components: Document = {'messages': {}, 'schemas': {}}
     channels: Document = {}
@@ -102,6 +113,10 @@ class _Channel:
             shown['description'] = self.webhook.description
         if parameters:
             shown['parameters'] = parameters
+        if self.place and self.place.driver == 'amqp':
+            exchange, _slash, key = self.place.address.partition('/')
+            queue = {'is': 'queue', 'queue': {'name': key}}
+            shown['bindings'] = {'amqp': {'is': 'routingKey', 'exchange': {'name': exchange}} if exchange else queue}
         return shown
 
     def operation(self) -> Document:
@@ -117,13 +132,34 @@ class _Channel:
             'name': '.'.join(object_type.natural_key()),
             'title': f'{".".join(object_type.natural_key())}: {kinds}',
             'contentType': formats.content_type(webhook, [], part),
-            'headers': _headers(webhook),
+            'headers': {'type': 'object', 'properties': self._headers(key := self._key(object_type))},
         }
         if payload := self._payload(object_type, name, schemas):
             shown['payload'] = payload
         if self.place and self.place.driver == 'kafka':
-            pattern = f'webhook:{webhook.pk}' if webhook.change_set or webhook.batch else f'{shown["name"]}:[0-9]+'
-            shown['bindings'] = {'kafka': {'key': {'type': 'string', 'pattern': f'^{pattern}$'}}}
+            shown['bindings'] = {'kafka': {'key': key}}
+        return shown
+
+    def _key(self, object_type: ContentType) -> Document:
+        """Return the schema of the messages' key."""
+        webhook = self.webhook
+        several = webhook.change_set or webhook.batch
+        pattern = f'webhook:{webhook.pk}' if several else f'{".".join(object_type.natural_key())}:[0-9]+'
+        return {'type': 'string', 'pattern': f'^{pattern}$'}
+
+    def _headers(self, key: Document) -> Document:
+        """Return {name: schema} of the headers that the webhook sends."""
+        webhook = self.webhook
+        shown = {'content-type': TEXT, 'user-agent': TEXT}
+        named = (line.partition(':') for line in webhook.masked_headers.splitlines())
+        shown |= {name.strip().lower(): TEXT for name, colon, _ in named if colon and HEADER_NAME.fullmatch(name.strip())}
+        if webhook.standard_headers:
+            shown |= {'webhook-id': UUID, 'webhook-timestamp': TEXT}
+            if webhook.secret:
+                shown |= {'webhook-signature': TEXT, 'x-hook-signature': TEXT}
+        if self.place:
+            id_name, key_name = HEADERS_OF_DRIVERS.get(self.place.driver, ('', ''))
+            shown |= {name: schema for name, schema in ((id_name, UUID), (key_name, key)) if name}
         return shown
 
     def _payload(self, object_type: ContentType, name: str, schemas: Document) -> Document | None:
@@ -174,13 +210,3 @@ def _address(path: str) -> tuple[str, Document]:
     if JINJA2_TEMPLATE_RE.search(shown):
         return '{address}', {'address': {'description': path}}
     return shown, parameters
-
-
-def _headers(webhook: Webhook) -> Document:
-    """Return the schema of the headers that the webhook sends."""
-    shown = {'content-type': TEXT, 'user-agent': TEXT}
-    if webhook.standard_headers:
-        shown |= {'webhook-id': {'type': 'string', 'format': 'uuid'}, 'webhook-timestamp': TEXT}
-        if webhook.secret:
-            shown |= {'webhook-signature': TEXT, 'x-hook-signature': TEXT}
-    return {'type': 'object', 'properties': shown}

@@ -11,9 +11,10 @@ from support.engine import deliveries, health, work
 from support.settings import change_settings
 
 from webhooks import conf
-from webhooks.brokers import registry
+from webhooks.brokers import address, registry
 from webhooks.brokers.mqtt import Mqtt
 from webhooks.choices import StatusChoices
+from webhooks.exceptions import DefinitionError
 from webhooks.models import Webhook
 from webhooks.services import preview
 from webhooks.services.preview_sources import Draft
@@ -169,6 +170,19 @@ class TestDefinitions:
         changed = site()
         shown = preview.show(Draft.of(webhook), admin_user)
         assert (shown.method, shown.url) == ('PUBLISH', f'redis://bus/netbox.{changed.slug}')
+
+
+    @pytest.mark.parametrize('name', ['netbox.a#1', 'netbox.a?b', 'netbox.100%23', 'netbox.a b'])
+    def test_urlencode_puts_any_value_into_an_address(self, admin_user, name):
+        webhook = subscribe('redis://bus/{{ data.name | urlencode }}', Site)
+        site(name=name)
+        assert address.split(preview.show(Draft.of(webhook), admin_user).url).address == name
+
+    def test_a_value_that_has_to_be_encoded_names_the_filter(self, admin_user):
+        webhook = subscribe('redis://bus/netbox.{{ data.name }}', Site)
+        site(name='a#1')
+        with pytest.raises(DefinitionError, match=r'through urlencode, as in \{\{ data.name \| urlencode \}\}'):
+            preview.show(Draft.of(webhook), admin_user)
 
 
 @pytest.mark.usefixtures('committed')

@@ -13,7 +13,7 @@ from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK
 
 PAGE = 'installation.md'
-DOCKER, _SECOND, _SECRETS, VALUES, SECRET, EXTRA = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
+DOCKER, SECOND, _SECRETS, VALUES, SECRET, EXTRA, SIDECAR = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
 PROBE = yaml.safe_load((CHECKOUT / 'contrib/worker_probe.yaml').read_text())
 COMMANDS = '\n'.join(blocks(PAGE))
 # Notes its arguments, and copies an empty file.
@@ -58,6 +58,13 @@ def test_the_workers_have_the_time_and_the_heartbeat_that_they_have_under_docker
     assert f'{VALUES["worker"]["terminationGracePeriodSeconds"]}s' == docker['stop_grace_period']
     (container,) = PROBE['spec']['template']['spec']['containers']
     assert container['livenessProbe']['exec']['command'] == docker['healthcheck']['test'][1:]
+
+
+def test_the_worker_of_a_redis_of_its_own_is_the_same_under_docker():
+    (sidecar,) = SIDECAR['worker']['sidecars']
+    second = SECOND['services']['netbox-webhooks-worker']
+    assert sidecar['command'] == second['command']
+    assert [word for word in sidecar['command'] if word != 'webhooks'] == VALUES['worker']['command']
 
 
 def test_pods_of_several_nodes_can_use_the_media_volume():

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.usefixtures('committed')
 BROKERS = {
     'bus': {'driver': 'nats', 'servers': ['nats://nats.example.com'], 'password': 'a-secret-of-the-broker'},
     'log': {'driver': 'kafka', 'bootstrap.servers': 'kafka.example.com'},
+    'rabbit': {'driver': 'amqp', 'host': 'rabbit.example.com'},
+    'home': {'driver': 'mqtt', 'host': 'mqtt.example.com'},
 }
 PARSE = """
 const { Parser } = require('@asyncapi/parser');
@@ -48,6 +50,7 @@ def all_webhooks() -> None:
     subscribe('kafka://log/netbox-changes', Site, payload_format='cloudevents', description='For the lake')
     subscribe('kafka://log/netbox-sets', Site, change_set=True)
     subscribe('nats://bus/{% if event == "created" %}new{% else %}old{% endif %}', Site, body_template='{{ event }}')
+    subscribe('amqp://rabbit/changes/netbox', Site)
     subscribe('https://user:word@example.com:8443/hook?token=abc', Site, payload_format='netbox', batch=True)
     subscribe('', Site)
 
@@ -55,7 +58,7 @@ def all_webhooks() -> None:
 def test_it_names_channels_servers_keys_and_no_secret():
     all_webhooks()
     shown = document()
-    nats, kafka, sets, computed, http = shown['channels'].values()
+    nats, kafka, sets, computed, _amqp, http = shown['channels'].values()
     assert nats['address'] == 'netbox.{object_type}.{event}'
     assert nats['parameters']['object_type'] == {'description': '{{ object_type }}'}
     assert nats['messages'].keys() == {'dcim.site', 'dcim.device'}
@@ -75,6 +78,49 @@ def test_it_names_channels_servers_keys_and_no_secret():
         one for one in ('example.com"', 'a-secret', 'word', 'abc') if one in text.replace('example.com:8443', '')
     ]
     assert sets['messages']
+
+
+@pytest.mark.parametrize(
+    ('url', 'id_name', 'key_name'),
+    [
+        ('nats://bus/netbox', 'Nats-Msg-Id', None),
+        ('kafka://log/netbox', 'id', None),
+        ('amqp://rabbit/changes/netbox', None, 'key'),
+        ('mqtt://home/netbox', 'id', 'key'),
+        ('http://127.0.0.1:9/', None, None),
+    ],
+)
+def test_it_names_the_headers_that_carry_id_and_key_and_the_webhooks_own(url, id_name, key_name):
+    subscribe(url, Site, additional_headers='X-Tenant: a-secret-word')
+    shown = document()
+    (message,) = shown['components']['messages'].values()
+    headers = message['headers']['properties']
+    usual = {'content-type', 'user-agent', 'x-tenant', 'webhook-id', 'webhook-timestamp'}
+    assert headers.keys() == usual | {name for name in (id_name, key_name) if name}
+    if id_name:
+        assert headers[id_name] == {'type': 'string', 'format': 'uuid'}
+    if key_name:
+        assert headers[key_name]['pattern'] == '^dcim.site:[0-9]+$'
+    assert 'a-secret-word' not in json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    ('url', 'binding'),
+    [
+        ('amqp://rabbit/changes/netbox.{{ event }}', {'is': 'routingKey', 'exchange': {'name': 'changes'}}),
+        ('amqp://rabbit//tasks', {'is': 'queue', 'queue': {'name': 'tasks'}}),
+    ],
+)
+def test_a_channel_of_rabbitmq_names_its_exchange_or_queue(url, binding):
+    subscribe(url, Site)
+    (channel,) = document()['channels'].values()
+    assert channel['bindings'] == {'amqp': binding}
+
+
+def test_it_leaves_out_disabled_webhooks():
+    subscribe(NOWHERE, Site, name='On')
+    subscribe(NOWHERE, Site, name='Off', enabled=False)
+    assert [channel['title'] for channel in document()['channels'].values()] == ['On']
 
 
 def test_a_payload_fits_its_schema(receiver: Receiver):
@@ -97,7 +143,7 @@ def test_its_own_parser_finds_nothing_wrong():
     answer = subprocess.run(
         ['node', '-e', PARSE], input=json.dumps(document()), capture_output=True, text=True, check=True, cwd=folder
     )
-    assert json.loads(answer.stdout) == {'wrong': [], 'channels': 5}
+    assert json.loads(answer.stdout) == {'wrong': [], 'channels': 6}
 
 
 @pytest.mark.parametrize('arguments', [[], ['dcim.site', '--asyncapi']])
