@@ -47,60 +47,71 @@ def match(events: Sequence[Event], put_off: PutOff) -> Matched:
     It asks by model, kind and sequence, and whether the object is unchanged. accepts() asks for the rest. Events that
     need a held table of components are put off.
     """
-    changes = [event for event in events if not event.backfill]
-    near = Subscription.objects.near(changes) if changes else ()
-    webhook_ids = {one.webhook_id for one in near} | {event.backfill_for for event in events if event.backfill}
-    webhooks = Webhook.objects.prefetch_related('ignore_users').in_bulk(webhook_ids)
-    by_change = defaultdict(list)
-    for subscription in near:
-        by_change[subscription.object_type_id, subscription.kind].append(subscription)
+    subscribers = Subscribers(events, put_off)
+    matches = {event.pk: subscribers.asking(event, asked_kind(event)) for event in events}
+    # An event without a kind was created and deleted in one transaction: nobody is told.
+    changes = [event for event in events if event.kind and not event.backfill]
+    own = [event for event in changes if not event.caused_by]
+    existing = [event for event in changes if event.kind in (KindChoices.CREATED, KindChoices.UPDATED)]
+    derived = {event.pk: found for event in existing if (found := subscribers.of(event, DERIVED))}
+    created = [event for event in existing if event.kind == KindChoices.CREATED]
+    return Matched(
+        matches,
+        changed=[event for event in own if subscribers.asking(event, COMPONENT)],
+        sources=[event for event in own if subscribers.of(event, SOURCE)],
+        derived=derived,
+        untold=[event for event in created if not {*derived.get(event.pk, ())} <= {*matches[event.pk]}],
+    )
 
-    def subscribed(event: Event, kind: str) -> list[Webhook]:
+
+class Subscribers:
+    """The webhooks that subscribed to some events, and the updates among these that changed nothing."""
+
+    def __init__(self, events: Sequence[Event], put_off: PutOff) -> None:
+        changes = [event for event in events if not event.backfill]
+        near = Subscription.objects.near(changes) if changes else ()
+        pks = {one.webhook_id for one in near} | {event.backfill_for for event in events if event.backfill}
+        self._webhooks = Webhook.objects.prefetch_related('ignore_users').in_bulk(pks)
+        self._by_change: defaultdict[tuple[int, str], list[Subscription]] = defaultdict(list)
+        for subscription in near:
+            self._by_change[subscription.object_type_id, subscription.kind].append(subscription)
+        is_asked = any(webhook.compares for webhook in self._webhooks.values())
+        self._unchanged = unchanged.among(changes) if is_asked else set()
+        self._with_component = self._owners_with_changed([one for one in changes if one.pk in self._unchanged], put_off)
+
+    def of(self, event: Event, kind: str) -> list[Webhook]:
+        """Return the webhooks that subscribed to such a kind of the event, or whose backfill recorded it."""
         if event.backfill:
             pks = [event.backfill_for]
         else:
-            found = by_change.get((event.object_type_id, kind), ())
+            found = self._by_change.get((event.object_type_id, kind), ())
             # Two cover it if the webhook was disabled and enabled during its transaction.
             pks = dict.fromkeys(one.webhook_id for one in found if one.covers(event))
         # Somebody may have deleted the webhook since.
-        return [webhooks[pk] for pk in pks if pk in webhooks]
+        return [self._webhooks[pk] for pk in pks if pk in self._webhooks]
 
-    same = unchanged.among(changes) if any(webhook.compares for webhook in webhooks.values()) else set()
-    # A device may be saved unchanged while its interface changes: a change for webhooks that include components.
-    owners = [event for event in changes if event.pk in same and components.is_owner(event)]
-    asked = [event for event in owners if any(one.compares for one in subscribed(event, COMPONENT))]
-    with_component: set[int] = set()
-    try:
-        with_component = components.with_changed(asked)
-    except Locked as error:
-        for event in asked:
-            put_off.add(event, error)
+    def asking(self, event: Event, kind: str) -> list[Webhook]:
+        """Return the same without those that ask for real changes only, if the event is none for them."""
+        return [webhook for webhook in self.of(event, kind) if self._is_change_for(webhook, event)]
 
-    def changes_for(event: Event, webhook: Webhook) -> bool:
-        if event.pk not in same or not webhook.compares:
+    def _is_change_for(self, webhook: Webhook, event: Event) -> bool:
+        if event.pk not in self._unchanged or not webhook.compares:
             return True
-        return event.pk in with_component and webhook in subscribed(event, COMPONENT)
+        return event.pk in self._with_component and webhook in self.of(event, COMPONENT)
 
-    def asking(event: Event, kind: str) -> list[Webhook]:
-        return [one for one in subscribed(event, kind) if changes_for(event, one)]
+    def _owners_with_changed(self, same: Sequence[Event], put_off: PutOff) -> set[int]:
+        """Return the ids of unchanged owners with a changed component: a change for webhooks that include components.
 
-    matches = {event.pk: asking(event, asked_kind(event)) for event in events}
-    # An event without a kind was created and deleted in one transaction: nobody is told.
-    own = [event for event in changes if event.kind and not event.caused_by]
-    told = [event for event in changes if event.kind in (KindChoices.CREATED, KindChoices.UPDATED)]
-    derived = {event.pk: asking_for for event in told if (asking_for := subscribed(event, DERIVED))}
-    return Matched(
-        matches,
-        changed=[event for event in own if asking(event, COMPONENT)],
-        sources=[event for event in own if subscribed(event, SOURCE)],
-        derived=derived,
-        untold=[
-            event
-            for event in told
-            if event.kind == KindChoices.CREATED
-            and any(one not in matches[event.pk] for one in derived.get(event.pk, ()))
-        ],
-    )
+        A device may be saved unchanged while its interface changes.
+        """
+        owners = [event for event in same if components.is_owner(event)]
+        asked = [event for event in owners if any(one.compares for one in self.of(event, COMPONENT))]
+        try:
+            return components.with_changed(asked)
+        except Locked as error:
+            for event in asked:
+                put_off.add(event, error)
+            return set()
 
 
 def asked_kind(event: Event) -> str:
