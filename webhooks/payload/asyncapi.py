@@ -27,8 +27,7 @@ EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
 # The schema of any text.
 TEXT: Document = {'type': 'string'}
 UUID: Document = {'type': 'string', 'format': 'uuid'}
-# {driver: (header with the delivery's uuid, header with the key)}, as docs/brokers.md lists them. '' where the driver has
-# another place for it.
+# {driver: (header with the delivery's uuid, header with the key)}, as in docs/brokers.md. '': it is no header.
 HEADERS_OF_DRIVERS = {
     'nats': ('Nats-Msg-Id', ''),
     'kafka': ('id', ''),
@@ -151,8 +150,8 @@ class _Channel:
         """Return {name: schema} of the headers that the webhook sends."""
         webhook = self.webhook
         shown = {'content-type': TEXT, 'user-agent': TEXT}
-        named = (line.partition(':') for line in webhook.masked_headers.splitlines())
-        shown |= {name.strip().lower(): TEXT for name, colon, _ in named if colon and HEADER_NAME.fullmatch(name.strip())}
+        names = (line.partition(':')[0].strip() for line in webhook.masked_headers.splitlines() if ':' in line)
+        shown |= {name.lower(): TEXT for name in names if HEADER_NAME.fullmatch(name)}
         if webhook.standard_headers:
             shown |= {'webhook-id': UUID, 'webhook-timestamp': TEXT}
             if webhook.secret:

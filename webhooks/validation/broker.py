@@ -39,10 +39,13 @@ def check_address(place: Place, url: str) -> None:
     if UNPRINTABLE.search(place.address):
         raise DefinitionError('payload_url', _('Enter an address without control characters.'))
     if '?' in url or '#' in url:
-        raise DefinitionError('payload_url', _(
-                'Write ? and # in the address of a broker as %3F and %23. In a template, pass values that may have them '
-                'through urlencode, as in {{ data.name | urlencode }}.'
-            ))
+        raise DefinitionError(
+            'payload_url',
+            _(
+                'Write ? and # in the address of a broker as %3F and %23. In a template, pass values that may have '
+                'them through urlencode, as in {{ data.name | urlencode }}.'
+            ),
+        )
     try:
         broker = registry.find(place.driver, place.name)
     except registry.Unusable:

@@ -171,7 +171,6 @@ class TestDefinitions:
         shown = preview.show(Draft.of(webhook), admin_user)
         assert (shown.method, shown.url) == ('PUBLISH', f'redis://bus/netbox.{changed.slug}')
 
-
     @pytest.mark.parametrize('name', ['netbox.a#1', 'netbox.a?b', 'netbox.100%23', 'netbox.a b'])
     def test_urlencode_puts_any_value_into_an_address(self, admin_user, name):
         webhook = subscribe('redis://bus/{{ data.name | urlencode }}', Site)
