@@ -70,3 +70,19 @@ def test_the_tasks_redis_is_running_again_after_a_test_that_stopped_it(committed
 def test_a_netbox_may_have_other_settings(make_netbox):
     answer = make_netbox("BASE_PATH = 'netbox/'", fresh=True).run('shell', '-c', 'print(settings.STATIC_URL)')
     assert '/netbox/static/' in answer.stdout, answer.stderr
+
+
+# Half a start's processor time goes into NetBox's GraphQL schema.
+LOAD = """
+import sys
+from django.urls import get_resolver, resolve
+get_resolver().url_patterns
+print('circuits.graphql.schema' in sys.modules)
+schema = resolve('/graphql/').func.view_initkwargs['schema']
+print(schema.execute_sync('{ __typename }').data)
+"""
+
+
+def test_netbox_builds_its_graphql_schema_when_it_is_asked(netbox):
+    answer = netbox.run('shell', '--no-imports', '-c', LOAD)
+    assert answer.stdout.splitlines()[-2:] == ['False', "{'__typename': 'Query'}"], answer.stderr
