@@ -14,6 +14,7 @@ from .brokers import registry
 from .exceptions import DefinitionError
 from .models import Webhook
 from .outbox import redis_queue, scope
+from .payload import schema_guard
 from .security.masking import whole_url
 from .validation import url
 from .version import COMPATIBILITY
@@ -143,3 +144,25 @@ def _without_broker() -> Iterator[tuple[str, str]]:
             url.check_text(whole_url(address))
         except DefinitionError as error:
             yield name, str(error)
+
+
+@register(TAG, 'database')
+def webhooks_name_known_keys(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckWarning]:
+    """Warn (W010) of each key that a webhook names, and no payload of its object types has.
+
+    `check` looks only with `--database default`. Until `migrate` has added columns, it finds none.
+    """
+    if not conf.get().enabled or not databases or not _is_migrated():
+        return []
+    try:
+        found = [str(named) for named in schema_guard.unknown(Webhook.objects.all())]
+    except DatabaseError:
+        return []
+    return [
+        CheckWarning(
+            f'No payload has this key: {named}',
+            hint='Correct the webhook. An upgrade of NetBox, or a deleted custom field, may have removed the key.',
+            id='webhooks.W010',
+        )
+        for named in found
+    ]

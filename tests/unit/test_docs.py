@@ -15,7 +15,8 @@ DOCS = ROOT / 'docs'
 PAGES = [*sorted(ROOT.glob('*.md')), *sorted(DOCS.rglob('*.md'))]
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
 # architecture.md leaves out the `webhooks/` in front.
-OURS = re.compile(r'(?<![\w/.-])webhooks/([\w/]+\.py|[\w/]+/(?=`))')
+# `webhooks/asyncapi/` is an address of the REST API.
+OURS = re.compile(r'(?<![\w/.-])webhooks/(?!asyncapi/)([\w/]+\.py|[\w/]+/(?=`))')
 ARCHITECTURE = re.compile(r'(?<![\w/.-])(?:webhooks/)?([a-z_/]+\.py)')
 
 

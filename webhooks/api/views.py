@@ -52,6 +52,7 @@ from .action_serializers import (
 from .actions import acts, get_permitted, post_needs
 from .feed import FeedMixin
 from .refusals import RefusingMixin
+from .schemas import SchemasMixin
 
 
 class WebhooksRootView(APIRootView):
@@ -89,7 +90,7 @@ class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
-class WebhookViewSet(FeedMixin, SecretiveViewSet):
+class WebhookViewSet(FeedMixin, SchemasMixin, SecretiveViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet

@@ -93,6 +93,7 @@ def _urls() -> dict[str, str]:
         'workers': reverse('django_rq:workers', args=[index]),
         'waiting': f'{reverse("admin:webhooks_delivery_changelist")}?status__in={",".join(WAITING_STATUSES)}',
         'failed': reverse('django_rq:failed_jobs', args=[index]),
+        'webhooks': reverse('admin:webhooks_webhook_changelist'),
         'suspended': f'{reverse("admin:webhooks_webhook_changelist")}?state=suspended',
         'paused': f'{reverse("admin:webhooks_webhook_changelist")}?state=paused',
         'gone': f'{reverse("admin:webhooks_webhook_changelist")}?state=gone',

@@ -7,4 +7,5 @@ authorization: gives it a credential, and fetches OAuth2 tokens.
 answers: decides whether an answer counts as delivered.
 kept: keeps the bodies of attempts.
 json_schema, asyncapi: describe payloads and channels.
+schema_guard: finds webhooks that name keys which payloads no longer have.
 """

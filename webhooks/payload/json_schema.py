@@ -69,6 +69,20 @@ class NoSchema(Exception):
     """The model has no page in the REST API, so NetBox does not describe it. str() names the model."""
 
 
+def of_types(webhook: Webhook) -> Schema:
+    """Return the schema of a webhook's bodies with objects of any of its types. {} describes no body more closely.
+
+    That is the schema of a webhook with a body template, or without object types.
+    """
+    models = [one.model_class() for one in webhook.object_types.order_by('app_label', 'model')]
+    described = [] if webhook.body_template else [of_webhook(webhook, model) for model in models if model]
+    if len(described) <= 1:
+        return described[0] if described else {}
+    # With an `$id` each is a resource of its own, so that its references lead to its own `$defs`.
+    parts = [{'$id': f'urn:webhook:{webhook.pk}:{number}', **one} for number, one in enumerate(described, 1)]
+    return {'$schema': DIALECT, 'title': webhook.name, 'anyOf': parts}
+
+
 def of_webhook(webhook: Webhook, model: type[Model]) -> Schema:
     """Return the schema of a webhook's bodies with objects of this model, without regard to a body template.
 
@@ -260,6 +274,36 @@ def _one_or_many(schema: Schema, many: bool) -> Schema:
 
 
 # From OpenAPI.
+
+
+def keys_of(model: type[Model]) -> dict[str, str]:
+    """Return {key of the model's data: its type}, such as 'string|null'. Nested keys have dots. Raises NoSchema."""
+    definitions = _definitions(model)
+    found: dict[str, set[str]] = {}
+    _collect(definitions, definitions['data'], '', found)
+    return {key: '|'.join(sorted(types)) for key, types in sorted(found.items())}
+
+
+def _collect(definitions: Schema, schema: Schema, path: str, found: dict[str, set[str]]) -> None:
+    """Add the types of a schema, and those of its keys. An object in a list counts as if it stood alone."""
+    if '$ref' in schema:
+        if schema['$ref'] != f'{DEFINITIONS_PREFIX}gone':
+            _collect(definitions, definitions[schema['$ref'].removeprefix(DEFINITIONS_PREFIX)], path, found)
+        return
+    for one in schema.get('anyOf', ()):
+        _collect(definitions, one, path, found)
+    if path and 'type' in schema:
+        types = schema['type'] if isinstance(schema['type'], list) else [schema['type']]
+        found.setdefault(path, set()).update(types)
+    if 'items' in schema:
+        # The key's own type is `array`.
+        items: dict[str, set[str]] = {}
+        _collect(definitions, schema['items'], path, items)
+        found |= {key: types for key, types in items.items() if key != path}
+    for name, below in schema.get('properties', {}).items():
+        key = f'{path}.{name}' if path else name
+        found.setdefault(key, set())
+        _collect(definitions, below, key, found)
 
 
 def _definitions(model: type[Model]) -> Schema:

@@ -65,14 +65,7 @@ def stored(model: type[Model]) -> dict[str, Field]:
 def shown(model: type[Model]) -> dict[str, frozenset[str] | None]:
     """Return {key of the model's data: the keys below it}. None: any key may follow, as in JSON."""
     fields = get_serializer_for_model(model)().fields
-    found = {name: _below(field) for name, field in fields.items() if not field.write_only}
-    # A webhook may expand them.
-    whole = {
-        name: frozenset(get_serializer_for_model(target)().fields)
-        for name, target in targets(model).items()
-        if target is not Model
-    }
-    return {name: below if below is None else below | whole.get(name, frozenset()) for name, below in found.items()}
+    return {name: _below(field) for name, field in fields.items() if not field.write_only}
 
 
 @cache

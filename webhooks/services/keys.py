@@ -15,10 +15,10 @@ from extras.models import CustomField
 
 from .. import config_contexts, object_types
 from ..exceptions import DefinitionError
+from ..payload.schema_guard import CUSTOM_FIELDS, has_key
 from ..rendering import keys
 from ..validation.keys import check_changed_keys, check_expanded_keys, check_selected
 
-CUSTOM_FIELDS = 'custom_fields'
 # A model → {its key: keys below it, or None: any}.
 BelowOf = Callable[[type[Model]], Mapping[str, Collection[str] | None]]
 # At most this many keys are named beside a wrong one.
@@ -117,11 +117,11 @@ def check_selection(name: str, wanted: Mapping[str, Collection[str]] | None, mod
         if label not in by_label:
             reason = _('{type}: this webhook has no such object type.')
             raise DefinitionError(name, reason.format(type=label))
-        known = Known.among(keys.shown, [by_label[label]])
         for key in wanted_keys:
-            if not known.has(key):
+            if not has_key(by_label[label], key):
                 reason = _('{type} has no key {key}.').format(type=label, key=key)
-                raise DefinitionError(name, f'{reason} {known.nearest(key)}'.strip())
+                near = Known.among(keys.shown, [by_label[label]]).nearest(key)
+                raise DefinitionError(name, f'{reason} {near}'.strip())
 
 
 def check_config_contexts(wanted: bool, models: Collection[type[Model]]) -> None:

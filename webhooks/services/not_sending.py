@@ -57,7 +57,7 @@ def paused(webhooks: QuerySet[Webhook], changes: QuerySet[ObjectChange]) -> list
     ]
 
 
-def name_some(webhooks: Sequence[NotSending]) -> str:
-    """Return the first MAX_NAMED of the webhooks in one line."""
+def name_some(webhooks: Sequence[object]) -> str:
+    """Return the first MAX_NAMED of the webhooks, or of what str() names of them, in one line."""
     named = ' · '.join(map(str, webhooks[:MAX_NAMED]))
     return f'{named} · …' if len(webhooks) > MAX_NAMED else named

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.utils.timesince import timesince
@@ -9,10 +10,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import conf
+from ..models import Webhook
+from ..payload import schema_guard
 from ..visibility import Reader
-from . import backlog, not_sending
+from . import backlog
 from .backlog import Backlog
-from .not_sending import NotSending
+from .not_sending import MAX_NAMED, NotSending, name_some
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Line:
 def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
     """Yield the lines that the user may see. User None sees all.
 
-    `urls` has the keys 'workers', 'waiting', 'failed', 'suspended', 'paused' and 'gone': where the lines link to.
+    `urls` has the keys 'workers', 'waiting', 'failed', 'webhooks', 'suspended', 'paused' and 'gone': where the lines
+    link to.
     """
     found = backlog.measure(user)
     if not conf.get().enabled:
@@ -52,10 +56,14 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
             yield _named(_('Paused webhooks'), urls['paused'], found.paused, 'yellow')
         if found.gone:
             yield Line(_('Webhooks disabled by their receivers'), urls['gone'], intcomma(found.gone), 'orange')
+        webhooks = Webhook.objects.all() if user is None else Webhook.objects.restrict(user, 'view')
+        if unknown := [*islice(schema_guard.unknown(webhooks), MAX_NAMED + 1)]:
+            text = _('No payload has these keys: {names}').format(names=name_some(unknown))
+            yield Line(_('Unknown keys'), urls['webhooks'], _('Check these webhooks'), 'orange', text)
 
 
 def _named(label: str, url: str, webhooks: Sequence[NotSending], color: str) -> Line:
-    return Line(label, url, intcomma(len(webhooks)), color, not_sending.name_some(webhooks))
+    return Line(label, url, intcomma(len(webhooks)), color, name_some(webhooks))
 
 
 def _may_view(user: Reader | None, model: str) -> bool:

@@ -41,6 +41,7 @@ def _urls() -> dict[str, str]:
         'workers': '#workers',
         'waiting': f'{deliveries}?{urlencode({"status": WAITING_STATUSES}, doseq=True)}',
         'failed': f'{deliveries}?{urlencode({"status": StatusChoices.FAILED, "test": "false"})}',
+        'webhooks': webhooks,
         'suspended': f'{webhooks}?suspended=true',
         'paused': f'{webhooks}?state=paused',
         'gone': f'{webhooks}?state=gone',

@@ -82,7 +82,8 @@ def read_commands(text: str) -> None:
 
 
 def read_command(line: str) -> None:
-    program, *arguments = shlex.split(re.sub(r' > \S+$', '', line), comments=True)
+    line = re.sub(r' > \S+$', '', line)
+    program, *arguments = shlex.split(line, comments=True)
     if Path(program).name.startswith('python'):
         program, *arguments = [one for one in arguments if one != '-m']
     name = Path(program).name

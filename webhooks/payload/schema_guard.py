@@ -1,0 +1,165 @@
+"""Finds webhooks that name keys which payloads no longer have, and compares payloads before and after an upgrade.
+
+A webhook names keys in its conditions, in `only_if_changed`, `expand`, `fields` and `omit`, and in its templates.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db.models import Model, Q, QuerySet
+from extras.models import CustomField
+
+from .. import object_types
+from ..exceptions import DecryptionError
+from ..models import Webhook
+from ..presentation.fields import label
+from ..rendering import keys
+from ..security.masking import whole_url
+from ..storable import nodes
+from ..templating.named_keys import named_in
+from . import json_schema
+
+# {key: its type, such as 'string|null'}, of one object type
+Shape = dict[str, str]
+# Conditions read these too. They are no keys of the object.
+NO_KEYS = ('snapshots', 'changelog_message')
+# Most webhooks name no key: they are not read.
+MAY_NAME_KEYS = (
+    Q(conditions__isnull=False)
+    | Q(fields__isnull=False)
+    | Q(omit__isnull=False)
+    | ~Q(only_if_changed=[])
+    | ~Q(expand=[])
+    | ~Q(body_template='')
+    | ~Q(additional_headers='')
+    | Q(payload_url__contains='{')
+)
+CUSTOM_FIELDS = 'custom_fields'
+TEMPLATES = ('body_template', 'payload_url', 'additional_headers')
+
+
+class Named(NamedTuple):
+    """A key that a field of a webhook names. `object_type`: only for payloads of this one. None: of all."""
+
+    webhook: Webhook
+    field: str
+    key: str
+    object_type: str | None = None
+
+    def __str__(self) -> str:
+        return f'{self.webhook}: {label(self.field)}: {self.key}'
+
+
+def has_key(model: type[Model], key: str) -> bool:
+    """Return whether the model's data have the dotted key, or may have it: in free JSON, or in an expanded object."""
+    name, _dot, rest = key.partition('.')
+    known = keys.shown(model)
+    if name not in known or not rest:
+        return name in known
+    if name == CUSTOM_FIELDS:
+        return rest.partition('.')[0] in {one.name for one in CustomField.objects.get_for_model(model)}
+    below, target = known[name], keys.targets(model).get(name)
+    if below is None or target is Model:
+        return True
+    return has_key(target, rest) if target else rest in below
+
+
+def named_by(webhook: Webhook) -> Iterator[Named]:
+    """Yield the keys that a webhook names, each once for a field."""
+    asked = (one['attr'] for one in nodes(webhook.conditions) if isinstance(one, dict) and 'attr' in one)
+    for key in dict.fromkeys(str(key) for key in asked):
+        if key.partition('.')[0] not in NO_KEYS:
+            yield Named(webhook, 'conditions', key)
+    for name in ('only_if_changed', 'expand'):
+        yield from (Named(webhook, name, key) for key in getattr(webhook, name))
+    for name in ('fields', 'omit'):
+        for object_type, chosen in (getattr(webhook, name) or {}).items():
+            yield from (Named(webhook, name, key, object_type) for key in chosen)
+    for name in TEMPLATES:
+        yield from (Named(webhook, name, key) for key in named_in(_text(webhook, name)))
+
+
+def _text(webhook: Webhook, name: str) -> str:
+    """Return the text of a template. Headers that no key decrypts are empty: their deliveries fail in any case."""
+    if name == 'payload_url':
+        return whole_url(webhook.payload_url)
+    if name != 'additional_headers':
+        return getattr(webhook, name)
+    try:
+        return webhook.additional_headers.reveal()
+    except DecryptionError:
+        return ''
+
+
+def unknown(webhooks: QuerySet[Webhook]) -> Iterator[Named]:
+    """Yield what these webhooks name, and no payload of their object types has. Reads webhooks and custom fields."""
+    for webhook in webhooks.filter(MAY_NAME_KEYS).prefetch_related('object_types').order_by('name'):
+        models = {one._meta.label_lower: one for one in object_types.models_of(webhook.object_types.all())}
+        for named in named_by(webhook) if models else ():
+            asked = models.values() if named.object_type is None else filter(None, [models.get(named.object_type)])
+            if not any(has_key(model, named.key) for model in asked):
+                yield named
+
+
+# Before and after an upgrade.
+
+
+@dataclass
+class Difference:
+    """What became of the keys of one object type. `changed`: {key: (type before, type now)}."""
+
+    came: list[str] = field(default_factory=list)
+    went: list[str] = field(default_factory=list)
+    changed: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.came or self.went or self.changed)
+
+
+def take() -> dict[str, Any]:
+    """Return the shapes of all payloads that webhooks may send, with NetBox's version. To be saved as JSON."""
+    shapes: dict[str, Shape] = {}
+    for model in sorted(object_types.allowed_models(), key=lambda one: one._meta.label_lower):
+        try:
+            shapes[model._meta.label_lower] = json_schema.keys_of(model)
+        except json_schema.NoSchema:
+            continue
+    return {'netbox': settings.RELEASE.full_version, 'object_types': shapes}
+
+
+def compare(before: Mapping[str, Shape], now: Mapping[str, Shape]) -> dict[str, Difference]:
+    """Return {object type: difference}, for those that differ. A key stands for all below it."""
+    found = {name: _difference(before.get(name, {}), now.get(name, {})) for name in sorted({*before, *now})}
+    return {name: difference for name, difference in found.items() if difference}
+
+
+def _difference(before: Shape, now: Shape) -> Difference:
+    return Difference(
+        came=_topmost(now.keys() - before.keys()),
+        went=_topmost(before.keys() - now.keys()),
+        changed={key: (before[key], now[key]) for key in sorted(before.keys() & now.keys()) if before[key] != now[key]},
+    )
+
+
+def _topmost(names: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for key in sorted(names):
+        if not any(_is_in(key, above) for above in found):
+            found.append(key)
+    return found
+
+
+def concerned(differences: Mapping[str, Difference]) -> Iterator[Named]:
+    """Yield what webhooks name that went from an object type of theirs. Reads all webhooks."""
+    for webhook in Webhook.objects.filter(MAY_NAME_KEYS).prefetch_related('object_types').order_by('name'):
+        labels = {'.'.join(one.natural_key()) for one in webhook.object_types.all()}
+        for named in named_by(webhook):
+            asked = labels if named.object_type is None else {named.object_type}
+            if any(_is_in(named.key, key) for name in asked & differences.keys() for key in differences[name].went):
+                yield named
+
+
+def _is_in(key: str, above: str) -> bool:
+    return key == above or key.startswith(f'{above}.')
