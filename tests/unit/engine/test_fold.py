@@ -232,3 +232,14 @@ def test_step_by_step_it_comes_to_the_same():
         for one in waiting(steps):
             one_by_one = apply([*one_by_one, one], fold([*one_by_one, one]))
         assert one_by_one == at_once, steps
+
+
+def test_restatements_between_changes_close_none_and_keep_none():
+    """The changes come to the same without them."""
+    for history in histories(4):
+        for gaps in product(('', 'r'), repeat=len(history) + 1):
+            mixed = waiting(''.join(gap + letter for gap, letter in zip(gaps, f'{history} ', strict=True)).strip())
+            changes = [one for one in mixed if not one.restates]
+            folded, alone = fold(mixed), fold(changes)
+            assert [pk for pk in folded.closed if not mixed[pk - 1].restates] == alone.closed, mixed
+            assert folded.heirs == alone.heirs, mixed
