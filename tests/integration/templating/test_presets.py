@@ -3,6 +3,7 @@
 import hmac
 import json
 import re
+from base64 import b64decode, b64encode
 from datetime import datetime
 from typing import Any
 
@@ -137,6 +138,15 @@ class TestBodies:
         create(api_client, receiver, preset)
         place, body = sent(receiver)
         assert (body['event'], body['data']['id'], body['data']['name']) == ('created', place.pk, HARMFUL)
+
+    def test_eventbridge_gets_the_signature_that_it_checks(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'eventbridge', secret='whsec_' + 32 * 'A')
+        place, body = sent(receiver)
+        assert body['data']['id'] == place.pk
+        (request,) = receiver.requests
+        signed = f'{request.header("webhook-id")}.{request.header("webhook-timestamp")}.'.encode() + request.body
+        digest = b64encode(hmac.digest(b64decode(32 * 'A'), signed, 'sha256')).decode()
+        assert request.header('webhook-signature') == f'v1,{digest}'
 
     def test_stackstorm_gets_a_key(self, receiver: Receiver, api_client):
         create(api_client, receiver, 'stackstorm')
