@@ -15,7 +15,7 @@ from ..security import echoes, signing
 from ..security.masking import MASK, mask_url, whole_url
 from ..templating import renderer
 from ..templating.errors import RenderError
-from ..templating.placeholders import Placeholders, placeholder
+from ..templating.placeholders import MARK_NAME, Placeholders, placeholder
 from ..transport.exchange import Request
 from ..validation.credential import check_host
 from ..validation.headers import check_header_name, check_header_value, check_sizes, parse_headers
@@ -103,7 +103,7 @@ class Builder:
         more: dict[str, object] = {
             'webhook_id': str(delivery.uuid),
             'webhook_timestamp': now,
-            '_mark': placeholders.mark,
+            MARK_NAME: placeholders.mark,
         }
         if authorization.values:
             more['credential'] = {
@@ -318,13 +318,13 @@ def _value(field: str, authorization: Authorization, encode: Callable[[str], str
     kind, _dash, name = key.partition('-')
     if kind != 'credential':
         raise DefinitionError(field, _('hmac() is for headers only: it signs the body.'))
-    return encode(authorization.values[name])
+    return encode(authorization.values.get(name, ''))
 
 
 def _in_header(authorization: Authorization, sign: Callable[[str], str], key: str) -> str:
     """Return the text for a placeholder in a header: a credential's value, or a signature."""
     kind, _dash, name = key.partition('-')
-    return authorization.values[name] if kind == 'credential' else sign(key)
+    return authorization.values.get(name, '') if kind == 'credential' else sign(key)
 
 
 def _sign(secrets: Sequence[str], timestamp: int, body: bytes, key: str) -> str:

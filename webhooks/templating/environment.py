@@ -17,7 +17,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
 
 from .errors import RenderError
-from .placeholders import signature
+from .placeholders import MARK_NAME, signature
 
 # A longer result of a template is an error.
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
@@ -76,7 +76,7 @@ class Environment:
 def _hmac(
     context: Context, algorithm: str = 'sha256', encoding: str = 'hex', over: str = 'body', secret: str = 'old'
 ) -> str:
-    return signature(context['_mark'], algorithm, encoding, over, secret)
+    return signature(context[MARK_NAME], algorithm, encoding, over, secret)
 
 
 def _constants(template: Template) -> set[int]:

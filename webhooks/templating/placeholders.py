@@ -15,6 +15,15 @@ ENCODINGS = ('hex', 'base64')
 SIGNED = ('body', 'timestamp.body')
 # old: the previous secret while it is valid, else the new one.
 SECRETS = ('old', 'new')
+# The values of credentials that templates may use.
+CREDENTIAL_VALUES = ('token', 'username', 'password')
+# A pattern of the keys of placeholders.
+_OF_CREDENTIAL, *_OF_HMAC = (
+    f'(?:{"|".join(map(re.escape, values))})' for values in (CREDENTIAL_VALUES, ALGORITHMS, ENCODINGS, SIGNED, SECRETS)
+)
+KEY = f'credential-{_OF_CREDENTIAL}|hmac-{"-".join(_OF_HMAC)}'
+# The context's name for the mark. It is no name in Jinja, so hmac() finds it and no template does.
+MARK_NAME = ' mark'
 
 
 class Placeholders:
@@ -22,7 +31,8 @@ class Placeholders:
 
     def __init__(self) -> None:
         self.mark = f'w{token_hex(16)}'
-        self._pattern = re.compile(f'{self.mark}_([a-z0-9.-]+)_')
+        # A template can cut the mark out of a credential's placeholder. Behind it, a text that is no key stays a text.
+        self._pattern = re.compile(f'{self.mark}_({KEY})_')
 
     def fill(self, text: str, value_of: Callable[[str], str]) -> str:
         """Return the text with placeholders replaced. `value_of` gets each key, such as "hmac-sha256-hex-body-old"."""
