@@ -15,8 +15,8 @@ from .exceptions import DefinitionError
 from .models import Webhook
 from .outbox import redis_queue, scope
 from .payload import schema_guard
-from .security.masking import whole_url
 from .validation import url
+from .validation.secret import reveal
 from .version import COMPATIBILITY
 
 # `manage.py check --tag webhooks` runs these checks alone.
@@ -141,7 +141,7 @@ def _without_broker() -> Iterator[tuple[str, str]]:
     published = Webhook.objects.filter(enabled=True).exclude(payload_url__istartswith='http')
     for name, address in published.values_list('name', 'payload_url'):
         try:
-            url.check_text(whole_url(address))
+            url.check_text(reveal('payload_url', address))
         except DefinitionError as error:
             yield name, str(error)
 

@@ -3,16 +3,20 @@
 import time
 
 from core.choices import JobIntervalChoices
+from django.db import connection
 from netbox.jobs import JobRunner, system_job
 
 from .constants import JOB_SECONDS
 from .engine import notifications
 from .engine.tidy import retention
+from .models import stored_urls
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
 class WebhooksRetentionJob(JobRunner):
-    """Deletes old events and deliveries, and tells of certificates and credentials that end soon."""
+    """Deletes old events and deliveries, seals URLs that a script or 1.0.0 stored in clear, and tells of certificates
+    and credentials that end soon.
+    """
 
     class Meta:
         name = 'Webhooks: prune the delivery log'
@@ -22,6 +26,7 @@ class WebhooksRetentionJob(JobRunner):
 
         The job that finds no more to delete tells of endings.
         """
+        stored_urls.seal(connection)
         end, pruned = time.monotonic() + JOB_SECONDS, 0
         for count in retention.slices():
             pruned += count

@@ -26,6 +26,11 @@ TAIL = """
 A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
 `additional_headers` and `payload_url` are masked, and `secret` is missing. `health` says how the endpoint does.
 
+Masked values follow one rule. Sent back as it was read, `payload_url` keeps the stored URL, and each
+`Name: ********` of `additional_headers` the header's stored value. So does `"secret": "********"`, also of a
+credential. A new object needs the values themselves. So do the headers of a webhook that moves to another host: 400
+names the field.
+
 Fields that the reader may not see are null, and `restricted` is true. 503 means too many tests or previews at once: try
 again.
 """

@@ -76,7 +76,7 @@ class TestAnotherHost:
         made = credential(hosts=['awx.example.com'])
         webhook = subscribe('https://awx.example.com/', Site, credential=made)
         answer = door(api_client, admin_pages, webhook.pk, {'ssl_verification': 'false'})
-        assert 'or verify TLS' in answer.content.decode()
+        assert 'Verify TLS, or add http://awx.example.com:443 to its hosts' in answer.content.decode()
         webhook.refresh_from_db()
         assert webhook.ssl_verification
 

@@ -32,6 +32,7 @@ from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
+from ..validation.secret import merge_secret
 from ..validation.url import merge_url
 from .fields import AllowedTypeField, MaskedField
 
@@ -80,7 +81,7 @@ class KeysMixin:
 
 
 class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
-    """The base of webhooks and credentials: takes related objects as GET shows them.
+    """The base of webhooks and credentials: takes related objects as GET shows them, and keeps a masked secret.
 
     It refuses a change log message that NetBox cannot store.
     """
@@ -89,6 +90,9 @@ class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
         if type(data) is dict and not self.nested:  # a form has its own type
             data = {name: _as_ids(value) for name, value in data.items()}
         return super().to_internal_value(data)
+
+    def validate_secret(self, value: str) -> Any:
+        return merge_secret(value, self.instance.secret) if self.instance else value
 
     def validate(self, data: Any) -> Any:
         if not self.nested and 'changelog_message' in data:

@@ -212,7 +212,7 @@ class WebhookViewSet(FeedMixin, SchemasMixin, SecretiveViewSet):
         wanted = serializer.validated_data
         webhook, secret = secret_rotation.rotate(webhook.pk, wanted['prefix'], wanted['overlap'])
         shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
-        return Response(SecretSerializer(shown).data)
+        return Response(SecretSerializer(shown).data, headers={'Cache-Control': 'no-store'})
 
     @extend_schema(parameters=[PreviewSourceSerializer], responses=PreviewedSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])

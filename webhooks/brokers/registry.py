@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
 
@@ -19,7 +21,18 @@ from .driver import Driver
 # These options are for the plugin. The rest goes to the driver.
 OUR_OPTIONS = ('driver', 'addresses')
 # In the name of an option: its value, or all that is below it, is secret.
-SECRET_OPTION = re.compile('pass|secret|token|key|seed|jwt|cred|auth|sasl', re.IGNORECASE)
+SECRET_OPTION = re.compile('pass|secret|token|key|seed|jwt|cred|auth|user|principal|virtual', re.IGNORECASE)
+# In the name of an option: its value holds hosts.
+HOST_OPTION = re.compile('host|server|url', re.IGNORECASE)
+SOME_HOST = 'host.invalid'
+# A host with a port, or an IP address, however a client writes it: ('127.0.0.1', 4222), ipv4#127.0.0.1:9092/1.
+ADDRESS = re.compile(
+    r"""\('[^']+',\ \d+(?:,\ \d+,\ \d+)?\)
+    | (?:[a-z][a-z0-9+_]*://)?(?:ipv[46]\#)?(?:\[[0-9a-f:.%]+\]|[\w.-]*[a-z.][\w.-]*):\d{1,5}\b(?:/\w+)?
+    | (?:\d{1,3}\.){3}\d{1,3}
+    | [0-9a-f]*::[0-9a-f:.]*|(?:[0-9a-f]+:){3,}[0-9a-f:.]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class Unusable(Exception):
@@ -52,6 +65,15 @@ class Broker:
         invalid URL with a login.
         """
         return tuple(_secrets(self.options))
+
+    def hide_addresses(self, error: str) -> str:
+        """Return the error with the broker's name in place of its addresses: only operators need to know these.
+
+        A client may have found some at the broker itself, so their form counts, and the hosts of the options.
+        """
+        for host in set(_hosts(self.options)):
+            error = re.sub(rf'(?<![\w.-]){re.escape(host)}(?![\w.-]*\w)', SOME_HOST, error)
+        return ADDRESS.sub(self.name, error).replace(SOME_HOST, self.name)
 
     def open(self) -> Driver:
         """Return a new driver, which connects later. Raises Unusable for a missing library or a wrong option."""
@@ -105,7 +127,7 @@ def configured() -> list[Broker]:
 
 def _broker(name: str, options: Mapping[str, Any]) -> Broker:
     own = {key: value for key, value in options.items() if key not in OUR_OPTIONS}
-    return Broker(name, options['driver'], own, tuple(options.get('addresses') or ('*',)))
+    return Broker(name, options['driver'], own, tuple(options.get('addresses', ('*',))))
 
 
 def _is_installed(module: str) -> bool:
@@ -128,6 +150,20 @@ def _load(name: str) -> type[Driver]:
     return _added()[name].load()
 
 
+def _hosts(value: Any, is_host: bool = False) -> Iterator[str]:
+    """Yield the names and addresses of hosts in a value at any depth, without ports and logins."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _hosts(inner, bool(HOST_OPTION.search(str(key))))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from _hosts(inner, is_host)
+    elif isinstance(value, str) and is_host:
+        for one in value.split(','):
+            with suppress(ValueError):
+                yield from filter(None, [urlsplit(one if '//' in one else f'//{one.strip()}').hostname])
+
+
 def _secrets(value: Any, is_secret: bool = False) -> Iterator[str]:
     """Yield the texts that `Broker.secrets` returns, from a value at any depth."""
     if isinstance(value, Mapping):
@@ -142,4 +178,4 @@ def _secrets(value: Any, is_secret: bool = False) -> Iterator[str]:
         if is_secret:
             yield value
         if '@' in value:
-            yield from echoes.of_url(value)
+            yield from echoes.of_url(value, hides_path=True)

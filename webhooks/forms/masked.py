@@ -9,11 +9,12 @@ from ..exceptions import DefinitionError
 from ..models.fields import Sealed
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
+from ..validation.secret import merge_secret
 from ..validation.url import merge_url
 
 
 class SecretMixin(forms.ModelForm):
-    """Keeps the stored secret if the field is left blank. The form never shows it."""
+    """Keeps the stored secret if the field is left blank, or has its mask. The form never shows it."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -21,7 +22,7 @@ class SecretMixin(forms.ModelForm):
         self.fields['secret'].strip = False
 
     def clean_secret(self) -> Sealed | str:
-        return self.cleaned_data['secret'] or self.instance.secret
+        return merge_secret(self.cleaned_data['secret'], self.instance.secret) or self.instance.secret
 
 
 class EnteredAgainMixin(forms.ModelForm):

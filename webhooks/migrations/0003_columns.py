@@ -239,8 +239,8 @@ class Migration(migrations.Migration):
             ),
             Gently(
                 ['webhook', 'credential'],
-                # Only the form changes.
-                migrations.AlterField('webhook', 'payload_url', models.CharField(blank=True, max_length=500)),
+                # A sealed URL is longer than a whole one (0004_engine.py). It rewrites nothing.
+                migrations.AlterField('webhook', 'payload_url', models.TextField(blank=True)),
                 migrations.AddField('webhook', 'latest_only', models.BooleanField(db_default=False, default=False)),
                 migrations.AddField(
                     'webhook',

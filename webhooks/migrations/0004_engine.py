@@ -14,7 +14,7 @@ from django.db import migrations, models
 from django.db.models import DO_NOTHING, Q
 
 from webhooks.migrations._gently import BuildIndex, DropModel, Gently, Once, Retire, columns_of, in_parts
-from webhooks.models import sequence
+from webhooks.models import sequence, stored_urls
 
 # Take deliveries that processes of 1.0.0 insert for event rules: these name `event_count`, and those of this version do
 # not. 1.0.0 would then let them wait for earlier ones, by statements that only find deliveries with an `event_count` of
@@ -99,6 +99,14 @@ def hand_over(apps, schema_editor) -> None:
 
 def advance(apps, schema_editor) -> None:
     sequence.advance()
+
+
+def seal_urls(apps, schema_editor) -> None:
+    stored_urls.seal(schema_editor.connection)
+
+
+def unseal_urls(apps, schema_editor) -> None:
+    stored_urls.unseal(schema_editor.connection)
 
 
 class Migration(migrations.Migration):
@@ -254,6 +262,8 @@ class Migration(migrations.Migration):
                 for name in ('due', 'line', 'lease', 'expiry', 'unlisted', 'object', 'created', 'status')
             ),
             migrations.RunPython(hand_over, migrations.RunPython.noop),
+            # No worker of 1.0.0 needs to read a URL any more.
+            migrations.RunPython(seal_urls, unseal_urls),
             DropModel('BatchItem', leave=OLD_BATCHITEM),
             # From here on workers of this version work.
             Gently(['delivery'], migrations.RemoveField('delivery', 'lease_until')),

@@ -13,7 +13,7 @@ config_context: what webhooks were told of config contexts.
 worker: a process at work.
 concurrent: saves that two people make at once.
 exported: a webhook as YAML.
-fields: encrypted and masked columns.
+fields: encrypted and masked columns. stored_urls seals URLs that stand in clear.
 """
 
 from .attempt import Attempt

@@ -74,9 +74,10 @@ class ConcurrentModel(models.Model):
         return name not in self._read or not self._is_same(name, vars(self)[name], self._read[name])
 
     def _is_same(self, name: str, one: Any, other: Any) -> bool:
-        """Compare the stored forms: two masks look equal."""
-        prepare = self._meta.get_field(name).get_prep_value
-        return prepare(one) == prepare(other)
+        """Compare what is stored: two masks look equal."""
+        field = self._meta.get_field(name)
+        stored = getattr(field, 'get_whole', field.get_prep_value)
+        return stored(one) == stored(other)
 
     def _guarded_names(self) -> list[str]:
         return [name for group in self.guarded for name in group]

@@ -6,11 +6,13 @@ from django.conf import settings
 from django.db import connection
 
 from ..validation.headers import mask_headers
+from .fields import SEALED_MARK
 
-# Whether any enabled webhook has a template, or conditions with regular expressions.
-ANY_TEMPLATE = """
+# Whether any enabled webhook has a template, or conditions with regular expressions. A sealed URL may have one.
+ANY_TEMPLATE = f"""
     SELECT EXISTS (SELECT FROM webhooks_webhook
-        WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{%' OR conditions::text LIKE '%"regex"%'))"""
+        WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{{%' OR payload_url LIKE '%{SEALED_MARK}%'
+                           OR conditions::text LIKE '%"regex"%'))"""
 
 
 class EndpointFacts:

@@ -8,14 +8,14 @@ from django.db import models
 from extras.choices import CustomFieldTypeChoices, CustomFieldUIEditableChoices
 from extras.models import CustomField
 
-# `id` comes first, and custom fields get keys of their own. A secret is not exported.
-EXPORTED_APART = ('id', 'custom_field_data', 'secret')
+# `id` comes first, and custom fields get keys of their own.
+EXPORTED_APART = ('id', 'custom_field_data')
 
 
 class ExportedModel(models.Model):
     """Gives Webhook the YAML that NetBox's export asks for.
 
-    Masked values stay masked: an import keeps the stored ones.
+    Masked values stay masked: an import keeps the stored ones, and another NetBox asks for them.
     """
 
     class Meta:
@@ -34,6 +34,7 @@ class ExportedModel(models.Model):
             'id': self.pk,
             **{name: getattr(self, name) for name in columns},
             'payload_url': self.masked_url,
+            'secret': str(self.secret),
             'additional_headers': self.masked_headers,
             'credential': self.credential and self.credential.name,
             'object_types': ['.'.join(one.natural_key()) for one in self.object_types.all()],

@@ -8,7 +8,10 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from ..security.encryption import decrypt, encrypt
-from ..security.masking import MASK, mask_template, whole_url
+from ..security.masking import MASK, mask_template
+
+# Between a masked URL and the sealed one in a column. 1.0.0 reads it as a fragment, which it neither shows nor sends.
+SEALED_MARK = '#sealed:'
 
 
 class Sealed:
@@ -88,30 +91,62 @@ class SealedField(models.TextField):
 class MaskedUrl(str):
     """A URL that is a string with its secrets masked. Only `reveal` has them."""
 
-    _url: str
+    _whole: Sealed | str
     # False: read from the database.
     is_entered: bool
 
     @classmethod
-    def of(cls, url: str, *, hides_path: bool = False, is_entered: bool = True) -> 'MaskedUrl':
-        """Mask the secrets in a URL; with `hides_path` also its path.
+    def of(cls, url: str, *, hides_path: bool = False) -> 'MaskedUrl':
+        """Mask the secrets in a URL that somebody has entered; with `hides_path` also its path."""
+        return cls._make(mask_template(url, hides_path), url, is_entered=True)
 
-        `is_entered`: a user entered it, it was not read from a row.
+    @classmethod
+    def stored(cls, text: str) -> 'MaskedUrl':
+        """Read the text of a column: a URL without secrets, or a masked one and the sealed one after SEALED_MARK.
+
+        A URL of 1.0.0 is whole, until `stored_urls.seal` has been there.
         """
-        masked = cls(mask_template(url, hides_path))
-        masked._url, masked.is_entered = url, is_entered
-        return masked
+        masked, _mark, token = text.rpartition(SEALED_MARK)
+        if MASK in masked:
+            return cls._make(masked, Sealed(token), is_entered=False)
+        return cls._make(mask_template(text), text, is_entered=False)
+
+    @classmethod
+    def _make(cls, shown: str, whole: Sealed | str, *, is_entered: bool) -> 'MaskedUrl':
+        made = cls(shown)
+        made._whole, made.is_entered = whole, is_entered
+        return made
 
     def reveal(self) -> str:
-        """Return the whole URL."""
-        return self._url
+        """Return the whole URL. Raises DecryptionError if it is sealed and no key of the settings fits."""
+        return self._whole.reveal() if isinstance(self._whole, Sealed) else self._whole
 
     reveal.alters_data = True
 
 
+# Functions of the module, because users' templates could call methods.
+
+
 def _as_shown(url: MaskedUrl, hides_path: bool) -> MaskedUrl:
-    # A function of the module, because users' templates could call a method.
-    return MaskedUrl.of(url.reveal(), hides_path=hides_path, is_entered=url.is_entered)
+    """Return the same URL with its path shown or masked. What a stored one has masked stays so."""
+    if not isinstance(url._whole, Sealed):
+        shown = mask_template(url._whole, hides_path)
+    else:
+        shown = mask_template(str(url), hides_path) if hides_path else str(url)
+    return MaskedUrl._make(shown, url._whole, is_entered=url.is_entered)
+
+
+def _as_stored(url: MaskedUrl) -> str:
+    """Return the text of the column. A URL is sealed if its mask hides something."""
+    if MASK not in url:
+        return url.reveal()
+    return f'{url}{SEALED_MARK}{Sealed.of(url._whole)._token}'
+
+
+def as_stored(url: str, hides_path: bool = False) -> str:
+    """Return the text of a column for a whole URL, or for such a text itself."""
+    stored = MaskedUrl.stored(url)
+    return url if isinstance(stored._whole, Sealed) else _as_stored(_as_shown(stored, hides_path))
 
 
 class UrlAttribute(DeferredAttribute):
@@ -127,31 +162,51 @@ class UrlAttribute(DeferredAttribute):
 
 
 class UrlField(models.CharField):
-    """A URL column. Instances have a MaskedUrl, PostgreSQL has the whole URL."""
+    """A URL column. Instances have a MaskedUrl. PostgreSQL has the masked URL too, and the sealed one behind it.
+
+    `max_length` is that of the whole URL. Lookups find the masked one.
+    """
 
     descriptor_class = UrlAttribute
 
-    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
-        """Wrap the stored URL with its path masked.
+    def get_internal_type(self) -> str:
+        """Return the type of the column: a mask may be longer than what it masks."""
+        return 'TextField'
 
-        UrlAttribute shows the path later: only an instance knows `secret_path`.
-        """
-        return value if value is None else MaskedUrl.of(value, hides_path=True, is_entered=False)
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
+        """Wrap the stored URL. Nothing is decrypted."""
+        return value if value is None else MaskedUrl.stored(value)
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return the text to store. Its path is masked by the webhook's present `secret_path`."""
+        value = super().pre_save(model_instance, add)
+        return _as_stored(value) if isinstance(value, MaskedUrl) else value
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return the whole URL to store."""
-        return super().get_prep_value(whole_url(value))
+        """Return the text to store, or to compare with."""
+        value = super().get_prep_value(value)
+        if isinstance(value, MaskedUrl):
+            return _as_stored(value)
+        return as_stored(value) if value else value
+
+    def get_whole(self, value: Any) -> Any:
+        """Return the whole URL, sealed if it is stored so. A URL that is sealed anew would have another text."""
+        return value._whole if isinstance(value, MaskedUrl) else value
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:
-        """Validate the whole URL, not its mask. Return a MaskedUrl as it came. Raises ValidationError."""
-        checked = super().clean(whole_url(value), model_instance)
-        return value if isinstance(value, MaskedUrl) else checked
+        """Validate an entered URL, not its mask. Return a MaskedUrl as it came. Raises ValidationError."""
+        if not isinstance(value, MaskedUrl):
+            return super().clean(value, model_instance)
+        if value.is_entered:
+            super().clean(value.reveal(), model_instance)
+        return value
 
     def formfield(self, **kwargs) -> forms.Field | None:
         """Return the form's field without a maximum length, for the mask may be longer than the URL."""
         return super().formfield(**{'max_length': None} | kwargs)
 
     def deconstruct(self) -> tuple:
-        """Return it as a CharField, so that migrations know nothing of this class."""
+        """Return it as a TextField, so that migrations know nothing of this class."""
         name, _path, args, kwargs = super().deconstruct()
-        return name, 'django.db.models.CharField', args, kwargs
+        kwargs.pop('max_length', None)
+        return name, 'django.db.models.TextField', args, kwargs

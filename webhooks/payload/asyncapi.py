@@ -12,7 +12,6 @@ from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
 from ..brokers import address
 from ..models import Webhook
-from ..security.masking import whole_url
 from ..validation.headers import HEADER_NAME
 from ..version import VERSION
 from . import formats, json_schema
@@ -71,7 +70,7 @@ class _Channel:
     def __init__(self, webhook: Webhook) -> None:
         self.webhook = webhook
         self.name = f'webhook-{webhook.pk}'
-        self.place = address.split(whole_url(webhook.payload_url))
+        self.place = address.split(webhook.masked_url)
         parts = urlsplit(webhook.masked_url)
         self._host = self.place.name if self.place else parts.netloc or 'unknown'
         self._protocol = self.place.driver if self.place else parts.scheme or 'http'

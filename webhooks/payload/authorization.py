@@ -135,7 +135,7 @@ class Authorizer:
         else:
             # RFC 6749, 2.3.1: both are form-encoded before base64.
             login = basic_login(quote_plus(credential.username), quote_plus(secret))
-        grant = Grant(credential.pk, until)
+        grant, proxies = Grant(credential.pk, until), proxies_for(self._webhook, credential.token_url)
         return TokenRequest(
             method='POST',
             url=credential.token_url,
@@ -144,9 +144,9 @@ class Authorizer:
             body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
             timeout=TOKEN_REQUEST_SECONDS,
             verify=credential.ca_file_path or True,
-            proxies=proxies_for(self._webhook, credential.token_url),
+            proxies=proxies,
             judge=grant.judge,
-            secrets=(secret, *echoes.of_headers(login.values())),
+            secrets=(secret, *echoes.of_headers(login.values()), *echoes.of_proxies(proxies.values())),
             grant=grant,
         )
 

@@ -12,7 +12,7 @@ from ..brokers import address
 from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..security import echoes, signing
-from ..security.masking import MASK, mask_url, whole_url
+from ..security.masking import MASK, mask_url
 from ..templating import renderer
 from ..templating.errors import RenderError
 from ..templating.placeholders import MARK_NAME, Placeholders, placeholder
@@ -126,7 +126,7 @@ class Builder:
             body = placeholders.fill(text, in_body).encode()
         whole = placeholders.fill(url, partial(_value, 'payload_url', authorization, partial(quote, safe='')))
         if url:  # a feed has none
-            check_rendered_url(whole, whole_url(webhook.payload_url))
+            check_rendered_url(whole, _template(webhook))
         shown = placeholders.fill(url, lambda _key: MASK)
         sign = partial(_sign, self._secrets, now, body)
         filled = {
@@ -153,19 +153,20 @@ class Builder:
     @cached_property
     def is_to_broker(self) -> bool:
         """Return whether the webhook publishes to a broker."""
-        return address.split(whole_url(self.webhook.payload_url)) is not None
+        return address.split(self.webhook.masked_url) is not None
 
     @cached_property
     def is_templated(self) -> bool:
         """Return whether URL, headers or body have a template. A thread then builds the request.
 
-        Headers that cannot be decrypted do not count: building fails anyway.
+        A URL or headers that cannot be decrypted do not count: building fails anyway.
         """
         webhook = self.webhook
-        if webhook.body_template or JINJA2_TEMPLATE_RE.search(whole_url(webhook.payload_url)):
+        if webhook.body_template:
             return True
         try:
-            return bool(JINJA2_TEMPLATE_RE.search(webhook.additional_headers.reveal()))
+            texts = (webhook.payload_url.reveal(), webhook.additional_headers.reveal())
+            return any(map(JINJA2_TEMPLATE_RE.search, texts))
         except DecryptionError:
             return False
 
@@ -200,7 +201,7 @@ class Builder:
     @cached_property
     def _plain_target(self) -> '_Target':
         """Return URL and headers of a webhook without templates. They are the same for all its requests."""
-        url = whole_url(self.webhook.payload_url)
+        url = _template(self.webhook)
         self._check_host(url)
         if self.is_to_broker:
             check_rendered_url(url, url)
@@ -210,8 +211,9 @@ class Builder:
         check_sizes(headers.items())
         bare = [secret.partition('_')[2] for secret in self._secrets]
         in_url = echoes.of_url(url, self.webhook.secret_path)
-        secrets = (*self._secrets, *bare, *in_url, *echoes.of_headers(headers.values()))
         proxies = {} if self.is_to_broker else proxies_for(self.webhook, url)
+        of_proxies = echoes.of_proxies(proxies.values())
+        secrets = (*self._secrets, *bare, *in_url, *echoes.of_headers(headers.values()), *of_proxies)
         return _Target(url, headers, proxies, secrets)
 
 
@@ -244,12 +246,16 @@ def _check_rendered(events: Sequence[Event]) -> None:
 
 
 def _url(webhook: Webhook, context: Context) -> str:
-    url = whole_url(webhook.payload_url)
-    if not JINJA2_TEMPLATE_RE.search(url):
-        return url
-    url = _render('payload_url', url, context, renderer.render_url).strip()
-    check_rendered_url(url, whole_url(webhook.payload_url))
+    template = _template(webhook)
+    if not JINJA2_TEMPLATE_RE.search(template):
+        return template
+    url = _render('payload_url', template, context, renderer.render_url).strip()
+    check_rendered_url(url, template)
     return url
+
+
+def _template(webhook: Webhook) -> str:
+    return reveal('payload_url', webhook.payload_url)
 
 
 def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> dict[str, str]:

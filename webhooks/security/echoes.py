@@ -102,6 +102,16 @@ def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
         yield from (text, unquote(text), unquote_plus(text))
 
 
+def of_proxies(urls: Iterable[str]) -> Iterator[str]:
+    """Yield the texts to mask in an answer that came through these proxies: their logins, also as a header has them."""
+    for url in urls:
+        yield from of_url(url)
+        parts = urlsplit(url)
+        if parts.username:
+            login = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
+            yield base64.b64encode(login.encode()).decode()
+
+
 class Echoes:
     """Masks `texts` in one answer, however JSON, HTML, URLs or a wrong charset spell them.
 

@@ -78,11 +78,6 @@ def _mask_parameter(parameter: str) -> str:
     return f'{name}={MASK}' if equals else MASK
 
 
-def whole_url(url: Any) -> str:
-    """Return the URL itself, with its secrets. `url` is a text or a MaskedUrl."""
-    return url.reveal() if hasattr(url, 'reveal') else url
-
-
 def shown_url(url: Any) -> str:
     """Return the URL as pages show it. `url` is a text or a MaskedUrl.
 

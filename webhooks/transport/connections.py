@@ -4,6 +4,7 @@ The classes are put below requests and urllib3.
 """
 
 import http.client
+import math
 import socket
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.connectionpool import log as urllib3_logger
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
@@ -30,6 +32,10 @@ MAX_CHUNK_LINE_BYTES = 8 * MAX_RESPONSE_READ_BYTES
 MAX_TOGETHER_BYTES = 64 * 1024
 # Some receivers close a connection after five seconds. A request that is sent just then has to be sent again.
 MAX_IDLE_SECONDS = 4.0
+
+
+# At DEBUG urllib3 logs each request with its whole URL.
+urllib3_logger.addFilter(lambda _record: deadline.time_left() == math.inf)
 
 
 class Unanswered(Exception):

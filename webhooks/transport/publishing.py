@@ -1,5 +1,6 @@
 """Publishes requests to message brokers: the driver's confirmation or error becomes an Outcome."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from ..security.echoes import Echoes
 from ..storable import printable
 from . import blocked_networks
 from .exchange import MAX_ERROR_CHARS, MAX_HEADER_CHARS, SHORTAGE_ERRNOS, Outcome, Request, check_headers
+
+logger = logging.getLogger('webhooks.delivery')
 
 # OSErrors of a wrong file in the broker's options. They do not mean that the broker is away.
 WRONG_FILE_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -39,7 +42,7 @@ class Publisher:
         Each error of the settings, the driver, the broker or the network becomes an outcome.
         """
         started_at, start = time.time(), time.monotonic()
-        secrets = list(request.secrets)
+        secrets, broker = list(request.secrets), None
         try:
             broker = registry.find(place.driver, place.name)
             secrets += broker.secrets
@@ -47,7 +50,10 @@ class Publisher:
         except Exception as error:
             # A driver may raise anything. If it were raised here, one message would stop all others of the worker.
             result = _failure(error, request)
-            result['error'] = Echoes(secrets).beginning(result['error'], MAX_ERROR_CHARS)
+            whole = Echoes(secrets).beginning(result['error'], MAX_ERROR_CHARS)
+            result['error'] = broker.hide_addresses(whole) if broker else whole
+            if result['error'] != whole:
+                logger.warning('delivery=%s broker=%s error=%r', request.id, place.name, whole)
         return Outcome(started_at=started_at, duration=time.monotonic() - start, **result)
 
     def _publish(self, broker: Broker, request: Request, place: Place, secrets: Iterable[str]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from utilities.jinja2 import JINJA2_TEMPLATE_RE
 from ..brokers import address, registry
 from ..brokers.address import Place
 from ..exceptions import DefinitionError
-from ..security.masking import whole_url
 from ..storable import UNPRINTABLE
 from .definition import Definition
+from .secret import reveal
 
 # With a broker the operator sets logins and certificates, and there is no answer to judge.
 HTTP_ONLY_FIELDS = ('credential', 'success_conditions', 'ca_file_path', 'client_cert_path', 'client_key_path')
@@ -58,7 +58,7 @@ def check_address(place: Place, url: str) -> None:
 
 def check(definition: Definition) -> None:
     """Raise DefinitionError if a webhook for a broker has a field that works only with HTTP."""
-    if not address.is_broker(whole_url(definition.payload_url)):
+    if not address.is_broker(reveal('payload_url', definition.payload_url)):
         return
     for name in HTTP_ONLY_FIELDS:
         if getattr(definition, name):

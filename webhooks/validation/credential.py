@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 from ..choices import CredentialTypeChoices
 from ..constants import RESERVED_HEADERS
 from ..exceptions import DefinitionError
-from ..security.masking import MASK, whole_url
+from ..security.masking import MASK
 from .definition import Definition, errors_of
 from .headers import check_header_name, check_header_value, parse_headers
 from .secret import reveal
@@ -137,13 +137,11 @@ def check(definition: Definition) -> None:
     If a template makes the host, it is checked when it is rendered.
     """
     if not definition.credential:
-        headers = reveal('additional_headers', definition.additional_headers)
-        if any(
-            map(CREDENTIAL_IN_TEMPLATE.search, (whole_url(definition.payload_url), definition.body_template, headers))
-        ):
+        hidden = [reveal(name, getattr(definition, name)) for name in ('payload_url', 'additional_headers')]
+        if any(map(CREDENTIAL_IN_TEMPLATE.search, (definition.body_template, *hidden))):
             raise DefinitionError('credential', _('Choose one: a template needs it.'))
         return
-    url = whole_url(definition.payload_url)
+    url = reveal('payload_url', definition.payload_url)
     fixed, template, _rest = url.partition('{')
     # If a template makes the host, each request is checked.
     if not template or AUTHORITY.match(fixed):
@@ -155,7 +153,11 @@ def check_host(credential: Bound, url: str, *, verified: bool) -> None:
 
     If TLS is not `verified`, only a host that was entered with http:// gets it.
     """
-    if origin_of(url, verified=verified) not in credential.hosts:
-        raise DefinitionError(
-            'credential', _('The credential is not for this host. Add the host to its hosts, or verify TLS.')
-        )
+    origin = origin_of(url, verified=verified)
+    if origin in credential.hosts:
+        return
+    if origin and not verified and (safe := origin_of(url)) in credential.hosts:
+        text = _('The credential is for {safe} with TLS verification. Verify TLS, or add {host} to its hosts.')
+        raise DefinitionError('credential', text.format(safe=safe, host=origin))
+    text = _('The credential is not for this host. Add {host} to its hosts.')
+    raise DefinitionError('credential', text.format(host=origin or MASK))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..brokers import address
-from ..security.masking import whole_url
+from ..exceptions import DefinitionError
 from .definition import Definition
+from .secret import reveal
 from .url import AUTHORITY, origin_of
 
 # With another CA file another host may pass for the endpoint. With another certificate the webhook is another client.
@@ -28,8 +29,14 @@ def is_moved(before: Definition, changes: Mapping[str, Any]) -> bool:
 
 
 def leads_elsewhere(before: Any, after: Any) -> bool:
-    """Return whether requests to these two URLs may go to different schemes, hosts or ports."""
-    return _origin(whole_url(before)) != _origin(whole_url(after))
+    """Return whether requests to these two URLs may go to different schemes, hosts or ports.
+
+    They may if one cannot be decrypted.
+    """
+    try:
+        return _origin(reveal('payload_url', before)) != _origin(reveal('payload_url', after))
+    except DefinitionError:
+        return True
 
 
 def _origin(url: str) -> str:

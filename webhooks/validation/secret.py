@@ -38,6 +38,11 @@ def _check_new(secret: str) -> None:
         )
 
 
+def merge_secret(text: str, stored: Any) -> Any:
+    """Return the stored secret if `text` is its mask, else `text`. A mask without a stored secret is refused later."""
+    return stored if text == MASK and stored else text
+
+
 def check_signs(secret: str) -> None:
     """Raise DefinitionError unless hmac() in a header's template can use the secret."""
     if not secret or signing.is_asymmetric(secret):
@@ -45,9 +50,12 @@ def check_signs(secret: str) -> None:
 
 
 def reveal(field: str, sealed: Any) -> str:
-    """Return the text of a sealed value. Raises DefinitionError for `field` if it cannot be decrypted."""
+    """Return the text of a sealed value or a masked URL. A plain text, such as a draft's URL, comes back unchanged.
+
+    Raises DefinitionError for `field` if it cannot be decrypted.
+    """
     try:
-        return sealed.reveal()
+        return sealed if type(sealed) is str else sealed.reveal()
     except DecryptionError as error:
         raise DefinitionError(
             field, _('The stored value cannot be decrypted: {error}. Enter the value again.').format(error=error)

@@ -10,10 +10,11 @@ from utilities.jinja2 import JINJA2_TEMPLATE_RE
 from ..brokers import address
 from ..constants import MAX_SENT_URL_CHARS
 from ..exceptions import DefinitionError
-from ..security.masking import MASK, shown_url, whole_url
+from ..security.masking import MASK, shown_url
 from ..storable import UNSTORABLE
 from . import broker
 from .definition import Definition
+from .secret import reveal
 from .templates import check_template
 
 # Origins leave these ports out.
@@ -31,7 +32,7 @@ UNMASKED = gettext_lazy('Enter the whole URL again: its path was hidden so far, 
 
 def check(definition: Definition) -> None:
     """Raise DefinitionError unless the URL can be called, or published to. A feed has none."""
-    check_text(whole_url(definition.payload_url))
+    check_text(reveal('payload_url', definition.payload_url))
 
 
 def check_feed(definition: Definition) -> None:

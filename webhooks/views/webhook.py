@@ -9,7 +9,9 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
 from netbox.models.deletion import CountOnly
 from netbox.object_actions import CloneObject, DeleteObject, EditObject, ObjectAction
@@ -51,6 +53,7 @@ class WebhookListView(generic.ObjectListView):
 
 
 @register_model_view(Webhook)
+@method_decorator(never_cache, name='dispatch')
 class WebhookView(generic.ObjectView):
     """Shows how a webhook does, its last deliveries, and its settings.
 

@@ -140,7 +140,9 @@ IS_BUILDING = """
         WHERE datname = current_database() AND phase = 'waiting for old snapshots'
     )"""
 # PostgreSQL gives a rewritten table another file.
-FILES = "SELECT pg_relation_filenode('webhooks_event'), pg_relation_filenode('webhooks_delivery')"
+FILES = """
+    SELECT pg_relation_filenode('webhooks_event'), pg_relation_filenode('webhooks_delivery'),
+           pg_relation_filenode('webhooks_webhook')"""
 COLUMN = 'SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s)'
 # Batches of 1.0.0 carry further events.
 BATCHES = 'SELECT uuid::text FROM webhooks_delivery WHERE event_count > 1 ORDER BY id'
@@ -149,6 +151,9 @@ OTHERS = 'SELECT sum(event_count - 1) FROM webhooks_delivery'
 FIRST_BATCH = """
     SELECT count(*), min(attempt_count), min(status) FROM webhooks_delivery GROUP BY batch ORDER BY batch LIMIT 1"""
 HAND_OVER = import_module('webhooks.migrations.0004_engine').hand_over
+SEAL_URLS = import_module('webhooks.migrations.0004_engine').seal_urls
+SET_URL = 'UPDATE webhooks_webhook SET payload_url = %s WHERE name = %s'
+URLS = 'SELECT name, payload_url FROM webhooks_webhook'
 UNDER_WAY = "UPDATE webhooks_delivery SET lease_until = now() + interval '1 hour' WHERE status = 'sending'"
 # A batch too.
 BATCH_UNDER_WAY = """
@@ -348,6 +353,26 @@ def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former, step
         microseconds = one(connection, "SELECT extract(epoch FROM now() - '2020-01-01 00:00Z') * 1000000")
     assert 4711 < drawn < microseconds < 2**53
     assert microseconds - drawn < 3_600_000_000
+
+
+def test_urls_with_a_secret_part_are_sealed_and_are_whole_again_after_a_step_back(make_former, steps):
+    netbox = make_former()
+    hook, batch = 'https://u:p4ssw0rd@example.com/', f'https://example.com/?key={"k" * 400}'
+    with netbox.database.connect() as connection:
+        connection.execute(SET_URL, [hook, 'Hook'])
+        connection.execute(SET_URL, [batch, 'Batch'])
+        # It was broken off right after it, and is run again.
+        twice = [step for step in steps for _ in range(1 + (getattr(step[0], 'code', None) is SEAL_URLS))]
+        assert len(twice) == len(steps) + 1
+        Migrating(netbox.database, twice).finish()
+        stored = dict(connection.execute(URLS).fetchall())
+        assert stored['Hook'].startswith('https://********@example.com/#') and 'p4ssw0rd' not in stored['Hook']
+        assert stored['Batch'].startswith('https://example.com/?key=********#') and 'kkk' not in stored['Batch']
+        assert stored['Leaving'].endswith('/Leaving')
+        with using(netbox.database):
+            assert Webhook.objects.get(name='Hook').payload_url.reveal() == hook
+        Migrating(netbox.database, steps, backwards).finish()
+        assert dict(connection.execute(URLS).fetchall()) == stored | {'Hook': hook, 'Batch': batch}
 
 
 def test_no_table_is_rewritten(make_former, steps):

@@ -536,6 +536,27 @@ class TestOAuth2:
             asked = [request.decode().split()[1] for request in proxy.requests]
         assert asked == ['http://10.20.30.41/token', target]
 
+    @pytest.mark.parametrize('kind', ['bearer', 'oauth2'])
+    def test_no_login_of_a_proxy_that_repeats_it_is_in_the_log(self, settings, kind):
+        target = 'http://10.20.30.40/in'
+        login = base64.b64encode(b'squid:pr0xyp4ss').decode()
+
+        def echo() -> Any:
+            text = b'Proxy-Authorization: Basic %b, pr0xyp4ss' % login.encode()
+            yield b'HTTP/1.1 407 No\r\nX-Echo: %b\r\nContent-Length: %d\r\n\r\n%b' % (text, len(text), text)
+
+        with serving(echo) as proxy:
+            url = proxy.url().replace('http://', 'http://squid:pr0xyp4ss@')
+            settings.PROXY_ROUTERS = [type('Router', (), {'route': lambda *_args, **_kwargs: {'http': url}})]
+            made = credential(target, type=kind, username='c', token_url='http://10.20.30.41/token')
+            subscribe(target, Site, credential=made)
+            site()
+            work()
+            assert login in proxy.requests[0].decode()
+        attempt = Attempt.objects.get()
+        assert '********' in attempt.response_body
+        assert not [text for text in ('pr0xyp4ss', login) if text in str(vars(attempt))]
+
     def test_a_test_fetches_one_too(self, receiver: Receiver, login: Server, api_client):
         webhook = subscribe(receiver.url('/'), Site, credential=client(receiver, login))
         site()
@@ -553,6 +574,13 @@ class TestOAuth2:
         shared.save()
         site()
         assert received(receiver, 2).header('Authorization') == 'Bearer t0ken-two'
+
+
+def test_a_refused_host_is_named_as_it_has_to_be_entered(api_client):
+    made = credential('http://127.0.0.1:9142/', hosts=['127.0.0.1:9142'])
+    definition = {'name': 'w', 'payload_url': 'http://127.0.0.1:9142/', 'type_create': True, 'credential': made.pk}
+    answer = api_client.post(WEBHOOKS, definition, format='json')
+    assert 'Add http://127.0.0.1:9142 to its hosts.' in answer.json()['credential'][0]
 
 
 class TestApi:

@@ -38,6 +38,7 @@ def test_after_a_rotation_both_secrets_verify_until_the_old_one_expires(webhook,
     old = webhook.secret.reveal()
     answer = api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {'overlap': '01:00:00'}, format='json')
     assert answer.status_code == 200, answer.data
+    assert answer['Cache-Control'] == 'no-store'
     Site.objects.create(name='Bern', slug='bern')
     inline.run()
     (got,) = receiver.wait_for(1)
