@@ -63,6 +63,9 @@ class Settings:
     proxy_resolves_names: bool = False
     encryption_keys: tuple[str, ...] = ()
     certificate_root: Path | None = None
+    # Secrets by reference are read below these folders, and from variables whose names match these patterns.
+    secret_folders: tuple[Path, ...] = ()
+    secret_variables: tuple[str, ...] = ()
     cloudevents_source: str | None = None
     # {name: options}. Options hold secrets, so repr() leaves them out.
     brokers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
@@ -267,6 +270,21 @@ def _folder(value: Any) -> Path:
     return path.resolve()
 
 
+def _folders(value: Any) -> tuple[Path, ...]:
+    """Return the folders. They need not exist: some hosts have no worker, and no secrets. Raises ValueError."""
+    folders = [Path(item) for item in _list(value)]
+    if wrong := [folder for folder in folders if not folder.is_absolute() or folder == Path('/')]:
+        raise ValueError(f'{str(wrong[0])!r} is no folder such as /run/secrets: write its absolute path')
+    return tuple(folders)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    patterns = _list(value)
+    if wrong := [item for item in patterns if not isinstance(item, str) or not item.strip('*?')]:
+        raise ValueError(f'{wrong[0]!r} is no name or pattern such as WEBHOOKS_*')
+    return tuple(patterns)
+
+
 def _brokers(value: Any) -> dict[str, dict[str, Any]]:
     """Return {name: options} of the brokers. Raises ValueError, whose text shows no option: any may be a secret."""
     if not isinstance(value, Mapping):
@@ -308,6 +326,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'proxy_resolves_names': _bool,
     'encryption_keys': _keys,
     'certificate_root': _folder,
+    'secret_folders': _folders,
+    'secret_variables': _patterns,
     'cloudevents_source': _uri_reference,
     'brokers': _brokers,
 }

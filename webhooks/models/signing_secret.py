@@ -6,7 +6,8 @@ from django.db import models
 from django.utils import timezone
 
 from ..exceptions import DecryptionError
-from ..security import signing
+from ..security import references, signing
+from ..security.references import SecretUnavailable
 from .fields import Sealed
 
 
@@ -22,7 +23,7 @@ class SigningModel(models.Model):
 
     def secrets(self) -> list[str]:
         """Return the secrets that sign a request, as texts: the present one first, then the previous one while it is
-        valid.
+        valid. A reference is not read.
 
         Empty: requests are not signed. Raises DecryptionError.
         """
@@ -43,11 +44,11 @@ class SigningModel(models.Model):
 
     @property
     def public_key(self) -> str:
-        """The public key that receivers verify with. '' if the secret is no key pair, or cannot be decrypted."""
+        """The public key that receivers verify with. '' if the secret is no key pair, or cannot be read here."""
         try:
-            secret = self.secret.reveal()
+            secret = references.read(self.secret.reveal())
             return signing.public_key(secret) if signing.is_asymmetric(secret) else ''
-        except (DecryptionError, ValueError):
+        except (DecryptionError, SecretUnavailable, ValueError):
             return ''
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:

@@ -20,7 +20,7 @@ from utilities.proxy import resolve_proxies
 from ..choices import CredentialTypeChoices
 from ..exceptions import DecryptionError, WebhooksError
 from ..models import AccessToken, Credential, Webhook
-from ..security import echoes
+from ..security import echoes, references
 from ..security.masking import MASK
 from ..storable import storable
 from ..transport.exchange import MAX_ERROR_CHARS, Answer, Outcome, Request
@@ -81,12 +81,12 @@ class Authorizer:
         """Return the access for a request, or a request for a token that has to be sent first.
 
         May make the row of the token, read it, and claim it for TOKEN_CLAIM. Raises DefinitionError if the secret
-        cannot be decrypted, and TokenPending.
+        cannot be decrypted, SecretUnavailable and TokenPending.
         """
         credential = self._credential
         if credential is None:
             return Authorization()
-        secret = reveal('credential', credential.secret)
+        secret = references.read(reveal('credential', credential.secret))
         if not credential.is_oauth2:
             return _authorization(credential, secret)
         token, until = self._token(credential)

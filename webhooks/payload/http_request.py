@@ -11,8 +11,9 @@ from utilities.jinja2 import JINJA2_TEMPLATE_RE
 from ..brokers import address
 from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
-from ..security import echoes, signing
+from ..security import echoes, references, signing
 from ..security.masking import MASK, mask_url
+from ..security.references import SecretUnavailable
 from ..templating import renderer
 from ..templating.errors import RenderError
 from ..templating.placeholders import MARK_NAME, Placeholders, placeholder
@@ -49,7 +50,7 @@ class Builder:
         """Return the attempt's request, or a request for the access token to send first.
 
         `now` is in Unix seconds; `events` belong to all deliveries of a batch. May write the row of the access token.
-        Raises DefinitionError, TokenPending and Shortage.
+        Raises DefinitionError, SecretUnavailable, TokenPending and Shortage.
         """
         webhook, events = self.webhook, events or [delivery.told]
         _check_rendered(events)
@@ -113,7 +114,7 @@ class Builder:
         with renderer.together():
             text = _render('body_template', webhook.body_template, context) if webhook.body_template else None
             url = _url(webhook, context)
-            headers = _headers(self._lines, context, url)
+            headers = _headers(self._lines, context, url, self._read)
         # A secret could make the host, too. So the host is checked before secrets are filled in.
         self._check_host(url)
         content_type = formats.content_type(webhook, events, part)
@@ -157,7 +158,8 @@ class Builder:
 
     @cached_property
     def is_templated(self) -> bool:
-        """Return whether URL, headers or body have a template. A thread then builds the request.
+        """Return whether URL, headers or body have a template, or a secret is a reference. A thread then builds the
+        request.
 
         A URL or headers that cannot be decrypted do not count: building fails anyway.
         """
@@ -166,7 +168,8 @@ class Builder:
             return True
         try:
             texts = (webhook.payload_url.reveal(), webhook.additional_headers.reveal())
-            return any(map(JINJA2_TEMPLATE_RE.search, texts))
+            values = (*webhook.secrets(), *(value for _name, value in self._lines))
+            return any(map(JINJA2_TEMPLATE_RE.search, texts)) or any(map(references.is_reference, values))
         except DecryptionError:
             return False
 
@@ -191,12 +194,25 @@ class Builder:
 
     @property
     def _secrets(self) -> list[str]:
-        """Return the secret, and the previous one while it is valid. Raises DefinitionError if a key is missing."""
+        """Return the secret, and the previous one while it is valid.
+
+        Raises DefinitionError if a key is missing, and SecretUnavailable.
+        """
         reveal('secret', self.webhook.secret)
         try:
-            return self.webhook.secrets()
+            stored = self.webhook.secrets()
         except DecryptionError:
-            return [reveal('previous_secret', self.webhook.previous_secret)]
+            stored = [reveal('previous_secret', self.webhook.previous_secret)]
+        secrets = list(map(self._read, stored))
+        if secrets != stored:
+            _check_keys(stored, secrets)
+        return secrets
+
+    def _read(self, text: str) -> str:
+        """Return the secret that a reference names, or the text itself. A preview reads none: the web host may not
+        have it.
+        """
+        return MASK if self._is_preview and references.is_reference(text) else references.read(text)
 
     @cached_property
     def _plain_target(self) -> '_Target':
@@ -205,7 +221,7 @@ class Builder:
         self._check_host(url)
         if self.is_to_broker:
             check_rendered_url(url, url)
-        return self._target(url, _headers(self._lines, cache(str), url))
+        return self._target(url, _headers(self._lines, cache(str), url, self._read))
 
     def _target(self, url: str, headers: dict[str, str]) -> '_Target':
         check_sizes(headers.items())
@@ -235,6 +251,15 @@ def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: MASK if name.lower() in SIGNATURE_HEADERS else value for name, value in headers.items()}
 
 
+def _check_keys(stored: Sequence[str], secrets: Sequence[str]) -> None:
+    """Raise SecretUnavailable if a secret that was read from a reference cannot sign."""
+    for reference, secret in zip(stored, secrets, strict=True):
+        try:
+            signing.check(secret)
+        except ValueError as error:
+            raise SecretUnavailable(f'{reference}: {error}') from None
+
+
 def _check_rendered(events: Sequence[Event]) -> None:
     """Raise DefinitionError, with the event's error, if an event has no data."""
     for event in events:
@@ -258,12 +283,14 @@ def _template(webhook: Webhook) -> str:
     return reveal('payload_url', webhook.payload_url)
 
 
-def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> dict[str, str]:
+def _headers(
+    lines: Sequence[tuple[str, str]], context: Context, url: str, read: Callable[[str], str]
+) -> dict[str, str]:
     """Return the additional headers with rendered values, and the URL's basic login if they set no other.
 
     They are rendered one by one, so an object's data cannot add a header.
     """
-    own = {name: _header_value(name, value, context) for name, value in lines}
+    own = {name: _header_value(name, value, context, read) for name, value in lines}
     return own if AUTHORIZATION_HEADER in map(str.lower, own) else {**_login(url), **own}
 
 
@@ -282,11 +309,14 @@ def _login(url: str) -> dict[str, str]:
     return {} if parts.username is None else basic_login(unquote(parts.username), unquote(parts.password or ''))
 
 
-def _header_value(name: str, value: str, context: Context) -> str:
+def _header_value(name: str, value: str, context: Context, read: Callable[[str], str]) -> str:
     check_header_name(name)
-    if not JINJA2_TEMPLATE_RE.search(value):
+    if references.is_reference(value):
+        rendered = read(value)
+    elif JINJA2_TEMPLATE_RE.search(value):
+        rendered = _render('additional_headers', value, context).strip()
+    else:
         return value
-    rendered = _render('additional_headers', value, context).strip()
     check_header_value(name, rendered)
     return rendered
 

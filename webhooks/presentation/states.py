@@ -134,6 +134,11 @@ def refuses(health: Health) -> bool:
     return health.refused_since is not None and not health.unreachable
 
 
+def lacks_secret(health: Health) -> bool:
+    """Whether a suspended webhook waits for a secret that the operator provides."""
+    return health.refused_since is None and not health.unreachable
+
+
 def in_state(key: str) -> Q:
     """Return the condition for webhooks in this state, given as a key of STATES. Only after `with_states`."""
     earlier = list(STATES)[: list(STATES).index(key)]

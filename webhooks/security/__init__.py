@@ -3,5 +3,6 @@
 encryption: encrypts secrets for columns and sessions.
 signing: makes secrets, and signs requests with them.
 masking: masks URLs.
+references: reads secrets from files and variables.
 echoes: masks secrets that an answer repeats.
 """

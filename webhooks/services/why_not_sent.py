@@ -104,6 +104,7 @@ def _disabled(webhook: Webhook, state: State) -> Hindrance:
 
 
 def _suspended(health: Health) -> Hindrance:
+    outlook = _('The receiver is away: they wait until it answers.')
     if states.refuses(health):
         since = health.refused_since
         text = _(
@@ -111,6 +112,14 @@ def _suspended(health: Health) -> Hindrance:
             'deliveries are sent as soon as it accepts one. To try now, send a test.'
         )
         of_delivery = _('The receiver has refused everything since {since}. The next attempt is at {time}.')
+    elif states.lacks_secret(health):
+        since = health.suspended_since
+        text = _(
+            'A secret has been missing since {since}: {error}. Workers look for it again at {probe}. All waiting '
+            'deliveries are sent once it is there.'
+        )
+        outlook = _('A secret is missing: they wait until it is there.')
+        of_delivery = _('A secret is missing: see the webhook. Workers look for it again at {time}.')
     else:
         since = health.suspended_since
         text = _(
@@ -124,7 +133,7 @@ def _suspended(health: Health) -> Hindrance:
         label,
         Banner('warning', 'alert-outline', label, told),
         of_delivery.format(since=moment(since), time=probe),
-        _('The receiver is away: they wait until it answers.'),
+        outlook,
         health.probe_at,
     )
 
@@ -153,7 +162,7 @@ def _definition(webhook: Webhook) -> Iterator[Banner]:
         'The key has changed. All deliveries fail until you enter the value again, or put the old key (or the old '
         'SECRET_KEY) into the setting encryption_keys.'
     )
-    for name in ('secret', 'additional_headers'):
+    for name in ('payload_url', 'secret', 'additional_headers'):
         if not _is_readable(getattr(webhook, name)):
             yield _undecryptable(name, way_out)
     if webhook.is_previous_secret_valid and not _is_readable(webhook.previous_secret):

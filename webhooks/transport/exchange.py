@@ -92,6 +92,8 @@ class Outcome:
     unreachable: bool = False
     # This machine had no descriptor or memory left: the attempt does not count.
     starved: bool = False
+    # A secret that the operator provides is missing: nothing was sent, and the attempt does not count.
+    withheld: bool = False
     # Trying again would not help: the request cannot be built, or its outcome cannot be recorded.
     unsendable: bool = False
 

@@ -13,7 +13,7 @@ from ..exceptions import DefinitionError
 from ..security.masking import MASK
 from .definition import Definition, errors_of
 from .headers import check_header_name, check_header_value, parse_headers
-from .secret import reveal
+from .secret import check_reference, reveal
 from .tls import check_file
 from .url import AUTHORITY, check_plain_url, origin_of
 
@@ -93,6 +93,7 @@ def _check_secret(credential: Bound) -> None:
         )
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
+    check_reference('secret', secret)
     goes_raw = credential.type in (CredentialTypeChoices.BEARER, CredentialTypeChoices.HEADER)
     check_header_value('secret', secret if goes_raw else secret.encode('ascii', 'replace').decode(), 'secret')
 

@@ -19,7 +19,7 @@ from ..constants import (
 from ..exceptions import DecryptionError, DefinitionError
 from ..security.masking import MASK
 from .definition import Definition
-from .secret import reveal
+from .secret import check_reference, reveal
 from .templates import check_template
 
 # RFC 9110, 5.6.2.
@@ -54,6 +54,7 @@ def check(definition: Definition) -> None:
             reason = _('{name}: replace {placeholder} with your own token.')
             raise DefinitionError('additional_headers', reason.format(name=name, placeholder=PLACEHOLDER))
         check_template('additional_headers', value)
+        check_reference('additional_headers', value)
     check_sizes((name, value) for name, value in headers if not JINJA2_TEMPLATE_RE.search(value))
 
 

@@ -7,8 +7,9 @@ from django.utils.translation import gettext as _
 
 from ..constants import MAX_SIGNING_SECRET_CHARS
 from ..exceptions import DecryptionError, DefinitionError
-from ..security import signing
+from ..security import references, signing
 from ..security.masking import MASK
+from ..security.references import SecretUnavailable
 from .definition import Definition
 
 # A template that calls hmac().
@@ -20,6 +21,9 @@ def check(definition: Definition) -> None:
     secret = reveal('secret', definition.secret)
     if definition.has_new_secret:
         _check_new(secret)
+    if references.is_reference(secret):
+        check_reference('secret', secret)
+        return
     if HMAC_CALL.search(reveal('additional_headers', definition.additional_headers)):
         check_signs(secret)
     try:
@@ -36,6 +40,17 @@ def _check_new(secret: str) -> None:
         raise DefinitionError(
             'secret', _('A secret can have no more than {number} characters.').format(number=MAX_SIGNING_SECRET_CHARS)
         )
+
+
+def check_reference(field: str, text: str) -> None:
+    """Raise DefinitionError for `field` if the text is a reference that the settings do not allow to read."""
+    if not references.is_reference(text):
+        return
+    try:
+        references.check(text)
+    except SecretUnavailable as error:
+        reason = _('The settings do not allow this reference. {error}').format(error=error)
+        raise DefinitionError(field, reason) from None
 
 
 def merge_secret(text: str, stored: Any) -> Any:

@@ -14,6 +14,7 @@ from ...interruptions import Shortage
 from ...models import Delivery
 from ...payload.authorization import TokenPending, TokenRequest
 from ...payload.http_request import Builder
+from ...security.references import SecretUnavailable
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR_CHARS, Outcome, Request
 from .. import sql
@@ -99,6 +100,9 @@ class Call:
             return None
         except Shortage as error:
             self.outcome = Outcome(started_at=now, duration=0, error=str(error), starved=True)
+            return None
+        except SecretUnavailable as error:
+            self.outcome = Outcome(started_at=now, duration=0, error=storable(str(error)), withheld=True)
             return None
         except DefinitionError as error:
             reason = self.delivery.event.error or f'not sent: {error.field}: {error}'

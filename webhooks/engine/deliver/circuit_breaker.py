@@ -38,6 +38,15 @@ def count(health: Health, outcome: Outcome, now: datetime) -> None:
         health.last_success_at = now
 
 
+def withhold(health: Health, webhook: Webhook, now: datetime) -> None:
+    """Open the circuit: a secret is missing, so no request can be sent. If it is open, put off the next probe.
+
+    Saves nothing.
+    """
+    health.unreachable, health.refused_since = 0, None
+    suspend(health, webhook, now, now, is_outage=True)
+
+
 def close(health: Health) -> None:
     """Close the circuit of this health: its webhook is no longer suspended. Saves nothing."""
     health.unreachable = health.probes = 0

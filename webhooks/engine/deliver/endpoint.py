@@ -90,7 +90,8 @@ class Entry(NamedTuple):
         if self.outcome is None:
             return False
         health = self.webhook.health
-        return not self.outcome.succeeded or health.unreachable > 0 or health.refused_since is not None
+        is_in_trouble = health.suspended_since or health.refused_since or health.unreachable > 0
+        return not self.outcome.succeeded or bool(is_in_trouble)
 
 
 def entries(status: str, counts: Mapping[int, int]) -> list[Entry]:
@@ -195,7 +196,7 @@ def _record(health: Health, entries: Iterable[Entry], now: datetime, are_tests: 
 
 def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -> None:
     # A request that was not sent says nothing of the endpoint.
-    for outcome in (sent := [one for one in outcomes if not (one.unsendable or one.starved)]):
+    for outcome in (sent := [one for one in outcomes if not (one.unsendable or one.starved or one.withheld)]):
         circuit_breaker.count(health, outcome, now)
         health.latency[bisect_left(LATENCY_BUCKET_SECONDS, outcome.duration)] += 1
         health.latency_sum += outcome.duration
@@ -207,6 +208,8 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
         is_outage = not health.suspended_since and circuit_breaker.is_refused(health, now)
         is_outage = is_outage and _are_several_refused(health)
         circuit_breaker.suspend(health, health.webhook, began, now, is_outage=is_outage)
+    if last.withheld:
+        circuit_breaker.withhold(health, health.webhook, now)
     if any(outcome.status == STATUS_GONE for outcome in outcomes):
         health.gone_at = now
 

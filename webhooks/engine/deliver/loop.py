@@ -192,7 +192,7 @@ class Sender:
         if call.goes_again:
             self._put_back(call, now)
             return
-        if not call.outcome.unsendable:
+        if not (call.outcome.unsendable or call.outcome.withheld):
             lane.note_answer(reached=not call.outcome.unreachable)
         self._answered.append(call)
 

@@ -50,7 +50,8 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     if tries >= MAX_DELIVERY_ATTEMPTS:
         return fail(delivery)
     is_out = outcome.unreachable or outcome.refused
-    if is_out and not delivery.event.test and delivery.webhook.health.suspended_since:
+    spends_none = outcome.withheld or (is_out and delivery.webhook.health.suspended_since)
+    if spends_none and not delivery.event.test:
         # A probe spends no attempt. It is not due at once: the time of the next probe may not be written yet.
         shortest = timedelta(seconds=circuit_breaker.PROBE_SECONDS[0])
         return try_again(delivery, now + max(shortest, _asked(outcome, now)))
