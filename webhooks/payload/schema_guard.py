@@ -14,9 +14,9 @@ from extras.models import CustomField
 from .. import object_types
 from ..exceptions import DecryptionError
 from ..models import Webhook
+from ..models.fields import SEALED_MARK
 from ..presentation.fields import label
 from ..rendering import keys
-from ..security.masking import whole_url
 from ..storable import nodes
 from ..templating.named_keys import named_in
 from . import json_schema
@@ -35,6 +35,7 @@ MAY_NAME_KEYS = (
     | ~Q(body_template='')
     | ~Q(additional_headers='')
     | Q(payload_url__contains='{')
+    | Q(payload_url__contains=SEALED_MARK)
 )
 CUSTOM_FIELDS = 'custom_fields'
 TEMPLATES = ('body_template', 'payload_url', 'additional_headers')
@@ -82,13 +83,11 @@ def named_by(webhook: Webhook) -> Iterator[Named]:
 
 
 def _text(webhook: Webhook, name: str) -> str:
-    """Return the text of a template. Headers that no key decrypts are empty: their deliveries fail in any case."""
-    if name == 'payload_url':
-        return whole_url(webhook.payload_url)
-    if name != 'additional_headers':
+    """Return the text of a template. What no key decrypts is empty: its deliveries fail in any case."""
+    if name not in ('payload_url', 'additional_headers'):
         return getattr(webhook, name)
     try:
-        return webhook.additional_headers.reveal()
+        return getattr(webhook, name).reveal()
     except DecryptionError:
         return ''
 
