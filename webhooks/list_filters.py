@@ -3,7 +3,7 @@
 The filters are NetBox's own, or a plugin's. One may be slow, hang or fail, so whoever uses it limits its time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -81,6 +81,14 @@ def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[lis
         keys = list(following[:count])
         pks = list(matching.filter(pk__in=keys).values_list('pk', flat=True)) if query else keys
     return pks, keys[-1] if keys else None
+
+
+def among(model: type[Model] | None, query: str, pks: Collection[int]) -> list[int]:
+    """Return which of these objects match. Raises as after()."""
+    if model is None:
+        raise DefinitionError('object_types', _('A model is no longer installed.'))
+    with bounded(query):
+        return list(objects(model, query).filter(pk__in=pks).values_list('pk', flat=True))
 
 
 @contextmanager

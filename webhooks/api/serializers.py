@@ -27,7 +27,7 @@ from ..payload_visibility import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
 from ..services import sent_bodies
-from ..services.keys import KEYS
+from ..services.keys import KEYS, check_may_filter
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
 from ..validation.headers import merge_headers
@@ -157,6 +157,11 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     secret = serializers.CharField(
         write_only=True, required=False, allow_blank=True, trim_whitespace=False, help_text=help_of('secret')
     )
+    send_list = serializers.BooleanField(
+        write_only=True,
+        required=False,
+        help_text=_('Send all objects of a new list as created. Default: the receiver has them already.'),
+    )
     preset = serializers.ChoiceField(
         choices=[(preset.name, preset.label) for preset in all_presets().values()],
         write_only=True,
@@ -169,8 +174,8 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     class Meta:
         model = Webhook
         fields = (
-            'id', 'url', 'display_url', 'display', *shown_in('API'), 'preset', 'public_key', 'health', 'custom_fields',
-            'created', 'last_updated',
+            'id', 'url', 'display_url', 'display', *shown_in('API'), 'send_list', 'preset', 'public_key', 'health',
+            'custom_fields', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
         extra_kwargs = {
@@ -192,11 +197,20 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
             if not data['payload_url']:
                 raise serializers.ValidationError({'payload_url': _('A preset needs the URL of the receiver.')})
         self._check_keys(data)
+        self._check_may_filter(data)
         if 'additional_headers' in data:
             data['additional_headers'] = self._merged_headers(data)
         if data.get('credential'):
             self._check_credential(data['credential'])
         return super().validate(data)
+
+    def _check_may_filter(self, data: dict[str, Any]) -> None:
+        request = self.context.get('request')
+        if request and 'filters' in data:
+            try:
+                check_may_filter(request.user, data['filters'], self.instance.filters if self.instance else {})
+            except DefinitionError as error:
+                raise serializers.ValidationError({error.field: str(error)}) from None
 
     def _check_credential(self, credential: Credential) -> None:
         if self.instance and self.instance.credential_id == credential.pk:
@@ -219,6 +233,11 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
         return value
 
     validate_success_conditions = validate_conditions
+
+    def validate_filters(self, value: Any) -> Any:
+        if not isinstance(value, dict) or not all(isinstance(query, str) for query in value.values()):
+            raise serializers.ValidationError(_('Filters must be a JSON object of texts.'))
+        return value
 
 
 # NetBox's own webhooks have the plain name in OpenAPI, and NetBox finds ours by it here.

@@ -51,6 +51,7 @@ from .action_serializers import (
 )
 from .actions import acts, get_permitted, post_needs
 from .feed import FeedMixin
+from .lists import ListsMixin
 from .refusals import RefusingMixin
 from .schemas import SchemasMixin
 
@@ -90,7 +91,7 @@ class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
-class WebhookViewSet(FeedMixin, SchemasMixin, SecretiveViewSet):
+class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet

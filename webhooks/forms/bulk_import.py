@@ -29,7 +29,7 @@ from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from .credential import CREDENTIAL_NAMES
 from .definition import check_keys
-from .fields import FlatDecoder
+from .fields import FiltersField, FlatDecoder
 from .masked import MaskedFieldsMixin, SecretMixin
 
 # Other types, such as a date of YAML, would crash a field. So they become text.
@@ -219,6 +219,7 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         to_field_name='name',
         help_text=_('Names separated by commas, encased with double quotes'),
     )
+    filters = FiltersField(label=label('filters'), required=False, help_text=help_of('filters'))
     conditions = forms.JSONField(
         label=label('conditions'), required=False, decoder=FlatDecoder, help_text=help_of('conditions')
     )

@@ -7,16 +7,18 @@ from django import forms
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
+from netbox.context import current_request
 from utilities.forms.fields import JSONField
 from utilities.forms.rendering import FieldSet, InlineFields
 
 from .. import object_types
 from ..exceptions import DefinitionError
-from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, SECRET_WISHES, Group, Row, help_of, shown_in
+from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, SECRET_WISHES, Group, Row, help_of, label, shown_in
 from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
 from ..services import preview, preview_sources
-from ..services.keys import KEYS
+from ..services.keys import KEYS, check_may_filter
+from .fields import FiltersField
 from .masked import EnteredAgainMixin, MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
@@ -42,6 +44,14 @@ class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, fo
     Help texts and placeholders come from presentation/fields.py.
     """
 
+    filters = FiltersField(label=label('filters'), required=False)
+    send_list = forms.BooleanField(
+        label=_('Send the present list'),
+        required=False,
+        help_text=_(
+            'Sends all objects of a new list as created. Off: the receiver has them already, and gets only changes.'
+        ),
+    )
     # The page's address names it; a posted form has it in a hidden field. A saved webhook has none.
     chosen_preset: Preset | None = None
 
@@ -77,6 +87,7 @@ class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, fo
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
         check_keys(self)
+        self.instance.send_list = bool(self.cleaned_data.get('send_list'))
         if self.chosen_preset and not self.cleaned_data.get('payload_url') and 'payload_url' not in self.errors:
             text = _('Enter the address that {receiver} gave you, such as {url}')
             self.add_error('payload_url', text.format(receiver=self.chosen_preset.label, url=self.chosen_preset.url))
@@ -136,9 +147,9 @@ class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, fo
 
 
 def check_keys(form: forms.ModelForm) -> None:
-    """Check the fields that name keys of a payload against the form's object types. Called at the end of `clean`.
+    """Check the fields that depend on the form's object types, and whether the user may filter these.
 
-    Errors go to the form.
+    Called at the end of `clean`, with the stored values in the form's instance. Errors go to the form.
     """
     types = form.cleaned_data.get('object_types')
     if types is None:
@@ -149,6 +160,12 @@ def check_keys(form: forms.ModelForm) -> None:
             check(form.cleaned_data.get(name, getattr(form.instance, name)), models)
         except DefinitionError as error:
             form.add_error(name if name in form.fields else None, str(error))
+    request = current_request.get()
+    if request and form.cleaned_data.get('filters'):
+        try:
+            check_may_filter(request.user, form.cleaned_data['filters'], form.instance.filters)
+        except DefinitionError as error:
+            form.add_error('filters', str(error))
 
 
 def groups_for(preset: Preset | None) -> Sequence[Group]:

@@ -8,6 +8,7 @@ from django import forms
 from django.db.models import Model, QuerySet
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_aware
+from django.utils.translation import gettext as _
 from utilities.forms import BOOLEAN_WITH_BLANK_CHOICES
 from utilities.forms.fields import DynamicModelChoiceField, DynamicModelMultipleChoiceField
 from utilities.forms.widgets import DateTimePicker
@@ -66,6 +67,39 @@ class FlatDecoder(json.JSONDecoder):
         if not is_flat(value):
             raise json.JSONDecodeError('nested too deeply', text, 0)
         return value
+
+
+class FiltersField(forms.CharField):
+    """Takes a filter for each object type, one a line: 'dcim.site: status=active'. JSON is taken too.
+
+    Returns {'dcim.site': 'status=active'}, {} for a blank text.
+    """
+
+    widget = forms.Textarea
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the text of a stored value."""
+        return '\n'.join(f'{name}: {query}' for name, query in value.items()) if isinstance(value, dict) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return super().has_changed(self.prepare_value(initial), data)
+
+    def to_python(self, value: Any) -> dict[str, str]:
+        """Raise ValidationError for a line without a colon, and for a type that has two lines."""
+        if isinstance(value, dict):
+            return value
+        text = super().to_python(value)
+        if text.startswith('{'):
+            return forms.JSONField(decoder=FlatDecoder).to_python(text)
+        lines = [line.partition(':') for line in text.splitlines() if line.strip()]
+        names = [name.strip().lower() for name, _colon, _query in lines]
+        if not all(colon for _name, colon, _query in lines) or len({*names}) < len(names):
+            raise forms.ValidationError(_('Enter one filter a line, such as dcim.site: status=active'))
+        queries = [query.strip().removeprefix('?') for _name, _colon, query in lines]
+        return dict(zip(names, queries, strict=True))
+
+    def validate(self, value: Any) -> None:
+        super().validate(value or None)
 
 
 class HiddenChoicesMixin:

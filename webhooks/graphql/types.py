@@ -85,6 +85,7 @@ class WebhookType(NetBoxObjectType):
     notification_groups: list[Annotated['NotificationGroupType', strawberry.lazy('extras.graphql.types')]]
     credential: CredentialType | None
     conditions: JSON | None
+    filters: JSON
     success_conditions: JSON | None
     fields: JSON | None
     omit: JSON | None

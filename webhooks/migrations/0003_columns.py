@@ -222,6 +222,61 @@ class Migration(migrations.Migration):
                         ]
                     },
                 ),
+                migrations.CreateModel(
+                    'ListWalk',
+                    [
+                        ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                        ('webhook_id', models.BigIntegerField()),
+                        ('query', models.TextField()),
+                        ('walking', models.BooleanField(default=False)),
+                        ('last_id', models.BigIntegerField(default=0)),
+                        ('asked', models.BooleanField(default=True)),
+                        ('begun_at', models.DateTimeField(null=True)),
+                        ('written', models.BigIntegerField(null=True)),
+                        ('error', models.TextField(blank=True)),
+                        (
+                            'object_type',
+                            models.ForeignKey(
+                                db_index=False,
+                                on_delete=models.DB_CASCADE,
+                                related_name='+',
+                                to='contenttypes.contenttype',
+                            ),
+                        ),
+                    ],
+                    {
+                        'constraints': [
+                            models.UniqueConstraint(fields=['webhook_id', 'object_type'], name='webhooks_listwalk_list')
+                        ]
+                    },
+                ),
+                migrations.CreateModel(
+                    'Member',
+                    [
+                        ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                        ('webhook_id', models.BigIntegerField()),
+                        ('object_id', models.BigIntegerField()),
+                        ('sequence', models.BigIntegerField()),
+                        ('digest', models.TextField()),
+                        (
+                            'object_type',
+                            models.ForeignKey(
+                                db_index=False,
+                                on_delete=models.DB_CASCADE,
+                                related_name='+',
+                                to='contenttypes.contenttype',
+                            ),
+                        ),
+                    ],
+                    {
+                        'ordering': ('object_type', 'object_id'),
+                        'constraints': [
+                            models.UniqueConstraint(
+                                fields=['webhook_id', 'object_type', 'object_id'], name='webhooks_member_object'
+                            )
+                        ],
+                    },
+                ),
             ),
             migrations.AlterModelOptions(
                 'webhook',
@@ -282,6 +337,7 @@ class Migration(migrations.Migration):
                         blank=True, null=True, validators=[MinValueValidator(1), MaxValueValidator(86400)]
                     ),
                 ),
+                migrations.AddField('webhook', 'filters', models.JSONField(blank=True, db_default={}, default=dict)),
                 # On for new webhooks, off for stored ones.
                 migrations.AddField(
                     'webhook', 'only_real_changes', models.BooleanField(default=True, db_default=False)

@@ -9,7 +9,7 @@ subscription: what a webhook asked for, and since when.
 health: the state of its endpoint, which is its lane. backfill, hour, credential: what else it has.
 event, delivery, attempt: the log. sequence numbers it. of_webhook hides rows of deleted webhooks, and confidential
     hides columns from readers. querysets are for lists and pages.
-config_context: what webhooks were told of config contexts.
+config_context: what webhooks were told of config contexts. member: of lists that they subscribe to.
 worker: a process at work.
 concurrent: saves that two people make at once.
 exported: a webhook as YAML.
@@ -24,6 +24,7 @@ from .delivery import Delivery
 from .event import Event
 from .health import Health
 from .hour import Hour
+from .member import ListWalk, Member
 from .subscription import Subscription
 from .webhook import Webhook
 from .worker import Worker
@@ -39,6 +40,8 @@ __all__ = (
     'Event',
     'Health',
     'Hour',
+    'ListWalk',
+    'Member',
     'Subscription',
     'Webhook',
     'Worker',

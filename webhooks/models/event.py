@@ -84,6 +84,9 @@ class Event(models.Model):
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)
 
+    # Of a list, as the delivery's span says: 'entered' or 'left'.
+    membership: str | None = None
+
     objects = LogQuerySet.as_manager()
 
     class Meta:
@@ -131,13 +134,14 @@ class Event(models.Model):
         """Return the event as a delivery with this `span` tells of it, or itself without one. Do not save the copy.
 
         A span has the kind of change and the state before, both of several changes together
-        (engine/deliver/superseding.py).
+        (engine/deliver/superseding.py), or what the change means for a list (engine/dispatch/memberships.py).
         """
         if not span:
             return self
         told = copy.copy(self)
         vars(told).pop('_bodies', None)
         told.kind = span.get('kind', self.kind)
+        told.membership = span.get('membership')
         if self.snapshots and 'prechange' in span:
             told.snapshots = {**self.snapshots, 'prechange': span['prechange']}
         return told

@@ -22,6 +22,7 @@ from ..choices import KindChoices
 from . import sequence
 from .config_context import ContextDigest, ContextWalk
 from .event import Event
+from .member import ListWalk
 from .webhook import Webhook
 
 # Read each object type with an open subscription once. It jumps from type to type in the index, so a thousand webhooks
@@ -80,6 +81,7 @@ COMPONENT = 'component'
 # In place of a kind of change, for `include_config_contexts` (config_contexts.py): changes of sources, whose state
 # before is recorded with it, and updates of owners that follow from them.
 SOURCE, DERIVED = 'source', 'derived'
+ALL_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 # With them the state before is recorded in any case.
 NEEDS_BEFORE = (COMPONENT, SOURCE)
 
@@ -114,6 +116,7 @@ class SubscriptionManager(models.Manager):
         with transaction.atomic():
             # If two edits ran at once, both would open the same subscription. FOR UPDATE would block dispatch.
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
+            ListWalk.objects.sync(webhook)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
             own = self.filter(webhook=webhook, until=None).exclude(kind__in=NEEDS_BEFORE)
@@ -194,6 +197,8 @@ class SubscriptionManager(models.Manager):
             return set()
         object_types = list(webhook.object_types.all())
         wanted = {(object_type.pk, kind) for object_type in object_types for kind in webhook.kinds}
+        # By any change an object may enter a list, or leave it.
+        wanted |= {(object_type.pk, kind) for object_type in webhook.listed_types() for kind in ALL_KINDS}
         if KindChoices.UPDATED not in webhook.kinds:
             return wanted
         chosen = {object_type.model_class() for object_type in object_types}

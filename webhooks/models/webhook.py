@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from django.conf import settings
 from django.contrib.contenttypes.fields import GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -106,6 +107,17 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentMode
         blank=True,
         null=True,
         help_text=_('An answer counts as delivered only if it meets these conditions, too.'),
+    )
+    filters = models.JSONField(
+        _('filters'),
+        blank=True,
+        default=dict,
+        db_default={},
+        help_text=_(
+            'Subscribe to a list: {"dcim.device": "status=active&region=europe"}, for each object type the filter in '
+            "the address of NetBox's list. An object that enters the list is sent as created, one that leaves it as "
+            'deleted.'
+        ),
     )
     only_real_changes = models.BooleanField(
         _('only real changes'),
@@ -295,6 +307,7 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentMode
     # Rotations write secrets, and an answer 410 disables.
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT_FIELDS)
     exclusive = (ENDPOINT_FIELDS,)
+    _send_list = False
     docs_url = ''  # otherwise NetBox links to its own manual
 
     class Meta:
@@ -325,6 +338,24 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentMode
     def clone(self) -> dict:
         """Return the fields for NetBox's *Clone* link. A link shows them, so the URL is masked."""
         return super().clone() | {'payload_url': self.masked_url}
+
+    @property
+    def send_list(self) -> bool:
+        """Whether a save sends the present objects of a new list. Else they are taken as known to the receiver."""
+        return self._send_list
+
+    @send_list.setter
+    def send_list(self, value: bool) -> None:
+        self._send_list = value
+
+    @property
+    def filter_lines(self) -> str:
+        """The filters as text, one a line, such as 'dcim.site: status=active'."""
+        return '\n'.join(f'{label}: {query}' for label, query in self.filters.items())
+
+    def listed_types(self) -> list[ContentType]:
+        """Return those of its object types that have a filter."""
+        return [one for one in self.object_types.all() if '.'.join(one.natural_key()) in self.filters]
 
     def clean(self) -> None:
         """Check all fields. Raises ValidationError. Drops the previous secret if the present one was replaced."""

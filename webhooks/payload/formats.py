@@ -132,7 +132,11 @@ def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
         shown['test'] = True
     if last.backfill:
         shown['backfill'] = True
-    return shown
+    return shown | _membership(last)
+
+
+def _membership(event: Event) -> dict[str, str]:
+    return {'membership': event.membership} if event.membership else {}
 
 
 def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
     shown |= change_set.merge_of(last)
     if context := callbacks.values(last):
         shown['context'] = context
-    return shown
+    return shown | _membership(last)
 
 
 def cloudevents(webhook: Webhook, events: Sequence[Event]) -> Any:
@@ -181,6 +185,7 @@ def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
         'branchid': event.branch['id'] if event.branch else None,
         'test': True if event.test else None,
         'backfill': True if event.backfill else None,
+        'membership': event.membership,
     }
     return {
         'specversion': '1.0',
@@ -244,6 +249,7 @@ def _thin(event: Event) -> dict[str, Any]:
         **({'changelog_message': event.changelog_message} if event.changelog_message else {}),
         **change_set.merge_of(event),
         **{name: True for name, is_set in flags.items() if is_set},
+        **_membership(event),
     }
 
 

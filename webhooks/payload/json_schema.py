@@ -52,6 +52,7 @@ UUID: Schema = {'type': 'string', 'format': 'uuid'}
 TIME: Schema = {'type': 'string', 'format': 'date-time'}
 NUMBERED: Schema = {'type': 'integer', 'minimum': 1}
 TRUE: Schema = {'const': True}
+MEMBERSHIP: Schema = {'enum': ['entered', 'left']}
 NAMES: Schema = {'type': 'array', 'items': TEXT, 'minItems': 1}
 GONE: Schema = {
     'type': 'object',
@@ -151,6 +152,7 @@ def _default(model: type[Model], label: str, batch: bool) -> Schema:
             'transaction': MERGE,
             'test': TRUE,
             'backfill': TRUE,
+            'membership': MEMBERSHIP,
         }
         | ({} if batch else unknown),
     )
@@ -169,6 +171,7 @@ def _netbox(model: type[Model], label: str, batch: bool) -> Schema:
         optional={
             'request': _object(request),
             'context': {'type': 'object'},
+            'membership': MEMBERSHIP,
             'transaction': MERGE,
             'differences': _one_or_many(DIFFERENCES, batch),
             'caused_by': _one_or_many({**NAMES, 'type': ['array', 'null']} if batch else NAMES, batch),
@@ -202,6 +205,7 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'branchid': {'type': 'integer'},
             'test': TRUE,
             'backfill': TRUE,
+            'membership': MEMBERSHIP,
             'partitionkey': TEXT,
         },
     )
@@ -223,7 +227,14 @@ def _thin(model: type[Model], label: str, batch: bool) -> Schema:
             'username': {'type': ['string', 'null']},
             'request_id': {**UUID, 'type': ['string', 'null']},
         },
-        optional={'changelog_message': TEXT, 'caused_by': NAMES, 'transaction': MERGE, 'test': TRUE, 'backfill': TRUE},
+        optional={
+            'changelog_message': TEXT,
+            'caused_by': NAMES,
+            'transaction': MERGE,
+            'test': TRUE,
+            'backfill': TRUE,
+            'membership': MEMBERSHIP,
+        },
     )
     return _one_or_many(event, batch)
 

@@ -48,6 +48,9 @@ class Group(NamedTuple):
 KINDS = ('type_create', 'type_update', 'type_delete')
 # Fields of the form alone: they say how to replace the secret.
 SECRET_WISHES = ('generate_secret', 'clear_secret', 'keep_previous')
+# A field of the form alone: whether the present objects of a new list are sent.
+SEND_LIST = 'send_list'
+FORM_ONLY = (*SECRET_WISHES, SEND_LIST)
 
 GROUPS = (
     Group(
@@ -59,7 +62,10 @@ GROUPS = (
         is_folded=False,
     ),
     Group(_('State and Tags'), (Row(('enabled', 'paused'), _('State')), 'tags')),
-    Group(_('Only Some Changes'), ('only_real_changes', 'only_if_changed', 'conditions', 'ignore_users')),
+    Group(
+        _('Only Some Changes'),
+        ('filters', SEND_LIST, 'only_real_changes', 'only_if_changed', 'conditions', 'ignore_users'),
+    ),
     Group(
         _('Request and Body'),
         (
@@ -78,7 +84,7 @@ GROUPS = (
 )  # fmt: skip
 
 # All fields of the model that users may set.
-NAMES = tuple(name for group in GROUPS for name in group.names if name not in SECRET_WISHES)
+NAMES = tuple(name for group in GROUPS for name in group.names if name not in FORM_ONLY)
 
 # Examples that an empty field of a form shows in grey (placeholders).
 EXAMPLES = {
@@ -88,6 +94,7 @@ EXAMPLES = {
     'expand': 'device, device.site',
     'fields': '{"dcim.site": ["id", "name", "status"]}',
     'omit': '{"dcim.device": ["config_context", "custom_fields.snmp_community"]}',
+    'filters': 'dcim.device: status=active&region=europe',
     'only_if_changed': 'status, site.slug, custom_fields.owner',
     'conditions': '{"attr": "status.value", "value": "active"}',
     'success_conditions': '{"attr": "body.ok", "value": true}',
@@ -115,6 +122,11 @@ MORE_HELP = {
     'omit': _(
         'These keys of an object are not sent, as with ?omit= in the REST API. JSON, by object type: '
         '{"dcim.device": ["config_context", "custom_fields.snmp_community"]}'
+    ),
+    'filters': _(
+        'Subscribe to a list: for each object type a filter, as in the address of its list in NetBox. Form: one a '
+        'line, such as dcim.device: status=active&region=europe. API: a JSON object. An object that enters the list is '
+        'sent as created, one that leaves it as deleted, and others not at all.'
     ),
     'only_real_changes': _(
         'An update is sent only if a value, a tag or a link of the object is new. The time of the last update and '
@@ -161,6 +173,7 @@ LEFT_OUT = {
         'body_template': _OF_ONE,
         'conditions': _OF_ONE,
         'success_conditions': _OF_ONE,
+        'filters': _OF_TYPES,
         'object_types': 'would replace all of them: the import does that',
         'expand': _OF_TYPES,
         'fields': _OF_TYPES,
@@ -178,6 +191,7 @@ LEFT_OUT = {
         'body_template': _LONG,
         'conditions': _LONG,
         'success_conditions': _LONG,
+        'filters': _LONG,
         'expand': _LIST,
         'fields': _LONG,
         'omit': _LONG,
@@ -189,6 +203,7 @@ LEFT_OUT = {
         'body_template': _LONG,
         'conditions': _LONG,
         'success_conditions': _LONG,
+        'filters': _LONG,
         'expand': _LIST,
         'fields': _LONG,
         'omit': _LONG,
@@ -218,6 +233,7 @@ LEFT_OUT = {
         'body_template': _LONG,
         'conditions': _LONG,
         'success_conditions': _LONG,
+        'filters': _LONG,
         'expand': _LIST,
         'fields': _LONG,
         'omit': _LONG,
@@ -271,7 +287,7 @@ def help_of(name: str) -> str:
 
 
 def _is_chosen(webhook: Webhook, name: str) -> bool:
-    if name in SECRET_WISHES:
+    if name in FORM_ONLY:
         return False
     if field(name).many_to_many:
         return bool(webhook.pk) and getattr(webhook, name).exists()

@@ -10,7 +10,7 @@ from django.db.models import Model
 
 from .. import config_contexts, object_types
 from ..choices import BackfillStateChoices
-from ..models import Backfill, ContextWalk, Webhook
+from ..models import Backfill, ContextWalk, ListWalk, Member, Webhook
 from ..visibility import Reader, may_view_all, sees_everything
 
 
@@ -114,3 +114,30 @@ def walking(webhook: Webhook, reader: Reader | None = None) -> Walking | None:
     if reader is not None and not all(may_view_all(reader, model) for model in models):
         return Walking(None, None)
     return Walking(walk.looked, sum(model._default_manager.count() for model in models))
+
+
+@dataclass(frozen=True)
+class ListState:
+    """A list of a webhook. `count` is the number of objects that its receiver was told of.
+
+    If the reader may not view all objects of the type, `count` is None, and `error` ''.
+    """
+
+    name: str
+    walk: ListWalk
+    count: int | None
+    error: str
+
+
+def lists_of(webhook: Webhook, reader: Reader) -> list[ListState]:
+    """Return the webhook's lists, as the reader may see them. Takes a query for each."""
+    found = ListWalk.objects.filter(webhook_id=webhook.pk).select_related('object_type').order_by('object_type_id')
+    return [_list_state(walk, reader) for walk in found]
+
+
+def _list_state(walk: ListWalk, reader: Reader) -> ListState:
+    name = object_types.name_of(walk.object_type)
+    if not may_view_objects(reader, [walk.object_type]):
+        return ListState(name, walk, None, '')
+    members = Member.objects.filter(webhook_id=walk.webhook_id, object_type=walk.object_type_id)
+    return ListState(name, walk, members.count(), walk.error)

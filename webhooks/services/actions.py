@@ -23,7 +23,7 @@ from utilities.permissions import get_permission_for_model
 from ..choices import BackfillStateChoices
 from ..models import Delivery, Webhook
 from ..visibility import Reader
-from . import backfill, redelivery, send_waiting, switching, trial
+from . import backfill, lists, redelivery, send_waiting, switching, trial
 
 
 class Where(Flag):
@@ -219,6 +219,20 @@ SEND_NOW = Action(
         'Each object is sent as an update that is marked as a backfill, in turn with changes. The log names you as its '
         'user.'
     ),
+)
+COMPARE = Action(
+    model=Webhook,
+    name='compare',
+    label=_('Compare now'),
+    permission='backfill',
+    icon='compare',
+    where=Where.BUTTON | Where.REST,
+    service=lambda webhook, _user: lists.compare(webhook),
+    tell=lambda _webhook, _nothing: (
+        messages.SUCCESS,
+        gettext('The lists are being compared. What differs is sent.'),
+    ),
+    is_offered=lambda webhook: bool(webhook.filters),
 )
 ROTATE_SECRET = Action(
     model=Webhook,

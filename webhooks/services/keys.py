@@ -7,14 +7,17 @@ snapshot holds the keys, and the payload shows them. `fields` and `omit`: the pa
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from django.apps import apps
+from django.db import DataError
 from django.db.models import Model
 from django.utils.translation import gettext as _
 from extras.models import CustomField
 
-from .. import config_contexts, object_types
+from .. import config_contexts, list_filters, object_types, visibility
 from ..exceptions import DefinitionError
+from ..patience import TooSlow
 from ..payload.schema_guard import CUSTOM_FIELDS, has_key
 from ..rendering import keys
 from ..validation.keys import check_changed_keys, check_expanded_keys, check_selected
@@ -131,8 +134,40 @@ def check_config_contexts(wanted: bool, models: Collection[type[Model]]) -> None
         raise DefinitionError('include_config_contexts', text)
 
 
+def check_filters(wanted: Mapping[str, str], models: Collection[type[Model]]) -> None:
+    """Try the filters, which takes four seconds for each at most.
+
+    Raises DefinitionError for one whose object type is not chosen, and for one that NetBox's list refuses or that is
+    too slow. It names the parameter.
+    """
+    by_label = {model._meta.label_lower: model for model in models}
+    for label, query in wanted.items():
+        if label not in by_label:
+            text = _('{label} is not among the object types of the webhook.')
+            raise DefinitionError('filters', text.format(label=label))
+        try:
+            with list_filters.bounded(query):
+                list_filters.objects(by_label[label], query).count()
+        except (DefinitionError, DataError, ValueError, TooSlow) as error:
+            reason = str(error).partition('\n')[0]
+            raise DefinitionError('filters', f'{label}: {reason}') from None
+
+
+def check_may_filter(user: Any, wanted: Mapping[str, str], known: Mapping[str, str]) -> None:
+    """Raise DefinitionError if the user may not view all objects of a type whose filter is new or changed.
+
+    What enters and leaves a list reveals data of its objects.
+    """
+    models = [apps.get_model(label) for label, query in wanted.items() if known.get(label) != query]
+    if hidden := [model for model in models if not visibility.may_view_all(user, model)]:
+        names = ', '.join(sorted(str(model._meta.verbose_name) for model in hidden))
+        text = _('To use a filter, you need the permission to view all objects of these types: {names}')
+        raise DefinitionError('filters', text.format(names=names))
+
+
 # {field of a webhook: its check}
 KEYS = {
+    'filters': check_filters,
     'expand': check_expand,
     'fields': partial(check_selection, 'fields'),
     'omit': partial(check_selection, 'omit'),

@@ -61,6 +61,7 @@ SPECIAL_ATTRIBUTES = {
     'payload_url': UrlAttr('masked_url', label=label('payload_url'), style=MONOSPACE_CLASSES),
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
     'secret': SecretAttr('secret', label=label('secret')),
+    'filters': LinesAttr('filter_lines', label=label('filters'), style=MONOSPACE_CLASSES),
     'expand': ListAttr('expand', label=label('expand'), style='text-break'),
     'only_if_changed': ListAttr('only_if_changed', label=label('only_if_changed'), style='text-break'),
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
@@ -207,6 +208,20 @@ class WalkPanel(panels.Panel):
 
     def should_render(self, context: dict[str, Any]) -> bool:
         return context['walking'] is not None
+
+
+class ListsPanel(panels.Panel):
+    """Shows the lists that the webhook subscribes to, and why a filter failed. Left out if there are none."""
+
+    title = _('Lists')
+    template_name = 'webhooks/panels/lists.html'
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        return {**own, 'lists': progress.lists_of(own['object'], own['request'].user)}
+
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return bool(context['lists'])
 
 
 def _moves(state: str) -> list[tuple[Action, str]]:

@@ -1,14 +1,14 @@
 """Checks a webhook's definition before it is saved or sent. Knows nothing of the database.
 
 definition: what is checked.
-url, body, headers, conditions, keys, secret, credential, times, tls: check the fields that they are named after.
+url, body, headers, conditions, keys, lists, secret, credential, times, tls: check the fields that they are named after.
 broker: checks webhooks that send to a broker.
 moved: whether a webhook moves to another host.
 templates: tries a template.
 """
 
 from ..templating import renderer
-from . import body, broker, conditions, credential, headers, keys, secret, times, tls, url
+from . import body, broker, conditions, credential, headers, keys, lists, secret, times, tls, url
 from .definition import Definition, errors_of
 
 # In this order. A field shows only its first error.
@@ -22,6 +22,7 @@ CHECKS = (
     body.check_content_type,
     body.check_format,
     body.check_change_set,
+    lists.check,
     headers.check,
     body.check_body_template,
     conditions.check_conditions,

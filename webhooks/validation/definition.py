@@ -16,6 +16,8 @@ class Definition(Protocol):
     additional_headers: Any
     body_template: str
     conditions: Any
+    filters: Any
+    ordered: bool
     batch: bool
     change_set: bool
     latest_only: bool

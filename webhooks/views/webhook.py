@@ -66,7 +66,7 @@ class WebhookView(generic.ObjectView):
     # First how the webhook does, then its last deliveries, then its settings.
     layout = layout.Layout(
         layout.Row(
-            layout.Column(panels.HealthPanel(), panels.BackfillPanel(), panels.WalkPanel()),
+            layout.Column(panels.HealthPanel(), panels.BackfillPanel(), panels.WalkPanel(), panels.ListsPanel()),
             layout.Column(panels.HistoryPanel()),
         ),
         layout.Row(

@@ -22,7 +22,7 @@ from webhooks.forms.filters import filter_name
 from webhooks.graphql.filters import WebhookFilter
 from webhooks.graphql.types import WebhookType
 from webhooks.models import Webhook
-from webhooks.presentation.fields import GROUPS, KINDS, LEFT_OUT, NAMES, SECRET_WISHES, field, help_of, is_switch
+from webhooks.presentation.fields import FORM_ONLY, GROUPS, KINDS, LEFT_OUT, NAMES, field, help_of, is_switch
 from webhooks.ui import panels
 
 NEW = '/plugins/webhooks/webhooks/add/'
@@ -124,7 +124,7 @@ def test_both_forms_have_the_same_groups_in_the_same_order(admin_pages):
     groups = admin_pages.get(ADD).context['adminform'].fieldsets
     assert [str(title) for title, _options in groups] == titles
     names = flatten_fieldsets(groups)
-    assert [name for name in names if name not in SECRET_WISHES] == [*NAMES]
+    assert [name for name in names if name not in FORM_ONLY] == [*NAMES]
 
 
 def unfolded(page: str) -> list[str]:

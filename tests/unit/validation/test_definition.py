@@ -47,6 +47,8 @@ class Sound:
     credential: Any = None
     expand: list[str] = dataclasses.field(default_factory=list)
     fields: Any = None
+    filters: dict[str, str] = dataclasses.field(default_factory=dict)
+    ordered: bool = True
     omit: Any = None
     include_snapshots: bool = False
     include_components: bool = False

@@ -48,13 +48,15 @@ SEVERAL = f"""
     )"""
 
 # The first waiting deliveries of each object, if their events show it. One restates the object if its event does, or if
-# an earlier delivery of its event has gone to the webhook: somebody redelivers it. A receiver may know of a creation by
-# a later delivery that went before.
+# an earlier delivery of its event has gone to the webhook: somebody redelivers it. But not if the object enters or
+# leaves a list by it. A receiver may know of a creation by a later delivery that went before.
 READ_LINES = """
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
-        e.backfill_for IS NOT NULL OR e.caused_by IS NOT NULL OR EXISTS (
-            SELECT FROM webhooks_delivery o
-            WHERE o.event_id = d.event_id AND o.webhook_id = d.webhook_id AND o.id < d.id
+        (d.span ? 'membership') IS NOT TRUE AND (
+            e.backfill_for IS NOT NULL OR e.caused_by IS NOT NULL OR EXISTS (
+                SELECT FROM webhooks_delivery o
+                WHERE o.event_id = d.event_id AND o.webhook_id = d.webhook_id AND o.id < d.id
+            )
         ),
         d.attempt_count > 0,
         d.attempt_count > 0 OR d.attempt_limit IS NOT NULL OR (d.span ? 'seen') IS TRUE
@@ -92,8 +94,8 @@ INHERIT = """
     UPDATE webhooks_delivery d
     SET due_at = least(h.due_at, %(now)s), waits_until = NULL, attempt_limit = NULL, backfill = h.backfill,
         span = nullif(
-            CASE WHEN d.span ? 'prechange' THEN jsonb_build_object('prechange', d.span -> 'prechange') ELSE '{}' END
-            || h.span || CASE WHEN h.before IS NULL THEN '{}' ELSE jsonb_build_object(h.key, h.before) END, '{}')
+            coalesce(d.span, '{}') - 'seen' || h.span
+            || CASE WHEN h.before IS NULL THEN '{}' ELSE jsonb_build_object(h.key, h.before) END, '{}')
     FROM (
         SELECT h.*, coalesce(
             nullif(f.span -> 'prechange', 'null'),

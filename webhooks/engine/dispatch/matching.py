@@ -15,7 +15,7 @@ from ...models.subscription import COMPONENT, DERIVED, SOURCE
 from ...outbox import unchanged
 from ...storable import nodes, printable
 from ...templating import renderer
-from . import changed_keys, components
+from . import changed_keys, components, memberships
 from .put_off import PutOff
 from .render import Shown
 
@@ -124,13 +124,16 @@ def asked_kind(event: Event) -> str:
 def accepts(webhook: Webhook, shown: Shown) -> bool | None:
     """Return whether a webhook takes a rendered event, by its user and by the webhook's conditions.
 
-    None: the conditions may take long. undecided.py evaluates them when it is the webhook's turn.
+    None: that may take long, as costly conditions and filters of lists do. undecided.py decides it when it is the
+    webhook's turn.
     """
     # The user of a backfill's event sends the object, and has not changed it.
     if not shown.event.backfill and any(user.username == shown.event.username for user in webhook.ignore_users.all()):
         return False
     if not changed_keys.accepts(webhook, shown.before, shown.data):
         return False
+    if memberships.is_listed(webhook, shown.event):
+        return None
     if not webhook.conditions or shown.data is None:
         return True
     return None if _are_costly(webhook.conditions) else meets(webhook, shown)

@@ -6,16 +6,21 @@ sender sees it, but later changes of its object wait for it. When it is its webh
 goes.
 """
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from ...interruptions import Shortage
-from ...models import Webhook, querysets
+from ...exceptions import DefinitionError
+from ...interruptions import INTERRUPTIONS, Shortage
+from ...models import Event, ListWalk, Webhook, querysets
+from ...storable import storable
 from .. import sql
 from ..deliver import order, quiet
-from . import matching
+from ..each import rest_after
+from . import matching, memberships
+from .memberships import Judged
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -25,6 +30,8 @@ STEP_SECONDS = 0.1
 # A webhook has this time in its turn, but at least one evaluation. So it reads no more deliveries than that may take.
 TURN_SECONDS = 0.02
 TURN_DELIVERIES = 50
+
+LONG_BUT_DATA = [name for name in querysets.LONG_COLUMNS if name != 'data']
 
 # The next webhook by id that has an undecided delivery.
 FIND_NEXT_WEBHOOK = """
@@ -36,19 +43,24 @@ LOCK_UNDECIDED = """
     SELECT id, event_id FROM webhooks_delivery WHERE status = 'undecided' AND webhook_id = %s
     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"""
 
-# Undecided to pending: their conditions are met.
+# After an error of a list's filter, and if a table is locked, its webhook rests.
+ERROR_REST_SECONDS = 60.0
+LOCKED_REST_SECONDS = 1.0
+
+# Undecided to pending: their conditions are met, or their lists concerned. What tells of a list goes in turn with
+# changes: no later delivery of its object makes it needless.
 RELEASE_MET = f"""
-    UPDATE webhooks_delivery d SET status = 'pending', due_at = v.due_at, waits_until = v.waits_until
+    UPDATE webhooks_delivery d SET status = 'pending', due_at = v.due_at, waits_until = v.waits_until,
+        span = v.span, backfill = d.backfill AND v.span IS NULL
     FROM (
-        SELECT d.id, {quiet.DUE_AT} AS due_at, q.latest AS waits_until
-        FROM webhooks_delivery d
+        SELECT d.id, {quiet.DUE_AT} AS due_at, q.latest AS waits_until, o.span
+        FROM unnest(%s::bigint[], %s::jsonb[]) AS o(id, span) JOIN webhooks_delivery d ON d.id = o.id
         JOIN webhooks_event e ON e.id = d.event_id JOIN webhooks_webhook w ON w.id = d.webhook_id
         CROSS JOIN LATERAL (SELECT d.change_set, d.created AS since) s LEFT JOIN LATERAL ({quiet.WINDOW}) q ON true
-        WHERE d.id = ANY(%s)
     ) v
     WHERE d.id = v.id AND d.status = 'undecided'"""
 
-# Undecided to gone: their conditions are not met, which their events count.
+# Undecided to gone: their conditions are not met, or their object is in no list, which their events count.
 REMOVE_UNMET = """
     WITH removed AS (DELETE FROM webhooks_delivery WHERE id = ANY(%s) AND status = 'undecided' RETURNING event_id)
     UPDATE webhooks_event e SET skipped = skipped + 1 FROM removed WHERE e.id = removed.event_id"""
@@ -59,6 +71,8 @@ class Undecided:
 
     def __init__(self) -> None:
         self._last_webhook = 0
+        # {id of a webhook with a list: end of its rest, by time.monotonic()}
+        self._rests: dict[int, float] = {}
 
     def step(self) -> int:
         """Decide deliveries of webhooks in turn, for STEP_SECONDS: each is pending, or gone. Returns how many.
@@ -68,7 +82,7 @@ class Undecided:
         until = time.monotonic() + STEP_SECONDS
         decided, in_vain = 0, set()
         while (webhook_id := self._next_webhook()) not in {None, *in_vain}:
-            count = _decide_some(webhook_id)
+            count = self._turn(webhook_id)
             decided += count
             # A deleted webhook, or a locked lane, must not keep others from their turn.
             in_vain = set() if count else in_vain | {webhook_id}
@@ -83,17 +97,73 @@ class Undecided:
                 return self._last_webhook
         return None
 
+    def _turn(self, webhook_id: int) -> int:
+        """Decide some of a webhook's deliveries. Returns how many: none while it rests."""
+        began = time.monotonic()
+        if self._rests.get(webhook_id, 0.0) > began:
+            return 0
+        webhook = Webhook.objects.filter(pk=webhook_id).first()
+        if webhook is None or not webhook.filters:
+            return _decide_some(webhook) if webhook else 0
+        rest = 0.0
+        try:
+            return _judge_some(webhook)
+        except INTERRUPTIONS:
+            rest = LOCKED_REST_SECONDS
+            raise
+        except Exception as error:
+            # A filter is its webhook's own affair: one of a plugin may raise anything.
+            logger.exception('webhook=%s name=%r a filter failed (it is tried again)', webhook.pk, webhook.name)
+            note_error(webhook.pk, error)
+            rest = ERROR_REST_SECONDS
+            return 0
+        finally:
+            ended = time.monotonic()
+            self._rests[webhook_id] = ended + max(rest, rest_after(ended - began))
 
-def _decide_some(webhook_id: int) -> int:
+
+def note_error(webhook_id: int, error: Exception) -> None:
+    """Keep the error of a webhook's filters, for its page."""
+    reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
+    ListWalk.objects.filter(webhook_id=webhook_id).update(error=storable(reason))
+
+
+def _judge_some(webhook: Webhook) -> int:
+    """Judge what some of a webhook's deliveries tell of its lists, and record that. Returns how many were judged.
+
+    None if another dispatcher does it, or a sender has locked the lane.
+    """
+    with sql.transaction() as now:
+        if not sql.fetch_value(memberships.TRY_LOCK_MEMBERS, [webhook.pk]):
+            return 0
+        rows = sql.fetch(LOCK_UNDECIDED, [webhook.pk, TURN_DELIVERIES])
+        events = Event.objects.defer(*LONG_BUT_DATA).in_bulk([event_id for _pk, event_id in rows])
+        deliveries = [(pk, events[event_id]) for pk, event_id in rows]
+        judged = memberships.judge(webhook, [one for one in deliveries if memberships.is_listed(webhook, one[1])])
+        # Somebody has removed their filter since.
+        listed = {one.pk for one in judged}
+        plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
+        told = [one for one in [*judged, *plain] if one.kind in webhook.kinds]
+        untold = [one.pk for one in [*judged, *plain] if one.kind not in webhook.kinds]
+        with sql.transaction():
+            if untold and not order.try_lock_lanes([webhook.pk]):
+                return 0
+            _remove(webhook.pk, untold, now)
+            memberships.store(webhook, judged)
+            spans = [one.span and json.dumps(one.span) for one in told]
+            sql.execute(RELEASE_MET, [[one.pk for one in told], spans])
+        return len(deliveries)
+
+
+def _decide_some(webhook: Webhook) -> int:
     """Evaluate a webhook's conditions for TURN_SECONDS, and record that. Returns how many deliveries were decided."""
     with sql.transaction() as now:
-        webhook = Webhook.objects.filter(pk=webhook_id).first()
-        rows = sql.fetch(LOCK_UNDECIDED, [webhook_id, TURN_DELIVERIES]) if webhook else []
+        rows = sql.fetch(LOCK_UNDECIDED, [webhook.pk, TURN_DELIVERIES])
         verdicts = dict(_evaluate(webhook, rows))
         met = [pk for pk, is_met in verdicts.items() if is_met]
         unmet = [pk for pk, is_met in verdicts.items() if not is_met]
-        sql.execute(RELEASE_MET, [met])
-        return len(met) + _remove(webhook_id, unmet, now)
+        sql.execute(RELEASE_MET, [met, [None] * len(met)])
+        return len(met) + _remove(webhook.pk, unmet, now)
 
 
 def _evaluate(webhook: Webhook, rows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bool]]:

@@ -30,6 +30,7 @@ from ..registry import DISPATCH, Member, may_begin
 from ..tidy import loop as tidy
 from ..walks.backfills import BackfillWalk
 from ..walks.config_contexts import ConfigContextWalk
+from ..walks.lists import WalkOfList
 from ..walks.loop import Walks
 from . import child
 
@@ -57,7 +58,7 @@ class DispatcherRole:
         self._member = member
         self._stay = stay
         self._dispatcher = Dispatcher(member, stay)
-        self._walks = Walks([BackfillWalk, ConfigContextWalk])
+        self._walks = Walks([BackfillWalk, ConfigContextWalk, WalkOfList])
         self._poke = poke
         self._publish = publish
         self._tidied_at = self._looked_at = self._listed_at = 0.0

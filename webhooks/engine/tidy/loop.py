@@ -73,13 +73,17 @@ FORGET_LOG = """
         ORDER BY id LIMIT %(part)s
     ))"""
 
-# A former lane and its backfill to no rows, unless a webhook has the id. It comes last, so an interrupted removal goes
-# on.
+# A former lane, its backfill and its lists to no rows, unless a webhook has the id. It comes last, so an interrupted
+# removal goes on.
 FORGET_LANE = """
     WITH gone AS (
         DELETE FROM webhooks_health h
         WHERE webhook_id = %(webhook)s AND NOT EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = h.webhook_id)
         RETURNING webhook_id
+    ), lists AS (
+        DELETE FROM webhooks_listwalk WHERE webhook_id IN (SELECT webhook_id FROM gone)
+    ), members AS (
+        DELETE FROM webhooks_member WHERE webhook_id IN (SELECT webhook_id FROM gone)
     )
     DELETE FROM webhooks_backfill WHERE webhook_id IN (SELECT webhook_id FROM gone)"""
 

@@ -1,0 +1,276 @@
+"""A webhook that subscribes to a list: its receiver's copy is what the list of NetBox shows."""
+
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from dcim.models import Site
+from django.core.management import call_command
+from django.db import transaction
+from django.utils import timezone
+from support.builders import named, site, subscribe
+from support.engine import deliveries, work
+from tenancy.models import Tenant, TenantGroup
+
+from devstack.process import wait_until
+from devstack.receiver import Receiver
+from webhooks.choices import KindChoices
+from webhooks.engine.dispatch import memberships
+from webhooks.models import ListWalk, Member, Webhook
+from webhooks.services import backfill
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+API = '/api/plugins/webhooks/webhooks/'
+ACTIVE = {'dcim.site': 'status=active'}
+
+
+def mirror(receiver: Receiver, query: str = 'status=active', **fields: object) -> Webhook:
+    webhook = subscribe(receiver.url('/'), Site, filters={'dcim.site': query}, **fields)
+    work()
+    receiver.clear()
+    return webhook
+
+
+def told(receiver: Receiver) -> list[tuple[str, int, str | None]]:
+    """Work, and return (event, id, membership) of each new request, in order."""
+    work()
+    bodies = [request.json() for request in receiver.requests]
+    receiver.clear()
+    return [(body['event'], body['data']['id'], body.get('membership')) for body in bodies]
+
+
+def change(one: Site, **fields: object) -> None:
+    for name, value in fields.items():
+        setattr(one, name, value)
+    with transaction.atomic():
+        one.save()
+
+
+def members(webhook: Webhook) -> list[int]:
+    return sorted(Member.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True))
+
+
+def compare(webhook: Webhook) -> None:
+    ListWalk.objects.filter(webhook_id=webhook.pk).update(asked=True)
+
+
+class TestChanges:
+    def test_an_object_that_is_created_in_the_list_is_created(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        inside, _outside = site(), site(status='retired')
+        assert told(receiver) == [('created', inside.pk, None)]
+        assert members(webhook) == [inside.pk]
+
+    def test_it_is_told_to_enter_to_change_and_to_leave(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        one = site(status='planned')
+        change(one, description='not told')
+        assert told(receiver) == []
+        change(one, status='active')
+        assert told(receiver) == [('created', one.pk, 'entered')]
+        change(one, description='told')
+        assert told(receiver) == [('updated', one.pk, None)]
+        change(one, status='retired')
+        assert told(receiver) == [('deleted', one.pk, 'left')]
+        change(one, description='not told either')
+        assert told(receiver) == []
+        assert members(webhook) == []
+
+    def test_only_objects_of_the_list_are_told_to_be_deleted(self, receiver: Receiver):
+        mirror(receiver)
+        inside, outside = site(), site(status='retired')
+        assert told(receiver) == [('created', inside.pk, None)]
+        pk = inside.pk
+        with transaction.atomic():
+            inside.delete()
+            outside.delete()
+        assert told(receiver) == [('deleted', pk, None)]
+
+    def test_kinds_choose_among_what_is_told(self, receiver: Receiver):
+        webhook = mirror(receiver, kinds=(KindChoices.DELETED,))
+        one = site()
+        assert told(receiver) == []
+        assert members(webhook) == [one.pk]
+        change(one, status='retired')
+        assert told(receiver) == [('deleted', one.pk, 'left')]
+
+    def test_types_without_a_filter_are_sent_as_always(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, Tenant, filters=ACTIVE)
+        site(status='retired')
+        tenant = Tenant.objects.create(**named('tenant'))
+        assert told(receiver) == [('created', tenant.pk, None)]
+
+    def test_a_member_names_what_was_sent_last(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        site()
+        work()
+        (request,) = receiver.requests
+        body, member = request.json(), Member.objects.get(webhook_id=webhook.pk)
+        assert (member.sequence, member.digest) == (body['sequence'], memberships.digest(body['data']))
+
+    def test_every_format_says_how_it_came(self, receiver: Receiver):
+        for payload_format in ('netbox', 'cloudevents'):
+            mirror(receiver, payload_format=payload_format)
+        one = site(status='planned')
+        assert told(receiver) == []
+        change(one, status='active')
+        work()
+        assert [request.json()['membership'] for request in receiver.requests] == ['entered'] * 2
+
+
+class TestWalks:
+    def test_what_changed_without_an_event_is_told_when_it_is_compared(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        leaves, stays, enters = site(), site(), site(status='planned')
+        assert len(told(receiver)) == 2
+        Site.objects.filter(pk=leaves.pk).update(status='retired')
+        Site.objects.filter(pk=enters.pk).update(status='active')
+        compare(webhook)
+        assert sorted(told(receiver)) == [('created', enters.pk, 'entered'), ('deleted', leaves.pk, 'left')]
+        assert members(webhook) == sorted([stays.pk, enters.pk])
+        compare(webhook)
+        assert told(receiver) == []
+
+    def test_an_object_that_is_gone_without_an_event_is_told_to_be_deleted(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        one = site()
+        assert len(told(receiver)) == 1
+        Site.objects.filter(pk=one.pk)._raw_delete('default')
+        compare(webhook)
+        assert told(receiver) == [('deleted', one.pk, None)]
+        assert members(webhook) == []
+
+    def test_a_write_to_what_the_filter_reads_begins_a_walk_after_a_minute(self, receiver: Receiver):
+        group = TenantGroup.objects.create(**named('group'))
+        tenant = Tenant.objects.create(**named('tenant'))
+        webhook = mirror(receiver, f'tenant_group_id={group.pk}')
+        one = site(tenant=tenant)
+        assert told(receiver) == []
+        tenant.group = group
+        tenant.save()
+        assert told(receiver) == []
+        begun = timezone.now() - timedelta(minutes=2)
+        ListWalk.objects.update(begun_at=begun)
+        assert wait_until(lambda: told(receiver) == [('created', one.pk, 'entered')], timeout=60)
+        ListWalk.objects.update(begun_at=begun)
+        assert told(receiver) == []
+        assert members(webhook) == [one.pk]
+
+
+class TestDefinitions:
+    def test_the_present_list_is_taken_as_known(self, receiver: Receiver):
+        inside, _outside = site(), site(status='retired')
+        webhook = mirror(receiver)
+        assert members(webhook) == [inside.pk]
+        change(inside, status='retired')
+        assert told(receiver) == [('deleted', inside.pk, 'left')]
+
+    def test_the_present_list_is_sent_if_somebody_asks(self, receiver: Receiver, api_client):
+        inside, _outside = site(), site(status='retired')
+        sent = {
+            'name': 'list', 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'], 'type_create': True,
+            'filters': ACTIVE, 'send_list': True,
+        }  # fmt: skip
+        assert api_client.post('/api/plugins/webhooks/webhooks/', sent, format='json').status_code == 201
+        assert told(receiver) == [('created', inside.pk, 'entered')]
+
+    def test_of_another_filter_the_difference_is_sent(self, receiver: Receiver):
+        active, retired = site(), site(status='retired')
+        webhook = mirror(receiver)
+        webhook.filters = {'dcim.site': 'status=retired'}
+        webhook.save()
+        assert sorted(told(receiver)) == [('created', retired.pk, 'entered'), ('deleted', active.pk, 'left')]
+
+    def test_without_the_filter_nothing_is_known_any_more(self, receiver: Receiver):
+        one = site()
+        webhook = mirror(receiver)
+        webhook.filters = {}
+        webhook.save()
+        assert (members(webhook), ListWalk.objects.count()) == ([], 0)
+        change(one, status='retired')
+        assert told(receiver) == [('updated', one.pk, None)]
+
+    def test_a_backfill_sends_the_list(self, receiver: Receiver):
+        inside, _outside = site(), site(status='retired')
+        webhook = mirror(receiver)
+        backfill.start(webhook, backfill.choose(webhook))
+        assert told(receiver) == [('updated', inside.pk, None)]
+
+    def test_a_filter_that_fails_is_named_and_holds_no_other_webhook(self, receiver: Receiver, admin_pages):
+        webhook = mirror(receiver)
+        other = subscribe(receiver.url('/other'), Site)
+        Webhook.objects.filter(pk=webhook.pk).update(filters={'dcim.site': 'cf_gone=1'})
+        site()
+        work()
+        assert [request.path for request in receiver.requests] == ['/other']
+        assert 'cf_gone' in ListWalk.objects.get(webhook_id=webhook.pk).error
+        assert [one.status for one in deliveries('undecided')] == ['undecided']
+        assert other.pk
+        page = admin_pages.get(webhook.get_absolute_url()).content.decode()
+        assert 'cf_gone' in page.partition('<h2 class="card-header">Lists</h2>')[2].partition('</table>')[0]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ('wrong', 'field', 'named'),
+        [
+            ({'filters': {'dcim.site': 'stauts=active'}}, 'filters', 'stauts'),
+            ({'filters': {'dcim.site': 'status=gone'}}, 'filters', 'gone'),
+            ({'filters': {'dcim.device': 'status=active'}}, 'filters', 'dcim.device'),
+            ({'filters': {'dcim.site': 7}}, 'filters', 'texts'),
+            ({'filters': ['dcim.site']}, 'filters', 'object'),
+            ({'conditions': {'attr': 'name', 'value': 'Bern'}}, 'conditions', 'filters'),
+            ({'latest_only': True}, 'latest_only', 'filters'),
+            ({'ordered': False}, 'ordered', 'list'),
+        ],
+    )
+    def test_a_wrong_definition_is_refused_and_named(self, receiver: Receiver, api_client, wrong, field, named):
+        sent = {
+            'name': 'list', 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'], 'type_create': True,
+            'filters': ACTIVE,
+        }  # fmt: skip
+        answer = api_client.post(API, sent | wrong, format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, [field])
+        assert named in str(answer.json())
+
+    def test_a_filter_needs_the_right_to_view_all_objects(self, receiver: Receiver, grant, clerk_api):
+        """A match would tell what is hidden."""
+        grant(Webhook, 'view', 'add', 'change')
+        grant(Site, 'view', name='Bern')
+        sent = {'name': 'list', 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'], 'type_create': True}
+        assert clerk_api.post(API, sent, format='json').status_code == 201
+        answer = clerk_api.post(API, sent | {'name': 'two', 'filters': ACTIVE}, format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, ['filters'])
+
+
+class TestProof:
+    def test_members_are_listed_for_those_who_may_view_them(self, receiver: Receiver, api_client):
+        webhook = mirror(receiver)
+        first, second = site(), site()
+        work()
+        address = f'{API}{webhook.pk}/members/'
+        found = api_client.get(f'{address}?limit=1').json()
+        assert (found['count'], [one['object_id'] for one in found['results']]) == (2, [first.pk])
+        (one,) = api_client.get(f'{address}?object_type=dcim.site&object_id={second.pk}').json()['results']
+        assert (one['object_type'], one['object_id'], len(one['digest'])) == ('dcim.site', second.pk, 64)
+        assert api_client.get(f'{address}?object_id=x').status_code == 400
+
+    def test_a_dry_run_names_what_is_missing_and_too_much(self, receiver: Receiver, api_client):
+        webhook = mirror(receiver)
+        extra, missing = site(name='Basel'), site(name='Bern', status='planned')
+        assert len(told(receiver)) == 1
+        Site.objects.filter(pk=extra.pk).update(status='retired')
+        Site.objects.filter(pk=missing.pk).update(status='active')
+        address = f'{API}{webhook.pk}/compare/'
+        (found,) = api_client.post(address, {'dry_run': True}, format='json').json()['lists']
+        assert (found['missing'], found['names_of_missing']) == (1, ['Bern'])
+        assert (found['extra'], found['names_of_extra']) == (1, ['Basel'])
+        assert told(receiver) == []
+        output = StringIO()
+        call_command('webhooks_compare', webhook.name, '--dry-run', stdout=output)
+        assert output.getvalue().splitlines() == [
+            'dcim.site status=active: 1 objects, 1 missing, 1 too much', '  missing: Bern', '  too much: Basel',
+        ]  # fmt: skip
+        assert api_client.post(address, format='json').status_code == 200
+        assert len(told(receiver)) == 2

@@ -1,0 +1,106 @@
+"""The endpoints of lists: GET …/webhooks/<id>/members/ and POST …/webhooks/<id>/compare/"""
+
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
+from netbox.api.fields import ContentTypeField
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.exceptions import ValidationError
+from rest_framework.generics import get_object_or_404
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from .. import object_types, visibility
+from ..models import ListWalk, Member, Webhook
+from ..services import actions, lists
+from ..storable import is_key
+from .actions import acts, get_permitted
+
+
+@extend_schema_serializer(component_name='WebhookMember')
+class MemberSerializer(serializers.ModelSerializer):
+    """An object that a receiver was told to be in a list."""
+
+    object_type = ContentTypeField(read_only=True)
+    sequence = serializers.IntegerField(
+        read_only=True, help_text=_('That of the last event that was sent about it. 0: it was taken as known.')
+    )
+    digest = serializers.CharField(
+        read_only=True, help_text=_('SHA-256 of the data of that event. Blank: it was taken as known.')
+    )
+
+    class Meta:
+        model = Member
+        fields = ('object_type', 'object_id', 'sequence', 'digest')
+
+
+@extend_schema_serializer(component_name='WebhookCompare')
+class CompareSerializer(serializers.Serializer):
+    """Whether to compare only."""
+
+    dry_run = serializers.BooleanField(default=False, help_text=_('Only say what differs. Nothing is sent.'))
+
+
+@extend_schema_serializer(component_name='WebhookComparedList')
+class ComparedSerializer(serializers.Serializer):
+    """What differs in a list."""
+
+    object_type = serializers.CharField()
+    query = serializers.CharField()
+    listed = serializers.IntegerField(help_text=_('Number of objects in the list.'))
+    missing = serializers.IntegerField(help_text=_('Number of those that the receiver was not told.'))
+    extra = serializers.IntegerField(help_text=_('Number of objects that it was told, and that are not in the list.'))
+    names_of_missing = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
+    names_of_extra = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
+
+
+@extend_schema_serializer(component_name='WebhookCompared')
+class AnswerSerializer(serializers.Serializer):
+    """What differs in each list. Without a dry run there is none: workers compare in the background."""
+
+    lists = ComparedSerializer(many=True)
+
+
+class ListsMixin:
+    """Adds the endpoints `members/` and `compare/` to the viewset of webhooks."""
+
+    @extend_schema(
+        parameters=[OpenApiParameter('object_type', str), OpenApiParameter('object_id', int)],
+        responses=MemberSerializer(many=True),
+        filters=False,
+    )
+    @action(detail=True, methods=['get'])
+    def members(self, request: Request, pk: str) -> Response:
+        """List the objects that the receiver should have: those of the webhook's lists."""
+        webhook = get_object_or_404(Webhook.objects.restrict(request.user, 'view'), pk=pk)
+        found = Member.objects.filter(visibility.query(request.user), webhook_id=webhook.pk, **_wanted(request))
+        page = self.paginate_queryset(found.select_related('object_type'))
+        return self.get_paginated_response(MemberSerializer(page, many=True).data)
+
+    @extend_schema(request=CompareSerializer, responses=AnswerSerializer)
+    @acts(actions.COMPARE)
+    def compare(self, request: Request, pk: str) -> Response:
+        """Compare the webhook's lists with what was sent, and send what differs; or only say what does."""
+        webhook = get_permitted(request, actions.COMPARE, pk)
+        serializer = CompareSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        if not serializer.validated_data['dry_run']:
+            actions.COMPARE.service(webhook, request.user)
+            return Response({'lists': []})
+        types = ListWalk.objects.filter(webhook_id=webhook.pk).values_list('object_type', flat=True)
+        if not {*types} <= {*visibility.whole_types(request.user)}:
+            raise ValidationError({'dry_run': _('You need the permission to view all objects of these types.')})
+        return Response({'lists': [one._asdict() for one in lists.foretell(webhook)]})
+
+
+def _wanted(request: Request) -> dict[str, object]:
+    wanted: dict[str, object] = {}
+    if label := request.query_params.get('object_type'):
+        if label not in object_types.by_label():
+            raise ValidationError({'object_type': _('There is no such object type.')})
+        wanted['object_type'] = object_types.by_label()[label]
+    if ids := request.query_params.getlist('object_id'):
+        if not all(map(is_key, ids)):
+            raise ValidationError({'object_id': _('Enter a number.')})
+        wanted['object_id__in'] = ids
+    return wanted

@@ -1,0 +1,117 @@
+"""Judges what an event means for a list that its webhook subscribes to: its object enters, changes, leaves, or nothing.
+
+It looks at the rows as they are now, and at what the receiver was told before. If an event is judged before a later one
+of its object is dispatched, it may already see that one's state. The later event then tells the rest.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from django.contrib.contenttypes.models import ContentType
+
+from ... import list_filters
+from ...choices import KindChoices
+from ...models import Event, Webhook
+from ...models.member import label_of
+from ...payload.selection import narrow
+from .. import sql
+
+CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
+ENTERED, LEFT = 'entered', 'left'
+
+# Let only one dispatcher judge the events of a webhook, until the open transaction ends. False: another one does.
+TRY_LOCK_MEMBERS = "SELECT pg_try_advisory_xact_lock('webhooks_member'::regclass::oid::integer, %s::integer)"
+
+# Read which of these objects the receiver has been told to be in the list.
+READ_MEMBERS = """
+    SELECT object_id FROM webhooks_member WHERE webhook_id = %s AND object_type_id = %s AND object_id = ANY(%s)"""
+
+# Note that the receiver is told of these objects in the list.
+STORE_MEMBERS = """
+    INSERT INTO webhooks_member (webhook_id, object_type_id, object_id, sequence, digest)
+    SELECT %s, * FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::text[])
+    ON CONFLICT (webhook_id, object_type_id, object_id)
+    DO UPDATE SET sequence = EXCLUDED.sequence, digest = EXCLUDED.digest"""
+
+# Note that the receiver is told that these objects are not in the list.
+FORGET_MEMBERS = """
+    DELETE FROM webhooks_member m USING unnest(%s::int[], %s::bigint[]) AS v(object_type_id, object_id)
+    WHERE m.webhook_id = %s AND m.object_type_id = v.object_type_id AND m.object_id = v.object_id"""
+
+
+class Judged(NamedTuple):
+    """A delivery and what it tells: `kind` None is nothing. `span`: as Delivery.span, if the event itself differs."""
+
+    pk: int
+    event: Event
+    kind: str | None
+    span: dict[str, str] | None
+
+
+def is_listed(webhook: Webhook, event: Event) -> bool:
+    """Return whether the webhook has a filter for objects of this type."""
+    return bool(webhook.filters) and label_of(ContentType.objects.get_for_id(event.object_type_id)) in webhook.filters
+
+
+def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
+    """Return what each undecided delivery of a listed type tells. They are given in order. Writes nothing.
+
+    Raises DefinitionError if a filter is wrong or too slow in PostgreSQL, TooSlow if it takes too long,
+    OperationalError if somebody holds a table, and whatever a plugin's filter raises.
+    """
+    by_type: dict[int, set[int]] = defaultdict(set)
+    for _pk, event in deliveries:
+        by_type[event.object_type_id].add(event.object_id)
+    inside, members = set(), set()
+    for type_id, pks in by_type.items():
+        inside |= {(type_id, pk) for pk in _inside(webhook, type_id, pks)}
+        members |= {(type_id, pk) for pk in sql.fetch_column(READ_MEMBERS, [webhook.pk, type_id, list(pks)])}
+    return list(_judge(deliveries, inside, members))
+
+
+def _inside(webhook: Webhook, type_id: int, pks: set[int]) -> list[int]:
+    object_type = ContentType.objects.get_for_id(type_id)
+    return list_filters.among(object_type.model_class(), webhook.filters[label_of(object_type)], pks)
+
+
+def _judge(
+    deliveries: Sequence[tuple[int, Event]], inside: set[tuple[int, int]], members: set[tuple[int, int]]
+) -> Iterator[Judged]:
+    for pk, event in deliveries:
+        key = (event.object_type_id, event.object_id)
+        is_in, was_in = event.kind != DELETED and key in inside, key in members
+        if is_in:
+            kind = UPDATED if was_in else CREATED
+            members.add(key)
+        else:
+            kind = DELETED if was_in else None
+            members.discard(key)
+        membership = {CREATED: ENTERED, DELETED: LEFT}.get(kind)
+        span = {'kind': kind, **({'membership': membership} if membership else {})} if kind else None
+        yield Judged(pk, event, kind, span if kind != event.kind else None)
+
+
+def store(webhook: Webhook, judged: Sequence[Judged]) -> None:
+    """Note what the receiver is told by that, in the open transaction. Of an object the last one counts."""
+    last = {(one.event.object_type_id, one.event.object_id): one for one in judged if one.kind}
+    # In the same order everywhere, so that no two transactions wait for each other.
+    told = [(key, one) for key, one in sorted(last.items(), key=lambda item: item[0])]
+    if stay := [(*key, one.event.sequence, digest_of(webhook, one.event)) for key, one in told if one.kind != DELETED]:
+        sql.execute(STORE_MEMBERS, [webhook.pk, *map(list, zip(*stay, strict=True))])
+    if gone := [key for key, one in told if one.kind == DELETED]:
+        sql.execute(FORGET_MEMBERS, [*map(list, zip(*gone, strict=True)), webhook.pk])
+
+
+def digest_of(webhook: Webhook, event: Event) -> str:
+    """Return the digest of the data that the webhook sends, as docs/payload.md describes it. '' if there are none."""
+    (sent,) = narrow(webhook, [event], webhook.expand)
+    return digest(sent.payload_data) if event.data else ''
+
+
+def digest(data: Mapping[str, Any] | None) -> str:
+    """Return the SHA-256 of data as JSON with sorted keys, without blanks and in UTF-8."""
+    text = json.dumps(data, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""Compares lists that webhooks subscribe to with what their receivers were told, and records what differs.
+
+A change of an object brings an event. But an object may also enter or leave a list without one: its site moves to
+another region, or a date passes. So a walk looks at all objects of the type: an hour after the last walk, when somebody
+asks, or a minute after the last one if a table was written that the filter reads. PostgreSQL counts these writes
+anyway, so that saves cost nothing.
+
+For each object that differs it records an event of its present state. What that means for the list is judged as of any
+event (dispatch/memberships.py).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
+
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.db.models import Model
+
+from ... import list_filters
+from ...exceptions import DefinitionError
+from ...models import ListWalk, Webhook
+from ...outbox import restating
+from ...storable import MAX_KEY, storable
+from .. import sql
+from ..dispatch import loop as dispatch
+from .loop import Walk
+
+# While a webhook has this many unsent deliveries, no further slice is recorded.
+MAX_OPEN_DELIVERIES = 600
+# So long after its beginning a walk begins again, if a table that its filter reads was written, and in any case.
+WRITTEN_SECONDS = 60
+HOURLY_SECONDS = 3600
+# A filter is read over so many foreign keys: a device's site, its region, and the region above that.
+MAX_HOPS = 3
+# A process remembers the tables of so many filters.
+MAX_LISTS_KNOWN = 1000
+# The name of a table or column in a statement.
+NAME = re.compile(r'"(\w+)"')
+
+# The lists of active webhooks whose walk is to begin, unless nothing was written. Their webhooks have few open
+# deliveries, as in READY_LISTS.
+READ_DUE_LISTS = """
+    SELECT l.id, l.asked OR l.begun_at IS NULL OR l.begun_at < now() - make_interval(secs => %(hourly)s), l.written
+    FROM webhooks_listwalk l JOIN webhooks_webhook w ON w.id = l.webhook_id
+    WHERE NOT l.walking AND w.enabled AND NOT w.paused
+      AND (l.asked OR l.begun_at IS NULL OR l.begun_at < now() - make_interval(secs => %(written)s))"""
+
+# How often these tables were written since PostgreSQL counts.
+COUNT_WRITES = """
+    SELECT coalesce(sum(pg_stat_get_tuples_inserted(t.oid) + pg_stat_get_tuples_updated(t.oid)
+        + pg_stat_get_tuples_deleted(t.oid)), 0)::bigint
+    FROM (SELECT to_regclass(name)::oid AS oid FROM unnest(%s::text[]) AS name) t"""
+
+# Begin a walk, unless it has begun or its definition has changed since.
+BEGIN_WALK = """
+    UPDATE webhooks_listwalk SET walking = true, asked = false, begun_at = now(), written = %s, last_id = 0
+    WHERE id = %s AND query = %s AND NOT walking"""
+
+# The walks of active webhooks that can go on: few deliveries are open.
+READY_LISTS = """
+    SELECT l.id FROM webhooks_listwalk l JOIN webhooks_webhook w ON w.id = l.webhook_id
+    WHERE l.walking AND w.enabled AND NOT w.paused AND (
+        SELECT count(*) FROM (
+            SELECT FROM webhooks_event e
+            WHERE e.backfill_for = w.id AND e.dispatched_at IS NULL
+            UNION ALL
+            SELECT FROM webhooks_delivery d WHERE d.webhook_id = w.id AND d.status IN ('pending', 'undecided')
+            LIMIT %(most)s
+        ) is_open
+    ) < %(most)s"""
+
+# Move a walk on, if it is still in its place.
+MOVE_WALK = """
+    UPDATE webhooks_listwalk SET last_id = %(last_id)s, walking = %(walking)s, error = ''
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_listwalk
+        WHERE id = %(id)s AND walking AND query = %(query)s AND begun_at = %(begun_at)s AND last_id = %(from_id)s
+        FOR UPDATE SKIP LOCKED
+    ))"""
+
+# Read the objects in a range of keys that the receiver was told of, and whether each still exists.
+READ_MEMBERS = """
+    SELECT m.object_id, EXISTS (SELECT FROM {table} t WHERE t.{pk} = m.object_id) FROM webhooks_member m
+    WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s"""
+
+# Leave out objects about which something is under way: that is judged by itself.
+LEAVE_OUT_OPEN = """
+    SELECT o.id FROM unnest(%(objects)s::bigint[]) AS o(id)
+    WHERE NOT EXISTS (
+        SELECT FROM webhooks_event e
+        WHERE e.object_type_id = %(type)s AND e.object_id = o.id AND e.dispatched_at IS NULL
+    ) AND NOT EXISTS (
+        SELECT FROM webhooks_delivery d
+        WHERE d.webhook_id = %(webhook)s AND d.object_type_id = %(type)s AND d.object_id = o.id
+          AND d.status = 'undecided'
+    )"""
+
+# Record a dispatched event for each object that is gone without one. Of the object only the id is known.
+RECORD_GONE = """
+    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
+        skipped, dispatched_at, backfill_for, urgent, transaction_id, transaction_time)
+    SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), 'deleted', %(type)s, o.id, '', %(now)s,
+        json_build_object('id', o.id)::text, '', 0, %(now)s, %(webhook)s, true,
+        pg_current_xact_id()::text::bigint, now()
+    FROM unnest(%(objects)s::bigint[]) AS o(id)
+    RETURNING id"""
+
+
+class Difference:
+    """What differs in a range of keys between a list and what the receiver was told of it: ids of objects.
+
+    `missing`: in the list, not told. `extra`: told, and not in the list any more. `gone`: told, and deleted.
+    """
+
+    def __init__(self, inside: Sequence[int], members: dict[int, bool]) -> None:
+        self.missing = [pk for pk in inside if pk not in members]
+        self.extra = [pk for pk, exists in members.items() if exists and pk not in set(inside)]
+        self.gone = [pk for pk, exists in members.items() if not exists]
+
+
+def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -> tuple[Difference, int, int | None]:
+    """Return what differs among the next `count` objects after a key, and how many are in the list.
+
+    Returns also the last key that was looked at, None at the end. Raises as list_filters.after().
+    """
+    inside, upto = list_filters.after(model, listed.query, last_id, count)
+    quote = connection.ops.quote_name
+    statement = READ_MEMBERS.format(table=quote(model._meta.db_table), pk=quote(model._meta.pk.column))
+    bounds = [listed.webhook_id, listed.object_type_id, last_id, MAX_KEY if upto is None else upto]
+    return Difference(inside, dict(sql.fetch(statement, bounds))), len(inside), upto
+
+
+class WalkOfList(Walk):
+    """A walk over the objects of a list's type. If the filter fails, it ends, and begins again after an hour."""
+
+    table = 'webhooks_listwalk'
+
+    def __init__(self, listed: ListWalk) -> None:
+        super().__init__(listed.pk, [listed.object_type_id], 0, listed.last_id)
+        self._list = listed
+
+    @classmethod
+    def ready(cls) -> list['WalkOfList']:
+        """Begin the walks that are due, and return all that can go on."""
+        due = sql.fetch(READ_DUE_LISTS, {'hourly': HOURLY_SECONDS, 'written': WRITTEN_SECONDS})
+        for listed in ListWalk.objects.in_bulk([pk for pk, *_due in due]).values():
+            _begin(listed, *next(rest for pk, *rest in due if pk == listed.pk))
+        pks = sql.fetch_column(READY_LISTS, {'most': MAX_OPEN_DELIVERIES})
+        return [cls(listed) for listed in ListWalk.objects.filter(pk__in=pks, walking=True)] if pks else []
+
+    def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
+        """Return the next objects that differ."""
+        self._difference, _count, upto = difference(self._list, model, self.last_id, count)
+        return [*self._difference.missing, *self._difference.extra], upto
+
+    def move(self, position: int, last_id: int, looked: int) -> bool:
+        """Write its place. At the end of the table it ends."""
+        now = {'id': self.pk, 'query': self._list.query, 'begun_at': self._list.begun_at, 'from_id': self.last_id}
+        return bool(sql.execute(MOVE_WALK, {**now, 'last_id': last_id, 'walking': position == 0}))
+
+    def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
+        """Record an event for each object that differs, unless something is under way about it."""
+        webhook = Webhook.objects.get(pk=self._list.webhook_id)
+        known = {'type': type_id, 'webhook': webhook.pk, 'now': now}
+        if pks and (some := sql.fetch_column(LEAVE_OUT_OPEN, {**known, 'objects': list(pks)})):
+            restating.restate(webhook, model, some, now, urgent=True)
+        if gone := self._difference.gone:
+            some = sql.fetch_column(LEAVE_OUT_OPEN, {**known, 'objects': gone})
+            events = sql.fetch_column(RECORD_GONE, {**known, 'objects': some})
+            dispatch.make_deliveries((), [(webhook.pk, pk) for pk in events], are_new=True)
+        return True
+
+    def end(self, now: datetime) -> bool:
+        """Do nothing: its last move has ended it."""
+        return False
+
+    def fail(self, error: Exception) -> bool:
+        """End it, and keep the reason for the webhook's page."""
+        reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
+        same = ListWalk.objects.filter(pk=self.pk, query=self._list.query, begun_at=self._list.begun_at)
+        return bool(same.update(walking=False, error=storable(reason)))
+
+
+def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:
+    model = ContentType.objects.get_for_id(listed.object_type_id).model_class()
+    count = sql.fetch_value(COUNT_WRITES, [list(_tables(model, listed.query))]) if model else 0
+    if is_due or count != written:
+        sql.execute(BEGIN_WALK, [count, listed.pk, listed.query])
+
+
+@lru_cache(MAX_LISTS_KNOWN)
+def _tables(model: type[Model], query: str) -> frozenset[str]:
+    """Return the tables that a filter of the model may read, but the model's own: its changes bring events."""
+    found, reached = {model}, {model}
+    for _hop in range(MAX_HOPS):
+        reached = {other for one in reached for other in _related(one)} - found
+        found |= reached
+    known = {one._meta.db_table for one in apps.get_models(include_auto_created=True)}
+    named = set(NAME.findall(_statement(model, query))) & known
+    return frozenset(named | {one._meta.db_table for one in found}) - {model._meta.db_table}
+
+
+def _related(model: type[Model]) -> Iterator[type[Model]]:
+    for field in (*model._meta.concrete_fields, *model._meta.many_to_many):
+        if isinstance(field.related_model, type) and field.related_model._meta.app_label != 'contenttypes':
+            yield field.related_model
+            if field.many_to_many:
+                yield field.remote_field.through
+
+
+def _statement(model: type[Model], query: str) -> str:
+    try:
+        return str(list_filters.objects(model, query).query)
+    except Exception:  # the walk itself reports it
+        return ''

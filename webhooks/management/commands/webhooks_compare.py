@@ -1,0 +1,46 @@
+"""manage.py webhooks_compare: compare a webhook's lists with what was sent, and send what differs."""
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...exceptions import Busy, DefinitionError
+from ...models import Webhook
+from ...services import lists
+
+
+class Command(BaseCommand):
+    """Lets the workers compare the lists of a webhook, or only says what differs.
+
+    Fails if there is no such webhook, if it has no filters or is disabled, and if a filter fails.
+    """
+
+    help = 'Compare the lists of a webhook with what its receiver was told. The workers send what differs.'
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument('name', metavar='NAME', help='name of the webhook')
+        parser.add_argument('--dry-run', action='store_true', help='only say what differs; send nothing')
+
+    def handle(self, *args, **options) -> None:
+        webhook = Webhook.objects.filter(name=options['name']).first()
+        if webhook is None:
+            raise CommandError(f'there is no webhook with the name {options["name"]!r}')
+        try:
+            if not options['dry_run']:
+                lists.compare(webhook)
+                self.stdout.write('the lists are being compared')
+                return
+            for one in lists.foretell(webhook):
+                self._tell(one)
+        except (Busy, DefinitionError) as error:
+            raise CommandError(f'{webhook}: {error}') from None
+
+    def _tell(self, one: lists.Compared) -> None:
+        self.stdout.write(
+            f'{one.object_type} {one.query}: {one.listed} objects, {one.missing} missing, {one.extra} too much'
+        )
+        for title, names, count in (
+            ('missing', one.names_of_missing, one.missing),
+            ('too much', one.names_of_extra, one.extra),
+        ):
+            if names:
+                more = f', and {count - len(names)} more' if count > len(names) else ''
+                self.stdout.write(f'  {title}: {", ".join(names)}{more}')

@@ -1,0 +1,111 @@
+"""Lists that webhooks subscribe to, and which objects of them their receivers have been told of."""
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, models, transaction
+from django.utils.translation import gettext_lazy as _
+
+from .. import list_filters
+from .webhook import Webhook
+
+# Take all objects of a list as known. `digest` is '' until a change of one is sent.
+LEARN = """
+    INSERT INTO webhooks_member (webhook_id, object_type_id, object_id, sequence, digest)
+    SELECT %s, %s, l.id, 0, '' FROM ({objects}) AS l(id)
+    ON CONFLICT DO NOTHING"""
+
+
+class ListWalkManager(models.Manager):
+    """Keeps a webhook's lists in line with its filters."""
+
+    def sync(self, webhook: Webhook) -> None:
+        """Begin, change and end lists after a save of the webhook. A walk follows, which sends the difference.
+
+        The present objects of a new list are taken as known, unless they are to be sent (`send_list`). The caller has
+        locked the webhook's row.
+        """
+        held = {one.object_type_id: one for one in self.filter(webhook_id=webhook.pk)}
+        if not held and not webhook.filters:
+            return
+        wanted = {one.pk: webhook.filters[label_of(one)] for one in webhook.listed_types()}
+        gone = held.keys() - wanted.keys()
+        self.filter(webhook_id=webhook.pk, object_type_id__in=gone).delete()
+        Member.objects.filter(webhook_id=webhook.pk, object_type_id__in=gone).delete()
+        for type_id, query in wanted.items():
+            if type_id not in held:
+                self.create(webhook_id=webhook.pk, object_type_id=type_id, query=query, asked=True)
+                if not webhook.send_list:
+                    _learn(webhook.pk, type_id, query)
+        for type_id in wanted.keys() & held.keys():
+            # Its difference may also have grown while the webhook was disabled.
+            self.filter(pk=held[type_id].pk).update(query=wanted[type_id], asked=True, walking=False)
+
+
+class ListWalk(models.Model):
+    """A list of a webhook, with the state of the walk that compares it (engine/walks/lists.py).
+
+    The webhook is no foreign key in PostgreSQL, so deleting it waits for no worker.
+    """
+
+    webhook_id = models.BigIntegerField()
+    object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
+    # As in the webhook's `filters`.
+    query = models.TextField(_('filter'))
+    # A walk is under way, and the last primary key that it has looked at.
+    walking = models.BooleanField(default=False)
+    last_id = models.BigIntegerField(default=0)
+    # Somebody asks for a walk.
+    asked = models.BooleanField(default=True)
+    begun_at = models.DateTimeField(_('last compared'), null=True)
+    # How often the tables were written that the filter reads, when the last walk began.
+    written = models.BigIntegerField(null=True)
+    # Why the filter could not be used the last time.
+    error = models.TextField(_('error'), blank=True)
+
+    _netbox_private = True
+
+    objects = ListWalkManager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=['webhook_id', 'object_type'], name='webhooks_listwalk_list')]
+
+    def __str__(self) -> str:
+        return f'{self.webhook_id}: {self.object_type} {self.query}'
+
+
+class Member(models.Model):
+    """An object that a webhook's receiver was told to be in a list, and has not been told to have left.
+
+    `sequence` is that of the last event that was sent about it, and `digest` that of its data. Of an object that was
+    taken as known these are 0 and ''.
+    """
+
+    webhook_id = models.BigIntegerField()
+    object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
+    object_id = models.BigIntegerField(_('object ID'))
+    sequence = models.BigIntegerField(_('sequence'))
+    digest = models.TextField(_('digest'))
+
+    _netbox_private = True
+
+    class Meta:
+        ordering = ('object_type', 'object_id')
+        constraints = [
+            models.UniqueConstraint(fields=['webhook_id', 'object_type', 'object_id'], name='webhooks_member_object')
+        ]
+
+    def __str__(self) -> str:
+        return f'{self.webhook_id}: {self.object_type_id}:{self.object_id}'
+
+
+def label_of(object_type: ContentType) -> str:
+    """Return the name of an object type in `filters`, such as 'dcim.site'."""
+    return '.'.join(object_type.natural_key())
+
+
+def _learn(webhook_id: int, type_id: int, query: str) -> None:
+    model = ContentType.objects.get_for_id(type_id).model_class()
+    if model is None:
+        return
+    objects, parameters = list_filters.objects(model, query).order_by().values('pk').query.sql_with_params()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(LEARN.format(objects=objects), [webhook_id, type_id, *parameters])

@@ -1,0 +1,90 @@
+"""Compares lists that webhooks subscribe to with what their receivers were told: at once, or without sending."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from django.db import transaction
+from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+
+from ..engine.walks.lists import difference
+from ..exceptions import STATE, Busy, DefinitionError
+from ..models import ListWalk, Webhook
+from ..models.member import label_of
+from ..outbox import wakeup
+
+# Objects that are looked at together.
+OBJECTS_PER_LOOK = 1000
+# A dry run names at most this many objects of each sort, with at most so many characters.
+MAX_OBJECTS_NAMED = 20
+MAX_NAME_CHARS = 100
+# Somebody waits for the answer to a dry run.
+DRY_RUN_SECONDS = 30.0
+
+
+class Compared(NamedTuple):
+    """What a walk would send about a list: numbers, and names of the first ones."""
+
+    object_type: str
+    query: str
+    listed: int
+    missing: int
+    extra: int
+    names_of_missing: list[str]
+    names_of_extra: list[str]
+
+
+def compare(webhook: Webhook) -> None:
+    """Let a worker compare the webhook's lists now, and send what differs. Raises DefinitionError without lists."""
+    _check(webhook)
+    ListWalk.objects.filter(webhook_id=webhook.pk).update(asked=True, walking=False)
+    transaction.on_commit(wakeup.wake, robust=True)
+
+
+def foretell(webhook: Webhook) -> list[Compared]:
+    """Return what comparing would send now, for each list. Sends and writes nothing.
+
+    Changes that are still to be dispatched count as differences. Raises DefinitionError without lists and for a filter
+    that fails, and Busy after DRY_RUN_SECONDS.
+    """
+    _check(webhook)
+    until = time.monotonic() + DRY_RUN_SECONDS
+    lists = ListWalk.objects.filter(webhook_id=webhook.pk).select_related('object_type').order_by('object_type_id')
+    return [_compared(one, until) for one in lists if one.object_type.model_class()]
+
+
+def _check(webhook: Webhook) -> None:
+    if not ListWalk.objects.filter(webhook_id=webhook.pk).exists():
+        raise DefinitionError(STATE, _('The webhook subscribes to no list: it has no filters.'))
+    if not webhook.enabled:
+        raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
+
+
+def _compared(listed: ListWalk, until: float) -> Compared:
+    model = listed.object_type.model_class()
+    missing, extra, count = [], [], 0
+    for found, inside in _slices(listed, until):
+        count += inside
+        missing += found.missing
+        extra += [*found.extra, *found.gone]
+    named = {one.pk: one for one in model._base_manager.filter(pk__in=_first(missing) + _first(extra))}
+
+    def names(pks: Sequence[int]) -> list[str]:
+        return [Truncator(str(named.get(pk, f'#{pk}'))).chars(MAX_NAME_CHARS) for pk in _first(pks)]
+
+    label = label_of(listed.object_type)
+    return Compared(label, listed.query, count, len(missing), len(extra), names(missing), names(extra))
+
+
+def _slices(listed: ListWalk, until: float) -> Iterator[tuple]:
+    last_id: int | None = 0
+    while last_id is not None:
+        if time.monotonic() > until:
+            raise Busy(_('This takes too long. Compare the list without a dry run: workers do it in the background.'))
+        found, inside, last_id = difference(listed, listed.object_type.model_class(), last_id, OBJECTS_PER_LOOK)
+        yield found, inside
+
+
+def _first(pks: Sequence[int]) -> list[int]:
+    return list(pks[:MAX_OBJECTS_NAMED])
