@@ -301,16 +301,30 @@ class PreviewedSerializer(serializers.Serializer):
     url = serializers.CharField(read_only=True)
     headers = serializers.DictField(read_only=True)
     body = serializers.CharField(read_only=True)
-    is_sent = serializers.BooleanField(read_only=True, help_text=_('Whether the webhook takes this event.'))
+    is_sent = serializers.BooleanField(
+        read_only=True,
+        allow_null=True,
+        source='verdict.is_sent',
+        help_text=_('Whether the webhook takes this event. Null: undecided.'),
+    )
     reasons = serializers.ListField(
-        child=serializers.CharField(), read_only=True, help_text=_('Why the webhook does not take this event.')
-    )
-    conditions = PartSerializer(many=True, read_only=True, help_text=_('What each part of the conditions found.'))
-    warnings = serializers.ListField(
-        child=serializers.CharField(), read_only=True, help_text=_('What is probably a mistake in the definition.')
-    )
-    unchecked = serializers.ListField(
         child=serializers.CharField(),
         read_only=True,
+        source='verdict.reasons',
+        help_text=_('Why the webhook does not take this event.'),
+    )
+    undecided = serializers.ListField(
+        child=serializers.CharField(),
+        read_only=True,
+        source='verdict.undecided',
         help_text=_('What else is asked of a change, and cannot be checked any more.'),
+    )
+    conditions = PartSerializer(
+        many=True,
+        read_only=True,
+        source='verdict.conditions',
+        help_text=_('What each part of the conditions found.'),
+    )
+    warnings = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text=_('What is probably a mistake in the definition.')
     )

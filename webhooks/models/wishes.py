@@ -34,10 +34,14 @@ class Wishes:
         return ', '.join(str(labels[kind]) for kind in self.kinds)
 
     @property
+    def shows_before(self) -> bool:
+        """Whether its requests show the state before a change."""
+        return self.include_snapshots or self.payload_format in (FormatChoices.NETBOX, FormatChoices.THIN)
+
+    @property
     def needs_before(self) -> bool:
         """Whether it shows the state before a change, or may ask for it in its conditions."""
-        shows = self.include_snapshots or self.payload_format in (FormatChoices.NETBOX, FormatChoices.THIN)
-        return shows or bool(self.conditions)
+        return self.shows_before or bool(self.conditions)
 
     @property
     def compares(self) -> bool:

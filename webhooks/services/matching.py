@@ -1,10 +1,11 @@
-"""Says why a webhook takes an event or not. It decides anew, and writes nothing."""
+"""Says whether a webhook takes an event, and why not. It decides anew, and writes nothing."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
@@ -13,11 +14,13 @@ from users.models import User
 
 from ..choices import KindChoices
 from ..engine.dispatch import matching
+from ..engine.dispatch.changed_keys import value_at
 from ..engine.dispatch.render import Shown
 from ..exceptions import Busy
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Subscription, Webhook
 from ..payload_visibility import may_see_expanded
+from ..storable import nodes
 from . import preview_room
 
 # A reason quotes at most this many of a value.
@@ -46,6 +49,26 @@ class Part(NamedTuple):
 
     text: str
     is_met: bool
+
+
+class Verdict(NamedTuple):
+    """Whether a webhook takes an event, in sentences.
+
+    `reasons` say why it does not, `undecided` what nobody can tell any more. `conditions` say what each part of the
+    conditions found, and `warnings` what is probably a mistake in them.
+    """
+
+    reasons: list[str]
+    undecided: list[str]
+    conditions: list[Part]
+    warnings: list[str]
+
+    @property
+    def is_sent(self) -> bool | None:
+        """Whether the webhook takes the event. None: undecided."""
+        if self.reasons:
+            return False
+        return None if self.undecided else True
 
 
 class Refusals(NamedTuple):
@@ -91,14 +114,15 @@ def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
 
 def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[str]:
     """Return what remains where no reason can be shown. Empty: by its present settings it takes the event."""
-    compared = comparison(webhook, event)
+    is_changed = _is_changed(webhook, event)
+    unknown = [] if is_changed else _unknown_change(webhook)
     has_pattern = matching.has_pattern(webhook.conditions or {})
+    if is_changed is False or (unknown and not is_newer and not has_pattern):
+        return [comparison(webhook, event)]
     if is_newer:
-        return unchecked(webhook, event)
-    if compared and not has_pattern:
-        return [compared]
+        return unknown
     if has_pattern:
-        return [*unchecked(webhook, event), _('Not known. A regular expression may have taken too long.')]
+        return [*unknown, _('Not known. A regular expression may have taken too long.')]
     return [_('Not known.')]
 
 
@@ -115,39 +139,103 @@ def comparison(webhook: Webhook, event: Event) -> str:
     return _('Only real changes: nothing changed')
 
 
-def unchecked(webhook: Webhook, event: Event) -> list[str]:
-    """Return the setting that nobody can check any more: dispatch removes what was before.
+def judge(webhook: Webhook, event: Event, ignored: Collection[str]) -> Verdict:
+    """Decide whether the webhook takes the event, which need not be saved: then it shows an object as it is now.
 
-    A real change shows in the change log's data, if the event has them.
+    `ignored` are names of users.
     """
-    if not comparison(webhook, event):
+    unknown = _unknown_conditions(webhook, event)
+    is_changed = _is_changed(webhook, event)
+    data = data_of(webhook, event) if webhook.conditions else None
+    return Verdict(
+        reasons=[
+            *_ignored(event, ignored),
+            *([] if unknown else _unmet_conditions(webhook, event)),
+            *([comparison(webhook, event)] if is_changed is False else []),
+        ],
+        undecided=[*unknown, *([] if is_changed is not None else _unknown_change(webhook))],
+        conditions=[] if unknown or data is None else parts(webhook.conditions, data),
+        warnings=[] if data is None else warnings(webhook.conditions, data),
+    )
+
+
+def _unknown_conditions(webhook: Webhook, event: Event) -> list[str]:
+    """Return a sentence if the conditions ask for the state before the change, and that is not known."""
+    is_known = event.snapshots and (event.pk or event.kind != KindChoices.UPDATED)
+    if is_known or not any(map(_asks_for_before, nodes(webhook.conditions or {}))):
         return []
+    if event.pk is None:
+        return [_('The conditions ask for the state before a change. An object as it is now has none.')]
+    return [
+        _(
+            'The conditions ask for the state before the change, which was not kept: no webhook asked for it then. '
+            'Save this one, change an object, and look again.'
+        )
+    ]
+
+
+def _asks_for_before(node: Any) -> bool:
+    if not isinstance(node, dict):
+        return False
+    return node.get('op') in Condition.SNAPSHOT_OPERATORS or str(node.get('attr')).startswith('snapshots.')
+
+
+def _unknown_change(webhook: Webhook) -> list[str]:
     if webhook.only_if_changed:
         keys = ', '.join(webhook.only_if_changed)
         return [_('Not checked here: whether one of these changed: {keys}').format(keys=keys)]
-    return [] if _is_real_change(event) else [_('Not checked here: whether it is a real change')]
+    return [_('Not checked here: whether it is a real change')]
 
 
-def _is_real_change(event: Event) -> bool:
-    """Return whether the change log's data differ. The time of the save does not count."""
+def _is_changed(webhook: Webhook, event: Event) -> bool | None:
+    """Return whether what the webhook compares has changed. None: only dispatch could tell.
+
+    Dispatch removes what was before. The change log's data are kept if some webhook shows them.
+    """
+    if not comparison(webhook, event):
+        return True
     snapshots: dict[str, dict[str, Any] | None] = event.snapshots or {}
     before, after = snapshots.get('prechange'), snapshots.get('postchange')
-    if before is None or after is None:
+    if event.pk is None or before is None or after is None:
+        return None
+    if not webhook.only_if_changed:
+        # The time of the save does not count. What the change log leaves out may have changed.
+        return {**before, 'last_updated': None} != {**after, 'last_updated': None} or None
+    found = [_is_key_changed(key, event.object_type, before, after) for key in webhook.only_if_changed]
+    if any(found):
+        return True
+    return None if None in found else False
+
+
+def _is_key_changed(key: str, object_type: ContentType, before: dict[str, Any], after: dict[str, Any]) -> bool | None:
+    name, _dot, rest = key.partition('.')
+    if name not in before or name not in after:
+        return None
+    if value_at(before, key) == value_at(after, key):
         return False
-    return {**before, 'last_updated': None} != {**after, 'last_updated': None}
+    # The change log names a related object by its id. Another one may have the same value.
+    names = {field.name for field in object_type.model_class()._meta.get_fields() if field.is_relation}
+    return None if rest and name in names else True
 
 
 def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[str]:
-    """Return why the webhook does not take the event, a sentence each. Empty: it takes it.
+    """Return why the webhook does not take the event, a sentence each. Empty: it takes it, if it is a change to it.
 
     `ignored` are names of users. Regular expressions run in the renderer's process.
     """
-    found = []
+    return [*_ignored(event, ignored), *_unmet_conditions(webhook, event)]
+
+
+def _ignored(event: Event, ignored: Collection[str]) -> list[str]:
     if event.username in ignored and not event.backfill:
-        found.append(_('Ignored user: {name}').format(name=event.username))
-    if webhook.conditions and (data := data_of(webhook, event)) is not None:
-        found += [_('Conditions: {part}').format(part=part) for part in unmet(webhook.conditions, data)]
-    return found
+        return [_('Ignored user: {name}').format(name=event.username)]
+    return []
+
+
+def _unmet_conditions(webhook: Webhook, event: Event) -> list[str]:
+    if not webhook.conditions or (data := data_of(webhook, event)) is None:
+        return []
+    return [_('Conditions: {part}').format(part=part) for part in unmet(webhook.conditions, data)]
 
 
 def data_of(webhook: Webhook, event: Event) -> dict[str, Any] | None:

@@ -21,16 +21,15 @@ from ..payload import http_request
 from ..presentation import states
 from ..presentation.json_text import readable
 from . import matching, preview_room, preview_sources
+from .matching import Verdict
 from .preview_sources import Draft
 
 
 @dataclass(frozen=True)
 class Preview:
-    """`reasons` say why this event would not be sent, `conditions` what each part of the webhook's conditions found.
+    """A request that was not sent, with masked secrets, and whether the webhook would send it.
 
-    `warnings` name what is probably a mistake.
-
-    `unchecked` names what else dispatch asks, and nobody can answer later.
+    `warnings` name what is probably a mistake in the definition.
     """
 
     event: Event
@@ -38,15 +37,8 @@ class Preview:
     url: str
     headers: dict[str, str]
     body: str
-    reasons: list[str]
-    conditions: list[matching.Part]
+    verdict: Verdict
     warnings: list[str]
-    unchecked: list[str]
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the webhook would send this event."""
-        return not self.reasons
 
 
 def show(draft: Draft, user: User, source: str = '', changes: Mapping[str, Any] = MappingProxyType({})) -> Preview:
@@ -61,31 +53,26 @@ def show(draft: Draft, user: User, source: str = '', changes: Mapping[str, Any] 
             setattr(draft.webhook, name, value)
         for name, reason in validation.errors(draft.webhook).items():
             raise DefinitionError(name, reason)
-        return _show(draft, preview_sources.find(draft, source, user), user)
+        event = preview_sources.find(draft, source, user)
+        if draft.webhook.expand:
+            _expand(event, draft.webhook.expand, user)
+        return _preview(draft, event)
 
 
-def _show(draft: Draft, event: Event, user: User) -> Preview:
-    webhook = draft.webhook
-    if webhook.expand:
-        _expand(event, webhook.expand, user)
-    builder = http_request.Builder(webhook, is_preview=True)
-    request = builder.build(Delivery(webhook=webhook, event=event, expanded=True), time.time())
+def _preview(draft: Draft, event: Event) -> Preview:
+    builder = http_request.Builder(draft.webhook, is_preview=True)
+    request = builder.build(Delivery(webhook=draft.webhook, event=event, expanded=True), time.time())
     url, headers = builder.mask(request)
-    body, data = request.body.decode(errors='replace'), matching.data_of(webhook, event)
+    body = request.body.decode(errors='replace')
+    verdict = matching.judge(draft.webhook, event, draft.ignored)
     return Preview(
         event,
         request.method,
         url,
         http_request.mask_signatures(headers),
         body,
-        reasons=[*_not_asked_for(draft, event), *matching.reasons(webhook, event, draft.ignored)],
-        conditions=[] if data is None else matching.parts(webhook.conditions, data),
-        warnings=[
-            *_wrong_body(request.headers['Content-Type'], body),
-            *([] if data is None else matching.warnings(webhook.conditions, data)),
-        ],
-        # An object as it is now has no state before.
-        unchecked=matching.unchecked(webhook, event) if event.pk else [],
+        verdict._replace(reasons=[*_not_asked_for(draft, event), *verdict.reasons]),
+        warnings=[*_wrong_body(request.headers['Content-Type'], body), *verdict.warnings],
     )
 
 

@@ -172,9 +172,12 @@ def _events(draft: Draft, user: User) -> QuerySet[Event]:
     else:  # event rules use it
         sent = Delivery.objects.filter(webhook=draft.webhook.pk).order_by('-pk').values_list('event', flat=True)
         events = viewable.filter(pk__in=list(sent[:MAX_EVENTS_SEARCHED]))
-    if draft.webhook.needs_before:
-        events = events.filter(snapshots__isnull=False)
-    return events.exclude(data='').filter(test=False).order_by('-pk')
+    events = events.exclude(data='').filter(test=False).order_by('-pk')
+    if not draft.webhook.needs_before:
+        return events
+    # Conditions are tried on changes whose state before was kept, if there are any.
+    with_before = events.filter(snapshots__isnull=False)
+    return with_before if draft.webhook.shows_before or with_before.exists() else events
 
 
 #

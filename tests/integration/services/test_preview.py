@@ -285,44 +285,113 @@ class TestPages:
         assert clerk.get(f'/admin/webhooks/webhook/{webhook.pk}/preview/').status_code == 403
 
 
-class TestWhatCannotBeChecked:
-    """What was before a change is gone after dispatch."""
+class TestWhatIsUndecided:
+    """Dispatch removes what was before a change, unless a webhook shows it."""
 
-    ASKED = {'only_if_changed': ['status', 'facility']}
+    ASKED = {'only_if_changed': ['status.value', 'region.name', 'custom_fields.owner']}
+    BEFORE = {'status': 'planned', 'region': 1, 'custom_fields': {'owner': 'a'}, 'last_updated': '1'}
+    CHANGED = {'attr': 'status', 'op': 'changed'}
 
-    def unchecked(self, api_client, webhook: Webhook) -> list[str]:
-        shown = api_client.get(api(webhook)).data
-        assert shown['is_sent']
-        return shown['unchecked']
+    def verdict(self, api_client, webhook: Webhook, **asked) -> tuple[bool | None, list[str], list[str]]:
+        shown = api_client.get(api(webhook), asked).data
+        return shown['is_sent'], shown['reasons'], shown['undecided']
 
-    def test_keys_that_have_to_change_are_named(self, api_client, admin_pages):
+    def test_keys_that_have_to_change_are_named_in_an_undecided_verdict(self, api_client, admin_pages):
         webhook = subscribe(NOWHERE, Site, **self.ASKED)
         event(site())
-        told = 'Not checked here: whether one of these changed: status, facility'
-        assert self.unchecked(api_client, webhook) == [told]
-        for address in (tab(webhook), f'/admin/webhooks/webhook/{webhook.pk}/preview/'):
-            assert told in admin_pages.get(address).content.decode()
+        told = 'Not checked here: whether one of these changed: status.value, region.name, custom_fields.owner'
+        assert self.verdict(api_client, webhook) == (None, [], [told])
+        page = admin_pages.get(tab(webhook)).content.decode()
+        assert told in page
+        assert 'Undecided whether this change would be sent:' in page
 
     @pytest.mark.parametrize(
-        ('before', 'told'),
+        ('after', 'is_sent'),
         [
-            ({'status': 'active', 'last_updated': '1'}, ['Not checked here: whether it is a real change']),
-            ({'status': 'planned', 'last_updated': '1'}, []),
-            (None, ['Not checked here: whether it is a real change']),
+            ({}, False),
+            ({'facility': 'new'}, False),
+            ({'status': 'active'}, True),
+            ({'custom_fields': {'owner': 'b'}}, True),
+            ({'custom_fields': {'owner': 'a', 'other': 1}}, False),
+            ({'region': 2}, None),
+            ({'region': 2, 'status': 'active'}, True),
         ],
     )
-    def test_whether_anything_changed_is_seen_in_the_change_log(self, api_client, before, told):
+    def test_a_kept_state_before_decides_whether_one_of_the_keys_changed(self, api_client, after, is_sent):
+        webhook = subscribe(NOWHERE, Site, **self.ASKED)
+        snapshots = {'prechange': self.BEFORE, 'postchange': {**self.BEFORE, 'last_updated': '2', **after}}
+        event(site(), snapshots=snapshots)
+        told, reasons, undecided = self.verdict(api_client, webhook)
+        assert told is is_sent
+        keys = 'status.value, region.name, custom_fields.owner'
+        assert reasons == ([f'Only if changed: {keys}'] if is_sent is False else [])
+        assert bool(undecided) is (is_sent is None)
+
+    def test_a_key_that_the_change_log_lacks_is_undecided(self, api_client):
+        webhook = subscribe(NOWHERE, Site, only_if_changed=['prefix_count'])
+        event(site(), snapshots={'prechange': self.BEFORE, 'postchange': self.BEFORE})
+        assert self.verdict(api_client, webhook)[0] is None
+
+    @pytest.mark.parametrize(
+        ('before', 'is_sent'),
+        [
+            ({'status': 'active', 'last_updated': '1'}, None),
+            ({'status': 'planned', 'last_updated': '1'}, True),
+            (None, None),
+        ],
+    )
+    def test_whether_anything_changed_is_seen_in_the_change_log(self, api_client, before, is_sent):
         webhook = subscribe(NOWHERE, Site, only_real_changes=True)
         event(site(), snapshots={'prechange': before, 'postchange': {'status': 'active', 'last_updated': '2'}})
-        assert self.unchecked(api_client, webhook) == told
+        undecided = [] if is_sent else ['Not checked here: whether it is a real change']
+        assert self.verdict(api_client, webhook) == (is_sent, [], undecided)
 
     @pytest.mark.parametrize('other', [{'kind': 'created'}, {'caused_by': ['interface']}, {'backfill_for': 1}])
-    def test_an_event_that_compares_nothing_has_no_unchecked_fields(self, api_client, other):
+    def test_an_event_that_compares_nothing_is_decided(self, api_client, other):
         webhook = subscribe(NOWHERE, Site, **self.ASKED)
         event(site(), **other)
-        assert self.unchecked(api_client, webhook) == []
+        assert self.verdict(api_client, webhook) == (True, [], [])
 
-    def test_nor_has_an_object_as_it_is_now(self, api_client):
+    def test_an_update_without_a_state_before_is_undecided(self, api_client):
         webhook = subscribe(NOWHERE, Site, kinds=('updated',), **self.ASKED)
         site()
-        assert self.unchecked(api_client, webhook) == []
+        assert self.verdict(api_client, webhook)[0] is None
+
+    def test_conditions_that_need_no_state_before_are_decided_by_the_latest_change(self, admin_pages, api_client):
+        webhook = subscribe(NOWHERE, Site, conditions={'attr': 'name', 'value': 'Bern'})
+        event(site(name='Bern'))
+        event(site(name='Genf'))
+        assert self.verdict(api_client, webhook) == (False, ['Conditions: name is Genf'], [])
+        types = [ContentType.objects.get_for_model(Site).pk]
+        fields = filled(object_types_1=types, type_update='on', conditions='{"attr": "name", "value": "Genf"}')
+        page = admin_pages.post('/plugins/webhooks/webhooks/draft/', fields).content.decode()
+        assert 'This change would be sent:' in page
+        assert 'as it is now' not in page
+
+    @pytest.mark.parametrize(
+        'conditions', [CHANGED, {'and': [{'attr': 'snapshots.prechange.status', 'value': 'planned'}]}]
+    )
+    def test_conditions_on_a_state_before_that_was_not_kept_are_undecided(self, admin_pages, api_client, conditions):
+        webhook = subscribe(NOWHERE, Site, conditions=conditions)
+        event(site(name='Bern'))
+        is_sent, reasons, (told,) = self.verdict(api_client, webhook)
+        assert (is_sent, reasons) == (None, [])
+        assert told.startswith('The conditions ask for the state before the change, which was not kept')
+        page = admin_pages.get(tab(webhook)).content.decode()
+        assert 'Undecided whether this change would be sent:' in page
+        assert 'as it is now' not in page
+
+    def test_conditions_are_decided_by_a_change_whose_state_before_was_kept(self, api_client):
+        webhook = subscribe(NOWHERE, Site, conditions=self.CHANGED)
+        log = event(site(), snapshots={'prechange': self.BEFORE, 'postchange': {**self.BEFORE, 'status': 'active'}})
+        event(site())
+        assert self.verdict(api_client, webhook) == (True, [], [])
+        log.snapshots = {'prechange': self.BEFORE, 'postchange': self.BEFORE}
+        log.save()
+        assert self.verdict(api_client, webhook) == (False, ['Conditions: status did not change'], [])
+
+    def test_an_object_as_it_is_now_has_not_changed(self, api_client):
+        webhook = subscribe(NOWHERE, Site, kinds=('updated',), conditions=self.CHANGED)
+        source = f'object:dcim.site:{site().pk}'
+        told = 'The conditions ask for the state before a change. An object as it is now has none.'
+        assert self.verdict(api_client, webhook, source=source) == (None, [], [told])
