@@ -11,7 +11,7 @@ from itertools import pairwise
 from types import CodeType
 from typing import Any
 
-from jinja2 import BaseLoader, Template, pass_context, pass_eval_context
+from jinja2 import BaseLoader, Template, Undefined, pass_context, pass_eval_context
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
@@ -42,6 +42,7 @@ class Environment:
         self._jinja = SandboxedEnvironment(loader=BaseLoader(), optimized=False, finalize=self._note)
         self._jinja.filters.update(filters)
         self._jinja.globals['hmac'] = _hmac
+        self._jinja.policies['json.dumps_kwargs'] = {'sort_keys': True, 'default': _null_if_undefined}
         self._compiled = functools.lru_cache(COMPILED_TEMPLATES)(self._jinja.from_string)
         self._noted = ''
 
@@ -70,6 +71,12 @@ class Environment:
         for text in template.generate(context):
             # In Python equal texts with a single character are the same object. So a value could pass for a constant.
             yield text, id(text) in written and text is not self._noted
+
+
+def _null_if_undefined(value: Any) -> None:
+    """Return what `tojson` writes of a value that JSON does not know: null of a missing one, else raise TypeError."""
+    if not isinstance(value, Undefined):
+        raise TypeError(f'Object of type {type(value).__name__} is not JSON serializable')
 
 
 @pass_context

@@ -55,6 +55,12 @@ class TestRendered:
         assert request.header('Content-Type') == 'application/vnd.chat+json'
         assert request.json() == {'text': 'admin created Genève "1"'}
 
+    def test_a_missing_value_is_null_in_json(self, receiver: Receiver):
+        values = '[{{ data.tenant.name | tojson }}, {{ data.nothing | tojson }}, {{ [data.region.slug] | tojson }}]'
+        subscribe(receiver.url('/'), Site, body_template=values)
+        site()
+        assert received(receiver)[0].json() == [None, None, [None]]
+
     def test_they_see_the_names_of_netbox_and_ours(self, receiver: Receiver, netbox_user):
         names = (
             'event', 'timestamp', 'object_type', 'model', 'data', 'request', 'snapshots', 'username', 'request_id',
