@@ -100,6 +100,17 @@ class TestBodies:
         assert {run['type'] for run in runs} == {'TextRun'}
         assert [run['text'] for run in runs] == [f'dcim.site {HARMFUL}', ' was created', 'not in a request']
 
+    @pytest.mark.parametrize(
+        'preset', ['discord', 'googlechat', 'mattermost', 'pagerduty', 'servicenow', 'slack', 'teams']
+    )
+    def test_people_read_that_a_test_is_one(self, receiver: Receiver, api_client, preset: str):
+        made = create(api_client, receiver, preset)
+        sent(receiver, 'Bern')
+        assert api_client.post(f'{WEBHOOKS}{made["id"]}/test/').json()['status'] == 'delivered'
+        change, trial = (request.body.decode() for request in receiver.requests)
+        assert 'Test: ' not in change
+        assert 'Test: ' in trial
+
     def test_awx_gets_variables(self, receiver: Receiver, api_client):
         create(api_client, receiver, 'awx')
         place, body = sent(receiver)
