@@ -22,7 +22,7 @@ For people who write programs. All paths are below `{PREFIX}`. NetBox's own page
 """
 # NetBox's own descriptions of usual actions.
 USUAL = re.compile(r'^(Get|Post|Put|Patch|Delete) a .*objects?$')
-TAIL = """
+TAIL = r"""
 A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
 `additional_headers` and `payload_url` are masked, and `secret` is missing. `health` says how the endpoint does.
 
@@ -31,8 +31,8 @@ Masked values follow one rule. Sent back as it was read, `payload_url` keeps the
 credential. A new object needs the values themselves. So do the headers of a webhook that moves to another host: 400
 names the field.
 
-Fields that the reader may not see are null, and `restricted` is true. 503 means too many tests or previews at once: try
-again.
+An asterisk marks what a request needs. Fields that the reader may not see are null, and `restricted` is true. 503 means
+too many tests or previews at once: try again.
 """
 
 
@@ -60,14 +60,18 @@ def summary(operation: Mapping[str, Any]) -> str:
     return operation.get('description', '').partition('\n')[0].rstrip('.')
 
 
-def fields_of(operation: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:
+def fields_of(operation: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the names of the fields that a request takes, and whether it needs them."""
     content = operation.get('requestBody', {}).get('content', {}).get('application/json', {})
     component = content.get('schema', {}).get('$ref', '').rpartition('/')[2]
-    return list(components[component]['properties']) if component.startswith('Webhook') else []
+    if not component.startswith('Webhook'):
+        return {}
+    shape = components[component]
+    return {name: name in shape.get('required', ()) for name in shape['properties']}
 
 
-def names(fields: Iterable[str]) -> str:
-    return ', '.join(f'`{name}`' for name in fields)
+def names(fields: Mapping[str, bool]) -> str:
+    return ', '.join(f'`{name}`{"*" if is_needed else ""}' for name, is_needed in fields.items())
 
 
 if __name__ == '__main__':

@@ -66,6 +66,21 @@ def test_another_preset_keeps_in_the_django_admin_what_was_typed(admin, api):
     assert 'code(username)' in webhook['body_template']
 
 
+def test_a_webhook_gets_its_object_types_by_keyboard(admin, api):
+    admin.visit('plugins/webhooks/webhooks/add/')
+    admin.field('Name').fill('By keyboard')
+    admin.field('URL').fill('http://127.0.0.1:9/')
+    for key, label in (('Enter', 'Rack'), ('Space', 'Site'), ('Enter', 'Device')):
+        admin.field('Available object types').select_option(label=label)
+        admin.page.locator('.move-option', has_text='Add').press(key)
+    admin.field('Selected object types').select_option(label='Device')
+    admin.page.locator('.move-option', has_text='Remove').press('Space')
+    admin.button('Create').press('Enter')
+    expect(admin.page.locator('h1.page-title')).to_contain_text('By keyboard')
+    [webhook] = api.get('plugins/webhooks/webhooks/', name='By keyboard')['results']
+    assert sorted(webhook['object_types']) == ['dcim.rack', 'dcim.site']
+
+
 def test_a_field_that_is_wrong_is_shown_though_its_group_is_folded(admin, api):
     """The browser refuses the number, and NetBox the file."""
     admin.visit('plugins/webhooks/webhooks/add/')

@@ -165,6 +165,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'partial',
         'next_attempt',
         'finished',
+        'expires',
         'user',
         'request_id',
         'caused_by',
@@ -256,7 +257,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Expires'))
     def expires(self, delivery: Delivery) -> str:
-        return moment(delivery.expires_at)
+        return moment(delivery.expires_at) if delivery.is_open else ''
 
     @admin.display(description=_('Part of the change set'))
     def part_of_set(self, delivery: Delivery) -> str:

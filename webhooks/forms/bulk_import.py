@@ -1,7 +1,7 @@
 """The forms that import webhooks and credentials from CSV, JSON or YAML: one for the text, one for each record."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -61,13 +61,9 @@ class ImportedTextForm(BulkImportForm):
             super().clean()
         except (csv.Error, KeyError, RecursionError, StopIteration, TypeError, ValueError) as error:
             raise ValidationError(_('The data cannot be read: %(error)s'), params={'error': error}) from None
-        for number, record in enumerate(self.cleaned_data.get('data', ()), start=1):
-            if problem := _problem(record):
-                raise ValidationError(problem, params={'number': number})
-            for name, value in record.items():
-                if not is_storable([name, value]):
-                    reason = _('Record %(number)d, field %(name)s: remove the character that cannot be stored.')
-                    raise ValidationError(reason, params={'number': number, 'name': printable(name)})
+        records = enumerate(self.cleaned_data.get('data', ()), start=1)
+        if wrong := [error for number, record in records for error in _wrong(number, record)]:
+            raise ValidationError(wrong)
 
     def _clean_yaml(self, data: str) -> list[Any]:
         """Refuse merge keys before parsing: nested ones grow without limit."""
@@ -83,6 +79,17 @@ def _is_merge(event: yaml.Event) -> bool:
     if not isinstance(event, yaml.ScalarEvent):
         return False
     return event.tag == YAML_MERGE_TAG or (event.tag is None and event.implicit[0] and event.value == '<<')
+
+
+def _wrong(number: int, record: Any) -> Iterator[ValidationError]:
+    """Yield why this record cannot be imported: for itself, or for each of its fields."""
+    if problem := _problem(record):
+        yield ValidationError(problem, params={'number': number})
+        return
+    for name, value in record.items():
+        if not is_storable([name, value]):
+            reason = _('Record %(number)d, field %(name)s: remove the character that cannot be stored.')
+            yield ValidationError(reason, params={'number': number, 'name': printable(name)})
 
 
 def _problem(record: Any) -> str:

@@ -41,7 +41,7 @@ MAX_TYPES_SEARCHED = 30
 # The kinds of source, before its colon.
 EVENT_SOURCE = 'event'
 OBJECT_SOURCE = 'object'
-WITHOUT_TYPES = gettext_lazy('None are chosen. Without them, only event rules send something through this webhook.')
+WITHOUT_TYPES = gettext_lazy('No object types are chosen. So only event rules send something through this webhook.')
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from types import CodeType
 from typing import Any
 
-from jinja2 import BaseLoader, Template, Undefined, pass_context, pass_eval_context
+from jinja2 import BaseLoader, Template, Undefined, nodes, pass_context, pass_eval_context
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
@@ -46,9 +46,16 @@ class Environment:
         self._compiled = functools.lru_cache(COMPILED_TEMPLATES)(self._jinja.from_string)
         self._noted = ''
 
-    def check(self, template: str) -> None:
-        """Compile the template, and run nothing. Raises TemplateSyntaxError, for an unknown filter too."""
+    def check(self, template: str) -> str:
+        """Compile the template, and run nothing. Return the names of the variables that it reads, with blanks between.
+
+        Raises TemplateSyntaxError, for an unknown filter too.
+        """
         self._jinja.from_string(template)
+        # Jinja's own search for them would compute constants, by running filters.
+        found = list(self._jinja.parse(template).find_all(nodes.Name))
+        assigned = {one.name for one in found if one.ctx != 'load'}
+        return ' '.join({one.name for one in found} - assigned)
 
     def render(self, template: str, context: str) -> str:
         """Return the rendered template. `context` is a JSON object. Raises RenderError, errors of Jinja and filters."""

@@ -69,9 +69,12 @@ def render_url(template: str, context: str) -> str:
     return _ask_in_time('render_url', template, context)
 
 
-def check(template: str) -> None:
-    """Compile the template, for a form. Raises RenderError for a syntax error or an unknown filter; Shortage."""
-    _ask_in_time('check', template)
+def check(template: str) -> set[str]:
+    """Compile the template, for a form, and return the names of the variables that it reads.
+
+    Raises RenderError for a syntax error or an unknown filter; Shortage.
+    """
+    return set(_ask_in_time('check', template).split())
 
 
 def are_met(wanted: str, data: str) -> bool:

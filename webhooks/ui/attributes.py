@@ -121,6 +121,13 @@ class NextAttemptAttr(attrs.DateTimeAttr):
         return next_attempt_at(obj)
 
 
+class ExpiryAttr(attrs.DateTimeAttr):
+    """Shows when an open delivery expires. Blank once it is closed."""
+
+    def get_value(self, obj: Delivery) -> datetime | None:
+        return obj.expires_at if obj.is_open else None
+
+
 class ProbeAttr(attrs.DateTimeAttr):
     """Shows when a suspended webhook is tried next. Blank if nothing is planned."""
 

@@ -21,6 +21,7 @@ from ..services.actions import Action
 from . import history
 from .attributes import (
     ChangedObjectAttr,
+    ExpiryAttr,
     LinesAttr,
     ListAttr,
     NextAttemptAttr,
@@ -287,7 +288,7 @@ class DeliveryPanel(FilledPanel):
     created = attrs.DateTimeAttr('created', label=_('Created'))
     next_attempt_at = NextAttemptAttr('status', label=_('Next attempt'))
     finished_at = attrs.DateTimeAttr('finished_at', label=_('Finished'))
-    expires_at = attrs.DateTimeAttr('expires_at', label=_('Expires'))
+    expires_at = ExpiryAttr('status', label=_('Expires'))
 
 
 class EventPanel(FilledPanel):

@@ -11,6 +11,7 @@ from .templates import check_template
 
 # Without line breaks: some servers would read a folded header as two headers.
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+([ \t]*;[ \t]*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
+EXAMPLE_OF_CHANGE_SET = '{% for change in changes %}{{ change.data.name }}{% endfor %}'
 # The content type of HTML forms.
 FORM_TYPE = 'application/x-www-form-urlencoded'
 
@@ -59,5 +60,8 @@ def check_change_set(definition: Definition) -> None:
 
 
 def check_body_template(definition: Definition) -> None:
-    """Raise DefinitionError if the body template has a syntax error or is too long."""
-    check_template('body_template', definition.body_template)
+    """Raise DefinitionError if the body template has a syntax error or is too long, or does not fit a change set."""
+    names = check_template('body_template', definition.body_template)
+    if definition.change_set and 'data' in names and 'changes' not in names:
+        reason = _('A change set has no “data”, but a list of changes. Example: {example}')
+        raise DefinitionError('body_template', reason.format(example=EXAMPLE_OF_CHANGE_SET))

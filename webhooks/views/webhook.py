@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sized
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib import messages
@@ -27,7 +28,7 @@ from utilities.views import ViewTab, register_model_view
 from .. import filtersets, forms, tables
 from ..models import Delivery, Webhook, querysets
 from ..presentation.fields import label
-from ..presentation.states import with_states, with_waiting
+from ..presentation.states import is_used, with_states, with_waiting
 from ..services import feed, preview, preview_sources, secret_rotation, why_not_sent
 from ..services.actions import REDELIVER
 from ..ui import panels
@@ -171,6 +172,8 @@ class WebhookEditView(generic.ObjectEditView):
         if '_preset' in request.POST:
             return self._begin_anew(request, **kwargs)
         answer = super().post(request, *args, **kwargs)
+        if answer.status_code == HTTPStatus.FOUND and not is_used(self.edited):
+            messages.warning(request, preview_sources.WITHOUT_TYPES)
         if '_addanother' in request.POST and secret_rotation.is_waiting(request.session, self.edited):
             messages.warning(request, secret_rotation.told_waiting(self.edited))
         return answer

@@ -39,6 +39,22 @@ def shown(client, of: Delivery) -> str:
     return client.get(of.get_absolute_url()).content.decode()
 
 
+@pytest.mark.parametrize(('status', 'is_shown'), [('pending', True), ('delivered', False), ('failed', False)])
+def test_only_an_open_delivery_expires(admin_pages, status, is_shown):
+    log = delivery(event(site()), status=status)
+    assert ('Expires' in panel(shown(admin_pages, log), 'Delivery')) is is_shown
+    admin_page = admin_pages.get(f'/admin/webhooks/delivery/{log.pk}/change/').content.decode()
+    assert ('Expires' in admin_page) is is_shown
+
+
+def test_what_failed_and_was_delivered_since_is_no_failure_on_the_page_status(admin_pages):
+    log = delivery(event(site()))
+    assert 'Failed deliveries 1' in text_of(admin_pages.get('/plugins/webhooks/status/').content.decode())
+    log.status = StatusChoices.DELIVERED
+    log.save()
+    assert 'Failed deliveries 0' in text_of(admin_pages.get('/plugins/webhooks/status/').content.decode())
+
+
 class TestHeadline:
     def test_it_tells_webhook_change_and_state(self, admin_pages):
         log = delivery(event(site(name='Berlin 5')), subscribe(NOWHERE, Site, name='inventory'), error='HTTP 500 no')

@@ -93,7 +93,7 @@ class TestRequest:
         assert '(line 2)' in draft(admin_pages, body_template='a\n{{ data.x.y }}')
 
     def test_without_object_types_it_says_so(self, admin_pages):
-        assert 'None are chosen. Without them, only event rules send' in draft(admin_pages, object_types_1=[])
+        assert 'No object types are chosen. So only event rules send' in draft(admin_pages, object_types_1=[])
 
 
 class TestSource:

@@ -14,6 +14,7 @@ from extras.models import CustomField, CustomFieldChoiceSet, NotificationGroup, 
 from netbox.registry import registry
 from netbox.search.backends import search_backend
 from support.builders import NOWHERE, site, subscribe
+from support.builtin import rule
 from support.log import delivery, event
 from support.plugin import PluginViews
 from utilities.testing import TableTestCases, ViewTestCases, create_tags
@@ -252,6 +253,19 @@ def test_a_webhook_for_event_rules_alone_has_no_object_types(admin_pages, secret
     assert not Webhook.objects.get().object_types.exists()
 
 
+def test_who_saves_a_webhook_that_nothing_is_sent_through_is_told(admin_pages, secretive):
+    address, told = f'{PAGES}webhooks/{secretive.pk}/edit/', 'No object types are chosen.'
+
+    def saved(**fields: object) -> str:
+        form = fields_of(admin_pages.get(address))
+        return admin_pages.post(address, form | fields, follow=True).content.decode()
+
+    assert told not in saved()
+    assert told in saved(object_types_1=[])
+    rule(secretive, Site)
+    assert told not in saved(object_types_1=[])
+
+
 def test_only_allowed_models_can_be_chosen(admin_pages):
     page = admin_pages.get(f'{PAGES}webhooks/add/')
     offered = {f'{one.app_label}.{one.model}' for one in page.context['form'].fields['object_types'].queryset}
@@ -469,6 +483,23 @@ def test_an_import_names_the_field_with_half_a_character(admin_pages, name, valu
         assert Webhook.objects.exists() is is_imported
         Webhook.objects.all().delete()
     assert name in str(answer.context['form'].errors)
+
+
+def test_an_import_names_all_wrong_records_and_saves_none(admin_pages):
+    records = [{'name': f'New {number}', 'type_create': True, 'payload_url': NOWHERE} for number in range(5)]
+    records[1]['payload_url'] = 'ftp://a/'
+    records[3] |= {'timeout': 0, 'http_method': 'SEND'}
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': json.dumps(records), 'format': 'json'})
+    told = [error.partition(':')[0] for error in answer.context['form'].non_field_errors()]
+    assert sorted(told) == ['Record 2 payload_url', 'Record 4 http_method', 'Record 4 timeout']
+    assert not Webhook.objects.exists()
+
+
+def test_an_import_names_all_records_that_cannot_be_read(admin_pages):
+    text = json.dumps(['nothing', {'name': 'New', 'id': 'x'}, {'name': 'half'}]).replace('half', HALF)
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': text, 'format': 'json'})
+    told = answer.context['form'].non_field_errors()
+    assert [error[:8] for error in told] == ['Record 1', 'Record 2', 'Record 3']
 
 
 @pytest.mark.parametrize(('key', 'is_imported'), [('<<', False), ('!!merge any', False), ('description', True)])

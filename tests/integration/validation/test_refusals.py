@@ -40,6 +40,7 @@ BAD = [
     ({'payload_url': 'file:///{{ x }}'}, 'payload_url'),
     ({'payload_url': 'http://********@a/'}, 'payload_url'),
     # Request
+    ({'change_set': True, 'body_template': '{"text": {{ data.name | tojson }}}'}, 'body_template'),
     ({'http_method': 'OPTIONS'}, 'http_method'),
     ({'http_method': 'post'}, 'http_method'),
     ({'http_content_type': ''}, 'http_content_type'),

@@ -19,3 +19,11 @@ document.addEventListener('keydown', event => {
     event.target.dispatchEvent(new Event('change', {bubbles: true}));
   }
 });
+
+/* NetBox's buttons beside the object types can be reached by keyboard, but they are links, which no key clicks. */
+document.addEventListener('keydown', event => {
+  if (event.target.matches('.move-option') && ['Enter', ' '].includes(event.key)) {
+    event.preventDefault();
+    event.target.click();
+  }
+});
