@@ -90,6 +90,7 @@ def act_on_webhook(program: Program, pk: int, place: Site) -> None:
     send, one = program.send, 'webhooks/{id}/'
     send('POST', f'{one}test/', pk, status=201)
     send('GET', f'{one}preview/', pk)
+    send('GET', f'{one}schema/', pk)
     send('POST', f'{one}preview/', pk, {'body_template': '{{ data.name }}'})
     send('GET', f'{one}waiting/', pk)
     send('POST', f'{one}waiting/', pk, {'latest_only': True})
