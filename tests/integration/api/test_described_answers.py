@@ -66,6 +66,7 @@ def test_each_answer_is_as_the_schema_describes_it(program, receiver):
     act_on_webhook(program, made['webhooks'], place)
     read_feed(program)
     redeliver(program)
+    program.send('GET', 'webhooks/asyncapi/')
     assert not program.unused
 
 
