@@ -31,6 +31,10 @@ Masked values follow one rule. Sent back as it was read, `payload_url` keeps the
 credential. A new object needs the values themselves. So do the headers of a webhook that moves to another host: 400
 names the field.
 
+`fingerprints` has a digest of each of these values, such as `{"secret": "5f0c…", "additional_headers": ""}`. It changes
+if and only if the value does, so a tool sees whether the value is still the one that it has set. It depends on NetBox's
+`SECRET_KEY` and on the object, and is null for users who may not change the object.
+
 An asterisk marks what a request needs. Fields that the reader may not see are null, and `restricted` is true. 503 means
 too many tests or previews at once: try again.
 """

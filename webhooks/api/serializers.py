@@ -3,11 +3,12 @@
 NetBox finds serializers here by their models' names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Model
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from extras.api.serializers import NotificationGroupSerializer
@@ -26,6 +27,7 @@ from ..payload import kept
 from ..payload_visibility import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
+from ..security import fingerprints
 from ..services import sent_bodies
 from ..services.keys import KEYS, check_may_filter
 from ..services.why_not_sent import next_attempt_at, wait_of
@@ -86,6 +88,27 @@ class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
     It refuses a change log message that NetBox cannot store.
     """
 
+    # The fields that have fingerprints.
+    secretive: Sequence[str] = ('secret',)
+
+    fingerprints = serializers.SerializerMethodField(
+        help_text=_('A digest of each hidden value, which changes with it. Null for users who may not change it.')
+    )
+
+    @extend_schema_field(serializers.DictField(child=serializers.CharField(allow_null=True), allow_null=True))
+    def get_fingerprints(self, instance: Model) -> Mapping[str, str | None] | None:
+        return fingerprints.of(instance, self.secretive) if instance.pk in self._changeable else None
+
+    @cached_property
+    def _changeable(self) -> set[int]:
+        """Return the ids of all shown objects that the reader may change."""
+        user = getattr(self.context.get('request'), 'user', None)
+        if user is None:
+            return set()
+        shown = self.parent.instance if self.parent else self.instance
+        pks = [shown.pk] if isinstance(shown, Model) else [one.pk for one in shown]
+        return set(self.Meta.model.objects.restrict(user, 'change').filter(pk__in=pks).values_list('pk', flat=True))
+
     def to_internal_value(self, data: Any) -> Any:
         if type(data) is dict and not self.nested:  # a form has its own type
             data = {name: _as_ids(value) for name, value in data.items()}
@@ -122,14 +145,16 @@ class CredentialSerializer(SecretiveSerializer):
         model = Credential
         fields = (
             'id', 'url', 'display_url', 'display', 'name', 'description', 'type', 'hosts', 'username', 'header',
-            'secret', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path', 'tags', 'custom_fields',
-            'created', 'last_updated',
+            'secret', 'fingerprints', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path', 'tags',
+            'custom_fields', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description')
 
 
 class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     """A webhook. The URL and the headers are masked, and the secret can only be written."""
+
+    secretive = ('payload_url', 'additional_headers', 'secret')
 
     object_types = AllowedTypeField(many=True, required=False, help_text=help_of('object_types'))
     ignore_users = SerializedPKRelatedField(
@@ -174,8 +199,8 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     class Meta:
         model = Webhook
         fields = (
-            'id', 'url', 'display_url', 'display', *shown_in('API'), 'send_list', 'preset', 'public_key', 'health',
-            'custom_fields', 'created', 'last_updated',
+            'id', 'url', 'display_url', 'display', *shown_in('API'), 'send_list', 'preset', 'fingerprints', 'public_key',
+            'health', 'custom_fields', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
         extra_kwargs = {

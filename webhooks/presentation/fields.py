@@ -183,7 +183,7 @@ LEFT_OUT = {
     },
     'form': {},
     'import': {},
-    'export': {'secret': 'encrypted'},
+    'export': {},
     'filters': {
         'payload_url': _MASKED,
         'additional_headers': _MASKED,
