@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -24,6 +25,7 @@ from support.builders import subscribe
 from support.elsewhere import run, using
 from support.fixtures.servers import StackDescription
 from support.former import Former
+from support.old_netbox import Api, OldNetBox, Saver, old, unpack
 from users.models import User
 
 from devstack.database import copy_database, drop_database
@@ -475,6 +477,57 @@ def test_nobody_fails_and_nothing_is_lost_beside_saves_and_workers_of_1_0_0(make
     for pk in sites:
         numbers = [event['sequence'] for event in got if event['data']['id'] == pk]
         assert numbers == sorted(numbers)
+
+
+# What an old worker does first.
+DISPATCH = 'from webhooks import dispatch; dispatch.batch()'
+
+
+@pytest.fixture
+def old_netbox(make_former: Callable[[], NetBox], tmp_path: Path) -> OldNetBox:
+    unpack(tmp_path)
+    return old(make_former(), tmp_path)
+
+
+def send_by_a_rule(api: Api, url: str) -> None:
+    """Let an event rule send updates of sites."""
+    definition = {'payload_url': url, 'object_types': [], 'type_update': True}
+    hook = api.request('POST', 'plugins/webhooks/webhooks/', name='Rule', **definition)
+    rule = {'object_types': ['dcim.site'], 'event_types': ['object_updated'], 'action_type': 'webhooks.send'}
+    action = {'action_object_type': 'webhooks.webhook', 'action_object_id': hook['id']}
+    api.request('POST', 'extras/event-rules/', name='Rule', enabled=True, **rule, **action)
+
+
+def more(savers: list[Saver]) -> Callable[[], bool]:
+    before = [saver.done for saver in savers]
+    return lambda: all(saver.error or saver.done > count + 3 for saver, count in zip(savers, before, strict=True))
+
+
+def test_all_that_processes_of_1_0_0_save_during_and_after_it_is_sent_in_order(old_netbox, receiver, steps):
+    server = old_netbox.start_server()
+    try:
+        server.wait_until_ready()
+        api = Api(server)
+        send_by_a_rule(api, receiver.url('/Rule'))
+        savers = [Saver(api, number) for number in range(2)]
+        assert wait_until(more(savers), timeout=PATIENCE)
+        Migrating(old_netbox.database, steps).finish()
+        assert wait_until(more(savers), timeout=PATIENCE)
+        answer = old_netbox.run('shell', '--no-imports', '-c', DISPATCH)
+        assert answer.returncode
+        assert 'restart this process of 1.0.0' in answer.stderr
+        run(old_netbox.database, GO_ON)
+        assert wait_until(more(savers), timeout=PATIENCE)
+        for saver in savers:
+            saver.stop()
+    finally:
+        server.stop()
+    run(old_netbox.database, GO_ON)
+    for name in ('Hook', 'Rule'):
+        shown = [event['data'] for event in of_path(receiver, name)]
+        for saver in savers:
+            got = [data['description'] for data in shown if data['id'] == saver.site]
+            assert got == [str(number) for number in range(1, saver.done + 1)]
 
 
 @contextmanager
