@@ -7,6 +7,7 @@ A run of everything measures the lines run in pytest's process.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from devstack import netbox_tests
@@ -25,6 +26,7 @@ FUZZ_TESTS = 'tests/hostile/test_requests.py'
 WITHOUT_LIMIT = ('-o', 'faulthandler_timeout=0')
 NETBOX = '--netbox'
 WITHOUT_BROWSER = '--ignore=tests/browser'
+LONG = '--long'
 # The floor of lines is for all parts together.
 MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
 
@@ -42,25 +44,26 @@ def main(arguments: list[str]) -> int:
         return _pytest(arguments, _without_netbox())
     parts = _parts(arguments)
     if len(parts) > 1:
-        return _test(parts, measuring=not set(arguments) - {WITHOUT_BROWSER})
+        options = [LONG] if LONG in arguments else []
+        return _test(parts, options, measuring=not set(arguments) - {WITHOUT_BROWSER, LONG})
     with running_stack() as stack, netbox_in(stack, 'netbox_test') as netbox:
         return _pytest(arguments, shell_environment(stack, netbox))
 
 
 def _parts(arguments: list[str]) -> dict[str, list[str]]:
     """Return no parts if the arguments contain more than folders."""
-    folders = [argument for argument in arguments if argument != WITHOUT_BROWSER]
+    folders = [argument for argument in arguments if argument not in (WITHOUT_BROWSER, LONG)]
     if not all((CHECKOUT / folder).is_dir() for folder in folders):
         return {}
     left_out = 'tests/browser' if WITHOUT_BROWSER in arguments else ''
     return {name: paths for name, paths in parts_of(folders or ['tests']).items() if name != left_out}
 
 
-def _test(parts: dict[str, list[str]], measuring: bool) -> int:
+def _test(parts: dict[str, list[str]], options: Sequence[str], measuring: bool) -> int:
     with running_stack():
         """The parts find a prepared database. Here, the progress of preparing it is seen."""
     with run_folder() as folder:
-        ended = run_parts(parts, folder, MEASURING if measuring else ())
+        ended = run_parts(parts, folder, [*(MEASURING if measuring else ()), *options])
         floor = _report_lines(folder) if measuring else 0
     return summarize(ended) or floor
 

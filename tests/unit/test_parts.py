@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack import parts
+from devstack import parts, test
 from devstack.folders import CHECKOUT
 from devstack.parts import Part, parts_of, run_parts, summarize
 
@@ -84,3 +84,8 @@ def test_parts_run_at_once_and_no_more_than_it_says(
     assert capsys.readouterr().out.count('says so') == 4
     steps = (tmp_path / 'journal').read_text().split()[::2]
     assert max(steps[:end].count('begin') - steps[:end].count('end') for end in range(9)) == 2
+
+
+@pytest.mark.parametrize('folders', [[], ['tests/chaos']])
+def test_all_seeds_run_in_the_same_parts(folders: list[str]):
+    assert test._parts([*folders, '--long']) == test._parts(folders) != {}
