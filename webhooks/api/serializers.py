@@ -106,7 +106,7 @@ class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
         if user is None:
             return set()
         shown = self.parent.instance if self.parent else self.instance
-        pks = [shown.pk] if isinstance(shown, Model) else [one.pk for one in shown]
+        pks = [shown.pk] if isinstance(shown, Model) else [one.pk for one in shown or ()]
         return set(self.Meta.model.objects.restrict(user, 'change').filter(pk__in=pks).values_list('pk', flat=True))
 
     def to_internal_value(self, data: Any) -> Any:
@@ -199,8 +199,8 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     class Meta:
         model = Webhook
         fields = (
-            'id', 'url', 'display_url', 'display', *shown_in('API'), 'send_list', 'preset', 'fingerprints', 'public_key',
-            'health', 'custom_fields', 'created', 'last_updated',
+            'id', 'url', 'display_url', 'display', *shown_in('API'), 'send_list', 'preset', 'fingerprints',
+            'public_key', 'health', 'custom_fields', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
         extra_kwargs = {
