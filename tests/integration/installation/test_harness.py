@@ -72,17 +72,15 @@ def test_a_netbox_may_have_other_settings(make_netbox):
     assert '/netbox/static/' in answer.stdout, answer.stderr
 
 
-# Half a start's processor time goes into NetBox's GraphQL schema.
+# Half a start's processor time goes into NetBox's GraphQL schema. tests/integration/api/test_graphql.py uses it.
 LOAD = """
 import sys
-from django.urls import get_resolver, resolve
+from django.urls import get_resolver
 get_resolver().url_patterns
 print('circuits.graphql.schema' in sys.modules)
-schema = resolve('/graphql/').func.view_initkwargs['schema']
-print(schema.execute_sync('{ __typename }').data)
 """
 
 
-def test_netbox_builds_its_graphql_schema_when_it_is_asked(netbox):
+def test_a_start_of_netbox_builds_no_graphql_schema(netbox):
     answer = netbox.run('shell', '--no-imports', '-c', LOAD)
-    assert answer.stdout.splitlines()[-2:] == ['False', "{'__typename': 'Query'}"], answer.stderr
+    assert answer.stdout.splitlines()[-1:] == ['False'], answer.stderr
