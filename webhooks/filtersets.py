@@ -127,6 +127,7 @@ class WebhookFilterSet(NamedFilterSet):
         label=_('State'),
     )
     suspended = django_filters.BooleanFilter(method='filter_suspended', label=_('Suspended'))
+    managed_by = MultiValueCharFilter(distinct=False, label=_('Managed by'))
 
     class Meta:
         model = Webhook

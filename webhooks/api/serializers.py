@@ -32,6 +32,7 @@ from ..services import sent_bodies
 from ..services.keys import KEYS, check_may_filter
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
+from ..validation.credential import normalized
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
 from ..validation.secret import merge_secret
@@ -146,9 +147,14 @@ class CredentialSerializer(SecretiveSerializer):
         fields = (
             'id', 'url', 'display_url', 'display', 'name', 'description', 'type', 'hosts', 'username', 'header',
             'secret', 'fingerprints', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path', 'tags',
-            'custom_fields', 'created', 'last_updated',
+            'custom_fields', 'managed_by', 'managed_in',
+            'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description')
+
+    def validate_hosts(self, value: list[str]) -> list[str]:
+        # The model's clean() does it too, but of a new object DRF drops what clean() has written.
+        return [normalized(host) for host in value]
 
 
 class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
@@ -200,7 +206,7 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
         model = Webhook
         fields = (
             'id', 'url', 'display_url', 'display', *shown_in('API'), 'send_list', 'preset', 'fingerprints',
-            'public_key', 'health', 'custom_fields', 'created', 'last_updated',
+            'public_key', 'health', 'custom_fields', 'managed_by', 'managed_in', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
         extra_kwargs = {

@@ -1,8 +1,9 @@
 """The routes of the REST API."""
 
+from django.urls import path
 from netbox.api.routers import NetBoxRouter
 
-from . import failures, views
+from . import apply, failures, views
 
 router = NetBoxRouter()
 router.APIRootView = views.WebhooksRootView
@@ -11,4 +12,4 @@ router.register('credentials', views.CredentialViewSet)
 router.register('events', views.EventViewSet)
 router.register('deliveries', views.DeliveryViewSet)
 router.register('failures', failures.FailureViewSet, basename='failure')
-urlpatterns = router.urls
+urlpatterns = [path('apply/', apply.ApplyView.as_view(), name='webhook-apply'), *router.urls]

@@ -31,6 +31,14 @@ VACUUM_ATTEMPTS = """
     ALTER TABLE webhooks_attempt SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)"""
 
 
+# Of webhooks and credentials: column and characters.
+MANAGED = (('managed_by', 100), ('managed_in', 500))
+
+
+def _managed(characters: int) -> models.CharField:
+    return models.CharField(blank=True, db_default='', default='', editable=False, max_length=characters)
+
+
 class Migration(migrations.Migration):
     atomic = False
 
@@ -86,6 +94,7 @@ class Migration(migrations.Migration):
                         ),
                         ('name', models.CharField(max_length=150, unique=True)),
                         ('description', models.CharField(blank=True, max_length=200)),
+                        *((name, _managed(size)) for name, size in MANAGED),
                         ('type', models.CharField(max_length=30)),
                         ('hosts', django.contrib.postgres.fields.ArrayField(models.CharField(max_length=300))),
                         ('username', models.CharField(blank=True, max_length=300)),
@@ -310,6 +319,7 @@ class Migration(migrations.Migration):
                 migrations.AddField(
                     'webhook', 'include_config_contexts', models.BooleanField(db_default=False, default=False)
                 ),
+                *(migrations.AddField('webhook', name, _managed(size)) for name, size in MANAGED),
                 migrations.AddField('webhook', 'fields', models.JSONField(blank=True, null=True)),
                 migrations.AddField('webhook', 'omit', models.JSONField(blank=True, null=True)),
                 migrations.AddField('webhook', 'secret_path', models.BooleanField(db_default=False, default=False)),

@@ -12,7 +12,7 @@ event, delivery, attempt: the log. sequence numbers it. of_webhook hides rows of
 config_context: what webhooks were told of config contexts. member: of lists that they subscribe to.
 worker: a process at work.
 concurrent: saves that two people make at once.
-exported: a webhook as YAML.
+exported: a webhook as YAML. managed: which document keeps an object.
 fields: encrypted and masked columns. stored_urls seals URLs that stand in clear.
 """
 

@@ -19,13 +19,14 @@ from ..constants import MAX_URL_CHARS
 from ..validation import credential as validation
 from .concurrent import ConcurrentModel
 from .fields import SealedField
+from .managed import ManagedModel
 from .webhook import Webhook
 
 # The secret, and the fields that decide where it goes. A save writes all of them, or none.
 BOUND_FIELDS = ('type', 'hosts', 'token_url', 'ca_file_path', 'secret')
 
 
-class Credential(ConcurrentModel, NetBoxModel):
+class Credential(ManagedModel, ConcurrentModel, NetBoxModel):
     """A login or token that webhooks add to their requests, but only to the `hosts` that it names.
 
     `secret` is encrypted at rest, and masked wherever it is shown.

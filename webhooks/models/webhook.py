@@ -26,6 +26,7 @@ from .concurrent import ConcurrentModel
 from .endpoint_facts import EndpointFacts
 from .exported import ExportedModel
 from .fields import SealedField, UrlField
+from .managed import ManagedModel
 from .signing_secret import SigningModel
 from .wishes import Wishes
 
@@ -38,7 +39,7 @@ NOT_COPIED = (
 )  # fmt: skip
 
 
-class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
+class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, ConcurrentModel, NetBoxModel):
     """An endpoint: which changes are sent to it, how, and when they are tried again."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)

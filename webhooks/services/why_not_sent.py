@@ -150,6 +150,7 @@ def banners_of(webhook: Webhook) -> list[Banner]:
     """
     return [
         *_definition(webhook),
+        *_managed(webhook),
         *_state(webhook),
         *_subscription(webhook),
         *_installation(webhook),
@@ -167,6 +168,13 @@ def _definition(webhook: Webhook) -> Iterator[Banner]:
             yield _undecryptable(name, way_out)
     if webhook.is_previous_secret_valid and not _is_readable(webhook.previous_secret):
         yield _undecryptable('previous_secret', _until_it_expires(webhook))
+
+
+def _managed(webhook: Webhook) -> Iterator[Banner]:
+    """Yield the banner of a webhook that a document keeps."""
+    if webhook.managed_by:
+        title = _('Managed by the document “{source}”').format(source=webhook.managed_by)
+        yield Banner('info', 'file-document-edit', title, webhook.managed_note)
 
 
 def _is_readable(sealed: Sealed) -> bool:

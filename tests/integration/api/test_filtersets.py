@@ -31,6 +31,7 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
     filter_name_map = {'user': 'ignore_user'}
     ignore_fields = (
         *UNTOLD, 'body_template', 'conditions', 'success_conditions', 'expand', 'only_if_changed', 'health', 'backfill',
+        'filters', 'managed_in',
     )  # fmt: skip
 
     @classmethod

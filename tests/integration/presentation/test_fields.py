@@ -30,6 +30,7 @@ CONFIGURATION = Path(webhooks.__file__).parents[1] / 'docs' / 'configuration.md'
 # Nobody sets these columns.
 NOT_SET = {
     'id', 'created', 'last_updated', 'custom_field_data', 'previous_secret', 'previous_secret_expires',
+    'managed_by', 'managed_in',
 }  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures('db')

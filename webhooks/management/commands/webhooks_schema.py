@@ -9,6 +9,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Model
 
+from ...as_code.schema import document_schema
 from ...choices import FormatChoices
 from ...exceptions import DefinitionError
 from ...models import Webhook
@@ -30,6 +31,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument('model', metavar='APP.MODEL', nargs='?', help='the model, such as dcim.site')
         parser.add_argument('--asyncapi', action='store_true', help='an AsyncAPI 3 document of all webhooks that send')
+        parser.add_argument('--definitions', action='store_true', help='the schema of documents for webhooks_apply')
         parser.add_argument('--save', metavar='FILE', help='before an upgrade: write the keys of all payloads')
         parser.add_argument(
             '--compare',
@@ -54,11 +56,13 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, **options) -> None:
-        asked = [name for name in ('model', 'asyncapi', 'save', 'compare') if options[name]]
+        asked = [name for name in ('model', 'asyncapi', 'definitions', 'save', 'compare') if options[name]]
         if len(asked) != 1:
-            raise CommandError('name a model, or write one of --asyncapi, --save and --compare')
+            raise CommandError('name a model, or write one of --asyncapi, --definitions, --save and --compare')
         if options['asyncapi']:
             self._print(asyncapi.document(Webhook.objects.order_by('pk')))
+        elif options['definitions']:
+            self._print(document_schema())
         elif options['save']:
             _save(options['save'])
         elif options['compare']:

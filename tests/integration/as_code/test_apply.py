@@ -1,0 +1,290 @@
+"""Webhooks as code: documents are planned, applied whole or not at all, pruned, and written again."""
+
+import json
+import random
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from core.models import ObjectChange
+from dcim.models import Site
+from django.core.management import CommandError, call_command
+from extras.models import NotificationGroup, Tag
+from jsonschema import Draft202012Validator
+from support.builders import NOWHERE, site, subscribe
+from support.settings import change_settings
+from users.models import User
+
+from webhooks.as_code import export
+from webhooks.as_code.schema import document_schema
+from webhooks.models import Credential, Event, Webhook
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+API = '/api/plugins/webhooks/apply/'
+ONE = """\
+source: team
+credentials:
+  - name: cmdb
+    type: bearer
+    hosts: [cmdb.example.com]
+    secret: {env: CMDB_TOKEN}
+webhooks:
+  - name: CMDB
+    object_types: [dcim.site]
+    type_create: true
+    payload_url: https://cmdb.example.com/hook
+    credential: cmdb
+    secret: {generate: true}
+    additional_headers:
+      X-Team: {env: CMDB_TEAM}
+"""
+
+
+@pytest.fixture(autouse=True)
+def variables(monkeypatch):
+    change_settings(monkeypatch, secret_variables=('CMDB_*',))
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def put(text: str) -> str:
+        path = tmp_path / 'webhooks.yaml'
+        path.write_text(text)
+        return str(path)
+
+    return put
+
+
+def run(*arguments: str) -> tuple[str, int]:
+    output = StringIO()
+    try:
+        call_command('webhooks_apply', *arguments, stdout=output)
+    except SystemExit as ended:
+        return output.getvalue().strip(), ended.code
+    return output.getvalue().strip(), 0
+
+
+def exported() -> str:
+    output = StringIO()
+    call_command('webhooks_export', stdout=output)
+    return output.getvalue()
+
+
+def clear() -> None:
+    Webhook.objects.all().delete()
+    Credential.objects.all().delete()
+
+
+class TestApply:
+    def test_a_plan_says_what_an_apply_does_and_changes_nothing(self, write):
+        file = write(ONE)
+        assert run(file, '--plan') == ('+ credentials: cmdb\n+ webhooks: CMDB', 2)
+        assert not Webhook.objects.exists() and not Credential.objects.exists()
+        assert run(file) == ('+ credentials: cmdb\n+ webhooks: CMDB', 0)
+        webhook = Webhook.objects.get()
+        assert (webhook.name, webhook.credential.name, webhook.kinds) == ('CMDB', 'cmdb', ['created'])
+        assert webhook.secret.reveal().startswith('whsec_')
+        assert webhook.additional_headers.reveal() == 'X-Team: env:CMDB_TEAM'
+        assert (webhook.managed_by, webhook.managed_in) == ('team', f'{file}:8')
+        site()
+        assert Event.objects.count() == 1
+
+    def test_the_second_apply_does_nothing(self, write, django_capture_on_commit_callbacks):
+        file = write(ONE)
+        run(file)
+        before = Webhook.objects.values().get()
+        assert run(file) == ('Nothing to do.', 0)
+        assert run(file, '--plan') == ('Nothing to do.', 0)
+        assert Webhook.objects.values().get() == before
+
+    def test_a_changed_field_is_named_with_both_values(self, write):
+        run(write(ONE))
+        secret = Webhook.objects.get().secret.reveal()
+        text = ONE.replace('type_create: true', 'type_update: true\n    timeout: 7').replace('CMDB_TEAM', 'CMDB_X')
+        shown, code = run(write(text), '--plan', '--json')
+        (change,) = json.loads(shown)
+        assert (code, change['outcome'], change['fields']) == (
+            2,
+            'changed',
+            {
+                'type_create': [True, False],
+                'type_update': [False, True],
+                'timeout': [None, 7],
+                'additional_headers': ['********', '********'],
+            },
+        )
+        run(write(text))
+        webhook = Webhook.objects.get()
+        assert (webhook.kinds, webhook.timeout, webhook.secret.reveal()) == (['updated'], 7, secret)
+
+    def test_a_field_that_is_left_out_gets_its_default(self, write):
+        subscribe(NOWHERE, Site, name='CMDB', description='by hand', paused=True, latest_only=True)
+        run(write('webhooks: [{name: CMDB, type_create: true, payload_url: "https://a.example.com"}]'))
+        webhook = Webhook.objects.get()
+        assert (webhook.description, webhook.paused, webhook.latest_only, webhook.object_types.count()) == (
+            '', False, False, 0
+        )  # fmt: skip
+
+    def test_prune_deletes_only_what_the_source_made(self, write):
+        subscribe(NOWHERE, Site, name='by hand')
+        other = 'source: other\nwebhooks: [{name: Other, type_create: true, payload_url: "https://a.example.com"}]'
+        run(write(other))
+        run(write(ONE))
+        empty = write('source: team')
+        assert run(empty) == ('Nothing to do.', 0)
+        assert run(empty, '--prune', '--plan') == ('- webhooks: CMDB\n- credentials: cmdb', 2)
+        assert run(empty, '--prune') == ('- webhooks: CMDB\n- credentials: cmdb', 0)
+        assert sorted(Webhook.objects.values_list('name', flat=True)) == ['Other', 'by hand']
+
+    def test_all_or_nothing(self, write):
+        file = write(ONE + '  - name: Wrong\n    type_create: true\n    payload_url: ftp://example.com\n')
+        with pytest.raises(CommandError, match=r'webhooks\.yaml:18: payload_url: '):
+            run(file)
+        assert not Webhook.objects.exists() and not Credential.objects.exists()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ('text', 'error'),
+        [
+            ('webhooks: [', 'webhooks.yaml:1: no valid YAML'),
+            ('- a', 'a document is a mapping'),
+            ('hooks: []', 'hooks: a document has no such key'),
+            ('webhooks: {a: 1}', 'webhooks: enter a list'),
+            ('webhooks:\n  - enabled: true', 'webhooks.yaml:2: name: enter a name'),
+            ('webhooks:\n  - name: A\n  - name: A', 'webhooks.yaml:3: name: "A" stands in the document twice'),
+            ('webhooks:\n  - name: A\n    payload: x', 'webhooks.yaml:3: payload: there is no such field'),
+            ('webhooks:\n  - name: A\n    name: B', 'webhooks.yaml:3: no valid YAML: name stands here twice'),
+            ('webhooks:\n  - name: A\n    secret: plain', 'webhooks.yaml:3: secret: a document holds no secret'),
+            ('webhooks:\n  - name: A\n    secret: {env: HOME}\n    type_create: true\n    payload_url: https://a.example.com',
+             'webhooks.yaml:3: secret: The settings do not allow this reference'),
+            ('webhooks:\n  - name: A\n    type_create: true\n    timeout: soon', 'webhooks.yaml:4: timeout: '),
+            ('webhooks:\n  - name: A\n    type_create: true\n    credential: none', 'webhooks.yaml:4: credential: '),
+            ('webhooks:\n  - name: A\n    type_create: true\n    tags: [none]', 'webhooks.yaml:4: tags: '),
+            ('webhooks:\n  - name: A\n    type_create: true\n    object_types: [dcim.nothing]',
+             'webhooks.yaml:4: object_types: '),
+            ('webhooks:\n  - name: A\n    type_create: true\n    additional_headers: {X-A: "********"}',
+             'webhooks.yaml:4: additional_headers: X-A has no stored value'),
+            ('credentials:\n  - name: a\n    type: bearer\n    secret: {generate: true}', 'webhooks.yaml:4: secret: '),
+        ],
+    )  # fmt: skip
+    def test_line_and_field_are_named(self, write, text: str, error: str):
+        with pytest.raises(CommandError) as refused:
+            run(write(text))
+        assert error in str(refused.value)
+        assert not Webhook.objects.exists()
+
+
+def some_definitions(seed: int) -> None:
+    """Make a few credentials and webhooks with options by chance."""
+    chance = random.Random(seed)
+    Tag.objects.get_or_create(name='Core', slug='core')
+    NotificationGroup.objects.get_or_create(name='Admins')
+    User.objects.get_or_create(username='robot')
+    for number in range(chance.randint(1, 3)):
+        credential = Credential(
+            name=f'credential {number}',
+            type=chance.choice(['bearer', 'header']),
+            header='X-Key',
+            hosts=['a.example.com', 'b.example.com:8443'],
+            secret='env:CMDB_TOKEN',
+            description=chance.choice(['', 'für “alle”']),
+        )
+        credential.full_clean()
+        credential.save()
+    for number in range(chance.randint(1, 6)):
+        webhook = subscribe(
+            'https://a.example.com/hook', Site, name=f'webhook {number}', **chance.choice([{}, {'enabled': False}]),
+            **chance.choice([{}, {'conditions': {'attr': 'status.value', 'value': 'active'}}]),
+            **chance.choice([{}, {'fields': {'dcim.site': ['id', 'name']}}, {'omit': {'dcim.site': ['tenant']}}]),
+            **chance.choice([{}, {'quiet': 5, 'quiet_max': 50}, {'change_set': True}, {'latest_only': True}]),
+            **chance.choice([{}, {'secret': 'whsec_' + 32 * 'A'}, {'secret': 'env:CMDB_SECRET'}]),
+            **chance.choice([{}, {'body_template': '{{ event }}\n  x: "y"\n'}]),
+            **chance.choice([{}, {'additional_headers': 'X-A: env:CMDB_A'}]),
+            **chance.choice([{}, {'timeout': 7, 'rate_limit': 3, 'concurrency': 2, 'max_attempts': 1}]),
+            **chance.choice([{}, {'credential': Credential.objects.first()}]),
+            **chance.choice([{}, {'expand': ['region'], 'only_if_changed': ['status']}]),
+        )  # fmt: skip
+        webhook.tags.set(chance.choice([[], [Tag.objects.get()]]))
+        webhook.ignore_users.set(chance.choice([[], [User.objects.get(username='robot')]]))
+        webhook.notification_groups.set(chance.choice([[], [NotificationGroup.objects.get()]]))
+
+
+class TestExport:
+    def test_30_sets_of_definitions_survive_export_and_apply(self, write):
+        for seed in range(30):
+            some_definitions(seed)
+            document = exported()
+            Draft202012Validator(document_schema()).validate(yaml.safe_load(document))
+            clear()
+            run(write(document))
+            assert exported() == document, seed
+            assert run(write(document)) == ('Nothing to do.', 0), seed
+            clear()
+
+    def test_no_secret_is_exported(self):
+        subscribe(NOWHERE, Site, secret='plain secret', additional_headers='X-A: value of the header')
+        text = exported()
+        assert 'plain secret' not in text and 'value of' not in text
+        (entry,) = yaml.safe_load(text)['webhooks']
+        assert (entry['secret'], entry['additional_headers']) == ({'generate': True}, {'X-A': '********'})
+
+
+def test_pages_and_filters_name_the_document(write, admin_pages, api_client):
+    subscribe(NOWHERE, Site, name='by hand')
+    file = write(ONE)
+    run(file)
+    webhook = Webhook.objects.get(name='CMDB')
+    for page in (webhook.get_absolute_url(), f'{webhook.get_absolute_url()}edit/'):
+        assert f'It stands in {file}:8.' in admin_pages.get(page).content.decode()
+    found = api_client.get('/api/plugins/webhooks/webhooks/', {'managed_by': 'team'}).json()['results']
+    assert [(one['name'], one['managed_by'], one['managed_in']) for one in found] == [('CMDB', 'team', f'{file}:8')]
+
+
+def test_a_credential_that_is_created_by_rest_serves_its_host(api_client):
+    sent = {'name': 'a', 'type': 'bearer', 'hosts': ['A.example.com:443/'], 'secret': 'x'}
+    answer = api_client.post('/api/plugins/webhooks/credentials/', sent, format='json')
+    assert (answer.status_code, answer.json()['hosts']) == (201, ['https://a.example.com'])
+
+
+class TestRest:
+    def post(self, client: Any, document: Any, **asked: str) -> Any:
+        query = '&'.join(f'{name}={value}' for name, value in asked.items())
+        return client.post(f'{API}?{query}', document, format='json')
+
+    def test_it_plans_and_applies(self, api_client):
+        document = yaml.safe_load(ONE)
+        planned = self.post(api_client, document, plan='true').json()
+        assert (planned['changed'], Webhook.objects.count(), ObjectChange.objects.count()) == (True, 0, 0)
+        assert self.post(api_client, document).json() == planned
+        count = ObjectChange.objects.count()
+        assert count
+        assert self.post(api_client, document).json() == {'changed': False, 'changes': []}
+        assert ObjectChange.objects.count() == count
+
+    def test_a_refusal_names_the_entry_and_the_field(self, api_client):
+        answer = self.post(api_client, {'webhooks': [{'name': 'A', 'payload_url': 'ftp://a', 'type_create': True}]})
+        assert (answer.status_code, [*answer.json()]) == (400, ['payload_url'])
+        assert answer.json()['payload_url'][0].startswith('webhooks "A": ')
+
+    def test_each_object_needs_the_permission_of_its_user(self, clerk_api, grant):
+        document = {'webhooks': [{'name': 'pub', 'payload_url': 'https://a.example.com', 'type_create': True}]}
+        assert self.post(clerk_api, document).status_code == 403
+        grant(Webhook, 'view', 'add', name='pub')
+        assert self.post(clerk_api, document).status_code == 200
+        document['webhooks'][0]['timeout'] = 5
+        assert self.post(clerk_api, document).status_code == 403
+        grant(Webhook, 'change', name='pub')
+        assert self.post(clerk_api, document).status_code == 200
+        assert self.post(clerk_api, {'source': 'netbox'}, prune='true').status_code == 403
+        document['webhooks'][0]['name'] = 'other'
+        assert self.post(clerk_api, document).status_code == 403
+        assert [one.name for one in Webhook.objects.all()] == ['pub']
+
+
+def test_every_field_of_a_webhook_is_in_the_document():
+    webhook = subscribe(NOWHERE, Site)
+    assert {'name', 'object_types', 'payload_url'} <= export.entry_of(webhook).keys()

@@ -1,0 +1,67 @@
+"""The endpoint that applies a document: POST /api/plugins/webhooks/apply/"""
+
+from dataclasses import asdict
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from netbox.api.authentication import TokenWritePermission
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from ..as_code.apply import apply, plan
+from ..as_code.document import DocumentError, of
+
+
+class ApplyQuerySerializer(serializers.Serializer):
+    """What is done with the document."""
+
+    plan = serializers.BooleanField(default=False, help_text=_('Only say what would be done.'))
+    prune = serializers.BooleanField(
+        default=False, help_text=_('Also delete what earlier documents of this source made, and this does not name.')
+    )
+
+
+@extend_schema_serializer(component_name='WebhooksChange')
+class ChangeSerializer(serializers.Serializer):
+    """What becomes of a webhook or a credential."""
+
+    section = serializers.CharField()
+    name = serializers.CharField()
+    outcome = serializers.ChoiceField(choices=['created', 'changed', 'deleted'])
+    fields_changed = serializers.DictField(help_text=_('Before and after, by field. Secrets are masked.'))
+
+
+@extend_schema_serializer(component_name='WebhooksApplied')
+class AppliedSerializer(serializers.Serializer):
+    """What a document changes."""
+
+    changed = serializers.BooleanField()
+    changes = ChangeSerializer(many=True)
+
+
+class ApplyView(APIView):
+    """Brings webhooks and credentials to what a document says, all or nothing, with the caller's permissions."""
+
+    permission_classes = [IsAuthenticated, TokenWritePermission]
+
+    @extend_schema(parameters=[ApplyQuerySerializer], request=OpenApiTypes.OBJECT, responses=AppliedSerializer)
+    def post(self, request: Request) -> Response:
+        """Apply a document, or plan it."""
+        asked = ApplyQuerySerializer(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        run = plan if asked.validated_data['plan'] else apply
+        try:
+            changes = run([of(request.data)], prune=asked.validated_data['prune'], request=request)
+        except DocumentError as error:
+            reason = f'{error.place}: {error.reason}' if error.place else error.reason
+            raise ValidationError({error.field or 'detail': [reason]}) from None
+        shown: list[dict[str, Any]] = [asdict(change) for change in changes]
+        for one in shown:
+            one['fields_changed'] = one.pop('fields')
+        return Response({'changed': bool(shown), 'changes': shown})

@@ -1,0 +1,256 @@
+"""Plans what a document would change, and applies it: all of it, or nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.signals import clear_events
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Model, ProtectedError
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from rest_framework.exceptions import ValidationError
+from utilities.api import get_serializer_for_model
+
+from ..models.fields import MaskedUrl, Sealed
+from ..security import references, signing
+from ..security.masking import MASK
+from .document import FIELDS, SECTIONS, Document, DocumentError, Entry
+
+# Values of these fields are secret: a plan says only that they changed.
+SECRET_FIELDS = ('secret', 'additional_headers')
+# {field of an entry: the key of the related objects that it names}
+NATURAL_KEYS = {'credential': 'name', 'tags': 'slug', 'ignore_users': 'username', 'notification_groups': 'name'}
+CREATED, CHANGED, DELETED = 'created', 'changed', 'deleted'
+
+
+@dataclass
+class Change:
+    """What becomes of a webhook or a credential. `fields`: {name: [before, after]}, masked, of a changed one."""
+
+    section: str
+    name: str
+    outcome: str
+    fields: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class _Undo(Exception):
+    """Ends the transaction of a plan."""
+
+
+def plan(documents: Sequence[Document], *, prune: bool = False, request: HttpRequest | None = None) -> list[Change]:
+    """Return what apply() would change. It is done and undone, so that it finds the same errors.
+
+    Raises DocumentError, and PermissionDenied.
+    """
+    changes: list[Change] = []
+    try:
+        with transaction.atomic():
+            changes += apply(documents, prune=prune, request=request)
+            raise _Undo
+    except _Undo:
+        # NetBox's event rules would hear of it at the request's end.
+        clear_events.send(sender=None)
+    return changes
+
+
+@transaction.atomic
+def apply(documents: Sequence[Document], *, prune: bool = False, request: HttpRequest | None = None) -> list[Change]:
+    """Create and change webhooks and credentials as the documents say. Return what has changed.
+
+    With `prune`, those of the documents' sources are deleted that no document names any more. With a request, its user
+    needs the permissions for each. Raises DocumentError, and PermissionDenied.
+    """
+    writer = _Writer(request)
+    for section in SECTIONS:
+        for document in documents:
+            for entry in document.entries:
+                if entry.section == section:
+                    writer.write(entry, document.source)
+    if prune:
+        writer.prune(documents)
+    return writer.changes
+
+
+class _Writer:
+    def __init__(self, request: HttpRequest | None) -> None:
+        self.changes: list[Change] = []
+        self._request = request
+
+    def write(self, entry: Entry, source: str) -> None:
+        """Bring one object to what its entry says."""
+        model = SECTIONS[entry.section]
+        stored = model.objects.select_for_update(no_key=True).filter(name=entry.name).first()
+        self._check(model, stored, 'change', entry)
+        # Validating changes the instance.
+        instance = model.objects.get(pk=stored.pk) if stored else None
+        serializer = get_serializer_for_model(model)(
+            instance, data=_data(entry, stored), context={'request': self._request} if self._request else {}
+        )
+        try:
+            serializer.is_valid(raise_exception=True)
+            differences = _differences(stored, serializer.validated_data) if stored else {}
+            if not stored or differences:
+                instance = self._save(serializer, stored)
+        except ValidationError as error:
+            raise _refusal(entry, error) from None
+        self._check(model, instance, 'change' if stored else 'add', entry)
+        if not stored or differences:
+            self.changes.append(Change(entry.section, entry.name, CHANGED if stored else CREATED, differences))
+        kept = {'managed_by': source, 'managed_in': entry.place()}
+        if any(getattr(instance, name) != value for name, value in kept.items()):
+            # Where the entry stands is no change of the definition: it leaves no trace in the change log.
+            model.objects.filter(pk=instance.pk).update(**kept)
+
+    def prune(self, documents: Sequence[Document]) -> None:
+        """Delete what earlier documents of the same sources made, and these do not name. Webhooks go first."""
+        for section, model in reversed(SECTIONS.items()):
+            named = [entry.name for document in documents for entry in document.entries if entry.section == section]
+            old = model.objects.filter(managed_by__in={document.source for document in documents})
+            for instance in old.exclude(name__in=named).order_by('name'):
+                self._check(model, instance, 'delete', Entry(section, {'name': instance.name}))
+                self.changes.append(Change(section, instance.name, DELETED))
+                self._delete(instance, section)
+
+    def _delete(self, instance: Model, section: str) -> None:
+        try:
+            if self._request:
+                instance.snapshot()
+            instance.delete()
+        except ProtectedError:
+            reason = _('"{name}" is in use, and cannot be deleted').format(name=instance)
+            raise DocumentError(reason, section) from None
+
+    def _save(self, serializer: Any, stored: Model | None) -> Model:
+        if stored:
+            serializer.instance.snapshot()
+        return serializer.save()
+
+    def _check(self, model: type[Model], instance: Model | None, action: str, entry: Entry) -> None:
+        """Raise PermissionDenied unless the request's user may do this with the object."""
+        if self._request is None or instance is None:
+            return
+        if not model.objects.restrict(self._request.user, action).filter(pk=instance.pk).exists():
+            reason = _('{place}: you may not {action} "{name}".')
+            raise PermissionDenied(reason.format(place=entry.place(), action=action, name=entry.name))
+
+
+def _data(entry: Entry, stored: Model | None) -> dict[str, Any]:
+    """Return the entry as the REST API takes it: a field that is left out has its default, a secret is kept."""
+    given = entry.fields
+    data: dict[str, Any] = {'name': entry.name}
+    for name in FIELDS[entry.section]:
+        if name in NATURAL_KEYS:
+            data[name] = _related(entry, name)
+        elif name == 'secret':
+            data |= _secret(entry, stored)
+        elif name == 'additional_headers':
+            data[name] = _headers(entry)
+        elif name in given:
+            data[name] = given[name]
+        elif name != 'custom_fields':
+            data[name] = _default(entry, name)
+    return data
+
+
+def _default(entry: Entry, name: str) -> Any:
+    field = SECTIONS[entry.section]._meta.get_field(name)
+    if field.many_to_many:
+        return []
+    if field.has_default():
+        return field.get_default()
+    return None if field.null else ''
+
+
+def _related(entry: Entry, name: str) -> Any:
+    """Return the related objects that a field names, as the serializer takes them. Raises DocumentError."""
+    key, value = NATURAL_KEYS[name], entry.fields.get(name)
+    if name == 'credential':
+        return value and {key: value}
+    if not isinstance(value or [], list):
+        raise entry.error(name, _('enter a list'))
+    related = SECTIONS[entry.section]._meta.get_field(name).related_model.objects
+    found = dict(related.filter(**{f'{key}__in': value or []}).values_list(key, 'pk'))
+    for one in value or ():
+        if one not in found:
+            raise entry.error(name, _('there is no “{name}” here').format(name=one))
+    return list(found.values())
+
+
+def _secret(entry: Entry, stored: Model | None) -> dict[str, Any]:
+    """Return {'secret': text}, or {} to keep the stored one."""
+    given = entry.fields.get('secret')
+    if given is None:
+        return {}
+    if given == {'generate': True} and entry.section == 'webhooks':
+        return {} if stored and stored.secret else {'secret': signing.generate(signing.SYMMETRIC)}
+    return {'secret': _reference(entry, 'secret', given)}
+
+
+def _headers(entry: Entry) -> str:
+    """Return the lines of `additional_headers`: a mapping of names to values, to references, or to the mask."""
+    given = entry.fields.get('additional_headers') or {}
+    if not isinstance(given, dict):
+        raise entry.error('additional_headers', _('enter a mapping of names to values'))
+    lines = []
+    for name, value in given.items():
+        text = value if isinstance(value, str) else _reference(entry, 'additional_headers', value)
+        lines.append(f'{name}: {text}')
+    return '\n'.join(lines)
+
+
+def _reference(entry: Entry, name: str, given: Any) -> str:
+    """Return the reference of {"env": NAME} or {"file": PATH} as it is stored. A secret itself is refused."""
+    for key, prefix in (('env', references.VARIABLE), ('file', references.FILE)):
+        if isinstance(given, dict) and given.keys() == {key} and isinstance(given[key], str):
+            return f'{prefix}{given[key]}'
+    reason = _('a document holds no secret. Enter {{env: NAME}} or {{file: /path}}, or leave it out to keep it')
+    raise entry.error(name, reason.format())
+
+
+def _differences(stored: Model, wanted: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return {field: [before, after]} of the fields that validated data would change, masked."""
+    found = {}
+    for name, value in wanted.items():
+        before, after = _comparable(getattr(stored, name, None)), _comparable(value)
+        if name in SECRET_FIELDS:
+            after = _comparable(Sealed.of(value))
+        if name == 'custom_fields':
+            before = {key: stored.cf.get(key) for key in value}
+        if before != after:
+            found[name] = [_shown(name, before), _shown(name, after)]
+    return found
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, Sealed | MaskedUrl):
+        return value.reveal()
+    if hasattr(value, 'all'):  # the manager of related objects
+        return sorted(value.values_list('pk', flat=True))
+    if isinstance(value, list) and value and all(isinstance(one, Model) for one in value):
+        return sorted(one.pk for one in value)
+    return value.pk if isinstance(value, Model) else value
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name in SECRET_FIELDS:
+        return MASK if value else ''
+    return str(MaskedUrl.of(value)) if name == 'payload_url' else value
+
+
+def _refusal(entry: Entry, error: ValidationError) -> DocumentError:
+    """Return the error of the first field that the serializer refuses, with its line."""
+    name, reasons = next(iter(error.detail.items())) if isinstance(error.detail, dict) else ('', error.detail)
+    return entry.error('' if name == '__all__' else name, ' '.join(_texts(reasons)))
+
+
+def _texts(found: Any) -> Iterator[str]:
+    if isinstance(found, dict):
+        for one in found.values():
+            yield from _texts(one)
+    elif isinstance(found, list):
+        for one in found:
+            yield from _texts(one)
+    else:
+        yield str(found)

@@ -1,0 +1,146 @@
+"""Reads a document of webhooks and credentials, and remembers on which line each of its fields stands."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import yaml
+from django.utils.translation import gettext as _
+
+from ..exceptions import WebhooksError
+from ..models import Credential, Webhook
+from ..presentation.fields import shown_in
+
+# What a source is called that names none.
+DEFAULT_SOURCE = 'netbox'
+MAX_SOURCE_CHARS = 100
+# {section of a document: its model}, in the order in which they are applied.
+SECTIONS = {'credentials': Credential, 'webhooks': Webhook}
+# {section: fields of an entry}
+FIELDS = {
+    'credentials': (
+        'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'valid_until', 'token_url', 'scope',
+        'audience', 'ca_file_path', 'tags', 'custom_fields',
+    ),
+    'webhooks': (*shown_in('API'), 'custom_fields'),
+}  # fmt: skip
+
+
+class DocumentError(WebhooksError):
+    """A document cannot be applied. str() names the place, the field, and what is wrong."""
+
+    def __init__(self, reason: str, place: str = '', field: str = '') -> None:
+        super().__init__(': '.join(part for part in (place, field, reason) if part))
+        self.reason, self.place, self.field = reason, place, field
+
+
+class Located(dict):
+    """A mapping of a YAML document. `line` is where it begins, `lines` where its keys stand. Both count from 1."""
+
+    line = 0
+    lines: dict[str, int]
+
+
+class Entry(NamedTuple):
+    """A webhook or a credential of a document. `file` is its name, '' for a document that came by the REST API."""
+
+    section: str
+    fields: dict[str, Any]
+    file: str = ''
+
+    @property
+    def name(self) -> str:
+        """The name, by which the entry is found in NetBox."""
+        return self.fields['name']
+
+    def place(self, field: str = '') -> str:
+        """Return where the entry, or a field of it, stands: 'webhooks.yaml:12', or 'webhooks "CMDB"' without lines."""
+        if isinstance(self.fields, Located):
+            return f'{self.file}:{self.fields.lines.get(field, self.fields.line)}'
+        return f'{self.section} "{self.fields.get("name", "")}"'
+
+    def error(self, field: str, reason: str) -> DocumentError:
+        """Return the error for a field of the entry."""
+        return DocumentError(reason, self.place(field), field)
+
+
+class Document(NamedTuple):
+    """A document's entries. `source` says who keeps them: only these does a later document of it delete."""
+
+    source: str
+    entries: list[Entry]
+
+
+def read(text: str, file: str) -> Document:
+    """Read a document from YAML or JSON. `file` is named in errors. Raises DocumentError."""
+    try:
+        loader = _Loader(text)
+        try:
+            found = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = f'{file}:{error.problem_mark.line + 1}' if error.problem_mark else file
+        raise DocumentError(_('no valid YAML: {problem}').format(problem=error.problem), line) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DocumentError(_('no valid YAML: {problem}').format(problem=error), file) from None
+    return of(found, file)
+
+
+def of(found: Any, file: str = '') -> Document:
+    """Return the document of a parsed value. Raises DocumentError for unknown keys, and for an entry without a name."""
+    if not isinstance(found, dict):
+        raise DocumentError(_('a document is a mapping with the keys source, credentials and webhooks'), file)
+    if unknown := found.keys() - {'source', *SECTIONS}:
+        raise DocumentError(_('a document has no such key'), file, ', '.join(sorted(map(str, unknown))))
+    source = found.get('source') or DEFAULT_SOURCE
+    if not isinstance(source, str) or len(source) > MAX_SOURCE_CHARS:
+        reason = _('enter a text of {limit} characters at most').format(limit=MAX_SOURCE_CHARS)
+        raise DocumentError(reason, file, 'source')
+    return Document(source, [entry for section in SECTIONS for entry in _entries(found, section, file)])
+
+
+def _entries(found: dict[str, Any], section: str, file: str) -> Iterator[Entry]:
+    listed = found.get(section) or []
+    if not isinstance(listed, list):
+        raise DocumentError(_('enter a list'), file, section)
+    names: set[str] = set()
+    for fields in listed:
+        if not isinstance(fields, dict):
+            raise DocumentError(_('each entry is a mapping'), file, section)
+        entry = Entry(section, fields, file)
+        if not isinstance(fields.get('name'), str) or not fields['name']:
+            raise entry.error('name', _('enter a name'))
+        if entry.name in names:
+            raise entry.error('name', _('"{name}" stands in the document twice').format(name=entry.name))
+        names.add(entry.name)
+        for field, value in fields.items():
+            if field not in FIELDS[section]:
+                raise entry.error(str(field), _('there is no such field'))
+            fields[field] = _plain(value)
+        yield entry
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with plain mappings: NetBox's conditions take no others."""
+    if isinstance(value, dict):
+        return {key: _plain(below) for key, below in value.items()}
+    return [_plain(below) for below in value] if isinstance(value, list) else value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but mappings are Located, and a key may not stand twice."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> Located:
+    found = Located(loader.construct_mapping(node, deep=True))
+    found.line = node.start_mark.line + 1
+    found.lines = {}
+    for key_node, _value in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in found.lines:
+            raise yaml.MarkedYAMLError(problem=f'{key} stands here twice', problem_mark=key_node.start_mark)
+        found.lines[key] = key_node.start_mark.line + 1
+    return found
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -1,0 +1,98 @@
+"""Writes the document of the webhooks and credentials that are there. It holds no secret."""
+
+from collections.abc import Callable, Iterable
+from datetime import date
+from operator import attrgetter
+from typing import Any
+
+import yaml
+from django.db.models import Model
+
+from ..exceptions import DecryptionError
+from ..models import Credential, Webhook
+from ..models.fields import Sealed
+from ..security import references
+from ..security.masking import MASK
+from ..validation.headers import parse_headers
+from .apply import NATURAL_KEYS
+from .document import DEFAULT_SOURCE, FIELDS, SECTIONS
+
+
+def export(credentials: Iterable[Credential], webhooks: Iterable[Webhook], source: str = DEFAULT_SOURCE) -> str:
+    """Return the document as YAML. Fields with their default are left out, as is a credential's stored secret."""
+    found: dict[str, Any] = {'source': source}
+    found['credentials'] = [entry_of(one) for one in credentials]
+    found['webhooks'] = [entry_of(one) for one in webhooks]
+    return yaml.safe_dump({key: value for key, value in found.items() if value}, sort_keys=False, allow_unicode=True)
+
+
+def entry_of(instance: Model) -> dict[str, Any]:
+    """Return the entry of a webhook or a credential."""
+    section = next(section for section, model in SECTIONS.items() if isinstance(instance, model))
+    values = {name: _value(instance, name) for name in FIELDS[section]}
+    return {name: value for name, value in values.items() if not _is_default(instance, name, value)}
+
+
+def _value(instance: Model, name: str) -> Any:
+    if name in APART:
+        return APART[name](instance)
+    value = getattr(instance, name)
+    if key := NATURAL_KEYS.get(name):
+        return value.name if isinstance(value, Model) else value and sorted(value.values_list(key, flat=True))
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _secret(instance: Model) -> Any:
+    """Return the reference, or for a webhook that signs {"generate": true}: a new NetBox gets a secret of its own."""
+    if reference := _reference(_revealed(instance.secret)):
+        return reference
+    return {'generate': True} if instance.secret and isinstance(instance, Webhook) else None
+
+
+def _headers(webhook: Webhook) -> dict[str, Any]:
+    lines = parse_headers(_revealed(webhook.additional_headers))
+    return {name: _reference(value) or MASK for name, value in lines}
+
+
+def _object_types(webhook: Webhook) -> list[str]:
+    return sorted('.'.join(one.natural_key()) for one in webhook.object_types.all())
+
+
+def _custom_fields(instance: Model) -> dict[str, Any]:
+    return {key: value for key, value in sorted(instance.custom_field_data.items()) if value is not None}
+
+
+def _revealed(sealed: Sealed) -> str:
+    """Return the text of a sealed value, '' if no key decrypts it."""
+    try:
+        return sealed.reveal()
+    except DecryptionError:
+        return ''
+
+
+def _reference(text: str) -> dict[str, str] | None:
+    if not references.is_reference(text):
+        return None
+    kind, _colon, rest = text.partition(':')
+    return {kind: rest}
+
+
+def _is_default(instance: Model, name: str, value: Any) -> bool:
+    if name in ('secret', 'additional_headers', 'custom_fields', 'tags'):
+        return not value
+    if name == 'name':
+        return False
+    field = instance._meta.get_field(name)
+    if field.many_to_many:
+        return not value
+    return value == field.get_default() if field.has_default() else value in (None, '')
+
+
+# Fields whose value is not that of their column.
+APART: dict[str, Callable[[Any], Any]] = {
+    'secret': _secret,
+    'additional_headers': _headers,
+    'payload_url': attrgetter('masked_url'),
+    'object_types': _object_types,
+    'custom_fields': _custom_fields,
+}

@@ -1,0 +1,63 @@
+"""manage.py webhooks_apply: bring webhooks and credentials to what documents say."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...as_code.apply import DELETED, Change, apply, plan
+from ...as_code.document import Document, DocumentError, read
+
+# The exit code of --plan if there is something to do.
+PLANNED = 2
+SIGNS = {'created': '+', 'changed': '~', 'deleted': '-'}
+
+
+class Command(BaseCommand):
+    """Applies documents, all or nothing, and prints what has changed."""
+
+    help = (
+        'Create and change webhooks and credentials as the documents say, all or nothing. Exit code: 0 if nothing was '
+        'to be done or all is done, 2 if --plan finds something to do, 1 after an error.'
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument('files', metavar='FILE', nargs='+', help='a document, YAML or JSON')
+        parser.add_argument('--plan', action='store_true', help='only say what would be done')
+        parser.add_argument(
+            '--prune',
+            action='store_true',
+            help='also delete what earlier documents of the same source made, and these do not name',
+        )
+        parser.add_argument('--json', action='store_true', help='print JSON')
+
+    def handle(self, *args, **options) -> None:
+        documents = [_read(file) for file in options['files']]
+        try:
+            changes = (plan if options['plan'] else apply)(documents, prune=options['prune'])
+        except DocumentError as error:
+            raise CommandError(str(error)) from None
+        if options['json']:
+            self.stdout.write(json.dumps([asdict(change) for change in changes], indent=2, default=str))
+        else:
+            self.stdout.write('\n'.join(line for change in changes for line in _lines(change)) or 'Nothing to do.')
+        if options['plan'] and changes:
+            sys.exit(PLANNED)
+
+
+def _read(file: str) -> Document:
+    try:
+        return read(Path(file).read_text(), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f'cannot read {file}: {error}') from None
+    except DocumentError as error:
+        raise CommandError(str(error)) from None
+
+
+def _lines(change: Change) -> list[str]:
+    head = f'{SIGNS[change.outcome]} {change.section}: {change.name}'
+    if change.outcome == DELETED:
+        return [head]
+    return [head, *(f'    {name}: {before!r} → {after!r}' for name, (before, after) in change.fields.items())]

@@ -1,0 +1,28 @@
+"""Which document keeps a webhook or a credential."""
+
+from django.db import models
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+
+class ManagedModel(models.Model):
+    """Names the document that an object was applied from (as_code/). Both are blank if people made it by hand."""
+
+    managed_by = models.CharField(
+        _('managed by'), max_length=100, blank=True, default='', db_default='', editable=False
+    )
+    # File and line.
+    managed_in = models.CharField(
+        _('managed in'), max_length=500, blank=True, default='', db_default='', editable=False
+    )
+
+    class Meta:
+        abstract = True
+
+    @property
+    def managed_note(self) -> str:
+        """Return what becomes of an edit by hand, for people. '' if no document keeps the object."""
+        if not self.managed_by:
+            return ''
+        text = gettext('It stands in {place}. Edit it there: the next time it is applied, your changes here are lost.')
+        return text.format(place=self.managed_in)
