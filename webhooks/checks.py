@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.utils.module_loading import import_string
 
 from . import conf, object_types, rendering
@@ -21,6 +21,9 @@ from .version import COMPATIBILITY
 
 # `manage.py check --tag webhooks` runs these checks alone.
 TAG = 'webhooks'
+
+# The names of webhooks that send batches. It also works where the table has no such column any more.
+READ_BATCHED = 'SELECT name FROM webhooks_webhook w WHERE to_jsonb(w) @> \'{"batch": true}\' ORDER BY name'
 
 
 @register(TAG)
@@ -100,6 +103,24 @@ def settings_have_an_effect(app_configs: Any, **kwargs: Any) -> list[CheckWarnin
         CheckWarning(f'{where} has no effect any more.', hint='Read the changelog, then remove it.', id='webhooks.W008')
         for where in conf.former()
         if conf.get().enabled
+    ]
+
+
+@register(TAG, 'database')
+def no_webhook_sends_batches(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckWarning]:
+    """Warn (W009) of each webhook of 1.0.0 that sends batches. `migrate` looks, before it changes any."""
+    if not conf.get().enabled or not databases or not _is_migrated():
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(READ_BATCHED)
+        names = [name for (name,) in cursor.fetchall()]
+    return [
+        CheckWarning(
+            f'The webhook {name} sends batches. They are gone: `migrate` makes it send change sets.',
+            hint='Its receiver gets another body, and its templates have other variables. Read the changelog.',
+            id='webhooks.W009',
+        )
+        for name in names
     ]
 
 

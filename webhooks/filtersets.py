@@ -265,7 +265,6 @@ class DeliveryFilterSet(LogFilterSet):
     response_status = MultiValueNumberFilter(distinct=False)
     attempt_count = MultiValueNumberFilter(distinct=False)
     error = MultiValueCharFilter(method='filter_error', label=_('Error'))
-    batch = MultiValueBigNumberFilter(distinct=False)
     change_set = MultiValueBigNumberFilter(distinct=False)
     position = MultiValueBigNumberFilter(distinct=False)
     created = MultiValueDateTimeFilter(distinct=False)

@@ -33,15 +33,15 @@ def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
     """Return the ids of the deliveries whose payloads the user may see: all objects in the request."""
     # A request has the id of its first delivery.
-    requests = {one.pk: one.batch or one.pk for one in deliveries}
-    told = Delivery.objects.filter(Q(pk__in=requests) | Q(batch__in=requests.values()))
+    requests = {one.pk: one.lead or one.pk for one in deliveries}
+    told = Delivery.objects.filter(Q(pk__in=requests) | Q(lead__in=requests.values()))
     references, hidden = defaultdict(set), set()
-    for pk, batch, *reference, expanded, types in told.values_list(
-        'pk', 'batch', 'object_type_id', 'object_id', 'expanded', 'event__expanded_types'
+    for pk, lead, *reference, expanded, types in told.values_list(
+        'pk', 'lead', 'object_type_id', 'object_id', 'expanded', 'event__expanded_types'
     ):
-        references[batch or pk].add(tuple(reference))
+        references[lead or pk].add(tuple(reference))
         if expanded and not may_see_expanded(user, types or ()):
-            hidden.add(batch or pk)
+            hidden.add(lead or pk)
     visible = _all_visible(user, references) - hidden
     return {pk for pk, request in requests.items() if request in visible}
 

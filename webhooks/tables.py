@@ -235,7 +235,6 @@ class DeliveryTable(NetBoxTable):
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED_CELL)
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
-    batch = tables.Column(verbose_name=_('Batch'))
     change_set = tables.Column(verbose_name=_('Change Set'))
     shown_part = tables.Column(verbose_name=_('Part'), orderable=False)
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'))
@@ -254,7 +253,7 @@ class DeliveryTable(NetBoxTable):
         model = Delivery
         fields = (
             'pk', 'id', 'created', 'uuid', 'status', 'webhook', 'kind', 'object_type', 'object', 'object_id',
-            'sequence', 'batch', 'change_set', 'shown_part', 'backfill', 'response_status', 'attempt_count',
+            'sequence', 'change_set', 'shown_part', 'backfill', 'response_status', 'attempt_count',
             'last_duration', 'due_at', 'finished_at', 'error',
         )  # fmt: skip
         default_columns = (

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-SINGLE, BATCHED, HASTY = '/single', '/batched', '/hasty'
+SINGLE, TOGETHER, HASTY = '/single', '/together', '/hasty'
 WRITERS, WORKERS, STEPS = 3, 3, 25
 # Objects that nobody changes.
 QUIET = 60
@@ -56,7 +56,7 @@ def journal(committed: None, tmp_path: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def webhooks(receiver: Receiver) -> list[Webhook]:
-    ways = {SINGLE: {}, BATCHED: {'batch': True}, HASTY: {'ordered': False}}
+    ways = {SINGLE: {}, TOGETHER: {'change_set': True}, HASTY: {'ordered': False}}
     return [
         subscribe(receiver.url(path), Site, timeout=1, max_attempts=100, concurrency=3, **fields)
         for path, fields in ways.items()
@@ -81,7 +81,7 @@ class Turmoil:
     def end(self) -> None:
         for pid in self._workers:
             self._children.kill(pid)
-        for path in (SINGLE, BATCHED, HASTY):
+        for path in (SINGLE, TOGETHER, HASTY):
             self._receiver.answers(path, *MOODS['well'])
         for webhook in self._webhooks:
             if Backfill.objects.get(pk=webhook.pk).state == BackfillStateChoices.PAUSED:
@@ -94,7 +94,7 @@ class Turmoil:
     def _change_mood(self) -> None:
         bad = self._chance.choice([MOODS['fails'], MOODS['resets'], MOODS['drips']])
         answers = [self._chance.choice(bad) for _ in range(self._chance.randrange(1, 10))]
-        self._receiver.answers(self._chance.choice([SINGLE, BATCHED, HASTY]), *answers, *MOODS['well'])
+        self._receiver.answers(self._chance.choice([SINGLE, TOGETHER, HASTY]), *answers, *MOODS['well'])
 
     def _pause(self) -> None:
         webhook = self._chance.choice(self._webhooks)
@@ -129,10 +129,10 @@ def test_whoever_starts_empty_ends_equal_to_the_database(webhooks, journal, rece
     assert {one.state for one in Backfill.objects.all()} == {BackfillStateChoices.COMPLETED}
     assert not deliveries(*OPEN_STATUSES, StatusChoices.FAILED)
     there = dict(Site.objects.values_list('pk', 'description'))
-    assert {path: copy_at(receiver, path) for path in (SINGLE, BATCHED, HASTY)} == dict.fromkeys(
-        (SINGLE, BATCHED, HASTY), there
+    assert {path: copy_at(receiver, path) for path in (SINGLE, TOGETHER, HASTY)} == dict.fromkeys(
+        (SINGLE, TOGETHER, HASTY), there
     )
-    for path in (SINGLE, BATCHED):
+    for path in (SINGLE, TOGETHER):
         assert not disorder([(pk, sequence) for pk, sequence, *_ in told(receiver, path)])
 
 
@@ -140,14 +140,14 @@ def told(receiver: Receiver, path: str) -> list[tuple[int, int, str, str]]:
     """Return (object id, sequence, kind, description) by arrival."""
     bodies = [request.json() for request in receiver.matching(lambda one: one.path == path and is_whole(one))]
     return [
-        (data['id'], event['sequence'], body['event'], data['description'])
+        (data['id'], event['sequence'], event['event'], data['description'])
         for body in bodies
         for data, event in _events(body)
     ]
 
 
 def _events(body: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    return list(zip(body['data'], body['events'], strict=True)) if 'events' in body else [(body['data'], body)]
+    return [(change['data'], change) for change in body.get('changes', [body])]
 
 
 def copy_at(receiver: Receiver, path: str) -> dict[int, str]:

@@ -106,7 +106,7 @@ SET_STAGES = {
 def test_a_change_set_arrives_in_its_parts_although_a_worker_is_killed(
     receiver, children: Children, monkeypatch, how, target, call
 ):
-    monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 3)
+    monkeypatch.setattr(lane, 'PART_DELIVERIES', 3)
     subscribe(receiver.url('/hook'), Site, change_set=True)
     with transaction.atomic():
         made = [site().pk for _ in range(8)]

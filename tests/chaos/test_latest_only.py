@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dcim.models import Site
@@ -32,7 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-STEADY, PAUSED, BATCHED, QUIET, PLAIN = '/steady', '/paused', '/batched', '/quiet', '/plain'
+STEADY, PAUSED, QUIET, PLAIN = '/steady', '/paused', '/quiet', '/plain'
 WRITERS, FAULTS, CHANGES = 3, 15, 20
 PATIENCE = 120
 
@@ -89,20 +88,17 @@ class Ear:
     def _heard(self, request: Received) -> Answer:
         answer = self._record(request)
         if is_whole(request):
-            for told in _said(request):
-                self.eager[request.path].apply(told)
-                if answer.status < 300 and answer.manner == Manner.WHOLE:
-                    self.careful[request.path].apply(told)
+            told = _said(request)
+            self.eager[request.path].apply(told)
+            if answer.status < 300 and answer.manner == Manner.WHOLE:
+                self.careful[request.path].apply(told)
         return answer
 
 
-def _said(request: Received) -> Iterator[Told]:
+def _said(request: Received) -> Told:
     body = request.json()
-    if not isinstance(body['data'], list):
-        body = {**body, 'data': [body['data']], 'events': [body], 'snapshots': [body['snapshots']]}
-    for data, event, snapshots in zip(body['data'], body['events'], body['snapshots'], strict=True):
-        before: dict[str, Any] | None = snapshots['prechange']
-        yield Told(data['id'], body['event'], event['sequence'], before and before['description'], data['description'])
+    data, before = body['data'], body['snapshots']['prechange']
+    return Told(data['id'], body['event'], body['sequence'], before and before['description'], data['description'])
 
 
 @pytest.fixture
@@ -117,7 +113,6 @@ def webhooks(receiver: Receiver) -> dict[str, Webhook]:
     kinds = {
         STEADY: {'latest_only': True},
         PAUSED: {'latest_only': True},
-        BATCHED: {'latest_only': True, 'batch': True},
         QUIET: {'quiet': 1, 'quiet_max': 3},
         PLAIN: {},
     }

@@ -26,8 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-ORDERED, BATCHED, REPEATED = '/ordered', '/batched', '/repeated'
-CONCURRENCY = {ORDERED: 2, BATCHED: 3, REPEATED: 5}
+ORDERED, TOGETHER, REPEATED = '/ordered', '/together', '/repeated'
+CONCURRENCY = {ORDERED: 2, TOGETHER: 3, REPEATED: 5}
 WORKERS, STEPS = 4, 60
 
 
@@ -75,7 +75,7 @@ def deadlocks() -> int:
 
 @pytest.fixture
 def webhooks(receiver: Receiver) -> dict[str, Webhook]:
-    kinds = {ORDERED: {}, BATCHED: {'batch': True}, REPEATED: {'ordered': False, 'rate_limit': 200}}
+    kinds = {ORDERED: {}, TOGETHER: {'change_set': True}, REPEATED: {'ordered': False, 'rate_limit': 200}}
     return {
         path: subscribe(
             receiver.url(path), Site, max_attempts=100, concurrency=CONCURRENCY[path], include_snapshots=True, **fields
@@ -155,7 +155,7 @@ def test_whatever_happens_all_arrives_in_order_and_within_its_limits(webhooks, r
     assert {path: most for path, most in gauge.most.items() if most > CONCURRENCY[path]} == {}
     committed = {number for _pk, number in turmoil.ledger.committed}
     for path in webhooks:
-        got = {int(data['description']) for one in to(receiver, path) for data in as_list(one.json()['data'])}
+        got = {int(data['description']) for one in to(receiver, path) for data in shown(one)}
         assert got == committed, path
     check_order(to(receiver, ORDERED))
 
@@ -164,5 +164,6 @@ def to(receiver: Receiver, path: str) -> list[Received]:
     return receiver.matching(lambda request: request.path == path and is_whole(request))
 
 
-def as_list(data: dict | list) -> list[dict]:
-    return data if isinstance(data, list) else [data]
+def shown(request: Received) -> list[dict]:
+    body = request.json()
+    return [change['data'] for change in body.get('changes', [body])]

@@ -18,7 +18,7 @@ from support.admin_browser import page_of, shown
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by, rule
 from support.engine import work
-from support.log import attempt, batch, delivery, event
+from support.log import attempt, change_set, delivery, event
 from users.models import User
 
 from devstack.receiver import Answer, Receiver
@@ -158,10 +158,10 @@ class TestWhatIsShown:
         grant(Site, 'view')
         assert leaks(_text(clerk_api.get(f'{API}events/')))
 
-    def test_a_restricted_batch_names_the_events_that_the_reader_may_view(self, log, clerk_api):
+    def test_a_restricted_change_set_names_the_events_that_the_reader_may_view(self, log, clerk_api):
         seen, hidden = log
-        made = batch([hidden.event, seen.event], seen.webhook)
-        listed = clerk_api.get(f'{API}deliveries/?batch={made[0].pk}').json()['results']
+        made = change_set([hidden.event, seen.event], seen.webhook)
+        listed = clerk_api.get(f'{API}deliveries/?change_set={made[0].change_set}').json()['results']
         assert {(one['restricted'], one['event']['object_repr']) for one in listed} == {(True, 'Bern'), (True, '')}
 
     def test_a_list_costs_the_same_however_long_it_is(self, log, clerk_api, clerk_pages):
@@ -237,10 +237,10 @@ class TestErrors:
         assert 'the payload cannot be built' in graphql
         assert leaks(api_client.post('/graphql/', {'query': query}, format='json').content.decode())
 
-    def test_an_error_of_a_partly_hidden_batch_shows_only_its_beginning(self, places, grant, clerk_api, clerk_pages):
+    def test_an_error_of_a_partly_hidden_set_shows_only_its_beginning(self, places, grant, clerk_api, clerk_pages):
         webhook = subscribe(NOWHERE, Site)
         events = [event(place) for place in places]
-        seen, _hidden = batch(events, webhook, error=f'not sent: no {HIDDEN}')
+        seen, _hidden = change_set(events, webhook, error=f'not sent: no {HIDDEN}')
         addresses = [f'{API}deliveries/', f'{API}deliveries/{seen.pk}/', f'{PAGES}deliveries/', seen.get_absolute_url()]
         for address in addresses:
             assert not leaks(_text((clerk_api if address.startswith(API) else clerk_pages).get(address))), address

@@ -22,7 +22,7 @@ from rest_framework.test import APIClient
 from schemathesis import GenerationMode
 from support.admin_browser import filled, page_of
 from support.builders import NOWHERE, site, subscribe
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 
 from devstack.receiver import Receiver
 from webhooks.api.urls import urlpatterns
@@ -46,7 +46,7 @@ class World:
         events = [event(place, username=user.username), event(place, error='no such thing', data='')]
         webhook = Webhook.objects.get(pk=self._webhooks[0])
         deliveries = [delivery(one, webhook, status=status) for one in events for status in StatusChoices.values()]
-        deliveries += batch(events, webhook)
+        deliveries += change_set(events, webhook)
         group = NotificationGroup.objects.create(name='Operators')
         self._ids = {
             'webhooks': self._webhooks,

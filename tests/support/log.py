@@ -56,12 +56,13 @@ def delivery(of: Event, webhook: Webhook | None = None, attempts: int = 1, **fie
     return made
 
 
-def batch(events: list[Event], webhook: Webhook, attempts: int = 1, **fields: Any) -> list[Delivery]:
-    """Return deliveries sent in one request. The first has the attempts."""
+def change_set(events: list[Event], webhook: Webhook, attempts: int = 1, **fields: Any) -> list[Delivery]:
+    """Return deliveries that went out as a change set of one part. The first has the attempts."""
     made = [delivery(one, webhook, attempts=0, **{'attempt_count': attempts} | fields) for one in events]
     for one in made:
-        one.batch = made[0].pk
-        one.save(update_fields=['batch'])
+        one.change_set, one.part, one.parts = events[0].transaction_id, 1, 1
+        one.lead, one.change_count = made[0].pk, len(made)
+        one.save()
     for number in range(1, attempts + 1):
         attempt(made[0], number)
     return made

@@ -32,6 +32,7 @@ from ..services import sent_bodies
 from ..services.keys import KEYS, check_may_filter
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
+from ..validation.body import refuse_batch
 from ..validation.credential import normalized
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
@@ -214,6 +215,14 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
             **{name: {'help_text': text} for name, text in MORE_HELP.items()},
         }
 
+    def to_internal_value(self, data: Any) -> Any:
+        if not self.nested and isinstance(data, dict):
+            try:
+                refuse_batch(data)
+            except DefinitionError as error:
+                raise serializers.ValidationError({error.field: str(error)}) from None
+        return super().to_internal_value(data)
+
     def validate_payload_url(self, value: str) -> str:
         return merge_url(value, self.instance.payload_url) if self.instance else value
 
@@ -353,13 +362,8 @@ class DeliverySerializer(RestrictedSerializer):
     webhook = WebhookSerializer(nested=True, read_only=True)
     event = EventSerializer(nested=True, read_only=True)
     status = serializers.ChoiceField(choices=StatusChoices, read_only=True)
-    # In 1.0.0 a batch was one delivery.
+    # In 1.0.0 a delivery could have several events.
     event_count = serializers.SerializerMethodField(help_text=_('Always 1.'))
-    batch = serializers.IntegerField(
-        read_only=True,
-        allow_null=True,
-        help_text=_('The first delivery of the request in which it went out with others.'),
-    )
     change_set = serializers.IntegerField(
         read_only=True, allow_null=True, help_text=_('The transaction whose changes are sent together.')
     )
@@ -369,13 +373,13 @@ class DeliverySerializer(RestrictedSerializer):
     )
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
     attempts = AttemptSerializer(
-        many=True, read_only=True, help_text=_('In lists, only the first delivery of a batch has its attempts.')
+        many=True, read_only=True, help_text=_('In lists, only the first delivery of a part has its attempts.')
     )
 
     class Meta:
         model = Delivery
         fields = (
-            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'batch',
+            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count',
             'change_set', 'part', 'parts', 'backfill', 'status', 'error', 'response_status', 'attempt_count',
             'next_attempt_at', 'waiting', 'created', 'finished_at', 'expires_at', 'position', 'restricted', 'attempts',
         )  # fmt: skip

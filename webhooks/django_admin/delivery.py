@@ -36,7 +36,7 @@ from .read_only import ReadOnly
 
 
 class AttemptFormSet(BaseInlineFormSet):
-    """The attempts of a delivery, the oldest first. In a batch they may belong to its first delivery."""
+    """The attempts of a delivery, the oldest first. In a change set they may belong to the first of its part."""
 
     def get_queryset(self) -> list[Attempt]:
         if not hasattr(self, '_queryset'):

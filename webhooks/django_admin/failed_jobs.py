@@ -105,7 +105,7 @@ def requeue_all(request: HttpRequest, queue_index: int) -> HttpResponse:
     count = 0
     for job in jobs:
         if (job.ended_at or job.created_at) <= counted_at:
-            # A worker may have sent it meanwhile: all deliveries of a batch go in one request.
+            # A worker may have sent it meanwhile: all deliveries of a part go in one request.
             with suppress(NoSuchJobError):
                 requeue_job(job.id, connection=queue.connection, serializer=queue.serializer)
                 count += 1

@@ -24,9 +24,11 @@ from utilities.forms.fields import CSVChoiceField, CSVModelChoiceField, CSVModel
 
 from .. import object_types
 from ..choices import CredentialTypeChoices, FormatChoices
+from ..exceptions import DefinitionError
 from ..models import Credential, Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
+from ..validation.body import refuse_batch
 from .credential import CREDENTIAL_NAMES
 from .definition import check_keys
 from .fields import FiltersField, FlatDecoder
@@ -43,6 +45,9 @@ FILE_FIELDS = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DA
 # Words in a column of true and false, in lower case.
 SWITCH_WORDS = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
 YAML_MERGE_TAG = 'tag:yaml.org,2002:merge'
+
+# A record, or the headers of a CSV file.
+Columns = Mapping[str, Any] | None
 
 
 class ImportedTextForm(BulkImportForm):
@@ -193,6 +198,10 @@ class StrictImportForm(NetBoxModelImportForm):
         }
 
 
+def _without_batch(columns: Columns) -> Columns:
+    return columns and {name: value for name, value in columns.items() if name != 'batch'}
+
+
 class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
     """Adds a webhook, or changes a webhook by its `id`."""
 
@@ -245,7 +254,16 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         fields = shown_in('import')
         help_texts = MORE_HELP
 
+    def __init__(self, data: Mapping[str, Any] | None = None, *args, headers: Columns = None, **kwargs):
+        # Exports of 1.0.0 have this column.
+        self._batch = (data or {}).get('batch', '')
+        super().__init__(_without_batch(data), *args, headers=_without_batch(headers), **kwargs)
+
     def clean(self) -> dict[str, Any] | None:
+        try:
+            refuse_batch({'batch': self._batch})
+        except DefinitionError as error:
+            self.add_error(None, f'{error.field}: {error}')
         if not self.instance.pk and 'payload_url' not in self.data:
             self.add_error('payload_url', _('Name a URL, or leave it blank for a feed.'))
         cleaned = super().clean()

@@ -180,7 +180,6 @@ class DeliveryFilter(LogFilter):
 
     webhook_id: ID | None = strawberry_django.filter_field()
     event_id: ID | None = strawberry_django.filter_field()
-    batch: BigInteger | None = strawberry_django.filter_field()
     change_set: BigInteger | None = strawberry_django.filter_field()
     position: BigInteger | None = strawberry_django.filter_field()
     backfill: FilterLookup[bool] | None = strawberry_django.filter_field()

@@ -179,7 +179,7 @@ class AttemptType:
     Delivery,
     name='WebhooksDeliveryType',
     fields=[
-        'id', 'uuid', 'batch', 'change_set', 'parts', 'backfill', 'status', 'error', 'response_status',
+        'id', 'uuid', 'change_set', 'parts', 'backfill', 'status', 'error', 'response_status',
         'attempt_count', 'created', 'finished_at', 'expires_at',
     ],
     filters=DeliveryFilter,
@@ -194,8 +194,8 @@ class DeliveryType(LogType):
 
     @strawberry_django.field(only=['id'])
     def event_count(self) -> int:
-        """Return 1. In 1.0.0 a batch was one delivery."""
-        return 1  # in 1.0.0 a batch was one delivery
+        """Return 1. In 1.0.0 a delivery could have several events."""
+        return 1  # in 1.0.0 a delivery could have several events
 
     @strawberry_django.field(only=['part', 'parts'])
     def part(self) -> int | None:
@@ -210,14 +210,14 @@ class DeliveryType(LogType):
         except Webhook.DoesNotExist:  # the reader may not view it, nor why it waits
             return self.due_at if self.is_open else None
 
-    @strawberry_django.field(only=['batch', *REFERENCE])
+    @strawberry_django.field(only=['lead', *REFERENCE])
     def restricted(self, info: Info) -> bool:
         """Return whether fields of its attempts are hidden, because the asker may not view an object of its request."""
         return not is_visible(self, info, visible_deliveries)
 
-    @strawberry_django.field(only=['batch', *REFERENCE], prefetch_related=['attempts'])
+    @strawberry_django.field(only=['lead', *REFERENCE], prefetch_related=['attempts'])
     def attempts(self, info: Info) -> list[AttemptType]:
-        """Return the attempts, with null in hidden fields. The attempts of a batch are at its first delivery."""
+        """Return the attempts, with null in hidden fields. Those of a change set are at its parts' first deliveries."""
         attempts = list(self.attempts.all())
         if not is_visible(self, info, visible_deliveries):
             for attempt in attempts:

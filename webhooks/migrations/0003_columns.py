@@ -305,6 +305,8 @@ class Migration(migrations.Migration):
                 ['webhook', 'credential'],
                 # A sealed URL is longer than a whole one (0004_engine.py). It rewrites nothing.
                 migrations.AlterField('webhook', 'payload_url', models.TextField(blank=True)),
+                # Processes of this version do not know it.
+                migrations.AlterField('webhook', 'batch', models.BooleanField(db_default=False, default=False)),
                 migrations.AddField('webhook', 'latest_only', models.BooleanField(db_default=False, default=False)),
                 migrations.AddField(
                     'webhook',
@@ -394,7 +396,6 @@ class Migration(migrations.Migration):
             ),
             Gently(
                 ['delivery'],
-                migrations.AddField('delivery', 'batch', models.BigIntegerField(null=True)),
                 migrations.AddField('delivery', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
                 migrations.AddField('delivery', 'span', models.JSONField(null=True)),
                 migrations.AddField('delivery', 'expanded', models.BooleanField(default=False, db_default=False)),
@@ -403,6 +404,7 @@ class Migration(migrations.Migration):
                 migrations.AddField('delivery', 'part', models.SmallIntegerField(null=True)),
                 migrations.AddField('delivery', 'parts', models.SmallIntegerField(null=True)),
                 migrations.AddField('delivery', 'change_count', models.IntegerField(null=True)),
+                migrations.AddField('delivery', 'lead', models.BigIntegerField(null=True)),
                 migrations.AddField('delivery', 'position', models.BigIntegerField(null=True)),
                 migrations.AddField('delivery', 'waits_until', models.DateTimeField(null=True)),
                 migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_DELIVERIES), KEEP_FIGURES.format(**OF_DELIVERIES)),

@@ -41,6 +41,9 @@ OLD_WAIT = 'delivery_id bigint, blocker_id bigint, CHECK (false)'
 OLD_BATCHITEM = """delivery_id bigint, event_id bigint, webhook_id bigint, object_type_id integer, object_id bigint,
     sequence bigint, open boolean, CHECK (false)"""
 
+# See models/delivery.py.
+UNFORMED = 32767
+
 # What 1.0.0 lets wait for an earlier delivery of its object. The lane's owner looks at it anew, the oldest first.
 LOOK_ANEW = """
     WITH part AS (
@@ -63,37 +66,55 @@ GIVE_BACK = """
     )
     SELECT max(id) FROM part"""
 
-# A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery. If its
-# request may have been sent, all stay one batch (`kept`), so that a retry says the same under the same id. If not, each
-# is on its own, due at the same time. Else a change that has to wait for its object could later join a retry of the
-# others, and a receiver that knows the id would ignore it.
-SPLIT = """
+# Webhooks that send batches to such that send change sets.
+SEND_CHANGE_SETS = """
     WITH part AS (
-        SELECT d.id, CASE WHEN d.status <> 'pending' OR d.attempt_count > 0 OR d.stopped THEN d.id END AS kept
+        SELECT id FROM webhooks_webhook WHERE batch AND id > %s ORDER BY id LIMIT 1000
+    ), changed AS (
+        UPDATE webhooks_webhook w SET change_set = true, batch = false FROM part WHERE w.id = part.id
+    )
+    SELECT max(id) FROM part"""
+
+# A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery. They
+# become a change set. If its request may have been sent, it has one part, so that a retry names the same changes under
+# the same id (`kept`). If not, its parts are still to be made, with the rest of the transaction. Else changes that were
+# never sent could join a retry, and a receiver that knows the id would ignore them.
+SPLIT = f"""
+    WITH part AS (
+        SELECT d.id, d.event_count,
+            CASE WHEN d.status <> 'pending' OR d.attempt_count > 0 OR d.stopped THEN d.id END AS kept
         FROM webhooks_delivery d JOIN (
             SELECT DISTINCT delivery_id FROM (
                 SELECT delivery_id FROM webhooks_batchitem WHERE delivery_id > %s ORDER BY delivery_id LIMIT 1000
             ) first
         ) items ON items.delivery_id = d.id
+    ), divided AS (
+        SELECT id, kept, CASE WHEN kept IS NULL THEN {UNFORMED} ELSE 1 END AS part,
+            CASE WHEN kept IS NOT NULL THEN 1 END AS parts,
+            CASE WHEN kept IS NOT NULL THEN event_count END AS change_count
+        FROM part WHERE event_count > 1
     ), others AS (
-        INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, batch, status,
-            error, response_status, created, due_at, expires_at, finished_at, attempt_count, attempt_limit, listed,
-            stopped)
-        SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, kept, d.status,
-            d.error, d.response_status, d.created, d.due_at, d.expires_at, d.finished_at, d.attempt_count,
-            d.attempt_limit, d.listed, d.stopped
-        FROM part JOIN webhooks_delivery d USING (id) JOIN webhooks_batchitem i ON i.delivery_id = d.id
-        WHERE d.event_count > 1 AND i.event_id <> d.event_id
+        INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, change_set, part,
+            parts, change_count, lead, status, error, response_status, created, expires_at, finished_at, attempt_count,
+            attempt_limit, listed, stopped)
+        SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, e.transaction_id,
+            v.part, v.parts, v.change_count, v.kept, d.status, d.error, d.response_status, d.created, d.expires_at,
+            d.finished_at, d.attempt_count, d.attempt_limit, d.listed, d.stopped
+        FROM divided v JOIN webhooks_delivery d USING (id) JOIN webhooks_batchitem i ON i.delivery_id = d.id
+        JOIN webhooks_event e ON e.id = i.event_id
+        WHERE i.event_id <> d.event_id
         ORDER BY d.id, i.sequence
     ), last AS (
-        UPDATE webhooks_delivery d SET batch = kept, event_count = 1 FROM part WHERE d.id = part.id AND event_count > 1
+        UPDATE webhooks_delivery d SET change_set = e.transaction_id, part = v.part, parts = v.parts,
+            change_count = v.change_count, lead = v.kept, event_count = 1
+        FROM divided v, webhooks_event e WHERE d.id = v.id AND e.id = d.event_id
     )
     SELECT max(id) FROM part"""
 
 
 def hand_over(apps, schema_editor) -> None:
     if 'lease_until' in columns_of('webhooks_delivery', schema_editor):
-        for statement in (LOOK_ANEW, GIVE_BACK, SPLIT):
+        for statement in (SEND_CHANGE_SETS, LOOK_ANEW, GIVE_BACK, SPLIT):
             in_parts(schema_editor, statement)
 
 
@@ -186,7 +207,7 @@ class Migration(migrations.Migration):
             ),
             BuildIndex(
                 'delivery',
-                models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
+                models.Index(fields=['lead'], condition=Q(lead__isnull=False), name='webhooks_delivery_lead'),
             ),
             BuildIndex(
                 'delivery',
@@ -265,6 +286,8 @@ class Migration(migrations.Migration):
             # No worker of 1.0.0 needs to read a URL any more.
             migrations.RunPython(seal_urls, unseal_urls),
             DropModel('BatchItem', leave=OLD_BATCHITEM),
+            # Web processes of 1.0.0 still read and write it.
+            Gently(['webhook'], Retire('webhook', 'batch', default='false')),
             # From here on workers of this version work.
             Gently(['delivery'], migrations.RemoveField('delivery', 'lease_until')),
             Gently(

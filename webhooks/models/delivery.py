@@ -73,7 +73,7 @@ class DeliveryQuerySet(LogQuerySet):
     def _conceal(self, rows: Sequence[Any]) -> None:
         """Shorten errors too that may quote another object of the same request."""
         super()._conceal(rows)
-        more = [row for row in rows if vars(row).get('error') and (row.batch or row.expanded)]
+        more = [row for row in rows if vars(row).get('error') and (row.lead or row.expanded)]
         if not more:
             return
         shown = Delivery.objects.filter(_in_visible_requests(self._reader), pk__in=[row.pk for row in more])
@@ -91,19 +91,17 @@ def cause_of(error: str) -> str:
 def where_error_is_found(user: visibility.Reader) -> Q:
     """Return the condition for deliveries whose whole error this user may search.
 
-    To be cheap, it finds fewer than the rows show. Where a request told of several objects, the user must view all of
-    their model. Change sets and batches with expanded objects are left out.
+    To be cheap, it finds fewer than the rows show. Change sets are left out.
     """
     if visibility.sees_everything(user):
         return Q()
-    together = Q(object_type__in=visibility.whole_types(user), change_set=None, expanded=False)
-    return _visible(user) & (Q(batch=None) | together)
+    return _visible(user) & Q(change_set=None)
 
 
 def _in_visible_requests(user: visibility.Reader) -> Q:
     """Return the condition that payload_visibility.visible_deliveries checks in Python."""
     visible = _visible(user)
-    return visible & ~Exists(Delivery.objects.filter(batch=OuterRef('batch')).exclude(visible))
+    return visible & ~Exists(Delivery.objects.filter(lead=OuterRef('lead')).exclude(visible))
 
 
 def _visible(user: visibility.Reader) -> Q:
@@ -129,8 +127,6 @@ class Delivery(models.Model):
     )
     object_id = models.BigIntegerField(_('object ID'))
     sequence = models.BigIntegerField(_('sequence'))
-    # The first delivery of the same request. Null: sent alone.
-    batch = models.BigIntegerField(_('batch'), null=True)
     expanded = models.BooleanField(default=False, db_default=False)
     status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
     error = models.TextField(_('error'), blank=True)
@@ -152,12 +148,13 @@ class Delivery(models.Model):
     waits_until = models.DateTimeField(null=True)
     # Its number in the feed. Null: not published.
     position = models.BigIntegerField(null=True)
-    # For `change_set`: the transaction, the part, how many parts, how many changes. UNFORMED before the parts
-    # are made.
+    # For `change_set`: the transaction, the part, how many parts, how many changes, and the first delivery of the part,
+    # which gives the request its id. UNFORMED before the parts are made.
     change_set = models.BigIntegerField(_('change set'), null=True)
     part = models.SmallIntegerField(_('part'), null=True)
     parts = models.SmallIntegerField(_('parts'), null=True)
     change_count = models.IntegerField(null=True)
+    lead = models.BigIntegerField(null=True)
     listed = models.BooleanField(default=False)
     # `kind` and `prechange` replace those of its event, once it has superseded other deliveries. `seen`: the receiver
     # knows of the object (engine/deliver/superseding.py).
@@ -186,7 +183,7 @@ class Delivery(models.Model):
                 condition=PENDING & Q(lapses__gt=0) | FAILED & Q(listed=False),
                 name='webhooks_delivery_odd',
             ),
-            models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
+            models.Index(fields=['lead'], condition=Q(lead__isnull=False), name='webhooks_delivery_lead'),
             # Undecided deliveries: regular expressions in the conditions are still to be evaluated.
             models.Index(
                 fields=['webhook', 'id'],
@@ -252,9 +249,9 @@ class Delivery(models.Model):
 
         Sent alone: only itself.
         """
-        if self.batch is None:
+        if self.lead is None:
             return [self]
-        others = Delivery.objects.filter(batch=self.batch, webhook=self.webhook_id, status=self.status)
+        others = Delivery.objects.filter(lead=self.lead, webhook=self.webhook_id, status=self.status)
         return list(others.select_related('event').order_by('sequence', 'pk'))
 
     @property

@@ -238,11 +238,6 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         validators=[MinValueValidator(1), MaxValueValidator(constants.MAX_QUIET_MAX_SECONDS)],
         help_text=_('Seconds. No change waits longer for that. Blank: ten times as long.'),
     )
-    batch = models.BooleanField(
-        _('batch'),
-        default=False,
-        help_text=_('Send changes in one request if they have the same transaction, model and kind of change.'),
-    )
     change_set = models.BooleanField(
         _('change set'),
         default=False,

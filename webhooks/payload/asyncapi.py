@@ -129,7 +129,7 @@ class _Channel:
         shown: Document = {
             'name': '.'.join(object_type.natural_key()),
             'title': f'{".".join(object_type.natural_key())}: {kinds}',
-            'contentType': formats.content_type(webhook, [], part),
+            'contentType': formats.content_type(webhook, part),
             'headers': {'type': 'object', 'properties': self._headers(key := self._key(object_type))},
         }
         if payload := self._payload(object_type, name, schemas):
@@ -141,8 +141,7 @@ class _Channel:
     def _key(self, object_type: ContentType) -> Document:
         """Return the schema of the messages' key."""
         webhook = self.webhook
-        several = webhook.change_set or webhook.batch
-        pattern = f'webhook:{webhook.pk}' if several else f'{".".join(object_type.natural_key())}:[0-9]+'
+        pattern = f'webhook:{webhook.pk}' if webhook.change_set else f'{".".join(object_type.natural_key())}:[0-9]+'
         return {'type': 'string', 'pattern': f'^{pattern}$'}
 
     def _headers(self, key: Document) -> Document:

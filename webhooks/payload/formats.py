@@ -46,27 +46,22 @@ class Raw(str):
 def body(webhook: Webhook, events: Sequence[Event], expand: Keys = (), part: Part | None = None) -> bytes:
     """Return the body of a request whose webhook has no body template, in the webhook's payload format.
 
-    `events` are one, or all of a batch or a part of a change set. `expand` holds the keys to show in full.
+    `events` are all of the `part` of a change set, or one. `expand` holds the keys to show in full.
     """
     events = narrow(webhook, events, expand)
     if part:
         return _encoded(webhook, _change_set(webhook, events, part))
-    if _is_batch(webhook, events):
-        return _body(webhook, events)
+    (event,) = events
     # Many webhooks may send one event. If their settings are the same, they share the body.
-    bodies = vars(events[0]).setdefault('_bodies', {})
+    bodies = vars(event).setdefault('_bodies', {})
     way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots
     if way not in bodies:
-        bodies[way] = _body(webhook, events)
+        bodies[way] = _encoded(webhook, FORMATS[webhook.payload_format](webhook, event))
     return bodies[way]
 
 
-def _body(webhook: Webhook, events: Sequence[Event]) -> bytes:
-    return _encoded(webhook, FORMATS[webhook.payload_format](webhook, events))
-
-
 def _change_set(webhook: Webhook, events: Sequence[Event], part: Part) -> Any:
-    changes = [FORMATS[webhook.payload_format](webhook, [event]) for event in events]
+    changes = [FORMATS[webhook.payload_format](webhook, event) for event in events]
     if webhook.payload_format != FormatChoices.CLOUDEVENTS:
         return change_set.envelope(events, changes, part)
     return [change | change_set.extensions(event, part) for change, event in zip(changes, events, strict=True)]
@@ -81,11 +76,11 @@ def _encoded(webhook: Webhook, shown: Any) -> bytes:
     return dumps(shown).encode()
 
 
-def content_type(webhook: Webhook, events: Sequence[Event], part: Part | None = None) -> str:
+def content_type(webhook: Webhook, part: Part | None = None) -> str:
     """Return the `Content-Type`: that of CloudEvents if the webhook sends them and has the default, else its own."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON_TYPE:
         return webhook.http_content_type
-    return CLOUDEVENT_BATCH_TYPE if part or _is_batch(webhook, events) else CLOUDEVENT_TYPE
+    return CLOUDEVENT_BATCH_TYPE if part else CLOUDEVENT_TYPE
 
 
 def dumps(value: Any) -> str:
@@ -108,29 +103,24 @@ def _key(key: Any) -> str:
 # The formats. Their events are narrowed to what the webhook sends (selection.py).
 
 
-def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
-    """Return the default format. For a batch `data` and `events` are parallel lists."""
-    last = events[-1]
+def default(webhook: Webhook, event: Event) -> dict[str, Any]:
+    """Return the event in the default format."""
     shown = {
-        'event': last.kind,
-        'signal_received_timestamp': max(event.timestamp for event in events).timestamp(),
-        'model': model_name(last),
-        'data': _data(webhook, events),
-        'object_type': object_type(last),
+        'event': event.kind,
+        'signal_received_timestamp': event.timestamp.timestamp(),
+        'model': model_name(event),
+        'data': Raw(event.data),
+        'object_type': object_type(event),
+        **_identity(event),
+        'username': event.username,
+        'request_id': str(event.request_id) if event.request_id else None,
     }
-    if _is_batch(webhook, events):
-        shown['events'] = [_identity(event) for event in events]
-    else:
-        shown |= _identity(last)
-    shown |= {'username': last.username, 'request_id': str(last.request_id) if last.request_id else None}
     if webhook.include_snapshots:
-        snapshots = [event.snapshots for event in events]
-        shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
-        shown['differences'] = _differences(webhook, events)
-    shown |= change_set.merge_of(last)
-    if last.test:
+        shown |= {'snapshots': event.snapshots, 'differences': differences(event)}
+    shown |= change_set.merge_of(event)
+    if event.test:
         shown['test'] = True
-    if last.backfill:
+    if event.backfill:
         shown['backfill'] = True
     return shown | _membership(last)
 
@@ -139,39 +129,30 @@ def _membership(event: Event) -> dict[str, str]:
     return {'membership': event.membership} if event.membership else {}
 
 
-def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
-    """Return the format of NetBox's own webhooks, with `context` from plugins' callbacks."""
-    last = events[-1]
+def netbox(webhook: Webhook, event: Event) -> dict[str, Any]:
+    """Return the event in the format of NetBox's own webhooks, with `context` from plugins' callbacks."""
     shown = {
-        'event': last.kind,
-        'timestamp': last.timestamp.isoformat(),
-        'object_type': object_type(last),
-        'data': _data(webhook, events),
+        'event': event.kind,
+        'timestamp': event.timestamp.isoformat(),
+        'object_type': object_type(event),
+        'data': Raw(event.data),
     }
-    if last.request:
-        shown['request'] = last.request
+    if event.request:
+        shown['request'] = event.request
     # If only other webhooks asked for snapshots, this one does not show them.
-    snapshots = [event.snapshots if webhook.needs_before else None for event in events]
-    shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
+    shown['snapshots'] = event.snapshots if webhook.needs_before else None
     if webhook.include_snapshots:
-        shown['differences'] = _differences(webhook, events)
-    if any(event.caused_by for event in events):
-        causes = [event.caused_by for event in events]
-        shown['caused_by'] = causes if _is_batch(webhook, events) else causes[0]
-    shown |= change_set.merge_of(last)
-    if context := callbacks.values(last):
+        shown['differences'] = differences(event)
+    if event.caused_by:
+        shown['caused_by'] = event.caused_by
+    shown |= change_set.merge_of(event)
+    if context := callbacks.values(event):
         shown['context'] = context
     return shown | _membership(last)
 
 
-def cloudevents(webhook: Webhook, events: Sequence[Event]) -> Any:
-    """Return a CloudEvent, or the list of them for a batch."""
-    shown = [_cloudevent(webhook, event) for event in events]
-    return shown if _is_batch(webhook, events) else shown[0]
-
-
-def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
-    """Return an event as a CloudEvent. Its extensions are named in lower case letters (1.0.2, section 3)."""
+def cloudevents(webhook: Webhook, event: Event) -> dict[str, Any]:
+    """Return the event as a CloudEvent. Its extensions are named in lower case letters (1.0.2, section 3)."""
     data = Raw(event.data)
     optional = {
         'subject': str(event.object_id) if event.object_id > 0 else None,
@@ -212,25 +193,22 @@ def source() -> str:
 def key(webhook: Webhook, events: Sequence[Event]) -> str:
     """Return the key of a broker's message: messages with the same key stay in order.
 
-    It names the object. Batches and change sets hold several, so all of a webhook's have the same key.
+    It names the object. A change set holds several, so all of a webhook's have the same key.
     """
-    if webhook.change_set or _is_batch(webhook, events):
+    if webhook.change_set or len(events) > 1:
         return f'webhook:{webhook.pk}'
-    return f'{object_type(events[-1])}:{events[-1].object_id}'
+    return f'{object_type(events[0])}:{events[0].object_id}'
 
 
 def _with_snapshots(data: Raw, event: Event) -> dict[str, Any]:
     return {'object': data, 'snapshots': event.snapshots, 'differences': differences(event)}
 
 
-def thin(webhook: Webhook, events: Sequence[Event]) -> Any:
-    """Return what changed, without the object: for receivers that read it from NetBox. A list for a batch."""
-    shown = [_thin(event) for event in events]
-    return shown if _is_batch(webhook, events) else shown[0]
+def thin(webhook: Webhook, event: Event) -> dict[str, Any]:
+    """Return what changed, without the object: for receivers that read it from NetBox.
 
-
-def _thin(event: Event) -> dict[str, Any]:
-    """Return a change in the thin format. `changed` is None unless it is an update whose state before is known."""
+    `changed` is None unless it is an update whose state before is known.
+    """
     found = differences(event) if event.kind == KindChoices.UPDATED else None
     flags = {'test': event.test, 'backfill': event.backfill}
     return {
@@ -261,16 +239,6 @@ FORMATS = {
 }
 
 
-def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
-    """Return whether the body is a list. A batch that was made before `batch` was switched off stays a list."""
-    return webhook.batch or len(events) > 1
-
-
-def _data(webhook: Webhook, events: Sequence[Event]) -> Raw | list[Raw]:
-    data = [Raw(event.data) for event in events]
-    return data if _is_batch(webhook, events) else data[0]
-
-
 def _identity(event: Event) -> dict[str, Any]:
     more = {'partial': event.partial, 'caused_by': event.caused_by, 'changelog_message': event.changelog_message}
     return {'id': str(event.uuid), 'sequence': event.sequence, **{name: value for name, value in more.items() if value}}
@@ -291,11 +259,6 @@ def differences(event: Event) -> dict[str, dict[str, Any]] | None:
             name: [before[name], value] for name, value in after.items() if name in before and before[name] != value
         },
     }
-
-
-def _differences(webhook: Webhook, events: Sequence[Event]) -> Any:
-    found = [differences(event) for event in events]
-    return found if _is_batch(webhook, events) else found[0]
 
 
 # Their parts.
@@ -330,11 +293,12 @@ def template_context(
     """
     events = narrow(webhook, events, expand)
     if part:
-        changes = [_names(webhook, [event]) for event in events]
+        changes = [_names(webhook, event) for event in events]
         return dumps({**change_set.envelope(events, changes, part), **more})
-    return dumps({**_names(webhook, events), **more})
+    (event,) = events
+    return dumps({**_names(webhook, event), **more})
 
 
-def _names(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
-    names = {**default(webhook, events), **netbox(webhook, events)}
-    return {**names, 'model': model_name(events[-1]).lower()}
+def _names(webhook: Webhook, event: Event) -> dict[str, Any]:
+    names = {**default(webhook, event), **netbox(webhook, event)}
+    return {**names, 'model': model_name(event).lower()}

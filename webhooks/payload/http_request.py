@@ -49,7 +49,7 @@ class Builder:
     def build(self, delivery: Delivery, now: float, events: Sequence[Event] = ()) -> Request:
         """Return the attempt's request, or a request for the access token to send first.
 
-        `now` is in Unix seconds; `events` belong to all deliveries of a batch. May write the row of the access token.
+        `now` is in Unix seconds; `events` belong to all deliveries of a part. May write the row of the access token.
         Raises DefinitionError, SecretUnavailable, TokenPending and Shortage.
         """
         webhook, events = self.webhook, events or [delivery.told]
@@ -72,7 +72,7 @@ class Builder:
             shown_body=shown_body,
             headers=_merged(
                 _trace(events),
-                {'Content-Type': formats.content_type(webhook, events, part), 'User-Agent': USER_AGENT},
+                {'Content-Type': formats.content_type(webhook, part), 'User-Agent': USER_AGENT},
                 target.headers,
                 authorization.headers,
                 signatures,
@@ -117,7 +117,7 @@ class Builder:
             headers = _headers(self._lines, context, url, self._read)
         # A secret could make the host, too. So the host is checked before secrets are filled in.
         self._check_host(url)
-        content_type = formats.content_type(webhook, events, part)
+        content_type = formats.content_type(webhook, part)
         shown_body = None
         if text is None:
             body = formats.body(webhook, events, expand, part)
@@ -335,7 +335,7 @@ def _of_signatures(signatures: Mapping[str, str]) -> Iterator[str]:
 
 
 def _trace(events: Sequence[Event]) -> Mapping[str, str]:
-    """Return the trace headers of the first event that has any. All events of a batch have the same."""
+    """Return the trace headers of the first event that has any."""
     return next((event.trace for event in events if event.trace), {})
 
 

@@ -92,7 +92,6 @@ def of_webhook(webhook: Webhook, model: type[Model]) -> Schema:
     return payload(
         model,
         webhook.payload_format,
-        batch=webhook.batch and not webhook.change_set,
         change_set=webhook.change_set,
         expand=webhook.expand,
         selected=selection.of(webhook, model._meta.label_lower),
@@ -103,7 +102,6 @@ def payload(
     model: type[Model],
     payload_format: str,
     *,
-    batch: bool = False,
     change_set: bool = False,
     expand: Collection[str] = (),
     selected: Selection | None = None,
@@ -118,8 +116,8 @@ def payload(
     if selected:
         definitions['data'] = _select(definitions, definitions['data'], selected)
     label = f'{model._meta.app_label}.{model._meta.model_name}'
-    title = f'{label}, format {payload_format}' + (', batch' if batch else ', change set' if change_set else '')
-    shape = SHAPES[payload_format](model, label, batch)
+    title = f'{label}, format {payload_format}' + (', change set' if change_set else '')
+    shape = SHAPES[payload_format](model, label)
     if change_set:
         shape = _change_set(shape, payload_format)
     return {'$schema': DIALECT, 'title': title, **shape, '$defs': definitions}
@@ -132,56 +130,57 @@ SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS_PREFIX}snapshots'}
 DIFFERENCES: Schema = {'$ref': f'{DEFINITIONS_PREFIX}differences'}
 
 
-def _default(model: type[Model], label: str, batch: bool) -> Schema:
-    identity = {'id': UUID, 'sequence': NUMBERED}
-    unknown = {'changelog_message': TEXT, 'partial': NAMES, 'caused_by': NAMES}
+def _default(model: type[Model], label: str) -> Schema:
     return _object(
         {
             'event': {'enum': list(OBJECT_KINDS)},
             'signal_received_timestamp': {'type': 'number'},
             'model': {'const': model.__name__},
-            'data': _one_or_many(DATA, batch),
+            'data': DATA,
             'object_type': {'const': label},
-            **({'events': _one_or_many(_object(identity, unknown), batch)} if batch else identity),
+            'id': UUID,
+            'sequence': NUMBERED,
             'username': {'type': ['string', 'null']},
             'request_id': {**UUID, 'type': ['string', 'null']},
         },
         optional={
-            'snapshots': _one_or_many(SNAPSHOTS, batch),
-            'differences': _one_or_many(DIFFERENCES, batch),
+            'snapshots': SNAPSHOTS,
+            'differences': DIFFERENCES,
             'transaction': MERGE,
             'test': TRUE,
             'backfill': TRUE,
             'membership': MEMBERSHIP,
-        }
-        | ({} if batch else unknown),
+            'changelog_message': TEXT,
+            'partial': NAMES,
+            'caused_by': NAMES,
+        },
     )
 
 
-def _netbox(model: type[Model], label: str, batch: bool) -> Schema:
+def _netbox(model: type[Model], label: str) -> Schema:
     request = {'id': UUID, 'path': TEXT, 'path_info': TEXT, 'method': TEXT, 'GET': {'type': 'object'}, 'user': TEXT}
     return _object(
         {
             'event': {'enum': list(OBJECT_KINDS)},
             'timestamp': TIME,
             'object_type': {'const': label},
-            'data': _one_or_many(DATA, batch),
-            'snapshots': _one_or_many(SNAPSHOTS, batch),
+            'data': DATA,
+            'snapshots': SNAPSHOTS,
         },
         optional={
             'request': _object(request),
             'context': {'type': 'object'},
             'membership': MEMBERSHIP,
             'transaction': MERGE,
-            'differences': _one_or_many(DIFFERENCES, batch),
-            'caused_by': _one_or_many({**NAMES, 'type': ['array', 'null']} if batch else NAMES, batch),
+            'differences': DIFFERENCES,
+            'caused_by': NAMES,
         },
     )
 
 
-def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
+def _cloudevents(model: type[Model], label: str) -> Schema:
     with_snapshots = _object({'object': DATA, 'snapshots': SNAPSHOTS, 'differences': DIFFERENCES})
-    event = _object(
+    return _object(
         {
             'specversion': {'const': '1.0'},
             'id': UUID,
@@ -209,11 +208,10 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'partitionkey': TEXT,
         },
     )
-    return _one_or_many(event, batch)
 
 
-def _thin(model: type[Model], label: str, batch: bool) -> Schema:
-    event = _object(
+def _thin(model: type[Model], label: str) -> Schema:
+    return _object(
         {
             'event': {'enum': list(OBJECT_KINDS)},
             'signal_received_timestamp': {'type': 'number'},
@@ -236,7 +234,6 @@ def _thin(model: type[Model], label: str, batch: bool) -> Schema:
             'membership': MEMBERSHIP,
         },
     )
-    return _one_or_many(event, batch)
 
 
 def _change_set(shape: Schema, payload_format: str) -> Schema:
@@ -278,10 +275,6 @@ SHAPES = {
 
 def _object(required: Schema, optional: Schema | None = None) -> Schema:
     return {'type': 'object', 'properties': {**required, **(optional or {})}, 'required': list(required)}
-
-
-def _one_or_many(schema: Schema, many: bool) -> Schema:
-    return {'type': 'array', 'items': schema, 'minItems': 1} if many else schema
 
 
 # From OpenAPI.

@@ -2,7 +2,7 @@
 
 If one event makes a body without a template, the event holds nearly all of it. The rest is a few fields of the webhook,
 which may be saved later. So `made_from` keeps these fields, and a checksum: it tells whether the body that is made
-again is the same. Any other body is kept itself. Nobody could make it again: its template, or its batch, may have
+again is the same. Any other body is kept itself. Nobody could make it again: its template, or its change set, may have
 changed.
 """
 
@@ -88,7 +88,7 @@ def known_body_of(attempt: Attempt) -> str | None:
 
 def _can_be_made_again(webhook: Webhook, deliveries: Sequence[Delivery]) -> bool:
     """Return whether the event and a recipe are enough to make the body again."""
-    together = webhook.batch or webhook.change_set or len(deliveries) > 1 or deliveries[0].parts is not None
+    together = webhook.change_set or deliveries[0].parts is not None
     # Callbacks of plugins may add something else each time.
     has_callbacks = webhook.payload_format == FormatChoices.NETBOX and bool(registry['webhook_callbacks'])
     return not together and not has_callbacks
@@ -106,7 +106,6 @@ def _made_again(delivery: Delivery, recipe: Mapping[str, Any]) -> bytes:
     webhook = copy.copy(delivery.webhook)
     for name in RECIPE_FIELDS:
         setattr(webhook, name, recipe.get(name, _default(name)))
-    webhook.batch = webhook.change_set = False
     return formats.body(webhook, [delivery.told], recipe.get('expand', ()))
 
 

@@ -71,7 +71,7 @@ GROUPS = (
         (
             'http_method', 'http_content_type', 'credential', 'additional_headers', 'standard_headers',
             'payload_format', 'body_template', 'include_snapshots', 'include_components', 'include_config_contexts',
-            'expand', 'fields', 'omit', 'batch', 'change_set',
+            'expand', 'fields', 'omit', 'change_set',
         ),
     ),
     Group(_('Retries and Limits'), (

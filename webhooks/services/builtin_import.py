@@ -32,7 +32,7 @@ FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DE
 COPIED_FIELDS = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
 # Fields that only our webhooks have. An import sets them so that requests stay the same; people may change them.
 OUR_FIELDS = (
-    'batch', 'change_set', 'latest_only', 'quiet', 'include_components', 'include_config_contexts', 'expand',
+    'change_set', 'latest_only', 'quiet', 'include_components', 'include_config_contexts', 'expand',
     'include_snapshots', 'fields', 'omit', 'only_if_changed', 'only_real_changes',
 )  # fmt: skip
 COMPARED_FIELDS = (*OUR_FIELDS, *COPIED_FIELDS, 'payload_format', 'ssl_verification', 'ca_file_path')

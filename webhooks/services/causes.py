@@ -156,10 +156,10 @@ def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Map
 
 
 def _answers(reader: Reader | None, pks: Iterable[int]) -> dict[int, str]:
-    """Return the last answers to these deliveries, in one line each. The request of a batch is its first delivery's."""
-    deliveries = list(Delivery.objects.filter(pk__in=list(pks)).only('pk', 'batch'))
+    """Return the last answers to these deliveries, in one line each. Those of a part are its first delivery's."""
+    deliveries = list(Delivery.objects.filter(pk__in=list(pks)).only('pk', 'lead'))
     visible = {one.pk for one in deliveries} if reader is None else visible_deliveries(reader, deliveries)
-    requests = {one.pk: one.batch or one.pk for one in deliveries if one.pk in visible}
+    requests = {one.pk: one.lead or one.pk for one in deliveries if one.pk in visible}
     last = Attempt.objects.filter(delivery__in=requests.values()).order_by('delivery_id', '-pk').distinct('delivery_id')
     bodies = dict(last.values_list('delivery_id', 'response_body'))
     return {pk: _line(bodies.get(request, '')) for pk, request in requests.items()}

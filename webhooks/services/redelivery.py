@@ -27,7 +27,7 @@ AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
 STILL_OPEN = gettext_lazy(
     'This delivery or its redelivery is still pending. Only finished deliveries can be redelivered.'
 )
-# A transaction redelivers at most this many, and the rest of their change sets and batches.
+# A transaction redelivers at most this many, and the rest of their change sets.
 DELIVERIES_PER_PART = 500
 
 # Lock the deliveries' events against pruning, until the commit. It skips events that pruning has locked: they go.
@@ -63,12 +63,12 @@ class Found(NamedTuple):
     webhook_id: int
     event_id: int
     change_set: int | None
-    batch: int | None
+    lead: int | None
 
     @property
     def together(self) -> Hashable:
-        """The key of its change set or its batch, which goes again in one part."""
-        return (self.webhook_id, self.change_set) if self.change_set else self.batch or self.pk
+        """The key of its change set, which goes again in one part."""
+        return (self.webhook_id, self.change_set) if self.change_set else self.pk
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ def redeliver(
 ) -> int:
     """Redeliver closed deliveries in parts, by sequence, and return their number. A worker sends them.
 
-    A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its batch. A delivered one
-    gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar. `counted_at` is from
-    Figures: while a person reads these, more may fail.
+    A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its part of a change set. A
+    delivered one gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
+    `counted_at` is from Figures: while a person reads these, more may fail.
     """
     # Find all before the first part: it makes new deliveries, which a later part must not redeliver.
     found = sorted(_find(deliveries, counted_at), key=itemgetter(0, 1))
@@ -152,7 +152,10 @@ def redeliver(
 
 
 def redeliver_one(delivery: Delivery) -> int:
-    """Redeliver a closed delivery, with its batch, and return the number. Raises DefinitionError if it is open."""
+    """Redeliver a closed delivery, with its part of a change set, and return the number.
+
+    Raises DefinitionError if it is open.
+    """
     count = redeliver(Delivery.objects.filter(pk=delivery.pk))
     if not count:
         raise DefinitionError(STATE, str(STILL_OPEN))
@@ -169,9 +172,9 @@ def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) 
     if closed_until is not None:
         closed = closed.filter(Q(finished_at__lte=closed_until) | Q(finished_at=None))
     found = {Found(*row) for row in closed.values_list(*Found._fields)}
-    batches = {one.batch for one in found if one.batch and one.status in AS_ITSELF}
-    if batches:
-        shared = Delivery.objects.filter(batch__in=batches, status__in=AS_ITSELF)
+    leads = {one.lead for one in found if one.lead and one.status in AS_ITSELF}
+    if leads:
+        shared = Delivery.objects.filter(lead__in=leads, status__in=AS_ITSELF)
         found.update(Found(*row) for row in shared.values_list(*Found._fields))
     return {(one.webhook_id, one.event_id): one for one in sorted(found, key=itemgetter(1))}.values()
 

@@ -23,12 +23,15 @@ class Body(NamedTuple):
 
 
 def attempts_of(delivery: Delivery) -> list[Attempt]:
-    """Return the requests that it went out in, the newest first. In a batch, its first delivery has them."""
+    """Return the requests that it went out in, the newest first.
+
+    In a change set, the first delivery of its part has them.
+    """
     own = list(delivery.attempts.order_by('-pk'))
     shared = delivery.attempt_count - len(own)
-    if delivery.batch in (None, delivery.pk) or shared <= 0:
+    if delivery.lead in (None, delivery.pk) or shared <= 0:
         return own
-    return [*Attempt.objects.filter(delivery=delivery.batch).order_by('-pk')[:shared], *own]
+    return [*Attempt.objects.filter(delivery=delivery.lead).order_by('-pk')[:shared], *own]
 
 
 def body_of(attempt: Attempt) -> Body | None:

@@ -53,12 +53,12 @@ class ObjectTypesAttr(LinesAttr):
 
 
 class RequestIdAttr(attrs.TextAttr):
-    """Shows the webhook-id of a delivery's request. In a batch, that is the UUID of its first delivery."""
+    """Shows the webhook-id of a delivery's request. In a change set, that is the UUID of its part's first delivery."""
 
     def get_value(self, obj: Delivery) -> UUID:
         if is_first(obj):
             return obj.uuid
-        return Delivery.objects.filter(pk=obj.batch).values_list('uuid', flat=True).first() or obj.uuid
+        return Delivery.objects.filter(pk=obj.lead).values_list('uuid', flat=True).first() or obj.uuid
 
 
 class OwnIdAttr(attrs.TextAttr):
@@ -70,7 +70,7 @@ class OwnIdAttr(attrs.TextAttr):
 
 def is_first(delivery: Delivery) -> bool:
     """Whether the delivery's own UUID is the webhook-id of its request."""
-    return delivery.batch in (None, delivery.pk)
+    return delivery.lead in (None, delivery.pk)
 
 
 class StateAttr(attrs.TextAttr):

@@ -277,10 +277,9 @@ class DeliveryPanel(FilledPanel):
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
     webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))
-    request_id = RequestIdAttr('batch', label='webhook-id', style='font-monospace', copy_button=True)
+    request_id = RequestIdAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
     uuid = OwnIdAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
-    batch = attrs.NumericAttr('batch', label=_('Batch'))
     change_set = attrs.NumericAttr('change_set', label=_('Change set'))
     shown_part = attrs.TextAttr('shown_part', label=_('Part of the change set'))
     position = attrs.NumericAttr('position', label=_('Position in the feed'))
@@ -313,13 +312,14 @@ class EventPanel(FilledPanel):
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
 
 
-class BatchPanel(panels.ObjectsTablePanel):
-    """Lists the deliveries that went out in one request with this one. Left out if it was sent alone."""
+class ChangeSetPanel(panels.ObjectsTablePanel):
+    """Lists the deliveries of the same change set. Left out if there are no others."""
 
     def should_render(self, context: dict[str, Any]) -> bool:
         delivery = context['object']
-        others = Delivery.objects.filter(batch=delivery.batch).exclude(pk=delivery.pk)
-        return delivery.batch is not None and others.exists() and super().should_render(context)
+        others = Delivery.objects.filter(webhook=delivery.webhook_id, change_set=delivery.change_set)
+        is_any = delivery.change_set is not None and others.exclude(pk=delivery.pk).exists()
+        return is_any and super().should_render(context)
 
 
 class RefusalsPanel(panels.Panel):

@@ -1,6 +1,8 @@
 """Checks the fields of a body: content type, format, change set and template."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from django.utils.translation import gettext as _
 
@@ -14,6 +16,8 @@ CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+([ \t]*;[ \t]*[\w.-]+=("[
 EXAMPLE_OF_CHANGE_SET = '{% for change in changes %}{{ change.data.name }}{% endfor %}'
 # The content type of HTML forms.
 FORM_TYPE = 'application/x-www-form-urlencoded'
+# How REST and imports write that a switch is off.
+OFF_WORDS = frozenset({'', '0', 'f', 'false', 'n', 'no', 'none', 'null', 'off'})
 
 
 def is_form(content_type: str) -> bool:
@@ -48,14 +52,23 @@ def check_format(definition: Definition) -> None:
 
 
 def check_change_set(definition: Definition) -> None:
-    """Raise DefinitionError if the webhook sends change sets, and also batches, the latest changes or quiet objects."""
-    if definition.change_set and definition.batch:
-        raise DefinitionError('change_set', _('A change set holds all that a batch would: choose one of the two.'))
+    """Raise DefinitionError if the webhook sends change sets, and also only the latest changes, or quiet objects."""
     if definition.change_set and definition.latest_only:
         raise DefinitionError('change_set', _('“Change set” sends every change, “Latest only” does not: choose one.'))
     if definition.change_set and definition.quiet is not None:
         raise DefinitionError(
             'quiet', _('“Change set” sends a whole transaction, “Send when quiet for” an object: choose one.')
+        )
+
+
+def refuse_batch(sent: Mapping[str, Any]) -> None:
+    """Raise DefinitionError if somebody switches `batch` on, a field of 1.0.0. Off, as in old exports, it says nothing.
+
+    `sent`: the fields of a webhook as they were sent, unchecked.
+    """
+    if str(sent.get('batch')).strip().lower() not in OFF_WORDS:
+        raise DefinitionError(
+            'batch', _('Batches are gone. Switch “Change set” on instead: the changes are in “changes” then.')
         )
 
 

@@ -18,7 +18,6 @@ class Definition(Protocol):
     conditions: Any
     filters: Any
     ordered: bool
-    batch: bool
     change_set: bool
     latest_only: bool
     quiet: int | None

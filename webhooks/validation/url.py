@@ -39,9 +39,8 @@ def check_feed(definition: Definition) -> None:
     """Raise DefinitionError if a webhook without URL, which is a feed, has a field that needs requests."""
     if definition.payload_url:
         return
-    for name in ('batch', 'change_set'):
-        if getattr(definition, name):
-            raise DefinitionError(name, _('A webhook without a URL is a feed, which shows each change alone.'))
+    if definition.change_set:
+        raise DefinitionError('change_set', _('A webhook without a URL is a feed, which shows each change alone.'))
     if definition.credential:
         raise DefinitionError('credential', _('A webhook without a URL is a feed, which sends no request.'))
 

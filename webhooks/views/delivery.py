@@ -61,10 +61,13 @@ class DeliveryView(generic.ObjectView):
         right_panels=[panels.DeliveryPanel(), panels.EventPanel(accessor='object.event', exclude=['kind'])],
         bottom_panels=[
             TemplatePanel('webhooks/panels/attempts.html', title=gettext_lazy('Attempts')),
-            panels.BatchPanel(
+            panels.ChangeSetPanel(
                 'webhooks.delivery',
-                title=gettext_lazy('Deliveries of the Batch'),
-                filters={'batch': lambda context: context['object'].batch},
+                title=gettext_lazy('Deliveries of the Change Set'),
+                filters={
+                    'change_set': lambda context: context['object'].change_set,
+                    'webhook_id': lambda context: context['object'].webhook_id,
+                },
             ),
         ],
     )

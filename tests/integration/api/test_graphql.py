@@ -9,7 +9,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from extras.models import NotificationGroup
 from support.builders import NOWHERE, site, subscribe
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 from utilities.testing import APIViewTestCases
 from utilities.testing.api import GraphQLFilterTest
 
@@ -216,11 +216,11 @@ def test_a_payload_is_for_those_who_may_view_its_object(clerk_api, grant):
             assert (attempt[field] is None) is restricted
 
 
-def test_a_batch_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
+def test_a_change_set_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
     grant(Delivery, 'view')
     grant(Site, 'view', name='Bern')
     bern, genf = site(name='Bern'), site(name='Genf')
-    batch([event(genf), event(bern)], subscribe(NOWHERE, Site))
+    change_set([event(genf), event(bern)], subscribe(NOWHERE, Site))
     query = '{ webhooks_delivery_list { restricted event_count attempts { response_body } } }'
     shown = ask(clerk_api, query)['webhooks_delivery_list']
     assert {(one['restricted'], one['event_count']) for one in shown} == {(True, 1)}
@@ -228,7 +228,7 @@ def test_a_batch_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
 
 
 def test_a_change_set_says_which_part_a_delivery_is_in(api_client):
-    first, second = batch([event(site()), event(site())], subscribe(NOWHERE, Site))
+    first, second = change_set([event(site()), event(site())], subscribe(NOWHERE, Site))
     Delivery.objects.filter(pk=first.pk).update(change_set=7, part=2, parts=3)
     Delivery.objects.filter(pk=second.pk).update(change_set=7, part=UNFORMED)
     query = '{ webhooks_delivery_list(filters: {change_set: {filter_lookup: {exact: 7}}}) { change_set part parts } }'

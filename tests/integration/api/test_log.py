@@ -6,7 +6,7 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from support.builders import NOWHERE, site, subscribe
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 from users.models import Token
 
 from webhooks.choices import StatusChoices
@@ -148,11 +148,11 @@ def test_the_payload_is_not_for_those_who_may_not_view_the_model(clerk_api, gran
     assert clerk_api.get(f'{EVENTS}{of.pk}/').json()['data']['name'] == 'Bern'
 
 
-def test_a_batch_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
+def test_a_change_set_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
     webhook = subscribe(NOWHERE, Site)
     bern, genf = site(name='Bern'), site(name='Genf')
-    mixed = batch([event(genf), event(bern)], webhook)
-    own = batch([event(bern), event(bern)], webhook)
+    mixed = change_set([event(genf), event(bern)], webhook)
+    own = change_set([event(bern), event(bern)], webhook)
     grant(Delivery, 'view')
     grant(Site, 'view', name='Bern')
     for together, restricted in ((mixed, True), (own, False)):
@@ -161,16 +161,16 @@ def test_a_batch_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
 
 def test_deliveries_and_events_of_one_request_are_found_together(api_client):
     first, second, _other = event(site()), event(site()), event(site())
-    made = batch([first, second], subscribe(NOWHERE, Site))
+    made = change_set([first, second], subscribe(NOWHERE, Site))
     shown = api_client.get(f'{DELIVERIES}?event_id={second.pk}').json()['results']
-    assert [(one['id'], one['batch'], one['event_count']) for one in shown] == [(made[1].pk, made[0].pk, 1)]
-    assert api_client.get(f'{DELIVERIES}?batch={shown[0]["batch"]}').json()['count'] == 2
+    assert [(one['id'], one['event_count']) for one in shown] == [(made[1].pk, 1)]
+    assert api_client.get(f'{DELIVERIES}?change_set={shown[0]["change_set"]}').json()['count'] == 2
     answer = api_client.get(f'{EVENTS}?delivery_id={made[0].pk}').json()
     assert [one['id'] for one in answer['results']] == [first.pk]
 
 
 def test_a_change_set_says_which_part_a_delivery_is_in(api_client):
-    first, second = batch([event(site()), event(site())], subscribe(NOWHERE, Site))
+    first, second = change_set([event(site()), event(site())], subscribe(NOWHERE, Site))
     Delivery.objects.filter(pk=first.pk).update(change_set=7, part=2, parts=3)
     Delivery.objects.filter(pk=second.pk).update(change_set=7, part=UNFORMED)
     shown = api_client.get(f'{DELIVERIES}?change_set=7').json()['results']

@@ -248,7 +248,7 @@ def test_all_fields_come_back_as_they_were_sent(api_client, netbox_user):
         'latest_only': True,
         'quiet': 30,
         'quiet_max': 60,
-        'batch': True,
+        'change_set': True,
         'include_snapshots': True,
         'ssl_verification': False,
     }
@@ -279,6 +279,21 @@ def test_what_get_answers_is_taken_by_put(api_client, netbox_user):
     webhook.refresh_from_db()
     assert webhook.secret.reveal() == 's1gns'
     assert webhook.additional_headers.reveal() == 'X-A: b'
+
+
+def test_batches_of_1_0_0_are_refused_by_name_and_off_they_say_nothing(api_client):
+    good = {'name': 'New', 'payload_url': NOWHERE, 'object_types': ['dcim.site'], 'type_create': True}
+    answer = api_client.post(WEBHOOKS, {**good, 'batch': True}, format='json')
+    assert (answer.status_code, [*answer.json()]) == (400, ['batch'])
+    assert 'Switch “Change set” on' in answer.json()['batch']
+    made = api_client.post(WEBHOOKS, {**good, 'batch': False}, format='json')
+    assert made.status_code == 201
+    address = f'{WEBHOOKS}{made.json()["id"]}/'
+    for wrong in (True, 'true', 1):
+        assert api_client.patch(address, {'batch': wrong}, format='json').status_code == 400
+    assert 'batch' not in api_client.get(address).json()
+    listed = api_client.post(WEBHOOKS, [{**good, 'name': 'Another', 'batch': True}], format='json')
+    assert (listed.status_code, [*listed.json()[0]]) == (400, ['batch'])
 
 
 #

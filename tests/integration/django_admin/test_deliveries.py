@@ -20,7 +20,7 @@ from support.admin_browser import (
 from support.builders import NOWHERE, site, subscribe
 from support.confirming import confirm, first_sentence
 from support.engine import work
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 from users.models import User
 
 from devstack.receiver import Receiver
@@ -172,10 +172,11 @@ class TestDeliveryPage:
         broken = event(site(), data='', error='the reason of the tests')
         assert 'the reason of the tests' in client.get(page_of(delivery(broken))).content.decode()
 
-    @pytest.mark.parametrize('template', ['', '{{ data[0].name }}'])
-    def test_a_batch_with_an_event_that_could_not_be_rendered_says_why(self, client, template):
+    @pytest.mark.parametrize('template', ['', '{{ changes[0].data.name }}'])
+    def test_a_change_set_with_an_event_that_could_not_be_rendered_says_why(self, client, template):
         broken = event(site(), data='', error='the reason of the tests')
-        _first, last = batch([broken, event(site())], subscribe(NOWHERE, Site, batch=True, body_template=template))
+        webhook = subscribe(NOWHERE, Site, change_set=True, body_template=template)
+        _first, last = change_set([broken, event(site())], webhook)
         assert 'the reason of the tests' in client.get(page_of(last)).content.decode()
 
     def test_a_delivery_without_an_attempt_has_its_page(self, client):
@@ -246,8 +247,8 @@ class TestRedelivering:
 
 
 class TestTogether:
-    def test_each_member_of_a_batch_shows_the_attempts_of_its_request(self, committed, client, receiver: Receiver):
-        subscribe(receiver.url('/'), Site, batch=True)
+    def test_each_member_of_a_change_set_shows_the_attempts_of_its_request(self, committed, client, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, change_set=True)
         with transaction.atomic():
             for _ in range(2):
                 site()

@@ -155,7 +155,7 @@ class TestRequeueing:
         assert counted.status == StatusChoices.DELIVERED
 
     def test_one_that_goes_meanwhile_stops_no_other(self, client, fail, drain, receiver, monkeypatch):
-        """As those of a batch go with the one before."""
+        """As those of a change set go with the one before."""
         failed = fail(3)
         asked = client.get(page('requeue_all'))
         requeue = failed_jobs_page.requeue_job

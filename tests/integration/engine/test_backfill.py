@@ -115,11 +115,6 @@ def ids(receiver: Receiver, path: str | None = None) -> list[int]:
     return [pk for pk, _sequence in arrivals(receiver, path)]
 
 
-def batched_ids(receiver: Receiver) -> list[int]:
-    told = [request.json()['data'] for request in receiver.requests]
-    return [one['id'] for data in told for one in (data if isinstance(data, list) else [data])]
-
-
 def statuses(**filters: object) -> list[tuple[int, str]]:
     return [(one.object_id, one.status) for one in deliveries(**filters)]
 
@@ -215,14 +210,6 @@ class TestWhatIsSent:
         assert snapshots['prechange'] == snapshots['postchange']
         assert snapshots['postchange']['description'] == 'here'
         assert request.json()['differences'] == {'added': {}, 'removed': {}, 'changed': {}}
-
-    def test_a_batch_holds_a_slice(self, receiver, small_slices):
-        made = sites(5)
-        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
-        start(webhook)
-        work()
-        assert [[one['id'] for one in request.json()['data']] for request in receiver.requests] == [made[:3], made[3:]]
-        assert {request.json()['backfill'] for request in receiver.requests} == {True}
 
     def test_a_backfill_ends_after_its_failed_deliveries_were_retried(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
@@ -326,30 +313,6 @@ class TestOrder:
         assert not disorder(arrivals(receiver))
         assert {one.status for one in deliveries()} == {DELIVERED}
 
-    def test_a_change_takes_its_object_out_of_a_waiting_batch(self, receiver):
-        made = sites(3)
-        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
-        start(webhook)
-        cut()
-        Site.objects.get(pk=made[2]).save()
-        work()
-        told = [[one['id'] for one in request.json()['data']] for request in receiver.requests]
-        assert sorted(told) == [made[:2], [made[2]]]
-        assert state(webhook) == COMPLETED
-
-    def test_changes_of_all_its_objects_replace_a_waiting_batch(self, receiver):
-        made = sites(2)
-        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
-        start(webhook)
-        cut()
-        with transaction.atomic():
-            for place in Site.objects.all():
-                place.save()
-        work()
-        assert [[one['id'] for one in request.json()['data']] for request in receiver.requests] == [made]
-        assert {one.status for one in deliveries(backfill=True)} == {SUPERSEDED}
-        assert state(webhook) == COMPLETED
-
     @pytest.mark.parametrize('fields', [{'transaction_id': 0}, {'error': 'not rendered'}], ids=['rule', 'error'])
     def test_a_change_that_does_not_show_the_object_does_not_replace_its_backfill(self, webhook, receiver, fields):
         first, second = sites(2)
@@ -363,10 +326,10 @@ class TestOrder:
         assert sorted(statuses(backfill=True)) == [(first, DELIVERED), (second, SUPERSEDED)]
         assert sorted(ids(receiver)) == [first, second]
 
-    @pytest.mark.parametrize('batch', [False, True])
-    def test_a_paused_backfill_holds_no_change(self, receiver, batch):
+    @pytest.mark.parametrize('change_set', [False, True])
+    def test_a_paused_backfill_holds_no_change(self, receiver, change_set):
         made = sites(2)
-        webhook = subscribe(receiver.url(HOOK), Site, batch=batch)
+        webhook = subscribe(receiver.url(HOOK), Site, change_set=change_set)
         start(webhook)
         cut()
         backfill.pause(webhook)
@@ -374,9 +337,8 @@ class TestOrder:
         work()
         assert len(receiver.requests) == 1
 
-    @pytest.mark.parametrize('batch', [False, True])
-    def test_a_change_replaces_what_waits_for_a_webhook_without_order(self, receiver, batch):
-        webhook = subscribe(receiver.url(HOOK), Site, batch=batch, ordered=False)
+    def test_a_change_replaces_what_waits_for_a_webhook_without_order(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, ordered=False)
         made, other = sites(2)
         start(webhook)
         cut()
@@ -385,14 +347,13 @@ class TestOrder:
         work()
         backfill.resume(webhook)
         work()
-        assert batched_ids(receiver) == [made, other]
+        assert ids(receiver) == [made, other]
         assert health(webhook).superseded == 1
 
-    @pytest.mark.parametrize('batch', [False, True])
     @pytest.mark.parametrize('ask', [backfill.pause, backfill.cancel])
-    def test_with_latest_only_what_replaces_a_change_is_no_longer_of_the_backfill(self, receiver, ask, batch):
+    def test_with_latest_only_what_replaces_a_change_is_no_longer_of_the_backfill(self, receiver, ask):
         made = sites(2)
-        webhook = subscribe(receiver.url(HOOK), Site, batch=batch, latest_only=True)
+        webhook = subscribe(receiver.url(HOOK), Site, latest_only=True)
         Site.objects.get(pk=made[0]).save()
         dispatch_all()
         start(webhook)
@@ -400,12 +361,12 @@ class TestOrder:
         send_waiting.send(webhook, latest_only=True)
         ask(webhook)
         work()
-        assert made[0] in batched_ids(receiver)
+        assert made[0] in ids(receiver)
         assert SUPERSEDED in {one.status for one in deliveries()}
 
     @pytest.mark.parametrize('count', [1, 2])
     def test_with_latest_only_a_creation_is_not_taken_back_with_the_backfill(self, receiver, count):
-        webhook = subscribe(receiver.url(HOOK), Site, batch=True, latest_only=True)
+        webhook = subscribe(receiver.url(HOOK), Site, latest_only=True)
         with transaction.atomic():
             made = [site().pk for _ in range(count)]
         dispatch_all()
@@ -415,7 +376,7 @@ class TestOrder:
         backfill.cancel(webhook)
         work()
         assert {request.json()['event'] for request in receiver.requests} == {'created'}
-        assert sorted(batched_ids(receiver)) == made
+        assert sorted(ids(receiver)) == made
 
     @pytest.mark.parametrize('trouble', ['refused', 'lapsed', 'redelivered'])
     def test_a_paused_backfill_holds_no_change_behind_what_was_tried(self, webhook, receiver, trouble):

@@ -62,6 +62,6 @@ def changes(*sizes: int) -> list[Change]:
     ],
 )
 def test_it_is_split_by_bytes_and_by_number(monkeypatch, sizes, parts):
-    monkeypatch.setattr(lane, 'BATCH_BYTES', 100)
-    monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 10)
+    monkeypatch.setattr(lane, 'PART_BYTES', 100)
+    monkeypatch.setattr(lane, 'PART_DELIVERIES', 10)
     assert [[one.pk for one in part] for part in split(changes(*sizes))] == parts

@@ -134,7 +134,7 @@ class TestBody:
         body = request.json()
         assert list(body) == ['event', 'transaction', 'part', 'parts', 'changes']
         assert (body['event'], body['part'], body['parts']) == ('change_set', 1, 1)
-        first = next(one for one in deliveries(webhook=webhook) if one.pk == one.batch)
+        first = next(one for one in deliveries(webhook=webhook) if one.pk == one.lead)
         assert body['transaction'] == {
             'id': str(first.event.transaction_id), 'username': None, 'request_id': None, 'message': None, 'count': 3,
         }  # fmt: skip
@@ -240,7 +240,7 @@ class TestWhatIsInIt:
 
 class TestParts:
     def test_parts_come_in_order_each_under_its_own_id(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
+        monkeypatch.setattr(lane, 'PART_DELIVERIES', 2)
         make_sites(*'abcde')
         requests = received(receiver, 3)
         assert [names(request) for request in requests] == [['a', 'b'], ['c', 'd'], ['e']]
@@ -249,19 +249,19 @@ class TestParts:
         assert len({request.header('webhook-id') for request in requests}) == 3
 
     def test_a_part_waits_while_the_one_before_is_retried(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
+        monkeypatch.setattr(lane, 'PART_DELIVERIES', 2)
         receiver.answers('/', 500, 200)
         make_sites(*'abcd')
         received(receiver, 1)
         # The split was decided at the first attempt.
-        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 1000)
+        monkeypatch.setattr(lane, 'PART_DELIVERIES', 1000)
         pass_retry_waits()
         first, again, second = received(receiver, 3)
         assert (again.body, again.header('webhook-id')) == (first.body, first.header('webhook-id'))
         assert names(second) == ['c', 'd']
 
     def test_the_next_goes_when_one_has_failed(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
+        monkeypatch.setattr(lane, 'PART_DELIVERIES', 2)
         switch(webhook, max_attempts=1)
         receiver.answers('/', 500, 200)
         make_sites(*'abc')
@@ -413,7 +413,7 @@ class TestAgain:
 
     @pytest.mark.parametrize('end', [die, suspect])
     def test_a_part_in_hand_when_its_worker_died_goes_whole_and_first(self, receiver, webhook, monkeypatch, end):
-        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
+        monkeypatch.setattr(lane, 'PART_DELIVERIES', 2)
         receiver.answers('/', 500, 200)
         make_sites('a', 'b', 'c')
         (first,) = received(receiver, 1)

@@ -373,19 +373,6 @@ class TestSlow:
             with sender() as (_pk, opened):
                 assert take_turns(opened, lambda: receiver.requests)
 
-    def test_a_batch_waits_until_all_of_it_is_decided(self, receiver: Receiver):
-        subscribe(receiver.url('/hook'), Site, batch=True, conditions={**WITHOUT_END, 'value': 'a+$'})
-        with transaction.atomic():
-            for number in range(3):
-                site(name=str(number), slug=str(number), comments='aaa')
-        with evaluation_stopped(after=1):
-            dispatch_batch()
-            with sender() as (_pk, opened):
-                opened.turn()
-        assert receiver.requests == []
-        work()
-        assert [len(one.json()['data']) for one in receiver.requests] == [3]
-
     def test_an_undecided_delivery_expires_too(self):
         subscribe(NOWHERE, Site, conditions=WITHOUT_END)
         with evaluation_stopped():

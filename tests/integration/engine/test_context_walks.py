@@ -438,14 +438,6 @@ class TestOtherSettings:
         change(made, data={'ntp': 'good'})
         assert told(receiver) == [(owner.pk, {'ntp': 'good', 'own': 1}, [CONTEXT])]
 
-    def test_a_batch_holds_a_slice(self, receiver: Receiver):
-        owners = [device().pk for _ in range(3)]
-        watch(receiver, batch=True)
-        context()
-        (body,) = bodies(receiver)
-        assert sorted(one['id'] for one in body['data']) == owners
-        assert {tuple(one['caused_by']) for one in body['events']} == {(CONTEXT,)}
-
     def test_with_change_sets_each_comes_singly(self, receiver: Receiver):
         owners = [device().pk for _ in range(2)]
         watch(receiver, change_set=True)

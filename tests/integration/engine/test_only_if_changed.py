@@ -181,9 +181,7 @@ class TestKeys:
         edit(box, name='other')
         assert kinds() == [UPDATED]
 
-    @pytest.mark.parametrize(
-        'fields', [{'latest_only': True}, {'change_set': True}, {'batch': True}, {'expand': ['tenant']}]
-    )
+    @pytest.mark.parametrize('fields', [{'latest_only': True}, {'change_set': True}, {'expand': ['tenant']}])
     def test_it_goes_with_other_fields(self, receiver, fields):
         subscribe(receiver.url('/'), Site, only_if_changed=['status'], **fields)
         place = site(status='active')

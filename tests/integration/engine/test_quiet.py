@@ -386,14 +386,6 @@ class TestBeside:
         assert work() == '1 delivered, 1 replaced'
         assert health(webhook).position == 1
 
-    def test_a_batch_holds_the_last_changes_of_a_transaction(self, webhook, receiver):
-        Webhook.objects.update(batch=True)
-        rename(new('a'), 'b')
-        pass_time(QUIET)
-        work()
-        (request,) = receiver.requests
-        assert [one['name'] for one in request.json()['data']] == ['b']
-
     def test_latest_only_changes_nothing_about_it(self, webhook, receiver):
         Webhook.objects.update(latest_only=True)
         place = new('a')

@@ -126,8 +126,8 @@ def test_an_old_delivery_that_waits_for_a_retry_survives_pruning_and_is_sent(web
     assert work() == '2 delivered'
 
 
-def test_an_old_batch_is_pruned(receiver):
-    subscribe(receiver.url(HOOK), Site, batch=True)
+def test_an_old_change_set_is_pruned(receiver):
+    subscribe(receiver.url(HOOK), Site, change_set=True)
     with transaction.atomic():
         for _ in range(3):
             site()
@@ -138,8 +138,8 @@ def test_an_old_batch_is_pruned(receiver):
     assert not Delivery.objects.exists()
 
 
-def test_all_events_of_an_open_batch_stay(receiver):
-    subscribe(receiver.url(HOOK), Site, batch=True)
+def test_all_events_of_an_open_change_set_stay(receiver):
+    subscribe(receiver.url(HOOK), Site, change_set=True)
     receiver.answers(HOOK, 500, 200)
     with transaction.atomic():
         for _ in range(3):
@@ -151,7 +151,7 @@ def test_all_events_of_an_open_batch_stay(receiver):
     assert Event.objects.count() == 3
     pass_retry_waits()
     assert work() == '3 delivered'
-    assert len(receiver.requests[-1].json()['data']) == 3
+    assert len(receiver.requests[-1].json()['changes']) == 3
 
 
 def test_the_status_page_keeps_in_step(receiver):

@@ -136,9 +136,9 @@ class TestOutage:
         assert work() == 'nothing to send'
         assert len(receiver.requests) == so_far
 
-    def test_a_batch_is_a_probe_as_a_whole(self, receiver):
+    def test_a_change_set_is_a_probe_as_a_whole(self, receiver):
         """Each time its request says the same."""
-        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
+        webhook = subscribe(receiver.url(HOOK), Site, change_set=True)
         receiver.answers(HOOK, 500)
         for _ in range(2):
             with transaction.atomic():
@@ -154,7 +154,7 @@ class TestOutage:
             queue.let_probe([webhook.pk], now)
         pass_probe_interval(webhook)
         assert work() == '2 to retry'
-        assert {len(request.json()['data']) for request in receiver.requests} == {2}
+        assert {len(request.json()['changes']) for request in receiver.requests} == {2}
 
     def test_the_one_whose_failure_ended_the_outage_waits_for_its_next_attempt(self, suspended, receiver):
         receiver.answers(HOOK, 404, 200)

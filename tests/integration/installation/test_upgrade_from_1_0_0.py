@@ -49,7 +49,7 @@ from webhooks.engine.registry import DISPATCH, Member
 from webhooks.models import Webhook
 sites = [Site.objects.create(name=name, slug=name.lower()) for name in ('Bern', 'Basel', 'Genf', 'Chur')]
 for name in ('Hook', 'Batch', 'Leaving'):
-    options = {'type_update': True, 'batch': name == 'Batch', 'only_real_changes': False}
+    options = {'type_update': True, 'only_real_changes': False}
     webhook = Webhook.objects.create(name=name, payload_url='http://127.0.0.1:9/', **options)
     webhook.object_types.set([ContentType.objects.get_for_model(Site)])
 for _ in range(3):
@@ -75,6 +75,7 @@ leaving.save()
 # Genf: the first has failed.
 # Batches wait for each other, and the first failed once.
 SHAPE = """
+    UPDATE webhooks_webhook SET batch = true WHERE name = 'Batch';
     CREATE TEMPORARY TABLE batch ON COMMIT DROP AS
         SELECT d.id, max(d.id) OVER together AS kept, count(*) OVER together AS number
         FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id AND w.name = 'Batch'
@@ -151,7 +152,8 @@ BATCHES = 'SELECT uuid::text FROM webhooks_delivery WHERE event_count > 1 ORDER 
 OTHERS = 'SELECT sum(event_count - 1) FROM webhooks_delivery'
 # (deliveries, attempts, status) of the first batch.
 FIRST_BATCH = """
-    SELECT count(*), min(attempt_count), min(status) FROM webhooks_delivery GROUP BY batch ORDER BY batch LIMIT 1"""
+    SELECT count(*), min(attempt_count), min(status), min(change_count)
+    FROM webhooks_delivery GROUP BY lead ORDER BY lead LIMIT 1"""
 HAND_OVER = import_module('webhooks.migrations.0004_engine').hand_over
 SEAL_URLS = import_module('webhooks.migrations.0004_engine').seal_urls
 SET_URL = 'UPDATE webhooks_webhook SET payload_url = %s WHERE name = %s'
@@ -161,6 +163,33 @@ UNDER_WAY = "UPDATE webhooks_delivery SET lease_until = now() + interval '1 hour
 BATCH_UNDER_WAY = """
     UPDATE webhooks_delivery SET status = 'sending', due_at = NULL, lease_until = now() + interval '1 hour'
     WHERE id = (SELECT min(id) FROM webhooks_delivery WHERE event_count > 1)"""
+# Each batch becomes two of the same transaction.
+DIVIDE = """
+    CREATE TEMPORARY TABLE half AS
+        SELECT i.id, i.delivery_id, i.event_id, row_number() OVER (PARTITION BY i.delivery_id ORDER BY i.sequence) AS n
+        FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id WHERE d.event_count = 4;
+    CREATE TEMPORARY TABLE new AS
+        SELECT delivery_id, nextval('webhooks_delivery_id_seq') AS id, max(event_id) FILTER (WHERE n = 2) AS event_id
+        FROM half GROUP BY delivery_id;
+    INSERT INTO webhooks_delivery (id, uuid, webhook_id, event_id, object_type_id, object_id, sequence, event_count,
+        status, error, created, due_at, expires_at, attempt_count, listed)
+    SELECT new.id, gen_random_uuid(), d.webhook_id, new.event_id, e.object_type_id, e.object_id, e.sequence, 2,
+        'pending', '', d.created, d.due_at, d.expires_at, 0, false
+    FROM new JOIN webhooks_delivery d ON d.id = new.delivery_id JOIN webhooks_event e ON e.id = new.event_id;
+    UPDATE webhooks_batchitem i SET delivery_id = new.id FROM half JOIN new USING (delivery_id)
+    WHERE half.id = i.id AND half.n <= 2;
+    UPDATE webhooks_delivery d SET event_count = 2 FROM new WHERE d.id = new.delivery_id;
+    UPDATE webhooks_delivery d SET attempt_count = 0, error = '' FROM new WHERE d.id = new.delivery_id"""
+TRY_ONE = """
+    UPDATE webhooks_delivery SET attempt_count = 1, error = 'HTTP 500'
+    WHERE id = (SELECT min(id) FROM webhooks_delivery WHERE event_count > 1)"""
+DELIVER_BATCHES = """
+    UPDATE webhooks_delivery SET status = 'delivered', due_at = NULL, finished_at = now(), attempt_count = 1
+    WHERE event_count > 1"""
+# (deliveries, part, parts, changes, status, whether it has the id of one of them)
+SETS = """
+    SELECT count(*), min(part), max(parts), min(change_count), min(status), bool_or(lead = id)
+    FROM webhooks_delivery WHERE change_set IS NOT NULL GROUP BY change_set, lead"""
 STOPPED = "SELECT count(*) FROM webhooks_delivery WHERE status = 'pending' AND stopped AND due_at > now()"
 PUT_OFF = "SELECT count(*) FROM webhooks_delivery WHERE status = 'pending' AND error = '' AND due_at > now()"
 INVALID = """
@@ -325,11 +354,13 @@ def test_deliveries_that_wait_in_a_log_of_1_0_0_are_sent_in_order_after_the_upgr
     for name in ('Bern', 'Basel', 'Genf', 'Chur'):
         numbers = [event['sequence'] for event in got if event['data']['name'] == name]
         assert numbers == sorted(numbers)
-    batches = [len(event['data']) for event in of_path(receiver, 'Batch') if isinstance(event['data'], list)]
-    assert batches == [4, 4, 4, 1, 1, 1, 1, 1]
+    sets = of_path(receiver, 'Batch')
+    assert [len(one['changes']) for one in sets] == [4, 4, 4, 1, 1, 1, 1, 1]
+    assert {(one['part'], one['parts']) for one in sets} == {(1, 1)}
+    assert [one['transaction']['count'] for one in sets] == [len(one['changes']) for one in sets]
     requests = receiver.matching(lambda request: request.path.endswith('/Batch'))
     assert [request.header('webhook-id') for request in requests[:3]] == [one for (one,) in ids]
-    assert one_row(netbox, FIRST_BATCH) == (4, 2, 'delivered')
+    assert one_row(netbox, FIRST_BATCH) == (4, 2, 'delivered', 4)
     assert len(of_path(receiver, 'Leaving')) == 16
 
 
@@ -343,7 +374,50 @@ def test_deliveries_in_hand_of_a_worker_of_1_0_0_wait_for_the_end_of_its_request
     Migrating(netbox.database, twice).finish()
     with netbox.database.connect() as connection:
         assert one(connection, PUT_OFF) == 1
-        assert one(connection, STOPPED) == 1 + 4  # so that no save of its webhook sends it earlier
+        # So no save of its webhook sends it earlier. One delivery stands for its batch.
+        assert one(connection, STOPPED) == 1 + 1
+
+
+def test_a_batch_of_1_0_0_that_was_never_sent_goes_with_the_rest_of_its_transaction(make_former, receiver, steps):
+    netbox = make_former()
+    netbox.database.execute(DIVIDE)
+    Migrating(netbox.database, steps).finish()
+    work(netbox)
+    assert sorted(len(one['changes']) for one in of_path(receiver, 'Batch'))[-3:] == [4, 4, 4]
+
+
+def test_what_of_a_transaction_was_never_sent_joins_no_retry_of_the_rest(make_former, receiver, steps):
+    """A receiver that knows the id of the retry would ignore it."""
+    netbox = make_former()
+    netbox.database.execute(DIVIDE)
+    netbox.database.execute(TRY_ONE)
+    Migrating(netbox.database, steps).finish()
+    work(netbox)
+    sets = of_path(receiver, 'Batch')
+    first = [one for one in sets if one['transaction']['id'] == sets[0]['transaction']['id']]
+    assert [(len(one['changes']), one['transaction']['count']) for one in first] == [(2, 2), (2, 2)]
+
+
+def test_what_was_sent_as_a_batch_is_shown_as_a_change_set(make_former, steps):
+    netbox = make_former()
+    netbox.database.execute(DELIVER_BATCHES)
+    Migrating(netbox.database, steps).finish()
+    with netbox.database.connect() as connection:
+        rows = connection.execute(SETS).fetchall()
+    assert rows == [(4, 1, 1, 4, 'delivered', True)] * 3
+
+
+def test_webhooks_that_sent_batches_are_named_before_and_send_change_sets_after_it(make_former, steps):
+    netbox = make_former()
+    warning = 'The webhook Batch sends batches.'
+    assert warning in netbox.run('check', '--database', 'default').stderr
+    Migrating(netbox.database, steps).finish()
+    assert warning not in netbox.run('check', '--database', 'default').stderr
+    with netbox.database.connect() as connection:
+        names = connection.execute('SELECT name FROM webhooks_webhook WHERE change_set').fetchall()
+        # A web process of 1.0.0 still reads and writes it.
+        assert one(connection, COLUMN, 'webhooks_webhook', 'batch')
+    assert names == [('Batch',)]
 
 
 def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former, steps):
@@ -630,7 +704,7 @@ def test_a_batch_that_goes_without_a_blocked_change_does_not_take_it_along_under
         netbox.database.execute(RETRY)
     told: dict[str, set[tuple[str, ...]]] = {}
     for request in receiver.matching():
-        names = tuple(sorted(one['name'] for one in request.json()['data']))
+        names = tuple(sorted(one['data']['name'] for one in request.json()['changes']))
         told.setdefault(request.header('webhook-id'), set()).add(names)
     assert len(told) > 1
     assert all(len(bodies) == 1 for bodies in told.values()), told

@@ -570,18 +570,18 @@ class TestNobodyToldTheDeletion:
         assert {request.json()['event'] for request in receiver.requests} == {CREATED, DELETED}
         assert not any('partial' in request.json() for request in receiver.requests)
 
-    def test_in_a_batch_it_is_named_beside_the_event(self, receiver: Receiver):
-        subscribe(receiver.url('/'), Site, kinds=(CREATED,), batch=True)
+    def test_in_a_change_set_it_is_named_beside_the_event(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, kinds=(CREATED,), change_set=True)
         with transaction.atomic():
             gone, there = site(), site()
         pks = [gone.pk, there.pk]
         gone.delete()
         work()
         (request,) = receiver.requests
-        body = request.json()
-        assert [data['id'] for data in body['data']] == pks
-        assert 'rack_count' in body['events'][0]['partial']
-        assert 'partial' not in body['events'][1]
+        known, late = sorted(request.json()['changes'], key=lambda change: change['data']['id'])
+        assert [known['data']['id'], late['data']['id']] == pks
+        assert 'rack_count' in known['partial']
+        assert 'partial' not in late
 
     def test_a_deletion_that_was_told_already_is_known(self, receiver: Receiver, api_client):
         """It is rendered again, long after delivery."""

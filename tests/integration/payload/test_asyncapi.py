@@ -51,7 +51,7 @@ def all_webhooks() -> None:
     subscribe('kafka://log/netbox-sets', Site, change_set=True)
     subscribe('nats://bus/{% if event == "created" %}new{% else %}old{% endif %}', Site, body_template='{{ event }}')
     subscribe('amqp://rabbit/changes/netbox', Site)
-    subscribe('https://user:word@example.com:8443/hook?token=abc', Site, payload_format='netbox', batch=True)
+    subscribe('https://user:word@example.com:8443/hook?token=abc', Site, payload_format='netbox')
     subscribe('', Site)
 
 

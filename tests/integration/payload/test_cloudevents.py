@@ -7,7 +7,7 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.v1.event import CloudEvent
 from dcim.models import Site
-from django.db import connection, transaction
+from django.db import connection
 from support.builders import site, subscribe
 from support.builtin import request_by
 from support.engine import work
@@ -96,15 +96,6 @@ class TestCloudEvents:
         assert data['object']['id'] == place.pk
         assert data['snapshots']['prechange'] is None
         assert data['snapshots']['postchange']['name'] == place.name
-
-    def test_a_batch_is_a_list_of_them(self, receiver: Receiver):
-        subscribe(receiver.url('/'), Site, payload_format='cloudevents', batch=True)
-        with transaction.atomic():
-            places = [site() for _ in range(3)]
-        (request,) = received(receiver)
-        assert request.header('Content-Type') == 'application/cloudevents-batch+json'
-        events = [from_http_event(self.message_of(one)) for one in request.json()]
-        assert [event.get_subject() for event in events] == [str(place.pk) for place in places]
 
     @staticmethod
     def message_of(event: dict) -> HTTPMessage:

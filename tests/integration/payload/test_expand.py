@@ -129,9 +129,9 @@ class TestWhatIsShown:
         assert body(receiver)['data']['device']['serial'] == 'late'
 
     @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
-    @pytest.mark.parametrize('batch, snapshots', [(False, True), (True, False)], ids=['snapshots', 'batch'])
+    @pytest.mark.parametrize('together, snapshots', [(False, True), (True, False)], ids=['snapshots', 'change set'])
     def test_every_format_has_it(
-        self, api_client, receiver: Receiver, payload_format: str, batch: bool, snapshots: bool
+        self, api_client, receiver: Receiver, payload_format: str, together: bool, snapshots: bool
     ):
         made = an_interface()
         subscribe(
@@ -139,19 +139,19 @@ class TestWhatIsShown:
             Interface,
             expand=['device.site'],
             payload_format=payload_format,
-            batch=batch,
+            change_set=together,
             include_snapshots=snapshots,
         )
         save(made)
         work()
         shown = body(receiver)
-        schema = json_schema.payload(Interface, payload_format, batch=batch, expand=['device.site'])
+        schema = json_schema.payload(Interface, payload_format, change_set=together, expand=['device.site'])
         Draft202012Validator.check_schema(schema)
         assert not list(Draft202012Validator(schema).iter_errors(shown))
         if payload_format == 'cloudevents':
-            data = shown[0]['data'] if batch else shown['data']['object']
+            data = shown[0]['data'] if together else shown['data']['object']
         else:
-            data = shown['data'][0] if batch else shown['data']
+            data = shown['changes'][0]['data'] if together else shown['data']
         assert data['device'] == {**get(api_client, made.device), 'site': get(api_client, made.device.site)}
 
     def test_forms_templates_and_urls_see_it(self, receiver: Receiver):
@@ -534,17 +534,17 @@ class TestWhoSeesIt:
             True,
         ]
 
-    def test_all_of_a_batch_count_for_each(self, receiver: Receiver, clerk_api, grant):
+    def test_all_of_a_change_set_count_for_each(self, receiver: Receiver, clerk_api, grant):
         for model in (Delivery, Event, IPAddress):
             grant(model, 'view')
         made = an_interface()
-        subscribe(receiver.url('/'), IPAddress, expand=['assigned_object', 'vrf'], batch=True)
+        subscribe(receiver.url('/'), IPAddress, expand=['assigned_object', 'vrf'], change_set=True)
         with transaction.atomic():
             IPAddress.objects.create(address='192.0.2.7/24', assigned_object=made)
             IPAddress.objects.create(address='192.0.2.8/24')
         work()
         first, second = deliveries()
-        assert first.batch == second.batch == first.pk
+        assert first.lead == second.lead == first.pk
 
         def restricted() -> list[bool]:
             return [clerk_api.get(f'{API}deliveries/{one.pk}/').json()['restricted'] for one in (first, second)]

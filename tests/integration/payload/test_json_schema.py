@@ -69,18 +69,15 @@ class TestPayloads:
             assert body['data'].keys() == of.schema['$defs']['data']['properties'].keys()
 
     @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
-    @pytest.mark.parametrize('batch', [False, True], ids=['single', 'batch'])
     @pytest.mark.parametrize('snapshots', [False, True], ids=['plain', 'snapshots'])
-    def test_payloads_in_all_formats_fit(
-        self, receiver: Receiver, netbox_user, payload_format: str, batch: bool, snapshots: bool
-    ):
-        subscribe(receiver.url('/'), Site, payload_format=payload_format, batch=batch, include_snapshots=snapshots)
+    def test_payloads_in_all_formats_fit(self, receiver: Receiver, netbox_user, payload_format: str, snapshots: bool):
+        subscribe(receiver.url('/'), Site, payload_format=payload_format, include_snapshots=snapshots)
         with request_by(netbox_user):
             place = make_site()
         change(place)
         bare = Site.objects.create(**named('bare'))
         bare.delete()
-        of = validator('dcim.site', '--format', payload_format, *(['--batch'] if batch else []))
+        of = validator('dcim.site', '--format', payload_format)
         assert errors(of, {})
         for request in sent(receiver, 4):
             assert not errors(of, request.json())
@@ -100,7 +97,7 @@ class TestPayloads:
         assert errors(of, body)
 
     @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
-    @pytest.mark.parametrize('together', [None, 'batch', 'change_set'])
+    @pytest.mark.parametrize('together', [None, 'change_set'])
     def test_a_merged_branch_fits(self, receiver: Receiver, payload_format: str, together: str | None):
         branch = {'id': 7, 'name': 'New site in Bern'}
         subscribe(receiver.url('/'), Site, payload_format=payload_format, **({together: True} if together else {}))
@@ -197,9 +194,8 @@ class TestCommand:
 
     def test_any_model_with_a_page_in_the_api_has_a_schema(self, db):
         assert schema('dcim.location')['title'] == 'dcim.location, format default'
-        assert (
-            schema('DCIM.Location', '--format', 'netbox', '--batch')['title'] == 'dcim.location, format netbox, batch'
-        )
+        title = 'dcim.location, format netbox, change set'
+        assert schema('DCIM.Location', '--format', 'netbox', '--change-set')['title'] == title
 
     @pytest.mark.parametrize('label', ['dcim.nothing', 'nothing', 'a.b.c'])
     def test_an_unknown_model_is_an_error(self, db, label: str):

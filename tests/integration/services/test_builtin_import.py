@@ -275,7 +275,7 @@ class TestDisableBuiltin:
             ({'additional_headers': 'X-Token: another'}, 'additional_headers'),
             ({'secret': 'another'}, 'secret'),
             ({'secret': Sealed('of a key that is gone')}, 'secret'),
-            ({'batch': True}, 'batch'),
+            ({'change_set': True}, 'change_set'),
             ({'latest_only': True}, 'latest_only'),
             ({'quiet': 10}, 'quiet'),
             ({'include_components': True}, 'include_components'),

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
 from support.confirming import confirm, first_sentence
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 from support.writers import before_statement
 
 from webhooks import filtersets
@@ -86,8 +86,8 @@ class TestGrouping:
         [cause] = causes.find().shown
         assert cause.answer == '{"detail": "disk full"}'
 
-    def test_the_answer_to_a_batch_is_that_of_its_request(self, webhook):
-        batch([event(site()), event(site())], webhook)
+    def test_the_answer_to_a_change_set_is_that_of_its_request(self, webhook):
+        change_set([event(site()), event(site())], webhook)
         [cause] = causes.find().shown
         assert (cause.count, cause.answer) == (2, 'the answer of the receiver')
 

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
 from support.confirming import address_of, confirm, fields_of, first_sentence
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
@@ -71,8 +71,8 @@ class TestFigures:
         delivery(event(changed, test=True), webhook, status=DELIVERED)
         assert foretell(status=FAILED).outdated == 0
 
-    def test_they_count_the_whole_batch_that_goes_again(self, webhook):
-        first, _second = batch([event(site()), event(site())], webhook)
+    def test_they_count_the_whole_part_that_goes_again(self, webhook):
+        first, _second = change_set([event(site()), event(site())], webhook)
         assert foretell(pk=first.pk).count == redelivery.redeliver(Delivery.objects.filter(pk=first.pk)) == 2
 
     def test_they_say_that_delivered_ones_get_a_new_id(self, webhook):

@@ -426,9 +426,9 @@ class TestDefinition:
         assert 'payload_url' in forms.WebhookImportForm(data).errors
         assert forms.WebhookImportForm({**data, 'payload_url': ''}).is_valid()
 
-    def test_a_feed_has_no_batches(self, feed, api_client):
-        answer = api_client.patch(f'{WEBHOOKS}{feed.pk}/', {'batch': True}, format='json')
-        assert (answer.status_code, [*answer.json()]) == (400, ['batch'])
+    def test_a_feed_has_no_change_sets(self, feed, api_client):
+        answer = api_client.patch(f'{WEBHOOKS}{feed.pk}/', {'change_set': True}, format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, ['change_set'])
 
     def test_a_feed_has_no_credential(self, feed, api_client):
         kept = Credential.objects.create(name='Token', type='bearer', hosts=['https://a.example'], secret='sesame')

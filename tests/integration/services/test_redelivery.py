@@ -326,9 +326,9 @@ class TestMany:
             assert redeliver(status=DELIVERED) == 4
         assert not [query['sql'] for query in captured.captured_queries if '"webhooks_event"."data"' in query['sql']]
 
-    @pytest.mark.parametrize('batch', [None, 7])
-    def test_the_log_is_not_read(self, many, batch: int | None):
-        Delivery.objects.update(batch=batch)
+    @pytest.mark.parametrize('lead', [None, 7])
+    def test_the_log_is_not_read(self, many, lead: int | None):
+        Delivery.objects.update(lead=lead)
         with CaptureQueriesContext(connection) as captured:
             assert redelivery.redeliver(Delivery.objects.filter(pk=many[2].pk)) == 1
         asked = [query['sql'] for query in captured.captured_queries if query['sql'].startswith('SELECT')]

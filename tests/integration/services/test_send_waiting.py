@@ -2,7 +2,6 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Site
-from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 from support.admin_browser import messages_of, press
@@ -59,15 +58,6 @@ class TestMeasure:
         assert (found.changes, found.objects) == (5, 2)
         assert str(found) == '5 changes · 2 objects'
         assert found.since == Event.objects.order_by('timestamp').first().timestamp
-
-    def test_each_object_of_a_batch_is_counted(self, receiver):
-        batched = subscribe(receiver.url(HOOK), Site, batch=True, paused=True)
-        with transaction.atomic():
-            places = [site() for _ in range(3)]
-        places[0].save()
-        dispatch_all()
-        found = send_waiting.measure(batched)
-        assert (found.changes, found.objects) == (4, 3)
 
     def test_a_delivery_under_way_does_not_count_as_waiting(self, webhook):
         Delivery.objects.update(status=StatusChoices.SENDING)

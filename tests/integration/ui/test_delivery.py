@@ -13,7 +13,7 @@ from django.utils import timezone
 from support.builders import CREATED, NOWHERE, site, subscribe
 from support.confirming import confirm
 from support.engine import deliveries, pass_retry_waits, work
-from support.log import attempt, batch, delivery, event
+from support.log import attempt, change_set, delivery, event
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
@@ -130,11 +130,11 @@ def test_rows_without_a_value_are_left_out(admin_pages):
     rows = re.findall(r'<th scope="row">(.*?)</th>', shown(admin_pages, log))
     assert 'webhook-id' in rows
     assert 'Keys without data' in rows
-    assert not {'Batch', 'Change set', 'Position in the feed', 'Next attempt', 'User', 'Caused by'}.intersection(rows)
+    assert not {'Change set', 'Position in the feed', 'Next attempt', 'User', 'Caused by'}.intersection(rows)
 
 
-def test_a_member_of_a_batch_shows_the_id_that_the_receiver_got(admin_pages, receiver):
-    subscribe(receiver.url('/hook'), Site, batch=True)
+def test_a_member_of_a_change_set_shows_the_id_that_the_receiver_got(admin_pages, receiver):
+    subscribe(receiver.url('/hook'), Site, change_set=True)
     with transaction.atomic():
         site()
         site()
@@ -292,10 +292,9 @@ class TestBody:
 
 
 class TestTogether:
-    @pytest.mark.parametrize('way', ['batch', 'change_set'])
-    def test_each_member_shows_the_attempts_of_its_request(self, admin_pages, api_client, receiver: Receiver, way: str):
+    def test_each_member_shows_the_attempts_of_its_request(self, admin_pages, api_client, receiver: Receiver):
         receiver.answers('/', 500, 200)
-        subscribe(receiver.url('/'), Site, **{way: True})
+        subscribe(receiver.url('/'), Site, change_set=True)
         with transaction.atomic():
             for name in ('Bern', 'Genf'):
                 site(name=name)
@@ -313,13 +312,13 @@ class TestTogether:
             assert [(one['number'], one['response_status']) for one in told] == [(1, 500), (2, 200)]
 
     def test_one_that_joined_later_shows_no_earlier_attempts_of_the_others(self, admin_pages):
-        first, second = batch([event(site()), event(site())], subscribe(NOWHERE, Site), attempts=3)
+        first, second = change_set([event(site()), event(site())], subscribe(NOWHERE, Site), attempts=3)
         Delivery.objects.filter(pk=second.pk).update(attempt_count=1)
         assert shown(admin_pages, first).count('class="timeline-event"') == 3
         assert shown(admin_pages, second).count('class="timeline-event"') == 1
 
     def test_its_own_earlier_attempts_are_shown_too(self, admin_pages):
-        _first, second = batch([event(site()), event(site())], subscribe(NOWHERE, Site), attempts=1)
+        _first, second = change_set([event(site()), event(site())], subscribe(NOWHERE, Site), attempts=1)
         attempt(second, 1)
         Delivery.objects.filter(pk=second.pk).update(attempt_count=2)
         assert shown(admin_pages, second).count('class="timeline-event"') == 2

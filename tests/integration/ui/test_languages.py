@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import NoReverseMatch, URLPattern, URLResolver, reverse
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 
 from devstack.folders import CHECKOUT
 from webhooks import urls
@@ -73,7 +73,7 @@ def objects() -> list[Model]:
     """They cover each model and many states."""
     now, bern = timezone.now(), site(name='Bern')
     credential = Credential.objects.create(name='awx', type='bearer', secret='t0ken', hosts=['http://127.0.0.1:9'])
-    busy = subscribe(NOWHERE, Site, name='busy', secret='s3cret', credential=credential, timeout=7, batch=True)
+    busy = subscribe(NOWHERE, Site, name='busy', secret='s3cret', credential=credential, timeout=7, change_set=True)
     suspended = subscribe(NOWHERE, Site, name='cut off')
     others = [
         subscribe(NOWHERE, Site, name='halted', paused=True),
@@ -83,7 +83,7 @@ def objects() -> list[Model]:
     failed = delivery(event(bern, test=True), busy, attempts=2, finished_at=now)
     waiting = delivery(event(bern), busy, status=StatusChoices.PENDING, created=now - timedelta(hours=3), due_at=now)
     held = delivery(event(bern), suspended, status=StatusChoices.PENDING)
-    together = batch([event(bern), event(bern)], busy, status=StatusChoices.DELIVERED)
+    together = change_set([event(bern), event(bern)], busy, status=StatusChoices.DELIVERED)
     Health.objects.filter(webhook=suspended).update(suspended_since=now, probe_at=now, last_error='refused')
     types = [ContentType.objects.get_for_model(Site).pk]
     Backfill.objects.create(webhook=busy, state='running', object_types=types, total=9, started_at=now)

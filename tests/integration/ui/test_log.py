@@ -7,7 +7,7 @@ from netbox.registry import registry
 from support.builders import DELETED, NOWHERE, site, subscribe
 from support.confirming import confirm, first_sentence
 from support.engine import work
-from support.log import batch, delivery, event
+from support.log import change_set, delivery, event
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Webhook
@@ -60,14 +60,15 @@ def test_a_delivery_shows_what_was_sent_and_answered(admin_pages):
     assert str(log.uuid) in page
 
 
-def test_a_delivery_lists_what_went_out_with_it(admin_pages):
-    first, second = batch([event(site()), event(site())], subscribe(NOWHERE, Site))
+def test_a_delivery_lists_the_others_of_its_change_set(admin_pages):
+    first, second = change_set([event(site()), event(site())], subscribe(NOWHERE, Site))
     page = admin_pages.get(second.get_absolute_url()).content.decode()
-    assert f'deliveries/?embedded=True&batch={first.pk}' in page
-    assert len(admin_pages.get(f'{PAGES}deliveries/?batch={first.pk}').context['table'].rows) == 2
-    alone = delivery(event(site()))
-    Delivery.objects.filter(pk=alone.pk).update(batch=alone.pk)
-    assert 'Deliveries of the Batch' not in admin_pages.get(alone.get_absolute_url()).content.decode()
+    own = f'change_set={second.change_set}&webhook_id={second.webhook_id}'
+    assert f'deliveries/?embedded=True&{own}' in page
+    assert {row.record for row in admin_pages.get(f'{PAGES}deliveries/?{own}').context['table'].rows} == {first, second}
+    (alone,) = change_set([event(site())], subscribe(NOWHERE, Site))
+    assert 'Deliveries of the Change Set' in page
+    assert 'Deliveries of the Change Set' not in admin_pages.get(alone.get_absolute_url()).content.decode()
 
 
 def test_signatures_are_masked_wherever_the_log_is_shown(committed, admin_pages, api_client, receiver):
@@ -125,11 +126,11 @@ def test_a_body_that_cannot_be_made_says_why(admin_pages):
 
 
 @pytest.mark.parametrize('template', ['', '{{ data.name }}'])
-@pytest.mark.parametrize('batched', [False, True])
-def test_the_body_of_an_event_that_could_not_be_rendered_is_the_reason(admin_pages, template, batched):
-    webhook = subscribe(NOWHERE, Site, body_template=template, batch=batched)
+@pytest.mark.parametrize('together', [False, True])
+def test_the_body_of_an_event_that_could_not_be_rendered_is_the_reason(admin_pages, template, together):
+    webhook = subscribe(NOWHERE, Site, body_template=template, change_set=together)
     broken = event(site(), data='', error='the reason of the tests')
-    log = batch([broken, event(site())], webhook)[1] if batched else delivery(broken, webhook)
+    log = change_set([broken, event(site())], webhook)[1] if together else delivery(broken, webhook)
     assert 'data: the reason of the tests' in admin_pages.get(log.get_absolute_url()).content.decode()
 
 

@@ -389,7 +389,7 @@ def test_a_webhook_for_event_rules_alone_is_imported_without_object_types(admin_
 
 
 NUMBERS = ('max_attempts', 'concurrency')
-SWITCHES = ('enabled', 'paused', 'ordered', 'latest_only', 'batch', 'ssl_verification', 'include_snapshots')
+SWITCHES = ('enabled', 'paused', 'ordered', 'latest_only', 'change_set', 'ssl_verification', 'include_snapshots')
 TEXTS = ('http_method', 'http_content_type', 'payload_format')
 
 
@@ -408,6 +408,25 @@ def test_a_blank_cell_is_the_default_of_a_new_webhook(admin_pages, blank):
     assert answer.status_code == 302, answer.context['form'].errors
     made, default = Webhook.objects.get(), Webhook()
     assert {name: getattr(made, name) for name in blank} == {name: getattr(default, name) for name in blank}
+
+
+@pytest.mark.parametrize('form', ['csv', 'yaml'])
+def test_an_export_of_1_0_0_is_imported_unless_it_sends_batches(admin_pages, form):
+    fields = {'name': 'Old', 'object_types': 'dcim.site', 'type_create': 'true', 'payload_url': 'https://a.example/'}
+
+    def send(batch: str):
+        record = {**fields, 'batch': batch}
+        if form == 'csv':
+            return import_csv(admin_pages, ','.join(record), ','.join(record.values()))
+        text = '\n'.join(f'{name}: {value}' for name, value in record.items())
+        return admin_pages.post(f'{PAGES}webhooks/import/', {'data': text, 'format': 'yaml'})
+
+    refused = send('true')
+    assert 'batch: Batches are gone. Switch “Change set” on instead' in refused.content.decode()
+    assert not Webhook.objects.exists()
+    taken = send('false')
+    assert taken.status_code == 302, taken.context['form'].errors
+    assert not Webhook.objects.get().change_set
 
 
 def test_a_blank_cell_leaves_an_old_one_what_it_must_have(admin_pages):

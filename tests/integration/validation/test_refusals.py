@@ -21,7 +21,7 @@ BAD = [
     ({'name': ''}, 'name'),
     ({'name': 'n' * 151}, 'name'),
     # URL
-    ({'payload_url': '', 'batch': True}, 'batch'),
+    ({'payload_url': '', 'change_set': True}, 'change_set'),
     ({'payload_url': 'receiver.example.com/hook'}, 'payload_url'),
     ({'payload_url': 'ftp://receiver.example.com/'}, 'payload_url'),
     ({'payload_url': 'file:///etc/passwd'}, 'payload_url'),

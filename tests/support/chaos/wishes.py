@@ -24,7 +24,6 @@ class Wishes:
         shares = (
             (0.3, {'latest_only': True}),
             (0.4, {'quiet': chance.randint(1, 2), 'quiet_max': chance.randint(3, 5)}),
-            (0.2, {'batch': True}),
             (0.4, {'change_set': True}),
             (0.2, {'ordered': False}),
             (0.5, {'only_real_changes': True}),
@@ -98,9 +97,6 @@ def _parts(body: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         case {'changes': changes}:
             for change in changes:
                 yield change['event'], change['data']
-        case {'data': list(batch)}:
-            for data in batch:
-                yield body['event'], data
         case _:
             yield body['event'], body['data']
 

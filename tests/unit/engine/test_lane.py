@@ -24,8 +24,7 @@ ACTIVE = State(MORNING, is_active=True, is_suspended=False)
 def due(pk: int, webhook_id: int = 1, **fields: object) -> Due:
     values = {
         'due_at': MORNING + timedelta(seconds=pk), 'object_type_id': 1, 'object_id': pk, 'backfill': False,
-        'batch': None, 'size': 100, 'transaction_id': pk, 'kind': 'updated',
-        'is_failed': False,
+        'lead': None, 'size': 100, 'transaction_id': pk, 'is_failed': False,
     }  # fmt: skip
     return Due(pk=pk, webhook_id=webhook_id, **values | fields)
 
@@ -77,7 +76,7 @@ class TestChoice:
 
     def test_choosing_changes_nothing_in_memory(self):
         """If the turn is broken off, what it chose is dropped."""
-        one = lane(window=4, batch=True, whole={1000, 1001, 1002, 1003, 1004})
+        one = lane(window=4)
         first = choose([one], 128, 0.0)
         assert (len(first), one.in_hand, len(one.waiting)) == (4, {}, 5)
         assert choose([one], 128, 0.0) == first
@@ -160,35 +159,7 @@ class TestLargePayloads:
         assert chosen([busy, other]) == [[1], [2000]]
 
 
-class TestBatches:
-    def test_the_changes_of_a_transaction_model_and_kind_go_together(self):
-        one = lane(waiting=0, batch=True, window=16, whole={4, 7})
-        same = {'transaction_id': 7}
-        changes = [
-            due(1, **same),
-            due(2, **same, kind='created'),
-            due(3, **same),
-            due(4),
-            due(5, **same, is_failed=True),
-        ]
-        one.waiting = {each.pk: each for each in changes}
-        assert chosen([one]) == [[1, 3], [2], [4], [5]]
-        assert len(one.in_hand) == 4
-
-    def test_deliveries_of_one_batch_are_chosen_together_again(self):
-        one = lane(waiting=0, window=16)
-        one.waiting = {1: due(1, batch=3), 2: due(2), 3: due(3, batch=3)}
-        assert chosen([one]) == [[3, 1], [2]]
-
-    def test_one_that_was_not_begun_goes_as_it_is(self):
-        one = lane(waiting=0, batch=True, window=2, whole={7})
-        one.waiting = {pk: due(pk, transaction_id=7) for pk in (1, 2)}
-        assert chosen([one]) == [[1, 2]]
-        one.put_back(1)
-        one.waiting = {3: due(3, transaction_id=7)} | one.waiting
-        assert one.known == [3, 1, 2]
-        assert chosen([one]) == [[3], [1, 2]]
-
+class TestNotBegun:
     def test_a_request_that_was_not_begun_goes_first_next_time(self):
         one = lane(waiting=3)
         one.begin(one.waiting[1000], 0.0)
@@ -199,14 +170,14 @@ class TestBatches:
 class TestChangeSets:
     def test_one_goes_when_it_is_formed(self):
         one = lane(waiting=0, window=16)
-        one.waiting = {1: due(1, change_set=7), 2: due(2), 3: due(3, change_set=8, batch=3, others=[4, 5])}
+        one.waiting = {1: due(1, change_set=7), 2: due(2), 3: due(3, change_set=8, lead=3, others=[4, 5])}
         assert [each.pk for each in one.unformed] == [1]
         assert chosen([one]) == [[2], [3, 4, 5]]
         assert one.known == [2, 3, 4, 5, 1]
 
     def test_a_part_that_was_not_begun_goes_next_time(self):
         one = lane(waiting=0)
-        part = due(3, change_set=8, batch=3, others=[4, 5])
+        part = due(3, change_set=8, lead=3, others=[4, 5])
         one.waiting = {3: part}
         one.begin(part, 0.0)
         one.put_back(part.pk)
@@ -214,7 +185,7 @@ class TestChangeSets:
 
     def test_a_large_part_counts_once(self):
         one = lane(waiting=0)
-        part = due(3, change_set=8, batch=3, others=[4, 5], size=LARGE_BYTES + 1)
+        part = due(3, change_set=8, lead=3, others=[4, 5], size=LARGE_BYTES + 1)
         one.waiting = {3: part}
         one.begin(part, 0.0)
         assert one.large == LARGE_BYTES + 1
@@ -227,7 +198,7 @@ class TestRequestsOfMany:
         monkeypatch.setattr(choice, 'GROUPED_DELIVERIES_PER_TURN', 6)
         lanes = [lane(number, waiting=0) for number in (1, 2, 3)]
         for number, one in enumerate(lanes, 1):
-            one.waiting = {number: due(number, number, change_set=7, batch=number, others=[10 * number, 11 * number])}
+            one.waiting = {number: due(number, number, change_set=7, lead=number, others=[10 * number, 11 * number])}
         return lanes
 
     def test_change_sets_that_are_too_much_for_a_turn_are_chosen_in_the_next(self, parts):

@@ -54,7 +54,6 @@ class Sound:
     include_components: bool = False
     include_config_contexts: bool = False
     only_if_changed: list[str] = dataclasses.field(default_factory=list)
-    batch: bool = False
     change_set: bool = False
     latest_only: bool = False
     quiet: int | None = None
@@ -195,10 +194,9 @@ class TestUrl:
             urlsplit(alone.url).port,
         )
 
-    def test_without_one_it_is_a_feed_which_has_no_batches(self):
+    def test_without_one_it_is_a_feed_which_has_no_change_sets(self):
         assert wrong(payload_url='') == set()
-        assert wrong(payload_url='', batch=True) == {'batch'}
-        assert wrong(batch=True) == set()
+        assert wrong(payload_url='', change_set=True) == {'change_set'}
 
     def test_an_error_about_a_url_does_not_repeat_its_password(self):
         for url in ('http://user:sesame\u2100@example.com/', 'http://user:sesame@example.com:port/'):
@@ -393,11 +391,8 @@ class TestFormat:
 
 
 class TestChangeSet:
-    def test_it_holds_what_a_batch_would(self):
-        assert wrong(change_set=True) == set()
-        assert wrong(change_set=True, batch=True) == {'change_set'}
-
     def test_it_leaves_out_no_change(self):
+        assert wrong(change_set=True) == set()
         assert wrong(change_set=True, latest_only=True) == {'change_set'}
 
 

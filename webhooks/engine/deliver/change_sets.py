@@ -53,9 +53,9 @@ READ_SET = f"""
 # Unformed deliveries to parts. The first delivery of the first part is due.
 FORM = """
     UPDATE webhooks_delivery d
-    SET batch = v.batch, part = v.part, parts = %(parts)s, change_count = %(count)s,
-        due_at = CASE WHEN v.part = 1 AND d.id = v.batch THEN %(now)s END
-    FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
+    SET lead = v.lead, part = v.part, parts = %(parts)s, change_count = %(count)s,
+        due_at = CASE WHEN v.part = 1 AND d.id = v.lead THEN %(now)s END
+    FROM unnest(%(ids)s::bigint[], %(leads)s::bigint[], %(numbers)s::int[]) AS v(id, lead, part)
     WHERE d.id = v.id"""
 
 # The unformed deliveries of a set to parked ones.
@@ -101,20 +101,22 @@ def _form_or_park(key: dict[str, int], now: datetime) -> int:
 
 def _form(changes: Sequence[Change], now: datetime) -> None:
     parts = list(split(changes))
-    batches = [min(change.pk for change in part) for part in parts for _change in part]
+    leads = [min(change.pk for change in part) for part in parts for _change in part]
     numbers = [number for number, part in enumerate(parts, 1) for _change in part]
-    parameters = {'ids': [change.pk for change in changes], 'batches': batches, 'numbers': numbers}
+    parameters = {'ids': [change.pk for change in changes], 'leads': leads, 'numbers': numbers}
     sql.execute(FORM, {**parameters, 'parts': len(parts), 'count': len(changes), 'now': now})
 
 
 def split(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """Yield the parts of a set. Each is a request, as large as a batch may be. A larger change is a part alone."""
-    return portions(changes, attrgetter('size'), lane.BATCH_BYTES, lane.BATCH_DELIVERIES)
+    """Yield the parts of a set. Each is a request. A change that is too large for a part is a part alone."""
+    return portions(changes, attrgetter('size'), lane.PART_BYTES, lane.PART_DELIVERIES)
 
 
 def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:
-    """Return the deliveries of a request in the order of its body: of a change set by place, of a batch by sequence."""
-    return sorted(deliveries, key=lambda one: place_of(one) if one.parts else (one.sequence,))
+    """Return the deliveries of a request in the order of its body."""
+    found = list(deliveries)
+    # A single one may be of a job, which has no place.
+    return sorted(found, key=place_of) if len(found) > 1 else found
 
 
 def place_of(change: Change | Delivery) -> tuple[int, int, int]:

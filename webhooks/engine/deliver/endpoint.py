@@ -54,8 +54,8 @@ WRITE_HEALTH = f"""
 
 # How many requests of a webhook wait for their next attempt, among the first 2,000 deliveries.
 COUNT_RETRIED_REQUESTS = """
-    SELECT count(DISTINCT coalesce(batch, id)) FROM (
-        SELECT id, batch FROM webhooks_delivery
+    SELECT count(DISTINCT coalesce(lead, id)) FROM (
+        SELECT id, lead FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' AND due_at > now() AND attempt_count > 0
         LIMIT 2000
     ) d"""

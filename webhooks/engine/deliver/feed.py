@@ -26,7 +26,7 @@ PUBLISH = """
     )
     UPDATE webhooks_delivery d
     SET status = 'delivered', position = before + rank, due_at = NULL, finished_at = %(now)s, error = '',
-        response_status = NULL, batch = NULL, part = NULL, parts = NULL, change_count = NULL
+        response_status = NULL, lead = NULL, part = NULL, parts = NULL, change_count = NULL
     FROM (SELECT *, row_number() OVER (PARTITION BY webhook_id ORDER BY n) AS rank FROM due) r
     JOIN lane USING (webhook_id)
     WHERE d.id = r.id

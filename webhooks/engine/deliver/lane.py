@@ -4,7 +4,7 @@ Pure: no database, no clock. `now` is in seconds by time.monotonic().
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,10 +26,10 @@ COMMIT_LAG = timedelta(seconds=2)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # A lane without work for this time is left: any worker may have the next change.
 IDLE_SECONDS = 1.0
-# A batch, and a part of a change set, holds at most these deliveries and bytes of payloads. The first always fits.
+# A part of a change set holds at most these deliveries and bytes of payloads. The first always fits.
 # Kafka refuses a message above 1,000,000 bytes, NATS and nginx above 1 MiB. So it stays below, with its headers.
-BATCH_DELIVERIES = 1000
-BATCH_BYTES = 900_000
+PART_DELIVERIES = 1000
+PART_BYTES = 900_000
 # Payloads above this are large: choice.py bounds how many are in hand.
 LARGE_BYTES = 256 * 1024
 # After a build that took longer, a thread builds the webhook's next request.
@@ -42,8 +42,8 @@ ENDLESS_REST_SECONDS = 60.0
 class Due(NamedTuple):
     """A due delivery, which may stand for others. `size`: of its payload, about, in bytes.
 
-    `batch`: the id of its request's first delivery. None: not known yet, or it goes alone. `kind`: of the change that
-    it tells of. `is_failed`: its event was not rendered.
+    `lead`: the first delivery of its part of a change set. None: it has no part. `is_failed`: its event was not
+    rendered.
     """
 
     pk: int
@@ -52,10 +52,9 @@ class Due(NamedTuple):
     object_type_id: int
     object_id: int
     backfill: bool
-    batch: int | None
+    lead: int | None
     size: int
     transaction_id: int
-    kind: str
     is_failed: bool
     # Its transaction, if its changes go together (change_sets.py).
     change_set: int | None = None
@@ -70,7 +69,7 @@ class Due(NamedTuple):
     @property
     def is_formed(self) -> bool:
         """Whether its companions are known: its change set has parts, or it is in none."""
-        return self.change_set is None or self.batch is not None
+        return self.change_set is None or self.lead is not None
 
 
 class Wish(NamedTuple):
@@ -161,7 +160,6 @@ class Lane:
     builder: 'Builder | None' = None
     concurrency: int = 1
     rate_limit: int | None = None
-    batch: bool = False
     latest_only: bool = False
     quiet: int | None = None
     is_feed: bool = False
@@ -182,7 +180,7 @@ class Lane:
     # Whether its last request was slow to build, and how many templates in a row ran out of time.
     is_slow: bool = False
     endless: int = 0
-    # Transactions whose deliveries are all known: a batch waits for that.
+    # Transactions whose deliveries are all known: a change set waits for that.
     whole: Collection[int] = ()
     # Transactions that were still dispatched at the last look.
     unfinished: Collection[int] = ()
@@ -191,7 +189,7 @@ class Lane:
     def define(self, builder: 'Builder') -> None:
         """Take over a webhook's definition, new or saved anew. Other deliveries may go now, so all are read anew."""
         self.builder = builder
-        for name in ('concurrency', 'rate_limit', 'batch', 'latest_only', 'quiet', 'is_feed'):
+        for name in ('concurrency', 'rate_limit', 'latest_only', 'quiet', 'is_feed'):
             setattr(self, name, getattr(builder.webhook, name))
         self.forget()
 
@@ -210,10 +208,8 @@ class Lane:
         if not self.state.is_active:
             return
         for backfill, mark in self.marks.items():
-            # All of a batch has to be known together.
-            most, low = (BATCH_DELIVERIES, BATCH_DELIVERIES) if self.batch else (DELIVERIES_PER_LANE, LOW_DELIVERIES)
-            room = most - sum(one.backfill == backfill for one in self.waiting.values())
-            if room > most - low:
+            room = DELIVERIES_PER_LANE - sum(one.backfill == backfill for one in self.waiting.values())
+            if room > DELIVERIES_PER_LANE - LOW_DELIVERIES:
                 newest = int(room * NEWEST_SHARE) if mark.has_more and not backfill else 0
                 since = mark.since(everything=everything)
                 yield Wish(self.webhook_id, backfill, room, newest, *since)
@@ -266,19 +262,9 @@ class Lane:
         return max(min(most - len(self.in_hand), self.bucket.fill(self.rate_limit, now)), 0)
 
     def next(self) -> Iterator[Due]:
-        """Yield the waiting deliveries that may go, each with its companions and none twice: changes before backfills.
-
-        Batches and change sets wait until they are whole.
-        """
-        left = self.waiting.copy()
-        for one in sorted(self.waiting.values(), key=lambda one: one.backfill):
-            is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
-            if is_whole and one.is_formed and one.pk in left:
-                is_alone = one.others or not (self.batch or one.batch)
-                due = one if is_alone else together(one, left.values())
-                for pk in due.pks:
-                    left.pop(pk, None)
-                yield due
+        """Yield the waiting deliveries that may go, changes before backfills. A change set waits until it has parts."""
+        waiting = sorted(self.waiting.values(), key=lambda one: one.backfill)
+        return (one for one in waiting if one.is_formed)
 
     def withdraw(self) -> list[int]:
         """Take out all waiting deliveries that have data, for a feed to publish, and return their ids.
@@ -325,26 +311,3 @@ class Lane:
     def large(self) -> int:
         """Return the bytes of the large payloads in hand."""
         return sum(one.size for one in self.in_hand.values() if one.size > LARGE_BYTES)
-
-
-def together(first: Due, waiting: Iterable[Due]) -> Due:
-    """Return a delivery with its companions: others of its transaction, model and kind, as many as a batch may hold.
-
-    If they went together once, the same go again, under the same id. Otherwise the lowest id leads.
-    """
-    found, size = [first], first.size
-    for one in waiting:
-        if one.pk == first.pk or one.others or _key(one) != _key(first):
-            continue
-        if first.batch is None and (size + one.size > BATCH_BYTES or len(found) == BATCH_DELIVERIES):
-            break
-        found.append(one)
-        size += one.size
-    leader, *others = sorted(found, key=lambda one: (one.pk != one.batch, one.pk))
-    return leader._replace(others=[one.pk for one in others], size=size)
-
-
-def _key(one: Due) -> tuple:
-    if one.batch is not None:
-        return (one.batch,)
-    return one.transaction_id, one.object_type_id, one.kind, one.backfill, one.is_failed

@@ -81,7 +81,7 @@ class Lanes:
         """
         soon = time.monotonic() + SHORT_REST_SECONDS
         return bool(self.owned.keys() - self._locked) or any(
-            lane.in_hand or any(one.batch or one.transaction_id not in lane.unfinished for one in lane.waiting.values())
+            lane.in_hand or any(one.lead or one.transaction_id not in lane.unfinished for one in lane.waiting.values())
             for lane in self.owned.values()
             if lane.in_hand or soon >= lane.rests_until
         )
@@ -210,8 +210,8 @@ class Lanes:
 
     def _note_whole(self, turn: Turn) -> None:
         """Learn which transactions are dispatched to the end. All their deliveries are read after that."""
-        lanes = [lane for lane in self._held(turn) if lane.batch or lane.unformed]
-        known = {one.transaction_id for lane in lanes for one in lane.waiting.values() if one.batch is None}
+        lanes = [lane for lane in self._held(turn) if lane.unformed]
+        known = {one.transaction_id for lane in lanes for one in lane.unformed}
         whole = known - queue.unfinished(known)
         undecided = queue.undecided([lane.webhook_id for lane in lanes], whole)
         for lane in lanes:
@@ -287,8 +287,4 @@ class Lanes:
                 going.append((due, Call(deliveries[0], lane.builder, deliveries[1:], lane=lane)))
             else:
                 lane.forget()  # it is read anew
-        # Also after a crash a request with this id says the same. If some have left a batch, the rest is a new batch.
-        calls = [call for _due, call in going]
-        new = [one for one in calls if one.delivery.batch != one.delivery.pk and (one.delivery.batch or one.lane.batch)]
-        queue.note_batches([(pk, one.delivery.pk) for one in new for pk in one.pks])
         return going

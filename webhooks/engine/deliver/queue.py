@@ -119,8 +119,8 @@ LEADS_SET = """(d.change_set IS NULL OR NOT EXISTS (
 
 # Due deliveries of the wish `l`, after its mark.
 FIND_DUE = f"""
-    SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.expanded, d.id, d.webhook_id, d.due_at,
-        d.object_type_id, d.object_id, d.backfill, d.batch
+    SELECT d.event_id, d.change_set, d.expanded, d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id,
+        d.backfill, d.lead
     FROM webhooks_delivery d
     WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
       AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
@@ -139,19 +139,10 @@ READ_DUE = f"""
     ) d
     ORDER BY d.due_at, d.id"""
 
-# The rest of some batches: a retry says the same as before, however many others are due.
-READ_BATCHES = """
-    SELECT event_id, span ->> 'kind', change_set, expanded, id, webhook_id, due_at, object_type_id, object_id, backfill,
-        batch
-    FROM webhooks_delivery
-    WHERE batch = ANY(%(batches)s) AND status = 'pending' AND lapses = 0 AND due_at <= %(now)s
-      AND expires_at > %(now)s AND id <> ALL(%(held)s)
-    ORDER BY id"""
-
 # Events of due deliveries, with their bytes, and those of their related objects. If they were joined to the above,
 # PostgreSQL might read the deliveries again for each event, by old statistics. So it is a statement of its own.
 READ_EVENTS = f"""
-    SELECT e.id, {EVENT_BYTES}, {EXPANDED_BYTES}, e.transaction_id, e.kind, e.error <> ''
+    SELECT e.id, {EVENT_BYTES}, {EXPANDED_BYTES}, e.transaction_id, e.error <> ''
     FROM webhooks_event e WHERE e.id = ANY(%s)"""
 
 # For each delivery that stands for a part of a change set: the rest of the part, and the part's size.
@@ -159,14 +150,9 @@ READ_PARTS = f"""
     SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({DELIVERY_BYTES})::bigint
     FROM webhooks_delivery f
     JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part
-        AND d.batch = f.batch AND d.status = 'pending'
+        AND d.lead = f.lead AND d.status = 'pending'
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
-
-# Deliveries to members of a batch, before its first attempt.
-NOTE_BATCHES = """
-    UPDATE webhooks_delivery d SET batch = v.batch
-    FROM unnest(%s::bigint[], %s::bigint[]) AS v(id, batch) WHERE d.id = v.id"""
 
 # The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
 # long: somebody holds the owner's row.
@@ -177,7 +163,7 @@ READ_UNFINISHED = """
           AND (e.caused_by IS NULL OR e.retry_at IS NULL)
     )"""
 
-# The transactions with undecided deliveries of some webhooks: more may come into their batches and change sets.
+# The transactions with undecided deliveries of some webhooks: more may come into their change sets.
 READ_UNDECIDED = """
     SELECT DISTINCT d.webhook_id, e.transaction_id FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.status = 'undecided' AND d.webhook_id = ANY(%(webhooks)s) AND e.transaction_id = ANY(%(transactions)s)"""
@@ -249,29 +235,20 @@ def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
 def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list[Due]:
     """Return due deliveries, as many as each lane wishes, the oldest first, but not the `held` ids, which are known.
 
-    Retries of a batch come whole, beyond the wish. A part of a change set comes as its first delivery, with the rest
-    as its companions.
+    A part of a change set comes as its first delivery, with the rest as its companions.
     """
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
     rows = sql.fetch(READ_DUE, {**columns, 'held': list(held), 'now': now})
-    rows += _rest(rows, held, now)
     events = {pk: told for pk, *told in sql.fetch(READ_EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [
-        Due(*delivery, size + more * is_expanded, transaction_id, kind or event_kind, is_failed, change_set)
-        for event_id, kind, change_set, is_expanded, *delivery in rows
+        Due(*delivery, size + more * is_expanded, transaction_id, is_failed, change_set)
+        for event_id, change_set, is_expanded, *delivery in rows
         if event_id in events
-        for size, more, transaction_id, event_kind, is_failed in [events[event_id]]
+        for size, more, transaction_id, is_failed in [events[event_id]]
     ]
     parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
     return [one._replace(**parts.get(one.pk, {})) for one in due]
-
-
-def _rest(rows: Collection[tuple], held: Collection[int], now: datetime) -> list[tuple]:
-    """Return the rows of the deliveries that went with these once, and that no lane had room for."""
-    batches = {batch for _event, _kind, change_set, *_others, batch in rows if batch and not change_set}
-    known = [*held, *(pk for _event, _kind, _set, _is_expanded, pk, *_others in rows)]
-    return sql.fetch(READ_BATCHES, {'batches': list(batches), 'held': known, 'now': now}) if batches else []
 
 
 def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
@@ -285,12 +262,6 @@ def fetch(pks: Collection[int]) -> dict[int, Delivery]:
     # A join would read an event's long columns once for each webhook. So the events are read by themselves.
     found = Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event').in_bulk()
     return {pk: found[pk] for pk in found.keys() - order.blocked(found)}
-
-
-def note_batches(batches: Collection[tuple[int, int]]) -> None:
-    """Write the batch of each delivery, given as (id, batch): a retry sends the same ones together."""
-    if batches:
-        sql.execute(NOTE_BATCHES, [list(column) for column in zip(*batches, strict=True)])
 
 
 def unfinished(transactions: Collection[int]) -> set[int]:

@@ -44,9 +44,7 @@ class Command(BaseCommand):
             default=FormatChoices.DEFAULT,
             help='the payload format of the webhook',
         )
-        together = parser.add_mutually_exclusive_group()
-        together.add_argument('--batch', action='store_true', help='the schema of a webhook that sends batches')
-        together.add_argument('--change-set', action='store_true', help='the schema of change sets')
+        parser.add_argument('--change-set', action='store_true', help='the schema of change sets')
         parser.add_argument(
             '--expand',
             metavar='KEY',
@@ -74,8 +72,7 @@ class Command(BaseCommand):
         model, keys = _model(options['model']), options['expand']
         try:
             check_expand(keys, [model])
-            together = {name: options[name] for name in ('batch', 'change_set')}
-            schema = json_schema.payload(model, options['format'], **together, expand=keys)
+            schema = json_schema.payload(model, options['format'], change_set=options['change_set'], expand=keys)
         except (json_schema.NoSchema, DefinitionError) as error:
             raise CommandError(str(error)) from None
         self._print(schema)
