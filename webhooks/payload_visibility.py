@@ -4,24 +4,17 @@ A payload needs permission to view its objects. Expanded objects need that of th
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import Q
 
-from .models import Delivery, Event
+from .models import Attempt, Delivery, Event
 from .models.confidential import beginning
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
-# Fields of an attempt that may show an object.
+# Fields of an attempt that may show an object, beside its error.
 RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body', 'request_body')
-
-
-def restricted_attempt(error: str) -> dict[str, Any]:
-    """Return an attempt's fields for a reader who may not see the payload: None, and the beginning of the error."""
-    return dict.fromkeys(RESTRICTED_OF_ATTEMPT) | {'error': beginning(error)}
 
 
 def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
@@ -31,19 +24,41 @@ def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
 
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the ids of the deliveries whose payloads the user may see: all objects in the request."""
-    # A request has the id of its first delivery.
-    requests = {one.pk: one.lead or one.pk for one in deliveries}
-    told = Delivery.objects.filter(Q(pk__in=requests) | Q(lead__in=requests.values()))
-    references, hidden = defaultdict(set), set()
-    for pk, lead, *reference, expanded, types in told.values_list(
-        'pk', 'lead', 'object_type_id', 'object_id', 'expanded', 'event__expanded_types'
-    ):
-        references[lead or pk].add(tuple(reference))
-        if expanded and not may_see_expanded(user, types or ()):
-            hidden.add(lead or pk)
-    visible = _all_visible(user, references) - hidden
-    return {pk for pk, request in requests.items() if request in visible}
+    """Return the ids of the deliveries whose payloads the user may see: all objects that a request would show now."""
+    parts: defaultdict[int, set[int]] = defaultdict(set)
+    leads = {one.lead for one in deliveries if one.lead}
+    for lead, pk in Delivery.objects.filter(lead__in=leads).values_list('lead', 'pk') if leads else ():
+        parts[lead].add(pk)
+    return _where_all_are_visible(user, {one.pk: {one.pk, *parts.get(one.lead, ())} for one in deliveries})
+
+
+def conceal(user: Reader, attempts: Collection[Attempt]) -> None:
+    """Blank what the user may not see of these attempts, in memory only, and set `is_restricted` on each.
+
+    A user has to see the payloads of all deliveries that went out in it, whatever became of them. If the event of one
+    was pruned, only those who see everything may see the rest.
+    """
+    visible = _where_all_are_visible(user, {one.pk: set(one.deliveries) for one in attempts})
+    for attempt in attempts:
+        attempt.is_restricted = attempt.pk not in visible
+        if attempt.is_restricted:
+            vars(attempt).update(dict.fromkeys(RESTRICTED_OF_ATTEMPT), error=beginning(attempt.error))
+
+
+def _where_all_are_visible(user: Reader, needed: Mapping[int, set[int]]) -> set[int]:
+    """Return the keys of `needed` whose deliveries (ids) all exist, with payloads that the user may see."""
+    if sees_everything(user):
+        return set(needed)
+    rows = Delivery.objects.filter(pk__in=set().union(*needed.values())).values_list(
+        'pk', 'object_type_id', 'object_id', 'expanded', 'event__expanded_types'
+    )
+    references = {
+        pk: {(type_id, object_id)}
+        for pk, type_id, object_id, expanded, types in rows
+        if not expanded or may_see_expanded(user, types or ())
+    }
+    visible = _all_visible(user, references)
+    return {key for key, pks in needed.items() if pks <= visible}
 
 
 def may_see_expanded(user: Reader, type_ids: Iterable[int]) -> bool:

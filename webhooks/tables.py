@@ -12,6 +12,7 @@ from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join, strip_tags
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -21,7 +22,8 @@ from utilities.object_types import object_type_name
 from utilities.views import get_viewname
 
 from .choices import KindChoices, StatusChoices
-from .models import Credential, Delivery, Event, Webhook
+from .models import Attempt, Credential, Delivery, Event, Webhook
+from .models.querysets import attempts_of
 from .presentation import states
 from .presentation.fields import is_switch, label, shown_in
 from .services import why_not_sent
@@ -111,16 +113,6 @@ class ListColumn(tables.Column):
 
     def render(self, value: list[str]) -> str:
         return ', '.join(value)
-
-
-class DurationColumn(tables.Column):
-    """Shows seconds as milliseconds. Exports seconds."""
-
-    def render(self, value: float) -> str:
-        return _('{duration} ms').format(duration=f'{value * 1000:,.0f}')
-
-    def value(self, value: float) -> float:
-        return value
 
 
 def state_badge(webhook: Webhook) -> SafeString:
@@ -224,7 +216,7 @@ class CredentialTable(NetBoxTable):
 
 
 class DeliveryTable(NetBoxTable):
-    """The list of deliveries. Its query is `querysets.listed_deliveries`, which has the last attempt's duration."""
+    """The list of deliveries. Its query is `querysets.deliveries`."""
 
     id = tables.Column(verbose_name=_('ID'), linkify=True)
     uuid = tables.Column(verbose_name='UUID', linkify=True)
@@ -239,9 +231,7 @@ class DeliveryTable(NetBoxTable):
     shown_part = tables.Column(verbose_name=_('Part'), orderable=False)
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'))
     # Sorting by it would look up the last attempt of each delivery in the log.
-    last_duration = DurationColumn(
-        verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE_CELL
-    )
+    last_duration = tables.Column(verbose_name=_('Duration'), accessor='pk', orderable=False, attrs=ONE_LINE_CELL)
     # The time has no index. Ids have one, and the same order.
     created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, order_by='pk', attrs=ONE_LINE_CELL)
     due_at = NextAttemptColumn(verbose_name=_('Next Attempt'), accessor='status', order_by='due_at')
@@ -268,6 +258,19 @@ class DeliveryTable(NetBoxTable):
             'last_duration',
             'due_at',
         )
+
+    def render_last_duration(self, record: Delivery) -> str:
+        seconds = self.value_last_duration(record)
+        return self.default if seconds is None else _('{duration} ms').format(duration=f'{seconds * 1000:,.0f}')
+
+    def value_last_duration(self, record: Delivery) -> float | None:
+        # Exports have seconds.
+        attempts = self._attempts[record.pk]
+        return attempts[0].duration if attempts else None
+
+    @cached_property
+    def _attempts(self) -> dict[int, list[Attempt]]:
+        return attempts_of((row.record.pk for row in self.paginated_rows), 'duration')
 
 
 class ObjectDeliveryTable(DeliveryTable):

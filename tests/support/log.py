@@ -64,13 +64,14 @@ def change_set(events: list[Event], webhook: Webhook, attempts: int = 1, **field
         one.lead, one.change_count = made[0].pk, len(made)
         one.save()
     for number in range(1, attempts + 1):
-        attempt(made[0], number)
+        attempt(made[0], number, members=[one.pk for one in made])
     return made
 
 
-def attempt(of: Delivery, number: int) -> Attempt:
+def attempt(of: Delivery, number: int, members: list[int] | None = None) -> Attempt:
     return Attempt.objects.create(
         delivery=of,
+        members=members,
         number=number,
         started_at=of.created,
         duration=0.25,

@@ -24,11 +24,9 @@ from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, querysets
 from ..payload import kept
-from ..payload_visibility import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
 from ..security import fingerprints
-from ..services import sent_bodies
 from ..services.keys import KEYS, check_may_filter
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
@@ -351,8 +349,8 @@ class AttemptSerializer(serializers.ModelSerializer):
         )  # fmt: skip
 
     def get_request_body(self, attempt: Attempt) -> str | None:
-        # In a list, this would make the body of each attempt again.
-        return kept.known_body_of(attempt) if self.context.get('with_bodies') else None
+        # In a list, this would read the body of each attempt.
+        return None if self.context['is_list'] or attempt.is_restricted else kept.known_body_of(attempt)
 
 
 @extend_schema_serializer(component_name='WebhookDelivery')
@@ -372,9 +370,7 @@ class DeliverySerializer(RestrictedSerializer):
         help_text=_('Null if nothing is planned: it is closed, held, or behind an earlier change of its object.')
     )
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
-    attempts = AttemptSerializer(
-        many=True, read_only=True, help_text=_('In lists, only the first delivery of a part has its attempts.')
-    )
+    attempts = AttemptSerializer(many=True, read_only=True, source='sent')
 
     class Meta:
         model = Delivery
@@ -401,14 +397,5 @@ class DeliverySerializer(RestrictedSerializer):
         wait = wait_of(delivery, timezone.now(), earlier)
         return wait.text if wait else ''
 
-    def to_representation(self, delivery: Delivery) -> dict[str, Any]:
-        data = super().to_representation(delivery)
-        if 'attempts' in data and not self.parent:
-            context = {**self.context, 'with_bodies': not self.get_restricted(delivery)}
-            attempts = reversed(sent_bodies.attempts_of(delivery))
-            data['attempts'] = AttemptSerializer(attempts, many=True, context=context).data
-        if 'attempts' in data and self.get_restricted(delivery):
-            for attempt in data['attempts']:
-                hidden = restricted_attempt(attempt['error'])
-                attempt.update({**hidden, 'request_url': hidden.pop('url')})
-        return data
+    def get_restricted(self, delivery: Delivery) -> bool:
+        return super().get_restricted(delivery) or any(attempt.is_restricted for attempt in delivery.sent)

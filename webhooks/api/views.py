@@ -3,7 +3,7 @@
 A viewset with a route must not have a docstring: NetBox's OpenAPI would show it for each action, in place of its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -23,9 +23,9 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..models import Credential, Event, Webhook, querysets
+from ..models import Credential, Delivery, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
-from ..payload_visibility import visible_deliveries, visible_events
+from ..payload_visibility import conceal, visible_deliveries, visible_events
 from ..presentation import progress
 from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, send_waiting, trial
 from ..services.actions import Action
@@ -260,7 +260,8 @@ class LogViewSet(RefusingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet)
 
     def get_serializer(self, *args, **kwargs):
         shown = ([args[0]] if isinstance(args[0], Model) else args[0]) if args else ()
-        kwargs['context'] = {**self.get_serializer_context(), 'visible': self.visible(self.request.user, shown)}
+        visible = self.visible(self.request.user, shown)
+        kwargs['context'] = {**self.get_serializer_context(), 'visible': visible, 'is_list': self.detail is False}
         return super().get_serializer(*args, **kwargs)
 
 
@@ -272,9 +273,18 @@ class EventViewSet(LogViewSet):
     ordering_fields = ('id', 'sequence', 'timestamp', 'object_id', 'object_repr', 'dispatched_at')
 
 
+def _visible_with_attempts(user: Any, deliveries: Collection[Delivery]) -> set[int]:
+    """Return the same as visible_deliveries(), and set `sent` on each: its attempts, the oldest first."""
+    found = querysets.attempts_of(one.pk for one in deliveries)
+    conceal(user, {attempt.pk: attempt for attempts in found.values() for attempt in attempts}.values())
+    for one in deliveries:
+        one.sent = found[one.pk][::-1]
+    return visible_deliveries(user, deliveries)
+
+
 class DeliveryViewSet(LogViewSet):
     queryset = querysets.deliveries()
-    visible = staticmethod(visible_deliveries)
+    visible = staticmethod(_visible_with_attempts)
     serializer_class = serializers.DeliverySerializer
     filterset_class = filtersets.DeliveryFilterSet
     ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')

@@ -36,11 +36,11 @@ from .read_only import ReadOnly
 
 
 class AttemptFormSet(BaseInlineFormSet):
-    """The attempts of a delivery, the oldest first. In a change set they may belong to the first of its part."""
+    """The attempts in which a delivery went out, the oldest first."""
 
     def get_queryset(self) -> list[Attempt]:
         if not hasattr(self, '_queryset'):
-            self._queryset = sent_bodies.attempts_of(self.instance)[::-1]
+            self._queryset = querysets.attempts_of([self.instance.pk])[self.instance.pk][::-1]
         return self._queryset
 
 
@@ -234,7 +234,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         delivery = super().get_object(request, object_id, from_field)
         if delivery is not None:
             delivery.existing_objects = existing_objects([delivery])
-            delivery.all_attempts = sent_bodies.attempts_of(delivery)
+            delivery.all_attempts = querysets.attempts_of([delivery.pk])[delivery.pk]
             delivery.last_attempt = next(iter(delivery.all_attempts), None)
         return delivery
 

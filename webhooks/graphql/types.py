@@ -15,11 +15,11 @@ from strawberry.scalars import JSON
 from strawberry.types import Info
 
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook
-from ..payload_visibility import restricted_attempt, visible_deliveries, visible_events
+from ..payload_visibility import visible_deliveries, visible_events
 from ..presentation.fields import field, shown_in
 from ..services import why_not_sent
 from .filters import CredentialFilter, DeliveryFilter, EventFilter, WebhookFilter
-from .visibility import is_visible
+from .visibility import is_visible, sent
 
 if TYPE_CHECKING:
     from extras.graphql.types import NotificationGroupType
@@ -212,14 +212,10 @@ class DeliveryType(LogType):
 
     @strawberry_django.field(only=['lead', *REFERENCE])
     def restricted(self, info: Info) -> bool:
-        """Return whether fields of its attempts are hidden, because the asker may not view an object of its request."""
-        return not is_visible(self, info, visible_deliveries)
+        """Return whether fields of its attempts are hidden, because the asker may not view an object of a request."""
+        return not is_visible(self, info, visible_deliveries) or any(one.is_restricted for one in sent(self, info))
 
-    @strawberry_django.field(only=['lead', *REFERENCE], prefetch_related=['attempts'])
+    @strawberry_django.field(only=['id'])
     def attempts(self, info: Info) -> list[AttemptType]:
-        """Return the attempts, with null in hidden fields. Those of a change set are at its parts' first deliveries."""
-        attempts = list(self.attempts.all())
-        if not is_visible(self, info, visible_deliveries):
-            for attempt in attempts:
-                vars(attempt).update(restricted_attempt(attempt.error))
-        return attempts
+        """Return the attempts in which it went out, with null in hidden fields."""
+        return sent(self, info)

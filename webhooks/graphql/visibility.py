@@ -1,10 +1,15 @@
 """Permissions in GraphQL. It asks once for all rows of a query."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from django.db.models import Model
 from strawberry.types import Info
 from users.models import User
+
+from ..models import Attempt, Delivery
+from ..models.querysets import attempts_of
+from ..payload_visibility import conceal
 
 Visible = Callable[[User, Iterable[Model]], set[int]]
 
@@ -14,8 +19,23 @@ def is_visible(record: Model, info: Info, visible: Visible) -> bool:
     once.
     """
     if not hasattr(record, '_payload_visible'):
-        peers = [peer for reference in record._state.peers if (peer := reference()) is not None] or [record]
+        peers = _peers(record)
         shown = visible(info.context.request.user, peers)
         for peer in peers:
             peer._payload_visible = peer.pk in shown
     return record._payload_visible
+
+
+def sent(delivery: Delivery, info: Info) -> list[Attempt]:
+    """Return the attempts in which the delivery went out, the oldest first, without what the asker may not see."""
+    if not hasattr(delivery, '_sent'):
+        peers = _peers(delivery)
+        found = attempts_of(peer.pk for peer in peers)
+        conceal(info.context.request.user, {one.pk: one for attempts in found.values() for one in attempts}.values())
+        for peer in peers:
+            peer._sent = found[peer.pk][::-1]
+    return delivery._sent
+
+
+def _peers(record: Model) -> list[Any]:
+    return [peer for reference in record._state.peers if (peer := reference()) is not None] or [record]

@@ -416,6 +416,11 @@ class Migration(migrations.Migration):
                 migrations.RunSQL(STORE_AS_IS, migrations.RunSQL.noop),
                 migrations.RunSQL(VACUUM_ATTEMPTS, migrations.RunSQL.noop),
                 migrations.AddField('attempt', 'made_from', models.JSONField(null=True)),
+                migrations.AddField(
+                    'attempt',
+                    'members',
+                    django.contrib.postgres.fields.ArrayField(models.BigIntegerField(), null=True),
+                ),
             ),
         )
     ]

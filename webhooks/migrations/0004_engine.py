@@ -9,6 +9,7 @@ rule sends, they insert the delivery themselves. So the columns and tables which
 until a migration of the release after 2.0.0 drops them: Retire, DropModel(leave=…) and ACCEPT_OLD name them.
 """
 
+from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.db import migrations, models
 from django.db.models import DO_NOTHING, Q
@@ -78,7 +79,8 @@ SEND_CHANGE_SETS = """
 # A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery. They
 # become a change set. If its request may have been sent, it has one part, so that a retry names the same changes under
 # the same id (`kept`). If not, its parts are still to be made, with the rest of the transaction. Else changes that were
-# never sent could join a retry, and a receiver that knows the id would ignore them.
+# never sent could join a retry, and a receiver that knows the id would ignore them. Its attempts get all as members; 0
+# stands for pruned ones.
 SPLIT = f"""
     WITH part AS (
         SELECT d.id, d.event_count,
@@ -104,6 +106,16 @@ SPLIT = f"""
         JOIN webhooks_event e ON e.id = i.event_id
         WHERE i.event_id <> d.event_id
         ORDER BY d.id, i.sequence
+        RETURNING id, lead
+    ), tried AS (
+        UPDATE webhooks_attempt a SET members = m.members
+        FROM (
+            SELECT v.kept,
+                v.kept || array_remove(array_agg(o.id), NULL) || CASE WHEN count(o.id) < change_count - 1 THEN '{{0}}' ELSE '{{}}'::bigint[] END
+                    AS members
+            FROM divided v LEFT JOIN others o ON o.lead = v.kept WHERE v.kept IS NOT NULL GROUP BY v.kept, change_count
+        ) m
+        WHERE a.delivery_id = m.kept
     ), last AS (
         UPDATE webhooks_delivery d SET change_set = e.transaction_id, part = v.part, parts = v.parts,
             change_count = v.change_count, lead = v.kept, event_count = 1
@@ -238,6 +250,10 @@ class Migration(migrations.Migration):
                     condition=Q(position__isnull=False),
                     name='webhooks_delivery_published',
                 ),
+            ),
+            BuildIndex(
+                'attempt',
+                GinIndex(fields=['members'], condition=Q(members__isnull=False), name='webhooks_attempt_members'),
             ),
             migrations.RunPython(advance, migrations.RunPython.noop),
             # The log outlives its webhook, and no edit of a webhook holds up those who write it.

@@ -1,6 +1,11 @@
 """Attempt, the row of a request, and its manager."""
 
+from collections.abc import Collection
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from ..constants import MAX_RESPONSE_KEPT_CHARS
@@ -14,6 +19,14 @@ class AttemptManager(models.Manager):
         """Return all attempts, with `request_body` deferred."""
         return super().get_queryset().defer('request_body')
 
+    def of(self, deliveries: Collection[int]) -> models.QuerySet['Attempt']:
+        """Return the attempts in which any of these deliveries (ids) went out, the newest first."""
+        return self.filter(Q(delivery__in=deliveries) | Q(members__overlap=list(deliveries))).order_by('-pk')
+
+    def members_of(self, deliveries: Collection[int]) -> models.QuerySet['Attempt', list[int]]:
+        """Return the members of each attempt in which any of these deliveries (ids) went out with others."""
+        return self.filter(members__overlap=list(deliveries)).values_list('members', flat=True)
+
 
 class Attempt(models.Model):
     """One HTTP request, or one message to a broker, for a delivery; with its answer.
@@ -21,7 +34,10 @@ class Attempt(models.Model):
     `number` counts a delivery's attempts from 1. `duration` is in seconds.
     """
 
+    # The first one, which gives the request its id.
     delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='attempts')
+    # The ids of all deliveries of the request, of pruned ones too. Null: it had a single one.
+    members = ArrayField(models.BigIntegerField(), null=True)
     number = models.PositiveSmallIntegerField(_('number'))
     started_at = models.DateTimeField(_('started'))
     duration = models.FloatField(_('duration'))
@@ -47,9 +63,17 @@ class Attempt(models.Model):
         ordering = ('pk',)
         verbose_name = _('attempt')
         verbose_name_plural = _('attempts')
+        indexes = [
+            GinIndex(fields=['members'], condition=Q(members__isnull=False), name='webhooks_attempt_members'),
+        ]
 
     def __str__(self) -> str:
         return f'{self.number}: {self.response_status or self.error}'
+
+    @property
+    def deliveries(self) -> list[int]:
+        """Return the ids of all deliveries of the request, of pruned ones too."""
+        return self.members or [self.delivery_id]
 
     @property
     def is_answer_cut(self) -> bool:

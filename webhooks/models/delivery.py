@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
-from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
+from django.db.models import Case, F, Func, Q, Value, When
 from django.db.models.functions import Left
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
@@ -73,13 +73,17 @@ class DeliveryQuerySet(LogQuerySet):
     def _conceal(self, rows: Sequence[Any]) -> None:
         """Shorten errors too that may quote another object of the same request."""
         super()._conceal(rows)
-        more = [row for row in rows if vars(row).get('error') and (row.lead or row.expanded)]
+        more = {row.pk: row for row in rows if vars(row).get('error') and (row.change_set or row.expanded)}
         if not more:
             return
-        shown = Delivery.objects.filter(_in_visible_requests(self._reader), pk__in=[row.pk for row in more])
+        told: dict[int, set[int]] = {pk: {pk} for pk in more}
+        for members in Delivery.attempts.rel.related_model.objects.members_of(more):
+            for pk in told.keys() & members:
+                told[pk].update(members)
+        shown = Delivery.objects.filter(_visible(self._reader), pk__in=set().union(*told.values()))
         pks = set(shown.values_list('pk', flat=True))
-        for row in more:
-            if row.pk not in pks:
+        for pk, row in more.items():
+            if not told[pk] <= pks:
                 shorten_error(row)
 
 
@@ -96,12 +100,6 @@ def where_error_is_found(user: visibility.Reader) -> Q:
     if visibility.sees_everything(user):
         return Q()
     return _visible(user) & Q(change_set=None)
-
-
-def _in_visible_requests(user: visibility.Reader) -> Q:
-    """Return the condition that payload_visibility.visible_deliveries checks in Python."""
-    visible = _visible(user)
-    return visible & ~Exists(Delivery.objects.filter(lead=OuterRef('lead')).exclude(visible))
 
 
 def _visible(user: visibility.Reader) -> Q:

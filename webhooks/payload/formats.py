@@ -122,7 +122,7 @@ def default(webhook: Webhook, event: Event) -> dict[str, Any]:
         shown['test'] = True
     if event.backfill:
         shown['backfill'] = True
-    return shown | _membership(last)
+    return shown | _membership(event)
 
 
 def _membership(event: Event) -> dict[str, str]:
@@ -148,7 +148,7 @@ def netbox(webhook: Webhook, event: Event) -> dict[str, Any]:
     shown |= change_set.merge_of(event)
     if context := callbacks.values(event):
         shown['context'] = context
-    return shown | _membership(last)
+    return shown | _membership(event)
 
 
 def cloudevents(webhook: Webhook, event: Event) -> dict[str, Any]:

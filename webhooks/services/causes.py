@@ -14,9 +14,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..choices import StatusChoices
-from ..models import Attempt, Delivery, Webhook
+from ..models import Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
-from ..payload_visibility import visible_deliveries
+from ..models.querysets import attempts_of
+from ..payload_visibility import conceal
 from ..presentation.moments import moment
 from ..storable import storable
 from ..visibility import Reader
@@ -156,13 +157,11 @@ def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Map
 
 
 def _answers(reader: Reader | None, pks: Iterable[int]) -> dict[int, str]:
-    """Return the last answers to these deliveries, in one line each. Those of a part are its first delivery's."""
-    deliveries = list(Delivery.objects.filter(pk__in=list(pks)).only('pk', 'lead'))
-    visible = {one.pk for one in deliveries} if reader is None else visible_deliveries(reader, deliveries)
-    requests = {one.pk: one.lead or one.pk for one in deliveries if one.pk in visible}
-    last = Attempt.objects.filter(delivery__in=requests.values()).order_by('delivery_id', '-pk').distinct('delivery_id')
-    bodies = dict(last.values_list('delivery_id', 'response_body'))
-    return {pk: _line(bodies.get(request, '')) for pk, request in requests.items()}
+    """Return the last answers to these deliveries, in one line each, but none that the reader may not see."""
+    last = {pk: attempts[0] for pk, attempts in attempts_of(pks).items() if attempts}
+    if reader is not None:
+        conceal(reader, last.values())
+    return {pk: _line(attempt.response_body or '') for pk, attempt in last.items()}
 
 
 def _line(body: str) -> str:

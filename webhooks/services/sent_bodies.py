@@ -22,18 +22,6 @@ class Body(NamedTuple):
     is_sent: bool = True
 
 
-def attempts_of(delivery: Delivery) -> list[Attempt]:
-    """Return the requests that it went out in, the newest first.
-
-    In a change set, the first delivery of its part has them.
-    """
-    own = list(delivery.attempts.order_by('-pk'))
-    shared = delivery.attempt_count - len(own)
-    if delivery.lead in (None, delivery.pk) or shared <= 0:
-        return own
-    return [*Attempt.objects.filter(delivery=delivery.lead).order_by('-pk')[:shared], *own]
-
-
 def body_of(attempt: Attempt) -> Body | None:
     """Return the body that the attempt has sent. None: nobody knows it."""
     text, origin = kept.body_of(attempt)
@@ -56,18 +44,21 @@ def read_bodies(attempts: Sequence[Attempt]) -> None:
         attempt.request_body = kept_bodies.get(attempt.pk)
 
 
-def last_body(delivery: Delivery, attempts: Sequence[Attempt]) -> Body:
-    """Return the body of the first of `attempts`, as attempts_of() returns them.
+def last_body(delivery: Delivery, attempts: Sequence[Attempt], *, may_build: bool) -> Body | None:
+    """Return the body of the first of `attempts`, which are the newest first.
 
-    If that is unknown, return the body that the delivery would send now. If there is none, the text says why.
+    If that is unknown, return the body that the delivery would send now. If there is none, the text says why. None:
+    the body would have to be built, but the reader may not see it (`may_build`).
     """
-    return (body_of(attempts[0]) if attempts else None) or Body(_now(delivery), _note(delivery, attempts), False)
+    if attempts and (sent := body_of(attempts[0])):
+        return sent
+    return Body(_now(delivery), _note(delivery, attempts), False) if may_build else None
 
 
-def other_body_of(attempt: Attempt, last: Body) -> Body | None:
+def other_body_of(attempt: Attempt, last: Body | None) -> Body | None:
     """Return the body that the attempt has sent, if it differs from the last one."""
     body = body_of(attempt)
-    return None if body is None or body.text == last.text else body
+    return None if body is None or (last and body.text == last.text) else body
 
 
 def next_body(delivery: Delivery, last: Body) -> str:

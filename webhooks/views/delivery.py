@@ -17,7 +17,7 @@ from utilities.views import GetReturnURLMixin, register_model_view
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
 from ..models import Delivery, querysets
-from ..payload_visibility import restricted_attempt, visible_deliveries
+from ..payload_visibility import conceal, visible_deliveries
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
 from ..services import confirmation, redelivery, sent_bodies
@@ -35,7 +35,7 @@ SHOWN_BODIES = 10
 class DeliveryListView(generic.ObjectListView):
     """Lists deliveries, with filters. Selected ones can be redelivered."""
 
-    queryset = querysets.listed_deliveries()
+    queryset = querysets.deliveries()
     filterset = filtersets.DeliveryFilterSet
     filterset_form = forms.DeliveryFilterForm
     table = tables.DeliveryTable
@@ -73,23 +73,30 @@ class DeliveryView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Delivery) -> dict[str, Any]:
-        visible = visible_deliveries(request.user, [instance])
-        attempts = sent_bodies.attempts_of(instance)
-        shown = {'headline': headline(instance), 'visible': bool(visible), 'attempts': attempts}
-        if not visible:
-            for attempt in attempts:
-                vars(attempt).update(restricted_attempt(attempt.error))
-            return shown
-        for attempt in attempts:
+        attempts = querysets.attempts_of([instance.pk])[instance.pk]
+        conceal(request.user, attempts)
+        seen = [attempt for attempt in attempts if not attempt.is_restricted]
+        for attempt in seen:
             attempt.answer = readable(attempt.response_body)
-        sent_bodies.read_bodies(attempts[:SHOWN_BODIES])
-        body = sent_bodies.last_body(instance, attempts)
-        for attempt in attempts[1:SHOWN_BODIES]:
+        newest = [attempt for attempt in attempts[:SHOWN_BODIES] if not attempt.is_restricted]
+        sent_bodies.read_bodies(newest)
+        may_see_next = bool(visible_deliveries(request.user, [instance]))
+        body = None
+        if not attempts or not attempts[0].is_restricted:
+            body = sent_bodies.last_body(instance, attempts, may_build=may_see_next)
+        for attempt in newest:
             # The page shows the last one above.
-            attempt.other_body = sent_bodies.other_body_of(attempt, body)
+            if attempt is not attempts[0]:
+                attempt.other_body = sent_bodies.other_body_of(attempt, body)
         if len(attempts) > SHOWN_BODIES:
             attempts[SHOWN_BODIES].first_without_body = True
-        return {**shown, 'body': body, 'next_body': sent_bodies.next_body(instance, body)}
+        return {
+            'headline': headline(instance),
+            'attempts': attempts,
+            'is_restricted': len(seen) < len(attempts),
+            'body': body,
+            'next_body': sent_bodies.next_body(instance, body) if body and may_see_next else '',
+        }
 
 
 def confirm_or_redeliver(

@@ -19,7 +19,7 @@ from ..ui.buttons import BulkRedeliver, SendNow
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
     """Return the deliveries of changes to this object, to be listed. Callers apply the user's permissions."""
     object_type = ContentType.objects.get_for_model(instance)
-    return querysets.listed_deliveries().filter(object_type=object_type, object_id=instance.pk)
+    return querysets.deliveries().filter(object_type=object_type, object_id=instance.pk)
 
 
 def _count(instance: Model) -> int:

@@ -140,7 +140,7 @@ class WebhookDeliveriesView(generic.ObjectChildrenView):
         return [one for one in self.actions if one in (of_deliveries if one.multi else of_webhook)]
 
     def get_children(self, request: HttpRequest, parent: Webhook) -> QuerySet[Delivery]:
-        return querysets.listed_deliveries().filter(webhook=parent).restrict(request.user, 'view')
+        return querysets.deliveries().filter(webhook=parent).restrict(request.user, 'view')
 
     def get_table(self, data: QuerySet, request: HttpRequest, bulk_actions: bool = True) -> tables.DeliveryTable:
         table = super().get_table(data, request, bulk_actions)

@@ -1,3 +1,5 @@
+from html import unescape
+
 import pytest
 from dcim.models import Rack, Site
 from django.contrib.messages import get_messages
@@ -64,7 +66,7 @@ def test_a_delivery_lists_the_others_of_its_change_set(admin_pages):
     first, second = change_set([event(site()), event(site())], subscribe(NOWHERE, Site))
     page = admin_pages.get(second.get_absolute_url()).content.decode()
     own = f'change_set={second.change_set}&webhook_id={second.webhook_id}'
-    assert f'deliveries/?embedded=True&{own}' in page
+    assert f'deliveries/?embedded=True&{own}' in unescape(page)
     assert {row.record for row in admin_pages.get(f'{PAGES}deliveries/?{own}').context['table'].rows} == {first, second}
     (alone,) = change_set([event(site())], subscribe(NOWHERE, Site))
     assert 'Deliveries of the Change Set' in page

@@ -30,14 +30,14 @@ RECORD = """
             id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
             attempt_limit int, lapses int, stopped boolean, started_at timestamptz, duration float, method text,
             url text, request_headers jsonb, response_headers jsonb, response_body text, request_body text,
-            made_from jsonb
+            made_from jsonb, members bigint[]
         )
     ), logged AS (
         INSERT INTO webhooks_attempt (delivery_id, number, started_at, duration, method, url, request_headers,
-            response_status, response_headers, response_body, error, request_body, made_from)
+            response_status, response_headers, response_body, error, request_body, made_from, members)
         SELECT v.id, v.attempt_count, v.started_at, v.duration, v.method, v.url, v.request_headers,
             v.response_status, v.response_headers, v.response_body, v.error, decode(v.request_body, 'base64'),
-            v.made_from
+            v.made_from, v.members
         FROM v JOIN webhooks_delivery d USING (id) WHERE v.started_at IS NOT NULL AND d.attempt_count < v.attempt_count
     )
     UPDATE webhooks_delivery d
@@ -135,6 +135,7 @@ def _attempt(call: Call) -> dict[str, object]:
         'request_headers': http_request.mask_signatures(headers),
         'response_headers': dict(outcome.headers),
         'response_body': outcome.body,
+        'members': call.pks if call.others else None,
         **kept.columns(webhook, call.deliveries, call.request),
     }
 

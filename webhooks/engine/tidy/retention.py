@@ -45,6 +45,21 @@ READ_OLD = """
 # Locks events, but leaves out locked ones. A redelivery locks its event too, so the next statement looks again.
 LOCK_EVENTS = 'SELECT id FROM webhooks_event WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED'
 
+# Attach attempts to another of their deliveries, as the events of the present ones may be deleted. So a delivery that
+# stays keeps all attempts in which it went out. It skips deliveries that somebody else has locked.
+REATTACH = """
+    UPDATE webhooks_attempt a SET delivery_id = m.id
+    FROM (
+        SELECT t.id AS attempt_id, n.id FROM webhooks_delivery d
+        JOIN webhooks_attempt t ON t.delivery_id = d.id AND t.members IS NOT NULL
+        CROSS JOIN LATERAL (
+            SELECT n.id FROM webhooks_delivery n WHERE n.id = ANY(t.members) AND n.event_id <> ALL(%(ids)s)
+            LIMIT 1 FOR KEY SHARE SKIP LOCKED
+        ) n
+        WHERE d.event_id = ANY(%(ids)s)
+    ) m
+    WHERE a.id = m.attempt_id"""
+
 # Events to no rows, with their deliveries, if no delivery keeps them.
 PRUNE = """
     DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND NOT EXISTS (
@@ -113,4 +128,5 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.in
 def _prune(ids: Sequence[int], bounds: Mapping[str, Any]) -> set[int]:
     with sql.transaction():
         locked = sql.fetch_column(LOCK_EVENTS, {'ids': ids})
+        sql.execute(REATTACH, {'ids': locked})
         return set(sql.fetch_column(PRUNE, {**bounds, 'ids': locked}))
