@@ -1,0 +1,231 @@
+"""A receiver's copy of a list is what NetBox's REST API shows, although much fails at random.
+
+`--long`: twenty seeds.
+"""
+
+import random
+import time
+from collections import defaultdict
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import pytest
+from core.models import ObjectType
+from dcim.models import Region, Site
+from django.db import Error, connection, transaction
+from extras.models import CustomField, Tag
+from support.builders import forget_events, named, site, subscribe
+from support.chaos.audit import Regret, finish, is_whole
+from support.chaos.seeds import seeds
+from support.chaos.victims import Children, toil
+from support.engine import deliveries, work
+from tenancy.models import Tenant, TenantGroup
+
+from devstack.receiver import Answer, Received, Receiver
+from webhooks.choices import OPEN_STATUSES, StatusChoices
+from webhooks.engine.walks import loop as walks
+from webhooks.models import ListWalk, Member, Webhook
+
+pytestmark = [
+    pytest.mark.usefixtures('committed'),
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
+
+# Own columns, related objects two hops away, tags, custom fields and dates.
+FILTERS = {
+    '/status': 'status=active',
+    '/region': 'region=north',
+    '/tag': 'tag=core',
+    '/custom': 'cf_level=gold&cf_due__lt=2030-01-01',
+    '/group': 'tenant_group=customers&status__n=retired',
+}
+OBJECTS, WRITERS, WORKERS, STEPS = 300, 3, 3, 40
+STATUSES, LEVELS, DATES = ['active', 'planned', 'retired'], ['gold', 'tin', None], ['2029-01-01', '2031-01-01', None]
+# Shares of transactions: of other objects, of deletions, and rolled back.
+INDIRECT, DELETED, REGRETTED = 0.15, 0.05, 0.15
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked children inherit it."""
+    monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 40)
+
+
+@pytest.fixture
+def world() -> None:
+    """Objects that the filters are about."""
+    sites = [ObjectType.objects.get_for_model(Site)]
+    for name, kind in (('level', 'text'), ('due', 'date')):
+        CustomField.objects.create(name=name, type=kind).object_types.set(sites)
+    north = Region.objects.create(name='North', slug='north')
+    for number in range(4):
+        Region.objects.create(name=f'Region {number}', slug=f'region-{number}', parent=north if number % 2 else None)
+        Tag.objects.create(name=f'Tag {number}', slug=f'tag-{number}')
+    groups = [TenantGroup.objects.create(name=name, slug=name) for name in ('customers', 'others')]
+    for number in range(6):
+        Tenant.objects.create(name=f'Tenant {number}', slug=f'tenant-{number}', group=groups[number % 2])
+    Tag.objects.create(name='Core', slug='core')
+    chance = random.Random(0)
+    for _ in range(OBJECTS):
+        _change(chance, site())
+    forget_events()
+
+
+@pytest.fixture
+def webhooks(world: None, receiver: Receiver) -> list[Webhook]:
+    return [
+        subscribe(receiver.url(path), Site, filters={'dcim.site': query}, send_list=True, timeout=2, max_attempts=100)
+        for path, query in FILTERS.items()
+    ]
+
+
+def write(seed: int) -> NoReturn:
+    """Change sites, and what they point to, for ever."""
+    chance = random.Random(seed)
+    while True:
+        with suppress(Regret):
+            try:
+                with transaction.atomic():
+                    _write_some(chance)
+                    if chance.random() < REGRETTED:
+                        raise Regret
+            except Error:  # a deadlock, or an object that is gone
+                connection.close()
+
+
+def _write_some(chance: random.Random) -> None:
+    if chance.random() < INDIRECT:
+        _change_others(chance)
+        return
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        one = Site.objects.filter(pk__gte=chance.choice(Site.objects.values_list('pk', flat=True))).first()
+        if chance.random() < DELETED:
+            one.delete()
+            one = site()
+        _change(chance, one)
+
+
+def _change(chance: random.Random, one: Site) -> None:
+    one.description = str(chance.random())
+    one.status = chance.choice(STATUSES)
+    one.region, one.tenant = _any(chance, Region), _any(chance, Tenant)
+    one.custom_field_data = {'level': chance.choice(LEVELS), 'due': chance.choice(DATES)}
+    one.save()
+    if chance.random() < 0.5:
+        one.tags.set(Tag.objects.order_by('?')[: chance.randrange(3)])
+
+
+def _change_others(chance: random.Random) -> None:
+    """Change what sites point to: no site has an event by that."""
+    match chance.randrange(3):
+        case 0:
+            region = Region.objects.exclude(slug='north').order_by('?').first()
+            region.parent = chance.choice([None, Region.objects.get(slug='north')])
+            region.save()
+        case 1:
+            tenant = Tenant.objects.order_by('?').first()
+            tenant.group = _any(chance, TenantGroup)
+            tenant.save()
+        case _:
+            # Another tag has the slug from now on.
+            Tag.objects.filter(slug='core').update(slug=named('tag')['slug'])
+            Tag.objects.filter(pk=_any(chance, Tag).pk).update(slug='core')
+
+
+def _any[T](chance: random.Random, model: type[T]) -> T:
+    return chance.choice(list(model.objects.all()))
+
+
+def fail_a_third(receiver: Receiver, chance: random.Random) -> None:
+    for path in FILTERS:
+        answers = [Answer(chance.choice([200, 200, 500]), delay=0.002) for _ in range(50)]
+        receiver.answers(path, *answers, 200)
+
+
+@pytest.mark.parametrize('seed', seeds(20))
+def test_each_copy_ends_equal_to_the_list(webhooks, receiver, children: Children, api_client, seed):
+    chance = random.Random(seed)
+    people = [children.fork(lambda seed=seed + 100 * number: write(seed)) for number in range(WRITERS)]
+    workers = [children.fork(toil) for _ in range(WORKERS)]
+    for _ in range(STEPS):
+        fail_a_third(receiver, chance)
+        if chance.random() < 0.3:
+            children.kill(workers.pop(0))
+            workers.append(children.fork(toil))
+        if chance.random() < 0.3:
+            ListWalk.objects.filter(pk=chance.choice(ListWalk.objects.values_list('pk', flat=True))).update(asked=True)
+        time.sleep(0.2)
+    assert all(map(children.is_running, people)), 'somebody who changes things has given up'
+    for pid in [*people, *workers]:
+        children.kill(pid)
+    for path in FILTERS:
+        receiver.answers(path, 200)
+    finish()
+    # What changed since the last walk began, and brought no event.
+    ListWalk.objects.update(asked=True)
+    finish_walks()
+
+    assert not deliveries(*OPEN_STATUSES, StatusChoices.FAILED)
+    for path, query in FILTERS.items():
+        requests = receiver.matching(lambda one, path=path: one.path == path and is_whole(one))
+        listed = api_client.get(f'/api/dcim/sites/?{query}&limit=1000').json()['results']
+        assert copy_of(requests) == {one['id']: own(one) for one in listed}
+        assert listed, 'a list without objects proves nothing'
+        assert not repeated(requests)
+    for webhook in webhooks:
+        (path,) = [path for path in FILTERS if webhook.payload_url.endswith(path)]
+        told = copy_of(receiver.matching(lambda one, path=path: one.path == path and is_whole(one)))
+        assert {*Member.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True)} == told.keys()
+
+
+def finish_walks() -> None:
+    for _ in range(20):
+        finish()
+        if not ListWalk.objects.filter(asked=True).exists() and not ListWalk.objects.filter(walking=True).exists():
+            finish()
+            return
+        work()
+        time.sleep(0.2)
+    raise AssertionError('the walks do not end')
+
+
+def own(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what belongs to the object itself. Names of related objects may have changed since."""
+    return {
+        'name': data['name'],
+        'description': data['description'],
+        'status': data['status']['value'],
+        'region': data['region'] and data['region']['id'],
+        'tenant': data['tenant'] and data['tenant']['id'],
+        'tags': sorted(tag['id'] for tag in data['tags']),
+        'custom_fields': data['custom_fields'],
+    }
+
+
+def copy_of(requests: list[Received]) -> dict[int, dict[str, Any]]:
+    """Return what a receiver has that began empty and lets the higher sequence win."""
+    held: dict[int, tuple[int, dict[str, Any] | None]] = {}
+    for body in (request.json() for request in requests):
+        pk = body['data']['id']
+        if body['sequence'] >= held.get(pk, (0,))[0]:
+            held[pk] = body['sequence'], None if body['event'] == 'deleted' else own(body['data'])
+    return {pk: data for pk, (_sequence, data) in held.items() if data is not None}
+
+
+def repeated(requests: list[Received]) -> list[tuple[int, list[str]]]:
+    """Return the objects that entered or left twice in a row, with all that was told of them in order."""
+    kinds: dict[int, dict[str, str]] = defaultdict(dict)
+    for request in requests:
+        body = request.json()
+        kinds[body['data']['id']].setdefault(request.header('webhook-id'), body['event'])
+    lines = [(pk, [*told.values()]) for pk, told in kinds.items()]
+    return [(pk, line) for pk, line in lines if not _is_in_turn(line)]
+
+
+def _is_in_turn(line: list[str]) -> bool:
+    is_in = False
+    for kind in line:
+        if (kind == 'created') == is_in:
+            return False
+        is_in = kind != 'deleted'
+    return True
