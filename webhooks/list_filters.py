@@ -19,6 +19,8 @@ from . import patience
 from .exceptions import DefinitionError
 from .storable import is_storable
 
+# Keys in the address of a list that are no filters.
+BESIDE = ('sort', 'page', 'per_page')
 # The field that a DefinitionError names if the filter is wrong.
 FILTER = 'filter'
 # A filter may keep a process waiting: milliseconds in PostgreSQL, for a statement and for a locked table, and seconds
@@ -53,7 +55,7 @@ def objects(model: type[Model], query: str) -> QuerySet:
     if filterset_class is None:
         raise DefinitionError(FILTER, _('Objects of the model {model} cannot be filtered.').format(model=name))
     parameters = QueryDict(query, mutable=True)
-    for beside in ('sort', 'page', 'per_page'):
+    for beside in BESIDE:
         parameters.pop(beside, None)
     filterset = filterset_class(parameters, queryset=everything)
     if not is_storable([list(pair) for pair in parameters.lists()]):

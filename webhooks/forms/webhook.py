@@ -90,7 +90,9 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     def sections(self) -> Iterator[Section]:
         """Yield the groups of fields in the order of the page. NetBox's own template cannot fold groups."""
         for group in groups_for(self.chosen_preset):
-            is_open = group.is_open(self.instance, self.errors)
+            # A link from a list of NetBox fills the filter in.
+            begun = ['filters'] if self.initial.get('filters') else []
+            is_open = group.is_open(self.instance, [*self.errors, *begun])
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
 
     def presets(self) -> Iterable[Preset]:

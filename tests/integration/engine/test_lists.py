@@ -1,10 +1,13 @@
 """A webhook that subscribes to a list: its receiver's copy is what the list of NetBox shows."""
 
+import re
 from datetime import timedelta
+from html import unescape
 from io import StringIO
 
 import pytest
 from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
@@ -274,3 +277,31 @@ class TestProof:
         ]  # fmt: skip
         assert api_client.post(address, format='json').status_code == 200
         assert len(told(receiver)) == 2
+
+
+class TestPages:
+    def test_a_list_of_netbox_begins_a_webhook_for_it(self, admin_pages):
+        page = admin_pages.get('/dcim/sites/?status=active&sort=name&region=north').content.decode()
+        (link,) = re.findall(r'href="(/plugins/webhooks/webhooks/add/[^"]+)"', page)
+        form = admin_pages.get(unescape(link)).context['form']
+        assert form['filters'].value() == 'dcim.site: status=active&region=north'
+        assert [str(pk) for pk in form['object_types'].value()] == [str(ContentType.objects.get_for_model(Site).pk)]
+        (section,) = [one for one in form.sections() if 'filters' in str(one.fieldset.items)]
+        assert section.is_open
+
+    def test_the_form_takes_a_line_for_each_type(self, admin_pages):
+        sent = {
+            'name': 'list', 'payload_url': 'https://example.com/', 'type_create': True, 'http_method': 'POST',
+            'http_content_type': 'application/json', 'payload_format': 'default', 'max_attempts': 8, 'concurrency': 16,
+            'ordered': True, 'object_types_1': [ContentType.objects.get_for_model(one).pk for one in (Site, Tenant)],
+            'filters': 'dcim.site: ?status=active\n\nTenancy.Tenant: group=x=y',
+        }  # fmt: skip
+        answer = admin_pages.post('/plugins/webhooks/webhooks/add/', sent)
+        assert 'group' in str(answer.context['form'].errors['filters'])
+        sent['filters'] = 'dcim.site: ?status=active\n\nTenancy.Tenant:'
+        assert admin_pages.post('/plugins/webhooks/webhooks/add/', sent).status_code == 302
+        webhook = Webhook.objects.get()
+        assert webhook.filters == {'dcim.site': 'status=active', 'tenancy.tenant': ''}
+        assert admin_pages.get(f'{webhook.get_absolute_url()}edit/').context['form']['filters'].value() == (
+            'dcim.site: status=active\ntenancy.tenant: '
+        )

@@ -61,3 +61,22 @@ def test_it_ends_with_what_netbox_has(address, tmp_path):
     goes.delete()
     work()
     assert copied(tmp_path) == {stays.pk: 'Bern', changes.pk: 'Biel', gone: None}
+
+
+def test_a_copy_of_a_list_is_compared_and_asks_for_what_it_lacks(address, tmp_path, netbox_server, api_token):
+    webhook = subscribe(address, Site, filters={'dcim.site': 'status=active'}, send_list=True)
+    stays, lost = site(name='Bern'), site(name='Basel')
+    work()
+    with sqlite3.connect(tmp_path / 'copy.sqlite') as copy:
+        copy.execute('DELETE FROM objects WHERE id = ?', [lost.pk])
+        copy.execute('INSERT INTO objects VALUES (\'dcim.site\', 999, 1, \'{"name": "Zug"}\')')
+    environment = {
+        'WEBHOOK': f'{netbox_server.url.rstrip("/")}/api/plugins/webhooks/webhooks/{webhook.pk}/',
+        'TOKEN': api_token.removeprefix('Bearer '),
+        'DATABASE': str(tmp_path / 'copy.sqlite'),
+    }
+    command = [sys.executable, str(CHECKOUT / 'contrib' / 'compare_copy.py'), '--send']
+    compared = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert compared.stdout.splitlines() == [f'missing: dcim.site {lost.pk}', 'too much: dcim.site 999'], compared.stderr
+    work()
+    assert copied(tmp_path) == {stays.pk: 'Bern', lost.pk: 'Basel', 999: 'Zug'}
