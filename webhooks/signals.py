@@ -38,7 +38,7 @@ LINKS_SLOT = '_webhooks_links'
 
 
 def connect() -> None:
-    """Connect the handlers of all models that may be sent, and of those whose changes may be updates of these.
+    """Connect the handlers of all models that may be sent, and of models whose changes may update them.
 
     Called once, if the plugin is on.
     """

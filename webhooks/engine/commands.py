@@ -1,4 +1,4 @@
-"""The engine's door: what services and event rules change in the log, they change by these functions.
+"""The engine's door: functions through which services and event rules change deliveries that wait or are sent.
 
 Each says whether it opens a transaction of its own, or works in the caller's. Nothing in the engine imports it.
 """
@@ -40,18 +40,18 @@ READ_IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# From waiting for a retry, or for a quiet object, to due. Suspects and deliveries of stopped workers are left out:
+# Make deliveries due that wait for a retry, or for a quiet object. Leave out suspects and those of stopped workers:
 # their requests may still be under way.
 RETRY_NOW = """
     UPDATE webhooks_delivery SET due_at = now(), waits_until = NULL
     WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND NOT stopped AND due_at > now()"""
 
-# From parked to due, after a pause: while a backfill is paused, the lane's owner parks its untried deliveries.
+# Make a backfill's parked deliveries due after a pause: while it is paused, the lane's owner parks untried ones.
 UNPARK_UNTRIED = """
     UPDATE webhooks_delivery SET due_at = %(now)s
     WHERE webhook_id = %(webhook)s AND backfill AND status = 'pending' AND due_at IS NULL AND lapses = 0"""
 
-# From recorded to gone, before dispatch. It skips rows that a dispatcher has locked: that one makes no deliveries of
+# Delete a backfill's undispatched events. Skip rows that a dispatcher has locked: it makes no deliveries of
 # them, or engine/tidy removes the deliveries.
 DISCARD_UNDISPATCHED = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(

@@ -47,7 +47,7 @@ BEAT = """
         events = coalesce(%(events)s::bigint[], events), deliveries = coalesce(%(deliveries)s::bigint[], deliveries)
     WHERE id = %(id)s AND role <> 'dead'"""
 
-# A living worker to no row, which sets its lanes free.
+# Delete a living worker, which frees its lanes.
 END_WORKER = "DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'"
 
 

@@ -41,7 +41,7 @@ FREE_LANES = """
         FOR UPDATE SKIP LOCKED
     ))"""
 
-# A dead worker without lanes to no row.
+# Delete a dead worker that owns no lanes.
 FORGET_WORKER = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""

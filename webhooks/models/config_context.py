@@ -15,7 +15,7 @@ BEGIN_TO_LEARN = """
         SELECT FROM webhooks_contextwalk WHERE NOT started AND first_sequence IS NULL
     )"""
 
-# Digests of these types to no rows, if no other webhook asks for them: nobody has kept them up to date.
+# Delete the digests of these types, unless another webhook asks for them: nobody has kept them up to date.
 FORGET_DIGESTS = """
     DELETE FROM webhooks_contextdigest d
     WHERE object_type_id = ANY(%s) AND NOT EXISTS (

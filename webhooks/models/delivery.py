@@ -182,7 +182,7 @@ class Delivery(models.Model):
                 name='webhooks_delivery_odd',
             ),
             models.Index(fields=['lead'], condition=Q(lead__isnull=False), name='webhooks_delivery_lead'),
-            # Undecided deliveries: regular expressions in the conditions are still to be evaluated.
+            # Undecided deliveries: regular expressions or many comparisons are still to be evaluated.
             models.Index(
                 fields=['webhook', 'id'],
                 condition=Q(status=StatusChoices.UNDECIDED),

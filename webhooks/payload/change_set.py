@@ -31,7 +31,7 @@ def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
 def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dict[str, Any]:
     """Return the body of a change set: the transaction, the part, and `changes` as its list.
 
-    User and request are taken from the first event that came by a request. Of several transactions they are None.
+    User and request are taken from the first event that came from a request. With several transactions they are None.
     """
     event = next((event for event in events if event.request_id), events[0])
     is_one = len({event.transaction_id for event in events}) == 1

@@ -96,7 +96,7 @@ def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
 
 @dataclass(frozen=True)
 class Walking:
-    """How many devices and virtual machines the present walk has looked at, of how many.
+    """How many devices and virtual machines the current walk has looked at, and how many there are.
 
     Both are None if the reader may not view all of these.
     """

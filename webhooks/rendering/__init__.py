@@ -2,7 +2,7 @@
 
 bulk: renders the snapshots of a model. Begin here.
 serializer: prepares NetBox's own serializer. parts replaces slow parts of it.
-decoding: makes instances of snapshots. related finds what they point to, gone what is deleted by now.
+decoding: makes instances from snapshots. related finds the objects that they point to, gone the deleted ones.
 customfields, configcontext, derived: values that are not in the row.
 remains: completes the data of deleted objects.
 expansion: puts related objects in full into the data.

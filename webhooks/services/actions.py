@@ -1,4 +1,4 @@
-"""The table of actions: what users may do with webhooks, backfills and deliveries, by which permission and service.
+"""The table of actions that users may take on webhooks, backfills and deliveries. Each has a permission and a service.
 
 NetBox's pages, the admin and the REST API read it. A row with a `service` is complete: NetBox's page and the admin
 offer it, as `where` says, and the REST API needs a method for its answer. The admin may also write the action out, if
@@ -157,8 +157,9 @@ SEND_WAITING = Action(
     icon='tray-arrow-up',
     title=_('Send Waiting Deliveries'),
     explanation=_(
-        'Use this when the receiver works again. Waiting deliveries are sent now, not at their next attempt. If the '
-        'receiver needs only the latest state, send only the latest change of each object. It replaces earlier changes.'
+        'Use this when the receiver works again. Waiting deliveries are sent now, not at their next attempt. If '
+        'the receiver needs only the latest state, send only the latest change of each object. It replaces '
+        'earlier ones.'
     ),
     where=Where.MENU,
 )
@@ -216,8 +217,8 @@ SEND_NOW = Action(
     icon='send',
     title=_('Send Objects as They Are Now'),
     explanation=_(
-        'Each object is sent as an update that is marked as a backfill, in turn with changes. The log names you as its '
-        'user.'
+        'Each object is sent as an update that is marked as a backfill, in the same order as changes. The log '
+        'names you as its user.'
     ),
 )
 COMPARE = Action(
@@ -242,7 +243,7 @@ ROTATE_SECRET = Action(
     icon='key-change',
     title=_('Generate a New Secret'),
     explanation=_(
-        'From now on, all requests are signed with the new secret, waiting ones too. The secret is shown once.'
+        'From now on, all requests are signed with the new secret, including waiting ones. The secret is shown once.'
     ),
     where=Where.MENU,
 )

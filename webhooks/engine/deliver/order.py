@@ -44,7 +44,7 @@ PARK = f"""
     UPDATE webhooks_delivery SET due_at = CASE WHEN parts IS NOT NULL THEN %(now)s + interval '1 second' END
     WHERE id = ANY(%(ids)s) AND status {IN_PENDING}"""
 
-# Parked deliveries to due ones: after these closed ones, the next of each object, and the next of each change set.
+# Make parked deliveries due: after these closed ones, the next of each object, and the next of each change set.
 # Suspects stay: they may be in hand. If an event was redelivered, its deliveries have one sequence: the id decides.
 UNPARK = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s

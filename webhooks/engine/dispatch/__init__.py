@@ -3,7 +3,7 @@
 loop: takes a batch, matches and renders it, and makes deliveries.
 claim: takes the next events in hand.
 matching: finds the webhooks that asked for an event.
-undecided: evaluates regular expressions and filters of lists, each webhook in its turn.
+undecided: evaluates costly conditions and filters of lists, each webhook in its turn.
 memberships: says what an event means for a list.
 render, expansions: render events and related objects.
 put_off: events that are tried later.

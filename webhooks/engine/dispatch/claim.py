@@ -62,7 +62,7 @@ READ_FIRST_OF_REST = """
       AND id <> ALL(%(ids)s) AND sequence < %(last)s
     GROUP BY object_type_id, object_id"""
 
-# An undispatched event to no row: nobody asks for it, or its object came and went in one transaction.
+# Delete an undispatched event that nobody asks for, or whose object came and went in one transaction.
 DISCARD_EVENTS = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
 
 

@@ -81,7 +81,7 @@ class Shown:
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
     # Each gets a delivery.
     webhooks: Sequence[Webhook] = ()
-    # Each gets an undecided delivery: its regular expressions are still to be evaluated.
+    # Each gets an undecided delivery: its costly conditions are still to be evaluated.
     undecided: Sequence[Webhook] = ()
     # How many other webhooks asked for it.
     skipped: int = 0

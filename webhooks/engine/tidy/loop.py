@@ -60,11 +60,11 @@ FORMER = """
     )
     LIMIT 1 FOR UPDATE OF h SKIP LOCKED"""
 
-# A deleted webhook's backfill: undispatched events to no rows.
+# Delete the undispatched events of a deleted webhook's backfill.
 FORGET_BACKFILL = """
     DELETE FROM webhooks_event WHERE backfill_for = %(webhook)s AND dispatched_at IS NULL AND sequence <= %(until)s"""
 
-# A deleted webhook's deliveries to no rows, the first ones of its id. A new webhook with the id keeps its own.
+# Delete the oldest deliveries of a deleted webhook. A new webhook with the same id keeps its own.
 FORGET_LOG = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s AND (
@@ -73,8 +73,8 @@ FORGET_LOG = """
         ORDER BY id LIMIT %(part)s
     ))"""
 
-# A former lane, its backfill and its lists to no rows, unless a webhook has the id. It comes last, so an interrupted
-# removal goes on.
+# Delete a former lane, its backfill and its lists, unless a webhook has the id. It comes last, so an interrupted removal
+# goes on.
 FORGET_LANE = """
     WITH gone AS (
         DELETE FROM webhooks_health h
@@ -90,7 +90,7 @@ FORGET_LANE = """
 # A former lane to one of the webhook that has the id now: from here on its deliveries are sent.
 FREE_LANE = 'UPDATE webhooks_health SET former_until = NULL WHERE webhook_id = %(webhook)s'
 
-# Parked to due: `ordered` was switched off since. Not parts of change sets: each waits for the part before it.
+# Make parked deliveries due if `ordered` has been switched off since. Parts of change sets go on waiting in turn.
 LET_PASS = """
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status = 'pending' AND due_at IS NULL AND id = ANY(ARRAY(
         SELECT d.id FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id CROSS JOIN LATERAL (
@@ -112,7 +112,7 @@ READ_UNTRIED = f"""
     SELECT d.id, d.created FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %s AND {MAY_BE_TAKEN_BACK}"""
 
-# Untried deliveries to no rows.
+# Delete deliveries that were never attempted.
 REMOVE_UNTRIED = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
 
 # Canceled backfills that left untried deliveries: these were in hand or in dispatch during the cancel. The backfill and

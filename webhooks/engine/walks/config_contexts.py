@@ -65,7 +65,7 @@ MOVE_WALK = """
     UPDATE webhooks_contextwalk SET position = %(position)s, last_id = %(last_id)s, looked = looked + %(looked)s
     WHERE id = %(id)s AND position = %(from_position)s AND last_id = %(from_id)s"""
 
-# A walk to no row.
+# Delete a walk.
 END_WALK = 'DELETE FROM webhooks_contextwalk WHERE id = %s'
 
 # Whether another walk with causes is there, and whether changes of sources are still to be dispatched that
@@ -93,7 +93,7 @@ STORE_DIGESTS = """
     SELECT %s, * FROM unnest(%s::bigint[], %s::text[])
     ON CONFLICT (object_type_id, object_id) DO UPDATE SET digest = EXCLUDED.digest WHERE d.digest <> EXCLUDED.digest"""
 
-# Digests of objects that are gone to no rows, in a range of primary keys.
+# Delete the digests of objects that no longer exist, in a range of primary keys.
 FORGET_GONE = """
     DELETE FROM webhooks_contextdigest d
     WHERE object_type_id = %(type)s AND object_id > %(after)s AND object_id <= %(upto)s
@@ -180,7 +180,7 @@ def learn(events: Collection[Event]) -> None:
 
 
 def store_told(shown: Iterable[tuple[Event, Mapping[str, Any] | None]]) -> None:
-    """Store the digests of what these events tell each webhook that asks, in the open transaction.
+    """Store the digests of the data in these events, in the open transaction, for each webhook that asks.
 
     `shown`: each event with its data.
     """
