@@ -54,6 +54,8 @@ class Settings:
     redis_default_timeout: int | None = None
     allowed_models: tuple[str, ...] = DEFAULT_MODELS
     retention_days: int = 30
+    # For events with a failed delivery. None: as long as the others.
+    retention_days_failed: int | None = None
     retention_size: int = 0
     expire_after: int = 3 * 24 * 3600
     feed_readers: int = 1
@@ -137,7 +139,11 @@ def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
         found, where = _look_up(name, user_config, configuration)
         if found is not None:
             values[name] = _parse(where, PARSERS[name], found)
-    if Settings(**values).has_own_redis:
+    parsed = Settings(**values)
+    if parsed.retention_days_failed is not None and parsed.retention_days_failed < parsed.retention_days:
+        where = _look_up('retention_days_failed', user_config, configuration)[1]
+        raise ImproperlyConfigured(f'{where}: must not be less than retention_days')
+    if parsed.has_own_redis:
         values.setdefault('queue', OWN_QUEUE)
         if values['queue'] in NETBOX_QUEUES:
             raise ImproperlyConfigured(
@@ -317,6 +323,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'redis_default_timeout': _integer(1),
     'allowed_models': _models,
     'retention_days': _integer(1, MAX_DURATION_DAYS),
+    'retention_days_failed': _integer(1, MAX_DURATION_DAYS),
     'retention_size': _integer(0, 2**63 - 1),
     'expire_after': _integer(60, MAX_DURATION_SECONDS),
     'feed_readers': _integer(0, 1000),

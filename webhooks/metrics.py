@@ -19,7 +19,7 @@ from . import conf
 from .constants import LATENCY_BUCKET_SECONDS
 from .models import ContextWalk, Health
 from .models.health import no_latency
-from .services import backlog, feed
+from .services import backlog, database_health, feed
 
 CACHE_KEY = 'webhooks.metrics'
 # The metrics are read from the database once in this time, however often somebody asks.
@@ -78,6 +78,7 @@ class WebhooksCollector(Collector):
             ContextWalk.objects.count(),
         )
         yield from _by_webhook()
+        yield from _of_database()
 
 
 def _by_webhook() -> Iterator[Metric]:
@@ -95,6 +96,34 @@ def _by_webhook() -> Iterator[Metric]:
     yield outcomes
     yield _latency(healths)
     yield unread
+
+
+def _of_database() -> Iterator[Metric]:
+    database = database_health.measure()
+    sizes = GaugeMetricFamily('webhooks_table_bytes', 'Size of a table without its indexes', labels=['table'])
+    indexes = GaugeMetricFamily('webhooks_index_bytes', 'Size of the indexes of a table', labels=['table'])
+    dead = GaugeMetricFamily('webhooks_dead_rows', 'Rows that a vacuum could remove', labels=['table'])
+    for table in database.tables:
+        sizes.add_metric([table.name], table.table_bytes)
+        indexes.add_metric([table.name], table.index_bytes)
+        dead.add_metric([table.name], table.dead_rows)
+    began = database.oldest_transaction
+    yield sizes
+    yield indexes
+    yield dead
+    yield GaugeMetricFamily(
+        'webhooks_oldest_transaction_seconds',
+        'Age of the oldest open transaction, which keeps dead rows',
+        time.time() - began.timestamp() if began else 0,
+    )
+    yield GaugeMetricFamily(
+        'webhooks_log_bytes_expected',
+        'Size of the log once pruning begins, at the rate of the last day',
+        database.bytes_expected,
+    )
+    yield GaugeMetricFamily(
+        'webhooks_database_problems', 'What webhooks_status says is wrong with the database', len(database.problems)
+    )
 
 
 def _latency(healths: list[Health]) -> HistogramMetricFamily:

@@ -62,6 +62,7 @@ class TestSources:
             ('WEBHOOKS_ENABLED', 'enabled', True),
             ('WEBHOOKS_QUEUE', 'queue', 'high'),
             ('WEBHOOKS_RETENTION_DAYS', 'retention_days', 7),
+            ('WEBHOOKS_RETENTION_DAYS_FAILED', 'retention_days_failed', 90),
             ('WEBHOOKS_RETENTION_SIZE', 'retention_size', 1_000_000),
             ('REDIS_HOST', 'redis_host', 'redis.example.com'),
             ('REDIS_PORT', 'redis_port', 6380),
@@ -173,6 +174,7 @@ class TestWrongValues:
             ('retention_days', 0),
             ('retention_days', '30'),
             ('retention_days', 36_501),
+            ('retention_days_failed', 29),  # less than retention_days
             ('retention_size', -1),
             ('retention_size', True),
             ('feed_readers', -1),

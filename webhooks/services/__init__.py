@@ -1,6 +1,6 @@
 """Actions behind pages, commands and the REST API.
 
-actions: the table of actions: who may do what, where it is offered, and by which of these services.
+actions: the table of actions. Each has a permission, the places that offer it, and the service that does it.
 redelivery: sends closed deliveries again, and counts them before.
 confirmation: asks before many deliveries are sent again.
 causes: groups failed deliveries by webhook and error.
@@ -21,6 +21,7 @@ secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.
 failed_jobs: shows failures on RQ's status page.
 backlog, status: count and describe the backlog.
+database_health: measures our tables, and names what keeps dead rows in them.
 not_sending: names the webhooks that are paused or suspended.
 why_not_sent: says why a webhook or a delivery is not sent, and the way out.
 """

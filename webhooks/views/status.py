@@ -9,7 +9,7 @@ from django.views.generic import View
 
 from ..choices import WAITING_STATUSES, StatusChoices
 from ..outbox import redis_queue
-from ..services import status
+from ..services import database_health, status
 from ..services.actions import REDELIVER
 from .causes import causes_for
 
@@ -17,7 +17,7 @@ from .causes import causes_for
 class StatusView(PermissionRequiredMixin, View):
     """Shows the workers, how much waits and failed, the causes, and which webhooks are suspended or paused.
 
-    One of both permissions opens the page. Each line then needs its own.
+    One of both permissions opens the page. Each line then needs its own. Superusers see the database too.
     """
 
     permission_required = ('webhooks.view_delivery', 'webhooks.view_webhook')
@@ -30,6 +30,7 @@ class StatusView(PermissionRequiredMixin, View):
             'lines': status.lines(_urls(), request.user),
             'workers': redis_queue.workers(),
             'causes': causes_for(request.user, request.path),
+            'database': database_health.measure() if request.user.is_superuser else None,
             'may_redeliver': request.user.has_perm(REDELIVER.full_permission),
         }
         return render(request, 'webhooks/status.html', shown)

@@ -52,6 +52,17 @@ def test_an_old_closed_delivery_is_pruned_with_its_event_and_attempts(webhook, s
     assert [model.objects.count() for model in (Event, Delivery, Attempt)] == [0, 0, 0]
 
 
+def test_failed_deliveries_can_be_kept_longer_but_not_for_ever(webhook, monkeypatch):
+    change_settings(monkeypatch, retention_days=30, retention_days_failed=60)
+    entry(webhook, OLD)
+    failed = entry(webhook, OLD, FAILED)
+    entry(webhook, OLD - timedelta(days=30), FAILED)
+    Event.objects.filter(dispatched_at=None).delete()
+    assert retention.prune_all() == 2
+    assert deliveries() == [failed]
+    assert retention.prune_all(days=30) == 1
+
+
 @pytest.mark.parametrize('status', [PENDING, SENDING])
 def test_an_old_open_delivery_is_not_pruned(webhook, status):
     kept = entry(webhook, OLD, status)

@@ -99,6 +99,7 @@ ALERTING = {
         {'webhooks_feed_unread{webhook="A"}': '101x30'},
         {'webhooks_feed_unread{webhook="A"}': '100x30'},
     ),
+    'WebhooksDatabase': ({'webhooks_database_problems': '1x30'}, {'webhooks_database_problems': '0x30'}),
     'WebhooksUnknown': ({'up': '1x30'}, {'webhooks_workers': '0x30'}),
 }
 

@@ -26,7 +26,7 @@ from webhooks import metrics
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.management.commands import webhooks_status
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
-from webhooks.services import redelivery, trial
+from webhooks.services import database_health, redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -235,9 +235,17 @@ class TestStatus:
         assert (code, found['blocked_workers']) == (WARNING, 1)
         assert status()[1]['blocked_workers'] == 0
 
+    def test_what_is_wrong_with_the_database_is_a_warning(self, webhook, worker, monkeypatch):
+        monkeypatch.setattr(database_health, '_unvacuumed', lambda tables: ['Run VACUUM'])
+        code, found = status()
+        assert (code, found['problems']) == (WARNING, ['Run VACUUM'])
+        assert 'webhooks_delivery' in [table['name'] for table in found['database']['tables']]
+        assert 'webhooks_database_problems 1.0' in generate_latest(metrics._registry).decode()
+
     def test_it_is_readable(self, webhook, worker):
         site()
         code, text = command('webhooks_status')
+        assert re.search(r'^webhooks_delivery +[\d.]+ KB +[\d.]+ KB ', text, re.MULTILINE)
         assert code == OK
         assert 'Events not processed yet                1' in text
         assert 'Redis reachable' in text

@@ -19,6 +19,7 @@ from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.outbox import redis_queue
 from webhooks.presentation.moments import moment
+from webhooks.services import database_health
 
 pytestmark = pytest.mark.usefixtures('saves')
 
@@ -77,7 +78,7 @@ class TestFigures:
 
     def test_it_tells_how_sending_goes(self, admin_pages, log):
         assert lines(text_of(admin_pages)) == {
-            'Workers': 'None is running Nothing is sent. Start the service netbox-rq.',
+            'Workers': 'None running Nothing is sent. Start the service netbox-rq.',
             'Waiting': '1 delivery · 1 change not processed yet · oldest: 3 hours',
             'Failed deliveries': '2',
             'Suspended webhooks': f'1 Inventory (since {moment(Health.objects.get().suspended_since)})',
@@ -150,10 +151,21 @@ class TestFigures:
         (registered,) = redis_queue.workers()
         text = text_of(admin_pages)
         assert f'<td>{registered.pid}</td>' in text
-        assert lines(text)['Workers'] == '1 is running'
+        assert lines(text)['Workers'] == '1 running'
 
     def test_the_menu_leads_to_it(self, admin_pages):
         assert f'href="{PAGE}"' in text_of(admin_pages, reverse('home'))
+
+
+class TestDatabase:
+    def test_superusers_see_the_tables_and_what_keeps_dead_rows(self, admin_pages, monkeypatch):
+        assert 'webhooks_delivery' in text_of(admin_pages)
+        monkeypatch.setattr(database_health, '_unvacuumed', lambda tables: ['Run VACUUM'])
+        assert 'Run VACUUM' in text_of(admin_pages)
+
+    def test_other_users_see_nothing_of_the_database(self, clerk_pages, grant):
+        grant(Delivery, 'view')
+        assert 'webhooks_delivery' not in text_of(clerk_pages)
 
 
 class TestWhoSeesIt:

@@ -22,7 +22,7 @@ EVENTS_PER_LOOK = 200
 # Deliveries that are deleted at a time. An event with more goes alone.
 DELIVERIES_PER_TRANSACTION = 500
 
-# At first events with a failed delivery stay too.
+# While events with a failed delivery stay too.
 OPEN_OR_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
 
 # How many deliveries of existing webhooks the log has.
@@ -60,7 +60,7 @@ REATTACH = """
     ) m
     WHERE a.id = m.attempt_id"""
 
-# Events to no rows, with their deliveries, if no delivery keeps them.
+# Delete events with their deliveries, if no delivery keeps them.
 PRUNE = """
     DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND NOT EXISTS (
         SELECT FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
@@ -85,13 +85,17 @@ def prune_all(days: int | None = None) -> int:
 
 
 def slices(days: int | None = None) -> Iterator[int]:
-    """Prune old counts, then the log by size, then by age. `days` replaces the setting `retention_days`.
+    """Prune old counts, then the log by size, then by age. `days` replaces the settings for the age.
 
     Yields each transaction's number of deleted events. A caller may stop after any, and prune the rest later.
     """
     Hour.objects.filter(start__lt=timezone.now() - HOUR_RETENTION).delete()
     yield from by_size(conf.get().retention_size)
-    yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
+    settings, now = conf.get(), timezone.now()
+    if days is None and settings.retention_days_failed:
+        yield from by_age(now - timedelta(days=settings.retention_days), OPEN_OR_FAILED)
+        days = settings.retention_days_failed
+    yield from by_age(now - timedelta(days=settings.retention_days if days is None else days))
 
 
 def by_size(size: int) -> Iterator[int]:
@@ -103,9 +107,12 @@ def by_size(size: int) -> Iterator[int]:
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT_DELIVERIES) - size)
 
 
-def by_age(before: datetime) -> Iterator[int]:
-    """Delete the events from before that time whose deliveries were all made before it too. Yields as slices()."""
-    yield from _delete(OPEN_STATUSES, before)
+def by_age(before: datetime, kept: Sequence[str] = OPEN_STATUSES) -> Iterator[int]:
+    """Delete the events from before that time whose deliveries were all made before it too, and none is in `kept`.
+
+    Yields as slices().
+    """
+    yield from _delete(kept, before)
 
 
 def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.inf) -> Iterator[int]:

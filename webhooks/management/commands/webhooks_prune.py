@@ -8,15 +8,15 @@ from ...engine.tidy import retention
 
 
 class Command(BaseCommand):
-    """Deletes old events with their deliveries, and prints how many. `--days` replaces the setting retention_days."""
+    """Deletes old events with their deliveries, and prints how many. `--days` replaces the settings."""
 
     help = (
         'Delete old events and deliveries from the log: first the oldest beyond retention_size, then all that are '
-        'older than retention_days. Pending deliveries are kept.'
+        'older than retention_days (retention_days_failed, if a delivery failed). Pending deliveries are kept.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--days', type=int, help='keep this many days, instead of the setting retention_days')
+        parser.add_argument('--days', type=int, help='keep this many days, instead of these settings')
 
     def handle(self, *args, **options) -> None:
         if options['days'] is not None and not 0 <= options['days'] <= conf.MAX_DURATION_DAYS:

@@ -5,14 +5,18 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error, connection
+from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from netbox.constants import ADVISORY_LOCK_KEYS
 
 from ... import conf
-from ...services import causes
+from ...presentation.moments import moment
+from ...services import causes, database_health
 from ...services.backlog import Backlog, measure
 from ...services.causes import Cause, Causes
+from ...services.database_health import DatabaseHealth
 from ...services.not_sending import NotSending
 
 # Exit codes, as Nagios and its successors read them.
@@ -51,12 +55,15 @@ class Command(BaseCommand):
     def handle(self, *args, **options) -> None:
         try:
             found, blocked = measure(), _blocked()
-            failures = causes.find()
+            failures, database = causes.find(), database_health.measure()
         except Error as error:
             # A traceback would exit with 1, a warning.
             raise CommandError(f'PostgreSQL does not answer: {error}', returncode=CRITICAL) from None
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
-        problems = list(_problems(found, blocked, age, options['max_age']))
+        problems = [
+            *_problems(found, blocked, age, options['max_age']),
+            *((WARNING, text) for text in database.problems),
+        ]
         code = max((severity for severity, _text in problems), default=OK)
         report = {
             'enabled': conf.get().enabled,
@@ -71,11 +78,13 @@ class Command(BaseCommand):
             'exit_code': code,
             'problems': [text for _severity, text in problems],
             'failures': [_described(cause) for cause in failures.shown],
+            'database': asdict(database),
         }
         if options['json']:
-            self.stdout.write(json.dumps(report))
+            self.stdout.write(json.dumps(report, cls=DjangoJSONEncoder))
         else:
-            self.stdout.write('\n'.join([_table(report), *_details(found, failures), *map(_problem, problems)]))
+            details = [*_details(found, failures), *_tables(database), *map(_problem, problems)]
+            self.stdout.write('\n'.join([_table(report), *details]))
         if code:
             raise SystemExit(code)
 
@@ -160,6 +169,16 @@ def _details(found: Backlog, failures: Causes) -> Iterator[str]:
         yield f'  {cause.webhook}: {cause.error} · {cause.figures} · {cause.period}'
     if failures.note:
         yield f'  {failures.note}'
+
+
+def _tables(database: DatabaseHealth) -> Iterator[str]:
+    yield f'{"Table":<28}{"size":>12}{"indexes":>12}{"rows":>14}{"dead rows":>14}  last vacuum'
+    for table in database.tables:
+        sizes = (filesizeformat(size).replace('\xa0', ' ') for size in (table.table_bytes, table.index_bytes))
+        figures = '{:>12}{:>12}'.format(*sizes) + f'{table.live_rows:>14,}{table.dead_rows:>14,}'
+        yield f'{table.name:<28}{figures}  {moment(table.last_vacuum) if table.last_vacuum else "-"}'
+    yield f'{"Growth of the log in a day":<40}{filesizeformat(database.bytes_per_day)}'
+    yield f'{"Log at its full age, at this rate":<40}{filesizeformat(database.bytes_expected)}'
 
 
 def _word(value: object) -> object:
