@@ -34,14 +34,14 @@ def test_a_template_is_tried_in_the_django_admin_before_it_is_saved(admin, api):
     admin.unfold('Request and Body')
     admin.field('Body template:').fill('{"text": {{ data.name }}}')
     admin.button('Show what would be sent').click()
-    expect(admin.page.locator('#draft')).to_contain_text('The body is not the JSON')
+    expect(admin.page.locator('#draft')).to_contain_text('The content type says JSON')
     admin.field('Body template:').fill('{"text": "{{ data.name }}"}')
     admin.button('Show what would be sent').click()
     admin.field('Show the request for').select_option(label=site['name'])
     expect(admin.page.locator('#draft')).to_contain_text(f'"text": "{site["name"]}"')
-    admin.field('Only with this in the name').fill(site['name'])
+    admin.field('Only those with this in the name').fill(site['name'])
     admin.page.keyboard.press('Enter')
-    expect(admin.field('Only with this in the name')).to_be_focused()
+    expect(admin.field('Only those with this in the name')).to_be_focused()
     assert not api.get('plugins/webhooks/webhooks/')['results']
 
 

@@ -71,7 +71,7 @@ def test_what_the_quick_search_hides_is_not_redelivered_and_not_brought_back(adm
         pass
     expect(hidden).to_have_count(0)
     expect(admin.page.get_by_role('row', name='Hill Napf')).to_have_count(1)
-    admin.page.get_by_role('link', name='Redeliver all of this list').click()
+    admin.page.get_by_role('link', name='Redeliver everything in this list').click()
     expect(admin.page.get_by_text('1 delivery to 1 webhook will be sent again.')).to_be_visible()
     # On a tab, NetBox's quick search misses elements that only NetBox's lists have.
     admin.problems.clear()

@@ -56,7 +56,7 @@ class TestAnotherHost:
         webhook = subscribe(NOWHERE, Site, credential=credential())
         answer = door(api_client, admin_pages, webhook.pk, {'payload_url': EVIL})
         assert answer.status_code in (200, 400)
-        assert 'not for this host' in answer.content.decode()
+        assert 'not be sent to this host' in answer.content.decode()
         webhook.refresh_from_db()
         assert webhook.payload_url.reveal() == NOWHERE
         answer = door(api_client, admin_pages, webhook.pk, {'payload_url': f'{NOWHERE}other'})
@@ -67,7 +67,7 @@ class TestAnotherHost:
         made, webhook = credential(), subscribe(EVIL, Site)
         answer = door(api_client, admin_pages, webhook.pk, {'credential': made.pk})
         assert answer.status_code in (200, 400)
-        assert 'not for this host' in answer.content.decode()
+        assert 'not be sent to this host' in answer.content.decode()
         webhook.refresh_from_db()
         assert webhook.credential is None
 
@@ -76,7 +76,10 @@ class TestAnotherHost:
         made = credential(hosts=['awx.example.com'])
         webhook = subscribe('https://awx.example.com/', Site, credential=made)
         answer = door(api_client, admin_pages, webhook.pk, {'ssl_verification': 'false'})
-        assert 'Verify TLS, or add http://awx.example.com:443 to its hosts' in answer.content.decode()
+        assert (
+            'Turn verification on, or add http://awx.example.com:443 to the hosts of the credential'
+            in answer.content.decode()
+        )
         webhook.refresh_from_db()
         assert webhook.ssl_verification
 
@@ -95,7 +98,7 @@ class TestAnotherHost:
             Webhook.objects.filter(pk=webhook.pk).update(payload_url=evil.url('/'))
             site()
             work()
-            assert 'not for this host' in Delivery.objects.get().error
+            assert 'not be sent to this host' in Delivery.objects.get().error
             assert evil.requests == []
 
     def test_a_host_that_was_taken_away_gets_nothing(self, receiver: Receiver):
@@ -106,7 +109,7 @@ class TestAnotherHost:
         made.save()
         site()
         work()
-        assert 'not for this host' in Delivery.objects.get().error
+        assert 'not be sent to this host' in Delivery.objects.get().error
         assert receiver.requests == []
 
     @pytest.mark.parametrize('kind', ['bearer', 'header', 'template', 'basic'])
@@ -225,7 +228,7 @@ class TestTokenServers:
             site()
             work()
         delivery = Delivery.objects.get()
-        assert (delivery.status, delivery.error) == ('pending', 'no access token: the answer holds no bearer token')
+        assert (delivery.status, delivery.error) == ('pending', 'no access token: the answer contains no bearer token')
         assert receiver.requests == []
 
     def test_a_redirect_takes_no_secret_along(self, receiver: Receiver):

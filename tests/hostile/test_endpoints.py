@@ -263,7 +263,9 @@ class TestSlowEndpoints:
         receiver.answers('/', Answer(200, manner=Manner.HANG))
         webhook = subscribe(receiver.url('/'), Site, timeout=60)
         sent = trial.send_test(webhook)
-        assert 'within 0.2 seconds. A test waits no longer, but a delivery waits up to 60 seconds' in sent.error
+        assert (
+            'within 0.2 seconds. A test does not wait any longer, but a delivery waits up to 60 seconds' in sent.error
+        )
         assert Webhook.objects.get().health.unreachable == 0, 'it is not out of reach for that'
 
     def test_tests_of_slow_endpoints_hold_few_web_threads(self, monkeypatch):

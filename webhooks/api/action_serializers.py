@@ -47,10 +47,10 @@ class FeedQuerySerializer(StorableMixin, serializers.Serializer):
     """Which part of a feed to read, and how long to wait for it."""
 
     after = serializers.CharField(
-        required=False, help_text=_('The cursor of the last answer or item. Left out: from the start of the log.')
+        required=False, help_text=_('The cursor of the last answer or item. Omit it to read from the start of the log.')
     )
     limit = serializers.IntegerField(
-        min_value=1, max_value=feed.MAX_ITEMS_PER_PAGE, default=100, help_text=_('How many items at most.')
+        min_value=1, max_value=feed.MAX_ITEMS_PER_PAGE, default=100, help_text=_('Maximum number of items.')
     )
     wait = serializers.IntegerField(
         min_value=0,
@@ -64,11 +64,13 @@ class FeedQuerySerializer(StorableMixin, serializers.Serializer):
 class FeedItemSerializer(serializers.Serializer):
     """A change, as a request would have carried it."""
 
-    cursor = serializers.CharField(read_only=True, help_text=_('To read on after this item.'))
+    cursor = serializers.CharField(read_only=True, help_text=_('Pass it as `after` to continue after this item.'))
     id = serializers.UUIDField(read_only=True, help_text=_('The webhook-id.'))
     published_at = serializers.DateTimeField(read_only=True)
     headers = serializers.DictField(child=serializers.CharField(), read_only=True)
-    body = serializers.CharField(read_only=True, allow_null=True, help_text=_('Null: there is an error instead.'))
+    body = serializers.CharField(
+        read_only=True, allow_null=True, help_text=_('Null if it could not be built: see `error`.')
+    )
     error = serializers.CharField(read_only=True, help_text=_('Why there is no body.'))
 
 
@@ -77,7 +79,7 @@ class FeedSerializer(serializers.Serializer):
     """The changes after a cursor."""
 
     items = FeedItemSerializer(many=True, read_only=True)
-    cursor = serializers.CharField(read_only=True, help_text=_('To read on after this answer.'))
+    cursor = serializers.CharField(read_only=True, help_text=_('Pass it as `after` to continue after this answer.'))
     unread = serializers.IntegerField(read_only=True, help_text=_('How many changes come after this answer.'))
     unread_since = serializers.DateTimeField(
         read_only=True, allow_null=True, help_text=_('When the oldest of these was published.')
@@ -93,7 +95,7 @@ class CountSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookRedeliveryFigures')
 class FiguresSerializer(CountSerializer):
-    """The number of redelivered deliveries. After a dry run: of those that would be, with more about them."""
+    """The number of redelivered deliveries. After a dry run: how many would be redelivered, with more about them."""
 
     # The schema would call read-only fields required.
     webhooks = serializers.IntegerField(required=False, help_text=_('Number of webhooks to which they go.'))
@@ -122,7 +124,9 @@ class WaitingSerializer(serializers.Serializer):
     changes = serializers.IntegerField(read_only=True, help_text=_('Number of waiting changes, counted up to 100,000.'))
     objects = serializers.IntegerField(read_only=True, help_text=_('Number of objects with waiting changes.'))
     since = serializers.DateTimeField(
-        read_only=True, allow_null=True, help_text=_('Time since which the oldest change waits. Null: nothing waits.')
+        read_only=True,
+        allow_null=True,
+        help_text=_('Since when the oldest change has been waiting. Null if nothing is waiting.'),
     )
 
 
@@ -183,7 +187,7 @@ class BackfillSerializer(serializers.Serializer):
     restricted = serializers.BooleanField(
         read_only=True,
         source='is_restricted',
-        help_text=_('True: the filter and the numbers are hidden, because you may not view all objects.'),
+        help_text=_('Whether the filter and the numbers are hidden, because you may not view all objects.'),
     )
     username = serializers.CharField(read_only=True, source='backfill.username')
     started_at = serializers.DateTimeField(read_only=True, source='backfill.started_at')
@@ -317,7 +321,7 @@ class PreviewedSerializer(serializers.Serializer):
         child=serializers.CharField(),
         read_only=True,
         source='verdict.undecided',
-        help_text=_('What else is asked of a change, and cannot be checked any more.'),
+        help_text=_('Other requirements for a change, which can no longer be checked.'),
     )
     conditions = PartSerializer(
         many=True,
@@ -326,5 +330,5 @@ class PreviewedSerializer(serializers.Serializer):
         help_text=_('What each part of the conditions found.'),
     )
     warnings = serializers.ListField(
-        child=serializers.CharField(), read_only=True, help_text=_('What is probably a mistake in the definition.')
+        child=serializers.CharField(), read_only=True, help_text=_('Probable mistakes in the definition.')
     )

@@ -37,7 +37,7 @@ class FailuresSerializer(serializers.Serializer):
 
     count = serializers.IntegerField(read_only=True, help_text=_('Number of causes.'))
     is_bounded = serializers.BooleanField(
-        read_only=True, help_text=_('True: only the newest 20,000 failures are grouped.')
+        read_only=True, help_text=_('Whether only the newest 20,000 failures are grouped.')
     )
     results = FailureSerializer(many=True, read_only=True)
 

@@ -36,9 +36,11 @@ class FeedMixin:
         parameters=[FeedQuerySerializer],
         responses={
             200: FeedSerializer,
-            403: OpenApiResponse(description=_('You may not read feeds, or not view all objects of its types.')),
-            410: OpenApiResponse(description=_('The cursor is older than the log. Read on after `cursor`.')),
-            503: OpenApiResponse(description=_('Nothing is new, and no more readers may wait.')),
+            403: OpenApiResponse(
+                description=_('You may not read feeds, or you may not view all objects of its types.')
+            ),
+            410: OpenApiResponse(description=_('The cursor is older than the log. Continue from `cursor`.')),
+            503: OpenApiResponse(description=_('There is nothing new, and too many readers are waiting already.')),
         },
         filters=False,
     )

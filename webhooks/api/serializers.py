@@ -255,7 +255,9 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
             return
         request = self.context.get('request')
         if request and not Credential.objects.restrict(request.user, 'view').filter(pk=credential.pk).exists():
-            raise serializers.ValidationError({'credential': _('There is no such credential that you may view.')})
+            raise serializers.ValidationError(
+                {'credential': _('This credential does not exist, or you may not view it.')}
+            )
 
     def _merged_headers(self, data: dict[str, Any]) -> str:
         stored = self.instance or Webhook()

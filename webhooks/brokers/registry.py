@@ -88,7 +88,7 @@ class Broker:
         driver = self.driver_class
         if driver.module and not _is_installed(driver.module):
             raise Unusable(
-                _('The library of the broker {name} is missing. Install it: pip install {package}').format(
+                _('The library for the broker {name} is missing. Install it: pip install {package}').format(
                     name=self.name, package=driver.package
                 )
             )
@@ -98,7 +98,7 @@ class Broker:
         try:
             self.driver_class.check_address(address)
         except ValueError as error:
-            raise Unusable(_('This is no address of a broker: {reason}.').format(reason=error)) from None
+            raise Unusable(_('This is not a valid address for the broker: {reason}.').format(reason=error)) from None
         if not any(fnmatchcase(address, pattern) for pattern in self.addresses):
             raise Unusable(_('The broker {name} does not allow this address.').format(name=self.name))
 

@@ -149,7 +149,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
             _('Request'),
             {
                 'fields': ('request_line', 'request_headers', 'request_body', 'partial'),
-                'description': _('Of the last attempt.'),
+                'description': _('From the last attempt.'),
             },
         ),
         (_('Times'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),

@@ -70,13 +70,15 @@ class ReplayForm(forms.Form):
 
     since = TimeField(label=_('Since'), help_text=_('Redeliver events from this time on.'))
     until = TimeField(
-        label=_('Until'), required=False, help_text=_('Redeliver events before this time. Blank: up to now.')
+        label=_('Until'), required=False, help_text=_('Redeliver events before this time. Leave blank for now.')
     )
     status = forms.ChoiceField(
         label=_('Status'),
         required=False,
         choices=add_blank_choice(CLOSED_CHOICES),
-        help_text=_('Only deliveries with this status. Blank: all except replaced ones. Pending ones are sent anyway.'),
+        help_text=_(
+            'Only deliveries with this status. Leave blank for all except replaced ones. Pending ones are sent anyway.'
+        ),
     )
 
     def clean(self) -> dict[str, Any]:
@@ -98,13 +100,15 @@ class BackfillForm(forms.Form):
         label=_('Object types'),
         queryset=ContentType.objects.none(),
         required=False,
-        help_text=_('Blank: all object types of the webhook.'),
+        help_text=_('Leave blank for all object types of the webhook.'),
     )
     filter = forms.CharField(
         label=_('Filter'),
         required=False,
         max_length=MAX_QUERY_CHARS,
-        help_text=_("As in the URL of NetBox's lists, for example: site=berlin&status=active. Blank: all objects."),
+        help_text=_(
+            "As in the URL of NetBox's lists, for example: site=berlin&status=active. Leave blank for all objects."
+        ),
     )
 
     def __init__(self, *args: Any, webhook: Webhook, **kwargs: Any) -> None:

@@ -210,8 +210,8 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         queryset=ContentType.objects.all(),
         required=False,
         help_text=_(
-            'Object types separated by commas, encased with double quotes (e.g. "dcim.site,ipam.prefix"). '
-            'Blank: only what event rules send through this webhook.'
+            'Object types separated by commas, encased with double quotes (e.g. "dcim.site,ipam.prefix"). Leave '
+            'blank to send only what event rules send through this webhook.'
         ),
     )
     http_method = CSVChoiceField(label=label('http_method'), choices=WebhookHttpMethodChoices, required=False)
@@ -265,7 +265,7 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         except DefinitionError as error:
             self.add_error(None, f'{error.field}: {error}')
         if not self.instance.pk and 'payload_url' not in self.data:
-            self.add_error('payload_url', _('Name a URL, or leave it blank for a feed.'))
+            self.add_error('payload_url', _('Enter a URL, or leave it blank to make a feed.'))
         cleaned = super().clean()
         check_keys(self)
         return cleaned

@@ -181,7 +181,7 @@ def groups_for(preset: Preset | None) -> Sequence[Group]:
         group._replace(rows=tuple(row for row in group.rows if row not in preset.asks)) for group in GROUPS
     )
     left = first._replace(rows=(*(row for row in first.rows if row not in done), *preset.asks))
-    more = Group(_('More of the Webhook'), tuple(row for row in first.rows if row in done))
+    more = Group(_('Other Settings'), tuple(row for row in first.rows if row in done))
     return [left, more, *others]
 
 

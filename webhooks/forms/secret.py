@@ -32,8 +32,8 @@ class KeepPreviousField(forms.ChoiceField):
             'initial': DEFAULT_OVERLAP_HOURS,
             'required': False,
             'help_text': _(
-                'After a change, requests are signed with both secrets for this time. '
-                'So you can update the receiver later.'
+                'After a change, requests are signed with both secrets for this long, so that you can update the '
+                'receiver later.'
             ),
         }
         super().__init__(**defaults | kwargs)
@@ -54,7 +54,7 @@ class SecretFieldsMixin(forms.ModelForm):
         help_text=_('It is shown once, after saving. To use your own secret, enter it above instead.'),
     )
     clear_secret = forms.BooleanField(
-        label=_('Remove the secret'), required=False, help_text=_('Requests are not signed any more.')
+        label=_('Remove the secret'), required=False, help_text=_('Requests are no longer signed.')
     )
     keep_previous = KeepPreviousField()
 

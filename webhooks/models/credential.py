@@ -58,16 +58,19 @@ class Credential(ManagedModel, ConcurrentModel, NetBoxModel):
         _('valid until'),
         null=True,
         blank=True,
-        help_text=_('Last day. In the two weeks before, notification groups are told daily. Blank: no known end.'),
+        help_text=_(
+            'Last day on which it is valid. In the two weeks before, notification groups are notified '
+            'daily. Leave blank if it does not expire.'
+        ),
     )
     token_url = models.CharField(
-        _('token URL'), max_length=MAX_URL_CHARS, blank=True, help_text=_('Where OAuth2 gives an access token.')
+        _('token URL'), max_length=MAX_URL_CHARS, blank=True, help_text=_('Where OAuth2 access tokens are requested.')
     )
     scope = models.CharField(
-        _('scope'), max_length=500, blank=True, help_text=_('Of OAuth2, if the server asks for it.')
+        _('scope'), max_length=500, blank=True, help_text=_('For OAuth2, if the server requires it.')
     )
     audience = models.CharField(
-        _('audience'), max_length=500, blank=True, help_text=_('Of OAuth2, if the server asks for it.')
+        _('audience'), max_length=500, blank=True, help_text=_('For OAuth2, if the server requires it.')
     )
     ca_file_path = models.CharField(
         _('CA file'), max_length=4096, blank=True, help_text=_("Verifies the token URL's certificate.")

@@ -47,17 +47,21 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
     enabled = models.BooleanField(
         _('enabled'),
         default=True,
-        help_text=_('Off: new changes are not recorded. Pending deliveries wait until they expire.'),
+        help_text=_('If this is off, new changes are not recorded, and pending deliveries wait until they expire.'),
     )
     paused = models.BooleanField(
-        _('paused'), default=False, help_text=_('Changes are recorded, not sent. Resume it before they expire.')
+        _('paused'),
+        default=False,
+        help_text=_('Changes are recorded but not sent. Resume the webhook before they expire.'),
     )
     object_types = models.ManyToManyField(
         'contenttypes.ContentType',
         related_name='+',
         blank=True,
         verbose_name=_('object types'),
-        help_text=_('Changes of these objects are sent. Blank: only what event rules send through this webhook.'),
+        help_text=_(
+            'Changes of these objects are sent. Leave blank to send only what event rules send through this webhook.'
+        ),
     )
     type_create = models.BooleanField(_('creations'), default=False, help_text=_('Send when an object is created.'))
     type_update = models.BooleanField(_('updates'), default=False, help_text=_('Send when an object is updated.'))
@@ -67,8 +71,8 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         max_length=MAX_URL_CHARS,
         blank=True,
         help_text=_(
-            'Address of the receiver. It begins with http:// or https://, or names a message broker of the settings. '
-            'Leave it blank for a feed: receivers read the changes from NetBox.'
+            'Address of the receiver. It begins with http:// or https://, or with the name of a message broker '
+            'from the settings, such as nats://bus/. Leave blank for a feed, which receivers read from NetBox.'
         ),
     )
     secret_path = models.BooleanField(
@@ -95,7 +99,7 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
     body_template = models.TextField(
         pgettext_lazy('webhooks', 'body template'),
         blank=True,
-        help_text=_('Jinja2 template for the body. Blank: the JSON of the payload format.'),
+        help_text=_('Jinja2 template for the body. Leave blank for the JSON of the payload format.'),
     )
     conditions = models.JSONField(
         pgettext_lazy('webhooks', 'conditions'),
@@ -107,7 +111,7 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         _('success conditions'),
         blank=True,
         null=True,
-        help_text=_('An answer counts as delivered only if it meets these conditions, too.'),
+        help_text=_('A delivery succeeds only if the answer also meets these conditions.'),
     )
     filters = models.JSONField(
         _('filters'),
@@ -124,7 +128,9 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         _('only real changes'),
         default=True,
         db_default=False,  # 1.0.0 has no such column, and sends every save
-        help_text=_('An update is sent only if a value, a tag or a link is new. Off: each save is sent.'),
+        help_text=_(
+            'An update is sent only if a value, a tag or a link has changed. If this is off, every save is sent.'
+        ),
     )
     only_if_changed = ArrayField(
         models.CharField(max_length=150),
@@ -132,7 +138,9 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         blank=True,
         default=list,
         db_default=[],
-        help_text=_('An update is sent only if one of these keys is new. Separated by commas, such as status, site.'),
+        help_text=_(
+            'An update is sent only if one of these keys has changed. Separate keys with commas, such as status, site.'
+        ),
     )
     ignore_users = models.ManyToManyField(
         settings.AUTH_USER_MODEL,
@@ -156,15 +164,17 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         null=True,
         blank=True,
         verbose_name=_('credential'),
-        help_text=_('Login or token for requests. Templates of URL, headers and body may use {{ credential.token }}.'),
+        help_text=_(
+            'Login or token for requests. Templates of the URL, headers and body may use {{ credential.token }}.'
+        ),
     )
     standard_headers = models.BooleanField(
         _('standard headers'),
         default=True,
         db_default=True,
         help_text=_(
-            'Send webhook-id, webhook-timestamp, webhook-signature and X-Hook-Signature. Off: for receivers that '
-            'refuse them.'
+            'Send webhook-id, webhook-timestamp, webhook-signature and X-Hook-Signature. Turn this off if the '
+            'receiver rejects them.'
         ),
     )
     previous_secret = SealedField(_('previous secret'), blank=True, editable=False)
@@ -178,7 +188,9 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         _('CA file'),
         max_length=4096,
         blank=True,
-        help_text=_("File with the certificate authorities to trust. Blank: those of Python's requests library."),
+        help_text=_(
+            "File with the certificate authorities to trust. Leave blank for those of Python's requests library."
+        ),
     )
     client_cert_path = models.CharField(_('client certificate file'), max_length=4096, blank=True)
     client_key_path = models.CharField(_('client key file'), max_length=4096, blank=True)
@@ -188,7 +200,7 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT_SECONDS)],
         help_text=format_lazy(
-            _('Seconds that a whole request may take. Blank: {default}, the default of this NetBox.'),
+            _('Maximum duration of a whole request in seconds. Leave blank for {default}, the default of this NetBox.'),
             default=settings.WEBHOOK_DEFAULT_TIMEOUT,
         ),
     )
@@ -196,14 +208,14 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         _('maximum attempts'),
         default=DEFAULT_MAX_ATTEMPTS,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
-        help_text=_('1: a failed delivery is not tried again automatically.'),
+        help_text=_('With 1, a failed delivery is not retried automatically.'),
     )
     rate_limit = models.PositiveIntegerField(
         _('rate limit'),
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text=_('Maximum number of requests per second. Blank: no limit.'),
+        help_text=_('Maximum number of requests per second. Leave blank for no limit.'),
     )
     concurrency = models.PositiveSmallIntegerField(
         _('concurrency'),
@@ -221,7 +233,8 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         default=False,
         db_default=False,
         help_text=_(
-            'If several changes of an object wait, send only the latest; if it was created and deleted, nothing.'
+            'If several changes of an object are waiting, send only the latest; if it was created and deleted, '
+            'send nothing.'
         ),
     )
     quiet = models.PositiveSmallIntegerField(
@@ -229,20 +242,25 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(constants.MAX_QUIET_SECONDS)],
-        help_text=_('Seconds. Changes of an object wait until it has been quiet for so long, and are sent as one.'),
+        help_text=_('Seconds. Changes of an object wait until it has not changed for this long, and are sent as one.'),
     )
     quiet_max = models.PositiveIntegerField(
         _('at the latest after'),
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(constants.MAX_QUIET_MAX_SECONDS)],
-        help_text=_('Seconds. No change waits longer for that. Blank: ten times as long.'),
+        help_text=_(
+            'Seconds. No change waits longer than this for its object to be quiet. Leave blank for ten '
+            'times the quiet time.'
+        ),
     )
     change_set = models.BooleanField(
         _('change set'),
         default=False,
         db_default=False,
-        help_text=_('Send all changes of one transaction in one request. Objects come before others that name them.'),
+        help_text=_(
+            'Send all changes of one transaction in one request. Objects come before others that refer to them.'
+        ),
     )
     include_snapshots = models.BooleanField(
         _('include snapshots'),
@@ -263,8 +281,8 @@ class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, 
         default=False,
         db_default=False,
         help_text=_(
-            'A change that gives devices or virtual machines another config context is also sent as an update of each '
-            'of them.'
+            'A change that affects the config context of devices or virtual machines is also sent as an update '
+            'of each of them.'
         ),
     )
     expand = ArrayField(

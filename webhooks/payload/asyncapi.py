@@ -88,7 +88,7 @@ class _Channel:
         shown: Document = {'host': UNFIT_IN_NAMES.sub('-', self._host) if '{' in self._host else self._host}
         shown['protocol'] = self._protocol
         if self.place:
-            shown['description'] = _('The broker {name} of the settings.').format(name=self.place.name)
+            shown['description'] = _('The broker {name} from the settings.').format(name=self.place.name)
         return shown
 
     def channel(self, components: Document) -> Document:

@@ -218,7 +218,7 @@ class Grant:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             # The server may repeat the secret in its words.
             refusal = [said.echoes.beginning(text, MAX_ERROR_CHARS) for text in _refusal(said.whole)]
-            return ': '.join([_('the answer holds no bearer token'), *refusal])
+            return ': '.join([_('the answer contains no bearer token'), *refusal])
         return ''
 
     def store(self, outcome: Outcome) -> Outcome | None:

@@ -108,8 +108,9 @@ MORE_HELP = {
         '{"and": [{"attr": "status", "op": "changed"}, {"attr": "status.value", "value": "active"}]}'
     ),
     'success_conditions': _(
-        'An answer below 400 counts as delivered only if it meets these conditions. JSON, as in event rules, over '
-        'status, text, headers.… (name in lower case) and body.… (key of its JSON): {"attr": "body.ok", "value": true}'
+        'A delivery succeeds only if the answer is below 400 and meets these conditions. JSON, as in event '
+        'rules, over status, text, headers.… (name in lower case) and body.… (key of its JSON): {"attr": '
+        '"body.ok", "value": true}'
     ),
     'expand': _(
         'Related objects are sent in brief: ID, name, URL. To send some with all their fields, enter their keys, '
@@ -117,7 +118,7 @@ MORE_HELP = {
     ),
     'fields': _(
         'Only these keys of an object are sent, as with ?fields= in the REST API. JSON, by object type: '
-        '{"dcim.site": ["id", "name", "status.value"]}. Of other object types all keys are sent.'
+        '{"dcim.site": ["id", "name", "status.value"]}. For other object types, all keys are sent.'
     ),
     'omit': _(
         'These keys of an object are not sent, as with ?omit= in the REST API. JSON, by object type: '
@@ -129,33 +130,33 @@ MORE_HELP = {
         'sent as created, one that leaves it as deleted, and others not at all.'
     ),
     'only_real_changes': _(
-        'An update is sent only if a value, a tag or a link of the object is new. The time of the last update and '
-        'counters do not count. Off: each save is sent, even one that changes nothing.'
+        'An update is sent only if a value, a tag or a link of the object has changed. The time of the last '
+        'update and counters do not count. If this is off, every save is sent, even one that changes nothing.'
     ),
     'only_if_changed': _(
-        'An update is sent only if one of these keys is new. Keys of the payload, separated by commas. Example: '
-        'status, site.slug, custom_fields.owner. Creations and deletions are sent all the same.'
+        'An update is sent only if one of these keys has changed. Keys of the payload, separated by commas. '
+        'Example: status, site.slug, custom_fields.owner. Creations and deletions are always sent.'
     ),
     'include_components': _(
-        'For devices, modules and virtual machines. On: a change of an interface, port or address is also sent, as an '
-        'update of its device. Off: only changes of the device itself are sent.'
+        'For devices, modules and virtual machines. A change of an interface, port or address is also sent as an '
+        'update of its device. If this is off, only changes of the device itself are sent.'
     ),
     'include_config_contexts': _(
-        'For devices and virtual machines. On: if a config context, its assignment, or a region, group or parent '
-        'changes, each object whose context data differ is sent as an update, after other changes.'
+        'For devices and virtual machines. If a config context, its assignment, or a region, group or parent '
+        'changes, each object whose context data changes is sent as an update, after other changes.'
     ),
     'max_attempts': _(
-        'Number of attempts before a delivery fails for good. Waits between attempts: 5 s, 30 s, 2 min, 10 min, 1 h, '
-        '3 h, then always 6 h. 1: a failed delivery is not tried again automatically.'
+        'Number of attempts before a delivery fails for good. Waits between attempts: 5 s, 30 s, 2 min, 10 min, '
+        '1 h, 3 h, then always 6 h. With 1, a failed delivery is not retried automatically.'
     ),
     'quiet': _(
-        'Seconds. Changes of an object wait until it has not changed for so long. Then they are sent as one. '
-        'Blank: they do not wait.'
+        'Seconds. Changes of an object wait until it has not changed for this long. Then they are sent as one. '
+        'Leave blank to send them at once.'
     ),
     'http_content_type': _('Value of the Content-Type header.'),
     'payload_format': _('Format of the body. Not used with a body template.'),
     'client_cert_path': _('Only if the receiver asks for a client certificate. The file may also contain the key.'),
-    'client_key_path': _('Blank: the key is in the client certificate file.'),
+    'client_key_path': _('Leave blank if the key is in the client certificate file.'),
 }
 
 _MASKED = 'a match would tell what is masked'

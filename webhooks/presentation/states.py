@@ -152,7 +152,7 @@ def both_sign(webhook: Webhook) -> str:
     """Return a sentence that says until when both secrets sign. '' if only one does."""
     if not webhook.is_previous_secret_valid:
         return ''
-    return gettext('Requests are also signed with the previous secret until {until}.').format(
+    return gettext('Until {until}, requests are signed with the previous secret as well.').format(
         until=moment(webhook.previous_secret_expires)
     )
 
@@ -165,8 +165,8 @@ def rotation_warning(webhook: Webhook) -> str:
     if not webhook.is_previous_secret_valid:
         return ''
     text = gettext(
-        'If you replace the secret now, the previous one ends at once, and receivers that still use it refuse the '
-        'requests.'
+        'If you replace the secret now, the previous one stops being valid at once, and receivers that still use '
+        'it reject the requests.'
     )
     return f'{both_sign(webhook)} {text}'
 

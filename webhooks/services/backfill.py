@@ -110,7 +110,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
     if last.started_at != backfill.started_at:
         if last.is_open:
             raise DefinitionError(
-                STATE, _('A backfill of this webhook is already running or paused. Cancel it, or wait for its end.')
+                STATE, _('A backfill of this webhook is already running or paused. Cancel it, or wait until it ends.')
             )
         if last.state == BackfillStateChoices.CANCELED:
             _take_back(last, now)

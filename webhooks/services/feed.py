@@ -74,7 +74,7 @@ class Gone(WebhooksError):
         super().__init__(
             _(
                 'This cursor is older than the log, or from before NetBox was restored. Start a backfill of the '
-                'webhook, and read on after the cursor of this answer.'
+                'webhook, and continue from the cursor of this answer.'
             )
         )
         self.cursor = str(last)
@@ -153,7 +153,7 @@ def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int 
 def _begin(webhook: Webhook, user: Reader, after: str | None) -> int:
     """Return the number after which to read, and note for the metric that the reader has come so far."""
     if not webhook.is_feed:
-        raise DefinitionError('payload_url', _('This webhook has a URL, so it is no feed: it sends its changes.'))
+        raise DefinitionError('payload_url', _('This webhook has a URL, so it is not a feed: it sends its changes.'))
     _check(user, webhook.object_types.values_list('pk', flat=True))
     begin = _start(webhook) if after is None else _position(webhook, after)
     # A full Redis takes no writes. Then the metric stays behind, but the reader gets the changes.
@@ -223,7 +223,12 @@ def _wait(webhook: Webhook, position: int, seconds: int) -> None:
     _waiting.add(thread)
     try:
         if len(_waiting) > conf.get().feed_readers:
-            raise Busy(_('Nothing is new, and no more readers may wait (setting feed_readers). Try again soon.'))
+            raise Busy(
+                _(
+                    'There is nothing new, and too many readers are waiting already (setting feed_readers). '
+                    'Try again soon.'
+                )
+            )
         while _last(webhook) <= position and (left := end - time.monotonic()) > 0:
             time.sleep(min(POLL_SECONDS, left))
     finally:

@@ -70,7 +70,7 @@ def check_only_if_changed(wanted: Collection[str], models: Collection[type[Model
     known = Known.among(keys.comparable, models)
     for key in wanted:
         if not known.has(key):
-            reason = _('{key}: the chosen object types store no such key.').format(key=key)
+            reason = _('{key}: the chosen object types have no such key.').format(key=key)
             raise DefinitionError('only_if_changed', f'{reason} {known.nearest(key)}'.strip())
 
 
@@ -100,7 +100,7 @@ class Known(NamedTuple):
     def nearest(self, key: str) -> str:
         """Return a sentence that names the known keys most like an unknown one, '' if there are none."""
         near = get_close_matches(key, sorted(self.exact), MAX_KEYS_NAMED, cutoff=0.5)
-        return _('The nearest ones are: {near}.').format(near=', '.join(near)) if near else ''
+        return _('Did you mean {near}?').format(near=', '.join(near)) if near else ''
 
     def _add(self, name: str, below: Collection[str] | None) -> None:
         self.exact.add(name)

@@ -96,7 +96,7 @@ def _wrong_body(content_type: str, body: str) -> Iterator[str]:
     try:
         json.loads(body)
     except (ValueError, RecursionError) as error:
-        yield _('The body is not the JSON that the content type promises: {error}').format(error=error)
+        yield _('The content type says JSON, but the body is not valid JSON: {error}').format(error=error)
 
 
 def _expand(event: Event, keys: Sequence[str], user: User) -> None:

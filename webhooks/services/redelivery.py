@@ -94,8 +94,8 @@ class Figures:
         told = [f'{self._what_is_sent} {self._age}']
         if self.delivered:
             text = ngettext(
-                '%(shown)s was delivered before. It gets a new webhook-id, or the receiver might ignore it.',
-                '%(shown)s were delivered before. They get a new webhook-id, or the receiver might ignore them.',
+                '%(shown)s was delivered before. It gets a new webhook-id, as the receiver might ignore the old one.',
+                '%(shown)s were delivered before. They get a new webhook-id, as the receiver might ignore the old one.',
                 self.delivered,
             )
             told.append(text % {'shown': intcomma(self.delivered)})

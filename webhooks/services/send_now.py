@@ -49,7 +49,7 @@ class Excluded(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """The objects to send, all of one type: the ids of those that go, and those that the conditions exclude."""
+    """The objects that somebody chose, all of one type: the ids of those to send, and those that conditions exclude."""
 
     webhook: Webhook
     object_type: ContentType
@@ -95,7 +95,7 @@ def _check_exist(object_type: ContentType, pks: Collection[int], user: Any) -> N
 
 def too_many() -> str:
     """Return the refusal of more than MAX_OBJECTS objects."""
-    text = _('Not more than {count} objects can be sent now. Start a backfill with a filter instead.')
+    text = _('No more than {count} objects can be sent now. Start a backfill with a filter instead.')
     return text.format(count=MAX_OBJECTS)
 
 

@@ -85,7 +85,7 @@ def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
     """Return the message to the user after `send`."""
     if states.hindering(webhook):
         text = _(
-            '{webhook} is suspended: one delivery is tried now. If the receiver takes it, the others follow. '
+            '{webhook} is suspended: one delivery is tried now. If the receiver accepts it, the others follow. '
             'Replaced deliveries: {count}.'
         )
         return text.format(webhook=webhook, count=intcomma(superseded))

@@ -73,13 +73,12 @@ def _may_view(user: Reader | None, model: str) -> bool:
 def _workers(url: str, found: Backlog) -> Line:
     label = _('Workers')
     if found.workers:
-        word = ngettext('%(count)s is running', '%(count)s are running', found.workers) % {'count': found.workers}
-        return Line(label, url, word, 'green')
+        return Line(label, url, _('{count} running').format(count=found.workers), 'green')
     if found.workers is None:
         text = _('Changes are recorded, and running workers send them. Check that Redis is running.')
         return Line(label, url, _('Redis cannot be reached'), 'red', text)
     text = _('Nothing is sent. Start the service {worker}.').format(worker=conf.get().worker)
-    return Line(label, url, _('None is running'), 'red', text)
+    return Line(label, url, _('None running'), 'red', text)
 
 
 def _waiting(url: str, found: Backlog) -> Line:

@@ -111,7 +111,7 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
     """Return the outcome with a hint if the test ended early. Then a slow endpoint does not count as unreachable."""
     if not outcome.unreachable or outcome.duration < MAX_TEST_SECONDS or webhook.effective_timeout <= MAX_TEST_SECONDS:
         return outcome
-    error = _('{error}. A test waits no longer, but a delivery waits up to {timeout} seconds.').format(
+    error = _('{error}. A test does not wait any longer, but a delivery waits up to {timeout} seconds.').format(
         error=outcome.error, timeout=webhook.effective_timeout
     )
     return dataclasses.replace(outcome, error=error, unreachable=False)

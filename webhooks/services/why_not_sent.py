@@ -71,7 +71,7 @@ def hindrance_of(webhook: Webhook) -> Hindrance | None:
     """Return why the webhook sends nothing, None if it sends. Takes no query if its health is loaded."""
     state = states.hindering(webhook)
     if state is states.PAUSED:
-        text = _('Changes are recorded, not sent. Resume it before they expire.')
+        text = _('Changes are recorded but not sent. Resume the webhook before they expire.')
         return Hindrance(
             state.label,
             Banner('warning', 'pause-circle-outline', state.label, text),
@@ -292,7 +292,9 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
     the webhook's health and backfill are loaded.
     """
     if delivery.status == StatusChoices.UNDECIDED:
-        return Wait('', _('A worker evaluates the conditions. Then it is sent, or goes.'))
+        return Wait(
+            '', _('A worker evaluates the conditions. If they are met, the delivery is sent; otherwise it is removed.')
+        )
     if delivery.status != StatusChoices.PENDING:
         return None
     return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)

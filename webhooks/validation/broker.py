@@ -21,7 +21,7 @@ def check_url(url: str) -> None:
     """
     place = address.split(url)
     if place is None:
-        raise DefinitionError('payload_url', _("Write the broker's name itself, no template: nats://name/address."))
+        raise DefinitionError('payload_url', _("Write the broker's name itself, not a template: nats://name/address."))
     try:
         broker = registry.find(place.driver, place.name)
         broker.check_library()
@@ -62,4 +62,7 @@ def check(definition: Definition) -> None:
         return
     for name in HTTP_ONLY_FIELDS:
         if getattr(definition, name):
-            raise DefinitionError(name, _('A broker has none: remove it, or enter a URL of an HTTP endpoint.'))
+            raise DefinitionError(
+                name,
+                _('This field does not apply to a broker: remove the value, or enter the URL of an HTTP endpoint.'),
+            )

@@ -25,7 +25,7 @@ ORIGIN = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
 # A template that uses a credential.
 CREDENTIAL_IN_TEMPLATE = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
 # If `goes_elsewhere`, the credential's form and the API show this at `secret`.
-ELSEWHERE = gettext_lazy('Enter the secret again: it would go to a new place.')
+ELSEWHERE = gettext_lazy('Enter the secret again: it would be sent to another place.')
 # By type of credential.
 NEEDED_FIELDS = {
     CredentialTypeChoices.BASIC: ('username', 'secret'),
@@ -57,7 +57,7 @@ def errors(credential: Bound) -> dict[str, str]:
 def _check_needed(credential: Bound) -> None:
     for name in NEEDED_FIELDS.get(credential.type, ()):
         if not getattr(credential, name):
-            raise DefinitionError(name, _('A credential of this type needs it.'))
+            raise DefinitionError(name, _('A credential of this type requires it.'))
     if credential.type == CredentialTypeChoices.BASIC and ':' in credential.username:
         raise DefinitionError('username', _('Remove the colon.'))
 
@@ -66,10 +66,10 @@ def _check_hosts(credential: Bound) -> None:
     if not credential.hosts:
         raise DefinitionError('hosts', _('Enter a host.'))
     if len(credential.hosts) > MAX_HOSTS:
-        raise DefinitionError('hosts', _('There are {limit} hosts at most.').format(limit=MAX_HOSTS))
+        raise DefinitionError('hosts', _('No more than {limit} hosts are allowed.').format(limit=MAX_HOSTS))
     for host in credential.hosts:
         if not ORIGIN.fullmatch(host) or origin_of(host) is None:
-            raise DefinitionError('hosts', _('{host} is no host such as awx.example.com.').format(host=host))
+            raise DefinitionError('hosts', _('{host} is not a host such as awx.example.com.').format(host=host))
 
 
 def _check_header(credential: Bound) -> None:
@@ -89,7 +89,7 @@ def _check_secret(credential: Bound) -> None:
     secret = reveal('secret', credential.secret)
     if len(secret) > MAX_CREDENTIAL_CHARS:
         raise DefinitionError(
-            'secret', _('A secret has {number} characters at most.').format(number=MAX_CREDENTIAL_CHARS)
+            'secret', _('A secret can have no more than {number} characters.').format(number=MAX_CREDENTIAL_CHARS)
         )
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
@@ -158,7 +158,10 @@ def check_host(credential: Bound, url: str, *, verified: bool) -> None:
     if origin in credential.hosts:
         return
     if origin and not verified and (safe := origin_of(url)) in credential.hosts:
-        text = _('The credential is for {safe} with TLS verification. Verify TLS, or add {host} to its hosts.')
+        text = _(
+            'This credential is for {safe} with TLS verification. Turn verification on, or add {host} to the hosts of '
+            'the credential.'
+        )
         raise DefinitionError('credential', text.format(safe=safe, host=origin))
-    text = _('The credential is not for this host. Add {host} to its hosts.')
+    text = _('This credential may not be sent to this host. Add {host} to the hosts of the credential.')
     raise DefinitionError('credential', text.format(host=origin or MASK))

@@ -45,7 +45,7 @@ def check(definition: Definition) -> None:
     """Raise DefinitionError unless all additional headers can be sent. Templates are checked by trial."""
     text = reveal('additional_headers', definition.additional_headers)
     if len(text) > MAX_TEMPLATE_CHARS:
-        reason = _('Headers can have no more than {limit} characters together.')
+        reason = _('All headers together can have no more than {limit} characters.')
         raise DefinitionError('additional_headers', reason.format(limit=MAX_TEMPLATE_CHARS))
     headers = list(parse_headers(text))
     for name, value in headers:
@@ -67,11 +67,11 @@ def check_sizes(headers: Iterable[tuple[str, str]]) -> None:
     for name, value in headers:
         total += len(name) + len(value)
         if len(value) > MAX_HEADER_VALUE_CHARS:
-            reason = _('The value of {name} has {length} characters, but no more than {limit} are possible.')
+            reason = _('The value of {name} has {length} characters, but no more than {limit} are allowed.')
             shown = reason.format(name=name, length=len(value), limit=MAX_HEADER_VALUE_CHARS)
             raise DefinitionError('additional_headers', shown)
         if total > MAX_HEADERS_CHARS:
-            reason = _('The headers up to {name} have {length} characters, but no more than {limit} are possible.')
+            reason = _('The headers up to {name} have {length} characters, but no more than {limit} are allowed.')
             shown = reason.format(name=name, length=total, limit=MAX_HEADERS_CHARS)
             raise DefinitionError('additional_headers', shown)
 

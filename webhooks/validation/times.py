@@ -33,7 +33,8 @@ def check_quiet(definition: Definition) -> None:
         return
     if definition.quiet_max is not None and definition.quiet_max < definition.quiet:
         raise DefinitionError(
-            'quiet_max', _('Enter {seconds} or more: no less than the quiet time.').format(seconds=definition.quiet)
+            'quiet_max',
+            _('Enter {seconds} or more: it cannot be less than the quiet time.').format(seconds=definition.quiet),
         )
     longest, limit = definition.quiet_max or QUIET_MAX_FACTOR * definition.quiet, conf.get().expire_after
     if longest >= limit:

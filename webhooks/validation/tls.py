@@ -38,7 +38,7 @@ def check_file(field: str, path: str) -> None:
         return
     root = conf.get().certificate_root
     if root is None:
-        raise DefinitionError(field, _('Files cannot be used before the setting certificate_root names their folder.'))
+        raise DefinitionError(field, _('To use files, name their folder in the setting certificate_root.'))
     if '\x00' in path or not Path(path).resolve().is_relative_to(root):
         raise DefinitionError(field, _('The file must be in the folder {root}.').format(root=root))
     # Path.is_file() would raise for a name that is too long, or a folder that cannot be read.

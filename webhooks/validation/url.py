@@ -72,7 +72,7 @@ def check_text(url: str) -> None:
 def check_plain_url(url: str, field: str = 'payload_url') -> None:
     """Raise DefinitionError for `field` unless this is an http(s) URL, without templates, that can be sent."""
     if len(url) > MAX_SENT_URL_CHARS:
-        reason = _('The URL has {length} characters, but no more than {limit} are possible.')
+        reason = _('The URL has {length} characters, but no more than {limit} are allowed.')
         raise DefinitionError(field, reason.format(length=len(url), limit=MAX_SENT_URL_CHARS))
     try:
         parts = urlsplit(url)

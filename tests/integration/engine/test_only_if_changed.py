@@ -207,14 +207,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ('keys', 'reason'),
         [
-            (['state'], 'state: the chosen object types store no such key. The nearest ones are: status'),
+            (['state'], 'state: the chosen object types have no such key. Did you mean status'),
             (['site.slugs'], 'site.slug'),
             (['custom_fields.ownr'], 'custom_fields.owner'),
             (['status.name'], 'status'),
             (['device_count'], 'device_count'),
             (['last_updated'], 'last_updated'),
-            (['id'], 'id: the chosen object types store no such key'),
-            (['xyzzy'], 'xyzzy: the chosen object types store no such key.'),
+            (['id'], 'id: the chosen object types have no such key'),
+            (['xyzzy'], 'xyzzy: the chosen object types have no such key.'),
             (['name'] * 51, 'No more than 50 keys'),
         ],
     )
@@ -245,7 +245,7 @@ class TestRefusals:
         types = ContentType.objects.get_for_model(Site).pk
         for page, name in (('/plugins/webhooks/webhooks/add/', 'object_types_1'), (ADD, 'object_types')):
             wrong = admin_pages.post(page, {**fields, name: types, 'only_if_changed': 'status, state'})
-            assert 'state: the chosen object types store no such key' in wrong.content.decode()
+            assert 'state: the chosen object types have no such key' in wrong.content.decode()
             right = admin_pages.post(
                 page, {**fields, 'name': page, name: types, 'only_if_changed': 'status, tags.slug'}
             )

@@ -208,8 +208,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ('value', 'reason'),
         [
-            ({'dcim.site': ['id', 'stattus']}, 'dcim.site has no key stattus. The nearest ones are: status'),
-            ({'dcim.site': ['region.nmae']}, 'dcim.site has no key region.nmae. The nearest ones are: region.name'),
+            ({'dcim.site': ['id', 'stattus']}, 'dcim.site has no key stattus. Did you mean status'),
+            ({'dcim.site': ['region.nmae']}, 'dcim.site has no key region.nmae. Did you mean region.name'),
             ({'dcim.site': ['custom_fields.none']}, 'dcim.site has no key custom_fields.none.'),
             ({'dcim.rack': ['id']}, 'dcim.rack: this webhook has no such object type.'),
             ({'dcim.site': []}, 'dcim.site: list one key or more'),

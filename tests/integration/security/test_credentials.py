@@ -488,15 +488,18 @@ class TestOAuth2:
         [
             (b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 7\r\n\r\ns3cret&', 'HTTP 401 Unauthorized'),
             (b'HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n', 'HTTP 410 Gone'),
-            (token_answer('t0ken-one', token_type='mac'), 'the answer holds no bearer token'),
+            (token_answer('t0ken-one', token_type='mac'), 'the answer contains no bearer token'),
             (
                 refusal('error=invalid_client&error_description=No s3cret%26'),
-                'the answer holds no bearer token: invalid_client: No ********',
+                'the answer contains no bearer token: invalid_client: No ********',
             ),
-            (refusal('error_description=Come back later'), 'the answer holds no bearer token: Come back later'),
-            (token_answer('t0ken\none'), 'the answer holds no bearer token'),
-            (token_answer('t' * 20_000), 'the answer holds no bearer token'),
-            (b'HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n' + b'[' * 60_000, 'the answer holds no bearer token'),
+            (refusal('error_description=Come back later'), 'the answer contains no bearer token: Come back later'),
+            (token_answer('t0ken\none'), 'the answer contains no bearer token'),
+            (token_answer('t' * 20_000), 'the answer contains no bearer token'),
+            (
+                b'HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n' + b'[' * 60_000,
+                'the answer contains no bearer token',
+            ),
         ],
     )
     def test_without_a_token_the_delivery_is_tried_again(self, receiver: Receiver, answer: bytes, reason: str):
@@ -580,7 +583,7 @@ def test_a_refused_host_is_named_as_it_has_to_be_entered(api_client):
     made = credential('http://127.0.0.1:9142/', hosts=['127.0.0.1:9142'])
     definition = {'name': 'w', 'payload_url': 'http://127.0.0.1:9142/', 'type_create': True, 'credential': made.pk}
     answer = api_client.post(WEBHOOKS, definition, format='json')
-    assert 'Add http://127.0.0.1:9142 to its hosts.' in answer.json()['credential'][0]
+    assert 'Add http://127.0.0.1:9142 to the hosts of the credential.' in answer.json()['credential'][0]
 
 
 class TestApi:

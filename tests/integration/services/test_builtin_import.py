@@ -149,7 +149,7 @@ class TestNotCarriedOver:
 
     def test_a_ca_file_elsewhere_is_refused(self):
         builtin_rule(ca_file_path='/etc/ssl/certs/ca.pem')
-        self.refused('ca_file_path: Files cannot be used before the setting certificate_root names their folder.')
+        self.refused('ca_file_path: To use files, name their folder in the setting certificate_root.')
 
     @pytest.mark.parametrize(
         ('fields', 'reason'),

@@ -114,8 +114,8 @@ def test_one_that_was_saved_since_says_so(netbox_user, admin_pages):
     (one,) = matching.refusals_of(Event.objects.get(), netbox_user).shown
     assert (one.reasons, one.saved_at) == ([], Webhook.objects.get().last_updated)
     page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
-    assert 'By its present settings, it would take the event.' in page
-    assert 'The webhook was saved since' in page
+    assert 'With its current settings, it would take the event.' in page
+    assert 'The webhook has been saved since' in page
 
 
 class TestComparedWithBefore:
@@ -210,7 +210,7 @@ def test_an_event_page_says_how_many_more_webhooks_refused_it(admin_pages, monke
     dispatch_all()
     monkeypatch.setattr(matching, 'MAX_WEBHOOKS_EXPLAINED', 1)
     page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
-    assert '2 more webhooks, which were deleted or changed, are not listed, or which you may not view.' in page
+    assert '2 more webhooks are not listed: they were deleted or changed, or you may not view them.' in page
 
 
 def test_the_page_tells_it_and_writes_nothing(admin_pages):
@@ -245,7 +245,7 @@ def test_it_is_for_those_who_may_view_the_object_and_the_webhook(clerk_pages, cl
     assert page.count('Conditions: status.value is planned') == 1
     assert 'Mine' in page
     assert 'Other' not in page
-    assert '1 more webhook, which was deleted' in page
+    assert '1 more webhook is not listed: it was deleted' in page
 
 
 class TestWarnings:

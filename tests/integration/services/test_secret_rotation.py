@@ -307,7 +307,11 @@ class TestPages:
         pages = [f'{PAGES}{webhook.pk}/rotate-secret/', f'{PAGES}{webhook.pk}/edit/', page_of(webhook)]
 
         def warning() -> list[str]:
-            return [page for page in pages if 'the previous one ends at once' in admin_pages.get(page).content.decode()]
+            return [
+                page
+                for page in pages
+                if 'the previous one stops being valid at once' in admin_pages.get(page).content.decode()
+            ]
 
         assert warning() == []
         self.rotate(admin_pages, webhook, prefix='whsec_', keep_previous='24')

@@ -340,9 +340,9 @@ class TestPages:
         found = places(*(f'Site {number}' for number in range(send_now.MAX_OBJECTS_NAMED + 1)))
         assert admin_pages.post(PAGE, {}).context['object'] == '11 sites'
         monkeypatch.setattr(send_now, 'MAX_OBJECTS', 10)
-        assert 'Not more than 10 objects' in said(admin_pages.post(PAGE, {}))
+        assert 'No more than 10 objects' in said(admin_pages.post(PAGE, {}))
         answer = admin_pages.post(PAGE, {'pk': [one.pk for one in found], 'webhook': webhook.pk})
-        assert 'Not more than 10 objects' in said(answer) + answer.content.decode()
+        assert 'No more than 10 objects' in said(answer) + answer.content.decode()
 
     def test_the_form_says_why_nothing_is_sent(self, admin_pages, webhook):
         (bern,) = places('Bern')

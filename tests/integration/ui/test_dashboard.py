@@ -248,6 +248,6 @@ def test_the_admin_tells_how_sending_goes(admin_pages, webhook, address):
     for _ in range(2):
         delivery(event(site()), webhook, status=StatusChoices.PENDING, created=timezone.now() - timedelta(hours=5))
     page = ' '.join(admin_pages.get(address).content.decode().split())
-    assert 'None is running</span></a> Nothing is sent. Start the service netbox-rq.' in page
+    assert 'None running</span></a> Nothing is sent. Start the service netbox-rq.' in page
     assert '2 deliveries</a> · 3 changes not processed yet · oldest: 5 hours' in page
     assert '/admin/webhooks/webhook/?state=suspended' in page

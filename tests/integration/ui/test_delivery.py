@@ -235,7 +235,7 @@ class TestBody:
 
     def test_it_says_when_what_was_sent_is_not_known(self, admin_pages):
         body = panel(shown(admin_pages, delivery(event(site()))), 'Request Body')
-        assert body.startswith('What was sent is not known. It would be this body now.')
+        assert body.startswith('What was sent is unknown. This body would be sent now.')
 
     def test_it_says_when_it_is_not_what_was_sent(self, admin_pages, webhook):
         site()

@@ -165,7 +165,7 @@ class TestVerdict:
     @pytest.mark.parametrize(
         ('fields', 'told'),
         [
-            ({'body_template': '{"a": {{ data.name }}}'}, 'The body is not the JSON that the content type promises'),
+            ({'body_template': '{"a": {{ data.name }}}'}, 'The content type says JSON, but the body is not valid JSON'),
             ({'conditions': '{"attr": "staus.value", "value": "x"}'}, 'The object has no attribute staus.value.'),
             ({'conditions': '{"or": []}'}, '{"or": []} is never met.'),
         ],
@@ -196,7 +196,7 @@ class TestVerdict:
         }
         shown = api_client.post(api, changes, format='json').json()
         assert (shown['is_sent'], shown['reasons']) == (False, ['Conditions: name is Genf'])
-        assert shown['warnings'][0].startswith('The body is not the JSON')
+        assert shown['warnings'][0].startswith('The content type says JSON')
         refused = api_client.get(api, {'source': 'event:99999999'})
         assert (refused.status_code, list(refused.json())) == (400, ['source'])
 

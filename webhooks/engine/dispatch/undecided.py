@@ -60,7 +60,7 @@ RELEASE_MET = f"""
     ) v
     WHERE d.id = v.id AND d.status = 'undecided'"""
 
-# Delete undecided deliveries whose conditions are not met or whose object is in no list, and count them in their events.
+# Delete undecided deliveries whose conditions are not met or whose object is in no list. Count them in their events.
 REMOVE_UNMET = """
     WITH removed AS (DELETE FROM webhooks_delivery WHERE id = ANY(%s) AND status = 'undecided' RETURNING event_id)
     UPDATE webhooks_event e SET skipped = skipped + 1 FROM removed WHERE e.id = removed.event_id"""

@@ -73,8 +73,8 @@ FORGET_LOG = """
         ORDER BY id LIMIT %(part)s
     ))"""
 
-# Delete a former lane, its backfill and its lists, unless a webhook has the id. It comes last, so an interrupted removal
-# goes on.
+# Delete a former lane, its backfill and its lists, unless a webhook has the id. It comes last, so an interrupted
+# removal goes on.
 FORGET_LANE = """
     WITH gone AS (
         DELETE FROM webhooks_health h
