@@ -14,7 +14,7 @@ from core.models import ObjectType
 from dcim.models import Region, Site
 from django.db import Error, connection, transaction
 from extras.models import CustomField, Tag
-from support.builders import forget_events, named, site, subscribe
+from support.builders import forget_events, site, subscribe
 from support.chaos.audit import Regret, finish, is_whole
 from support.chaos.seeds import seeds
 from support.chaos.victims import Children, toil
@@ -41,7 +41,7 @@ FILTERS = {
 }
 OBJECTS, WRITERS, WORKERS = 300, 3, 3
 # Changes of sites in a run: of the first seed, and of the others.
-CHANGES, MORE_CHANGES = 200, 3000
+CHANGES, MORE_CHANGES = 100, 3000
 STATUSES, LEVELS, DATES = ['active', 'planned', 'retired'], ['gold', 'tin', None], ['2029-01-01', '2031-01-01', None]
 # Shares of transactions: of other objects, of deletions, and rolled back.
 INDIRECT, DELETED, REGRETTED = 0.3, 0.05, 0.15
@@ -134,7 +134,7 @@ def _change_kind(chance: random.Random, kind: int) -> None:
             tenant.save()
         case _:
             # Another tag has the slug from now on.
-            Tag.objects.filter(slug='core').update(slug=named('tag')['slug'])
+            Tag.objects.filter(slug='core').update(slug=f'tag-{chance.getrandbits(60)}')
             Tag.objects.filter(pk=_any(chance, Tag).pk).update(slug='core')
 
 
