@@ -157,7 +157,18 @@ class WaitingColumn(tables.Column):
         return vars(record).get('waiting')
 
 
-class WebhookTable(NetBoxTable):
+# A column for each switch of a webhook.
+SwitchColumns = type(
+    'SwitchColumns',
+    (NetBoxTable,),
+    {
+        'Meta': NetBoxTable.Meta,
+        **{name: columns.BooleanColumn(verbose_name=label(name)) for name in shown_in('list') if is_switch(name)},
+    },
+)
+
+
+class WebhookTable(SwitchColumns):
     """The list of webhooks."""
 
     name = tables.Column(verbose_name=label('name'), linkify=True)
@@ -173,9 +184,6 @@ class WebhookTable(NetBoxTable):
         orderable=False,
         attrs=SHORTENED_CELL,
         default=_('Feed'),
-    )
-    vars().update(
-        {name: columns.BooleanColumn(verbose_name=label(name)) for name in shown_in('list') if is_switch(name)}
     )
     delivered = tables.Column(verbose_name=_('Delivered'), accessor='health__delivered')
     failed = tables.Column(verbose_name=_('Failed'), accessor='health__failed')

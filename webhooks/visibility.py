@@ -63,6 +63,11 @@ def viewable(user: Reader, model: type[Model]) -> QuerySet:
     return RestrictedQuerySet(model).restrict(user, 'view')
 
 
+def permitted(rows: QuerySet, user: Reader, action: str) -> QuerySet:
+    """Return the rows that the user may view, and may act on: `action` is one of NetBox's permissions' actions."""
+    return rows.restrict(user, action).restrict(user, 'view')
+
+
 def sees_everything(user: Reader) -> bool:
     """Return whether the user is an active superuser."""
     return user.is_active and user.is_superuser

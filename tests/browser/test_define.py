@@ -25,47 +25,6 @@ def test_a_webhook_is_defined_in_the_django_admin_and_works(admin, api, receiver
     expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')
 
 
-def test_a_template_is_tried_in_the_django_admin_before_it_is_saved(admin, api):
-    site = add_site(api)
-    admin.visit('admin/webhooks/webhook/add/')
-    admin.field('Site').check()
-    admin.field('URL:').fill('http://127.0.0.1:9/')
-    expect(admin.field('Conditions:')).to_be_hidden()
-    admin.unfold('Request and Body')
-    admin.field('Body template:').fill('{"text": {{ data.name }}}')
-    admin.button('Show what would be sent').click()
-    expect(admin.page.locator('#draft')).to_contain_text('The content type says JSON')
-    admin.field('Body template:').fill('{"text": "{{ data.name }}"}')
-    admin.button('Show what would be sent').click()
-    admin.field('Show the request for').select_option(label=site['name'])
-    expect(admin.page.locator('#draft')).to_contain_text(f'"text": "{site["name"]}"')
-    admin.field('Only those with this in the name').fill(site['name'])
-    admin.page.keyboard.press('Enter')
-    expect(admin.field('Only those with this in the name')).to_be_focused()
-    assert not api.get('plugins/webhooks/webhooks/')['results']
-
-
-def test_another_preset_keeps_in_the_django_admin_what_was_typed(admin, api):
-    admin.visit('admin/webhooks/webhook/add/')
-    admin.field('Name:').fill('Chat')
-    admin.field('Site').check()
-    admin.unfold('Only Some Changes')
-    admin.page.locator('#id_ignore_users_from').select_option(label='admin')
-    admin.page.locator('#id_ignore_users_add').click()
-    admin.link('Slack').click()
-    expect(admin.link('Slack')).to_have_attribute('aria-current', 'true')
-    admin.link('Discord').click()
-    expect(admin.link('Discord')).to_have_attribute('aria-current', 'true')
-    expect(admin.field('Name:')).to_have_value('Chat')
-    expect(admin.field('Site')).to_be_checked()
-    expect(admin.field('Body template:')).to_be_hidden()
-    admin.field('URL:').fill('http://127.0.0.1:9/')
-    admin.button('Save').click()
-    [webhook] = api.get('plugins/webhooks/webhooks/', name='Chat')['results']
-    assert [user['username'] for user in webhook['ignore_users']] == ['admin']
-    assert 'code(username)' in webhook['body_template']
-
-
 def test_a_webhook_gets_its_object_types_by_keyboard(admin, api):
     admin.visit('plugins/webhooks/webhooks/add/')
     admin.field('Name').fill('By keyboard')

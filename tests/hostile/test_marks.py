@@ -379,7 +379,6 @@ def look_at_everything(reader: Reader, user: Any) -> None:
         for page in ('', 'edit/', 'preview/'):
             reader.page(f'{PAGES}webhooks/{webhook.pk}/{page}')
         reader.page(f'/admin/webhooks/webhook/{webhook.pk}/change/')
-        reader.page(f'/admin/webhooks/webhook/{webhook.pk}/preview/')
     read_feeds(reader)
     for delivery in Delivery.objects.filter(status='failed'):
         reader.page(of_queue('job_detail', str(delivery.uuid)))

@@ -29,6 +29,7 @@ from ..payload_visibility import conceal, visible_deliveries, visible_events
 from ..presentation import progress
 from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, send_waiting, trial
 from ..services.actions import Action
+from ..visibility import permitted
 from . import serializers
 from .action_serializers import (
     BackfillCountSerializer,
@@ -228,7 +229,7 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
     def preview_changes(self, request: Request, pk: str) -> Response:
         """Show the request with unsaved changes."""
         # NetBox limits self.queryset to the webhooks that the user may add, as in each POST.
-        editable = Webhook.objects.restrict(request.user, 'change').restrict(request.user, 'view')
+        editable = permitted(Webhook.objects.all(), request.user, 'change')
         webhook = get_object_or_404(editable, pk=pk)
         serializer = PreviewSerializer(webhook, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)

@@ -12,21 +12,15 @@ from django.contrib.admin.options import ActionLocation
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
 from utilities.exceptions import AbortRequest
 from utilities.forms.mixins import CheckLastUpdatedMixin
 
 from ..exceptions import Busy, DefinitionError
-from ..models import Delivery
-from ..services import actions, confirmation, redelivery
+from ..services import actions
 from ..services.actions import Action, Where
-
-# Such an action can be taken in the list, for selected rows, and on an object's page.
-ON_LIST_AND_FORM = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 def or_explain(view: Callable) -> Callable:
@@ -55,9 +49,9 @@ def _is_action(request: HttpRequest) -> bool:
 
 
 def _each(one: Action) -> Callable:
-    """Return an action of the admin that calls the service for each chosen object, and tells each result."""
+    """Return an action on an object's page that calls the service, and tells the result."""
 
-    @admin.action(description=one.label, location=ON_LIST_AND_FORM)
+    @admin.action(description=one.label, location=ActionLocation.CHANGE_FORM)
     def act(self: 'BaseAdmin', request: HttpRequest, queryset: QuerySet) -> None:
         for found in queryset:
             try:
@@ -122,31 +116,3 @@ class BaseAdmin(admin.ModelAdmin):
 
     def view_on_site(self, obj: Model) -> str:
         return obj.get_absolute_url()
-
-    def confirm_or_redeliver(
-        self, request: HttpRequest, deliveries: QuerySet[Delivery], action: Action, return_url: str = ''
-    ) -> HttpResponse | None:
-        """Return a page that asks with the numbers. Once the user confirms these, redeliver and return None.
-
-        The page is named after the action. Deliveries that are closed after the count are left out.
-        """
-        counted_at = confirmation.confirmed_at(request)
-        if counted_at is None:
-            shown = {
-                **self.admin_site.each_context(request),
-                **confirmation.context(request, redelivery.foretell(deliveries), action),
-                'opts': self.opts,
-                'title': action.label,
-                'return_url': return_url or request.get_full_path(),
-            }
-            return TemplateResponse(request, 'admin/webhooks/redeliver.html', shown)
-        self.tell_redelivered(request, redelivery.redeliver(deliveries, counted_at=counted_at))
-        return None
-
-    def tell_redelivered(self, request: HttpRequest, count: int) -> None:
-        """Tell the user how many deliveries are sent again, or why none is."""
-        if count:
-            self.message_user(request, redelivery.announce(count), messages.SUCCESS)
-        else:
-            text = _('Nothing to redeliver: only finished deliveries can be redelivered.')
-            self.message_user(request, text, messages.WARNING)

@@ -3,17 +3,16 @@
 import uuid
 from typing import Any
 
-from django.contrib import admin
-from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
+from django.contrib import admin, messages
+from django.contrib.admin.options import ActionLocation
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
 from django.forms import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import redirect
-from django.urls import URLPattern, path, reverse
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -23,16 +22,19 @@ from ..choices import StatusChoices
 from ..models import Attempt, Delivery, querysets
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
-from ..presentation.moments import exact_moment, moment
+from ..presentation.moments import moment
 from ..presentation.states import marks_of
-from ..services import redelivery, sent_bodies
-from ..services.actions import REDELIVER, REDELIVER_FROM_HERE, REDELIVER_SELECTED
+from ..services import confirmation, redelivery, sent_bodies
+from ..services.actions import REDELIVER, REDELIVER_SELECTED
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_key
-from .base import ON_LIST_AND_FORM, BaseAdmin, or_explain
+from .base import BaseAdmin
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
-from .filters import CauseFilter, ObjectTypeFilter
+from .filters import ObjectTypeFilter
 from .read_only import ReadOnly
+
+# Such an action can be taken in the list, for selected rows, and on an object's page.
+BOTH = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 class AttemptFormSet(BaseInlineFormSet):
@@ -112,14 +114,6 @@ def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
         return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named)
 
 
-def _without_outcome(filters: QueryDict) -> str:
-    """Return the filters of a list without those by status, error and test, which a link to failures has."""
-    kept = filters.copy()
-    for name in ('status__exact', CauseFilter.parameter_name, 'event__test__exact'):
-        kept.pop(name, None)
-    return kept.urlencode()
-
-
 class DeliveryAdmin(ReadOnly, BaseAdmin):
     """Lists, shows and redelivers deliveries."""
 
@@ -134,7 +128,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'next_attempt',
     )
     list_display_links = ('recorded',)
-    list_filter = ('status', CauseFilter, 'webhook', ObjectTypeFilter, 'event__test', 'backfill', 'created')
+    list_filter = ('status', 'webhook', ObjectTypeFilter, 'event__test', 'backfill', 'created')
     list_per_page = 50
     show_full_result_count = False
     # Only this column has an index. Sorting by another would read the whole log.
@@ -172,42 +166,42 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'part_of_set',
     )
 
-    @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=ON_LIST_AND_FORM)
+    @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=BOTH)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
         """Redeliver one delivery at once from its page, or ask first about those selected in the list."""
         if request.resolver_match.url_name == 'webhooks_delivery_change':
-            self.tell_redelivered(request, redelivery.redeliver(queryset))
+            self._tell_redelivered(request, redelivery.redeliver(queryset))
             return None
-        if request.POST.get('select_across') == '1':
-            queryset = self._unless_superseded(request, queryset)
-        return self.confirm_or_redeliver(request, queryset, REDELIVER)
+        if request.POST.get('select_across') == '1' and request.GET.get('status__exact') != StatusChoices.SUPERSEDED:
+            # The receivers of superseded ones got a later one.
+            queryset = queryset.exclude(status=StatusChoices.SUPERSEDED)
+        return self._confirm_or_redeliver(request, queryset)
 
-    def _unless_superseded(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> QuerySet[Delivery]:
-        """Leave out superseded deliveries, unless the list is filtered by that status.
+    def _confirm_or_redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> HttpResponse | None:
+        """Return a page that asks with the numbers. Once the user confirms these, redeliver and return None.
 
-        Their receivers got a later one.
+        Deliveries that are closed after the count are left out.
         """
-        is_asked = request.GET.get('status__exact') == StatusChoices.SUPERSEDED
-        return queryset if is_asked else queryset.exclude(status=StatusChoices.SUPERSEDED)
+        counted_at = confirmation.confirmed_at(request)
+        if counted_at is None:
+            shown = {
+                **self.admin_site.each_context(request),
+                **confirmation.context(request, redelivery.foretell(deliveries), REDELIVER),
+                'opts': self.opts,
+                'title': REDELIVER.label,
+                'return_url': request.get_full_path(),
+            }
+            return TemplateResponse(request, 'admin/webhooks/redeliver.html', shown)
+        self._tell_redelivered(request, redelivery.redeliver(deliveries, counted_at=counted_at))
+        return None
 
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.redeliver_view)
-        return [path('redeliver/', view, name='webhooks_delivery_redeliver'), *super().get_urls()]
-
-    @or_explain
-    def redeliver_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask, then redeliver all deliveries that the filters in the address find, as in the list."""
-        listed = f'{reverse("admin:webhooks_delivery_changelist")}?{request.GET.urlencode()}'
-        try:
-            change_list = self.get_changelist_instance(request)
-        except IncorrectLookupParameters:
-            return redirect(listed)
-        # Without a filter it would be the whole log.
-        if not any(request.GET.get(name) for name in (SEARCH_VAR, *change_list.get_filters_params())):
-            return redirect(listed)
-        found = self._unless_superseded(request, change_list.queryset)
-        asked = self.confirm_or_redeliver(request, found, REDELIVER, listed)
-        return asked or redirect(f'{reverse("admin:webhooks_delivery_changelist")}?{_without_outcome(request.GET)}')
+    def _tell_redelivered(self, request: HttpRequest, count: int) -> None:
+        """Tell the user how many deliveries are sent again, or why none is."""
+        if count:
+            self.message_user(request, redelivery.announce(count), messages.SUCCESS)
+        else:
+            text = _('Nothing to redeliver: only finished deliveries can be redelivered.')
+            self.message_user(request, text, messages.WARNING)
 
     #
     # Reading
@@ -216,12 +210,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Delivery | None = None, **kwargs
     ) -> HttpResponse:
-        since = urlencode({'since': exact_moment(obj.event.timestamp)})
-        context |= {
-            'subtitle': headline(obj),
-            'replay': REDELIVER_FROM_HERE,
-            'replay_url': f'{reverse("admin:webhooks_webhook_replay", args=[obj.webhook_id])}?{since}',
-        }
+        context['subtitle'] = headline(obj)
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def get_changelist(self, request: HttpRequest, **kwargs) -> type[ChangeList]:

@@ -5,13 +5,11 @@ from collections.abc import Iterable, Mapping
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch
 from django.utils.html import format_html
-from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from ..choices import StatusChoices
 from ..models import Delivery, Event, Webhook
 from ..presentation import states
 from ..presentation.moments import moment
@@ -72,9 +70,3 @@ def object_link(row: Delivery | Event, objects: Objects) -> SafeString | str:
         return format_html('<a href="{}">{}</a>', instance.get_absolute_url(), text) if instance else text
     except (AttributeError, NoReverseMatch):  # a plugin's model may have no page
         return text
-
-
-def failed_url(webhook: Webhook) -> str:
-    """Return the address of the admin's list of the webhook's failed deliveries."""
-    filters = {'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED, 'event__test__exact': 0}
-    return f'{reverse("admin:webhooks_delivery_changelist")}?{urlencode(filters)}'

@@ -3,7 +3,6 @@
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -15,7 +14,6 @@ from ..models import Delivery, Event, querysets
 from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
-from ..services import matching
 from ..services.why_not_sent import wait_of
 from .base import BaseAdmin
 from .delivery import ObjectChangeList, search_log
@@ -60,11 +58,11 @@ class EventAdmin(ReadOnly, BaseAdmin):
     search_help_text = _('Search by ID of the event, object ID, or part of the object name')
     inlines = (DeliveryInline,)
     fieldsets = (
-        (None, {'fields': (('happened', 'object', 'when', 'processed'), 'error', 'not_taken')}),
+        (None, {'fields': (('happened', 'object', 'when', 'processed'), 'error')}),
         (_('Origin'), {'fields': (('uuid', 'username', 'request_id', 'sequence', 'caused_by'),)}),
         (_('Data'), {'fields': ('shown_data', 'partial')}),
     )
-    may_be_blank = ('processed', 'error', 'not_taken', 'username', 'request_id', 'caused_by', 'shown_data', 'partial')
+    may_be_blank = ('processed', 'error', 'username', 'request_id', 'caused_by', 'shown_data', 'partial')
     actions = None
 
     def get_changelist(self, request: HttpRequest, **kwargs) -> type[ObjectChangeList]:
@@ -77,7 +75,6 @@ class EventAdmin(ReadOnly, BaseAdmin):
         event = super().get_object(request, object_id, from_field)
         if event is not None:
             event.existing_objects = existing_objects([event])
-            event.refusals = matching.refusals_of(event, request.user) if event.skipped and not event.test else None
         return event
 
     def get_search_results(
@@ -101,12 +98,6 @@ class EventAdmin(ReadOnly, BaseAdmin):
     @admin.display(description=_('Processed'))
     def processed(self, event: Event) -> str:
         return moment(event.dispatched_at) if event.dispatched_at else ''
-
-    @admin.display(description=_('Webhooks that did not take it'))
-    def not_taken(self, event: Event) -> SafeString | str:
-        if event.refusals is None:
-            return ''
-        return render_to_string('webhooks/inc/refusals.html', {'refusals': event.refusals})
 
     @admin.display(description=_('Caused by'))
     def caused_by(self, event: Event) -> str:

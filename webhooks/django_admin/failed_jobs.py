@@ -1,4 +1,4 @@
-"""Our queue's failed jobs: django-rq's pages, with the causes, a search, and the numbers before a requeue.
+"""Our queue's failed jobs: django-rq's pages, with a search, and the numbers before a requeue.
 
 The ID of a failed delivery's job is the UUID of the delivery.
 """
@@ -28,7 +28,6 @@ from ..models.delivery import cause_of
 from ..services import confirmation, redelivery
 from ..services.actions import REDELIVER
 from ..storable import is_key, storable
-from .causes import causes_for_admin
 
 JOBS_PER_PAGE = 100
 
@@ -53,7 +52,7 @@ def of_our_queue(theirs: Callable) -> Callable:
 
 @of_our_queue(rq_views.failed_jobs)
 def failed_jobs(request: HttpRequest, queue_index: int) -> HttpResponse:
-    """Show a page of failed jobs, filtered by `webhook`, `reason` and the text `q`, with the causes of all failures."""
+    """Show a page of failed jobs, filtered by `webhook`, `reason` and the text `q`."""
     queue = get_queue_by_index(queue_index)
     registry = FailedJobRegistry(queue.name, queue.connection)
     is_descending = request.GET.get('desc', '1') == '1'
@@ -72,7 +71,6 @@ def failed_jobs(request: HttpRequest, queue_index: int) -> HttpResponse:
         'sort_direction': 'descending' if is_descending else 'ascending',
         'other_direction': '0' if is_descending else '1',
         'job_status': 'Failed',
-        'causes': causes_for_admin(),
         **_choices(listed),
         'chosen': {name: request.GET.get(name, '') for name in ('webhook', 'reason', 'q')},
     }

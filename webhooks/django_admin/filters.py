@@ -8,9 +8,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
-from ..models.delivery import cause_of
 from ..presentation.states import STATES, in_state
-from ..storable import storable
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -43,21 +41,6 @@ class ObjectTypeFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         chosen = object_types.by_label().get(self.value())
         return queryset.filter(**{self.field_name: chosen}) if chosen else queryset
-
-
-class CauseFilter(admin.SimpleListFilter):
-    """Filters deliveries by the beginning of their error, as the causes of failures do. Shown only while it is used."""
-
-    title = _('error')
-    parameter_name = 'error'
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        chosen = self.value()
-        return [] if chosen is None else [(chosen, chosen or '-')]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        chosen = self.value()
-        return queryset if chosen is None else queryset.with_cause().filter(cause=cause_of(storable(chosen)))
 
 
 class SubscribedTypeFilter(ObjectTypeFilter):

@@ -5,7 +5,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
-from extras.models import Tag
+from extras.models import CustomField, Tag
 from utilities.forms.fields import JSONField
 
 from .. import object_types
@@ -14,11 +14,10 @@ from ..forms.fields import FlatDecoder
 from ..models import Webhook
 from ..presentation.fields import label
 from .base import BaseForm
-from .custom_fields import CustomFieldsForm
 
 
-class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
-    """Adds or changes a webhook, with widgets of the admin. Custom fields are added by `CustomFieldsForm`."""
+class WebhookForm(BaseForm, DefinitionForm):
+    """Adds or changes a webhook, with widgets of the admin. Custom fields keep their values; new ones are defaults."""
 
     object_types = forms.ModelMultipleChoiceField(
         queryset=ContentType.objects.none(),
@@ -56,6 +55,9 @@ class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if not self.instance.pk:
+            fields = CustomField.objects.get_for_model(Webhook)
+            self.instance.custom_field_data = {one.name: one.default for one in fields}
         self.fields['object_types'].choices = object_types.by_app
         self.fields['tags'].queryset = _tags()
         # NetBox's field sets its own classes, which the admin's styles do not know.

@@ -1,4 +1,4 @@
-"""The admin site at /admin/: who may enter, and the figures on its pages."""
+"""The admin site at /admin/, and who may enter."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -15,9 +15,6 @@ from django.utils.translation import gettext_lazy as _
 from django_rq.settings import get_queues_map
 
 from .. import conf
-from ..choices import WAITING_STATUSES
-from ..services import status
-from .causes import causes_for_admin
 
 
 class WebhooksAdminSite(AdminSite):
@@ -27,7 +24,6 @@ class WebhooksAdminSite(AdminSite):
     site_title = _('NetBox webhooks')
     site_url = reverse_lazy('home')
     index_title = _('Webhooks')
-    index_template = 'admin/webhooks/index.html'
     enable_nav_sidebar = False
 
     def register(self, model_or_iterable: type[models.Model] | Iterable, admin_class: Any = None, **options) -> None:
@@ -64,10 +60,7 @@ class WebhooksAdminSite(AdminSite):
         return redirect('account:change_password')
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Add our queue, the status and the causes to the context of all pages.
-
-        The last two are read where they are shown.
-        """
+        """Add our queue to the context of all pages."""
         settings = conf.get()
         return {
             **super().each_context(request),
@@ -76,8 +69,6 @@ class WebhooksAdminSite(AdminSite):
                 'index': get_queues_map()[settings.queue],
                 'worker': settings.worker,
             },
-            'webhooks_status': lambda: status.lines(_urls()),
-            'webhooks_causes': causes_for_admin,
         }
 
     def _turn_away(self, request: HttpRequest, wanted: str) -> HttpResponse:
@@ -85,16 +76,3 @@ class WebhooksAdminSite(AdminSite):
         if request.user.is_authenticated:
             raise PermissionDenied
         return redirect_to_login(wanted, reverse('login'))
-
-
-def _urls() -> dict[str, str]:
-    index = get_queues_map()[conf.get().queue]
-    return {
-        'workers': reverse('django_rq:workers', args=[index]),
-        'waiting': f'{reverse("admin:webhooks_delivery_changelist")}?status__in={",".join(WAITING_STATUSES)}',
-        'failed': reverse('django_rq:failed_jobs', args=[index]),
-        'webhooks': reverse('admin:webhooks_webhook_changelist'),
-        'suspended': f'{reverse("admin:webhooks_webhook_changelist")}?state=suspended',
-        'paused': f'{reverse("admin:webhooks_webhook_changelist")}?state=paused',
-        'gone': f'{reverse("admin:webhooks_webhook_changelist")}?state=gone',
-    }

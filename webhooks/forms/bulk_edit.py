@@ -1,5 +1,8 @@
 """The forms that change many webhooks or credentials at once."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from django import forms
 from django.db.models import BooleanField, DateField, Field
 from django.utils.text import capfirst
@@ -45,22 +48,23 @@ class BulkEditForm(NetBoxModelBulkEditForm):
     background_job = forms.BooleanField(label='', required=False, disabled=True, widget=forms.HiddenInput)
 
 
-class WebhookBulkEditForm(BulkEditForm):
+def with_fields(columns: Iterable[Field]) -> type[Any]:
+    """Return a form with a field for each of a model's columns."""
+    return type('FieldsForm', (BulkEditForm,), {one.name: form_field(one) for one in columns})
+
+
+class WebhookBulkEditForm(with_fields(map(field, EDITED_OF_WEBHOOK))):
     """Changes the fields of webhooks that LEFT_OUT['bulk edit'] does not leave out."""
 
     model = Webhook
-    vars().update({name: form_field(field(name)) for name in EDITED_OF_WEBHOOK})
-
     fieldsets = fieldsets('bulk edit')
     nullable_fields = tuple(name for name in EDITED_OF_WEBHOOK if field(name).blank)
 
 
-class CredentialBulkEditForm(BulkEditForm):
+class CredentialBulkEditForm(with_fields(map(Credential._meta.get_field, EDITED_OF_CREDENTIAL))):
     """Changes the fields of credentials, but not their names, which are unique."""
 
     model = Credential
-    vars().update({name: form_field(Credential._meta.get_field(name)) for name in EDITED_OF_CREDENTIAL})
-
     fieldsets = (FieldSet(*EDITED_OF_CREDENTIAL),)
     nullable_fields = (
         'description', 'username', 'header', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path',

@@ -82,7 +82,10 @@ class FiltersField(forms.CharField):
         return '\n'.join(f'{name}: {query}' for name, query in value.items()) if isinstance(value, dict) else value
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return super().has_changed(self.prepare_value(initial), data)
+        try:
+            return self.to_python(data) != self.to_python(initial)
+        except forms.ValidationError:
+            return True
 
     def to_python(self, value: Any) -> dict[str, str]:
         """Raise ValidationError for a line without a colon, and for a type that has two lines."""

@@ -58,11 +58,18 @@ def _filters(group: Group) -> list[str]:
     return [filter_name(name) for name in group.names if name in shown_in('filters')]
 
 
-class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
+# A filter for each field of a webhook that has one.
+FieldFilters = type(
+    'FieldFilters',
+    (ObjectTypeFilterMixin, NetBoxModelFilterSetForm),
+    dict(filter(None, map(form_field, shown_in('filters')))),
+)
+
+
+class WebhookFilterForm(FieldFilters):
     """Filters the list of webhooks."""
 
     model = Webhook
-    vars().update(dict(filter(None, map(form_field, shown_in('filters')))))
     state = forms.MultipleChoiceField(
         label=_('State'), required=False, choices=[(key, state.label) for key, state in STATES.items()]
     )

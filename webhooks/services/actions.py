@@ -20,10 +20,11 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from utilities.permissions import get_permission_for_model
 
+from .. import visibility
 from ..choices import BackfillStateChoices
 from ..models import Delivery, Webhook
 from ..visibility import Reader
-from . import backfill, lists, redelivery, send_waiting, switching, trial
+from . import backfill, lists, redelivery, switching, trial
 
 
 class Where(Flag):
@@ -91,29 +92,13 @@ class Action:
 
     def permitted(self, user: Reader) -> QuerySet:
         """Return the objects that the user may view, and may do this with."""
-        return self.model.objects.restrict(user, self.permission).restrict(user, 'view')
+        return visibility.permitted(self.model.objects.all(), user, self.permission)
 
 
 #
 # Webhooks
 #
 
-ENABLE = Action(
-    model=Webhook,
-    name='enable',
-    label=_('Enable'),
-    permission='change',
-    where=Where.ADMIN,
-    service=partial(switching.switch_as, enabled=True),
-)
-DISABLE = Action(
-    model=Webhook,
-    name='disable',
-    label=_('Disable'),
-    permission='change',
-    where=Where.ADMIN,
-    service=partial(switching.switch_as, enabled=False),
-)
 TEST = Action(
     model=Webhook,
     name='test',
@@ -162,24 +147,6 @@ SEND_WAITING = Action(
         'earlier ones.'
     ),
     where=Where.MENU,
-)
-SEND_ALL = Action(
-    model=Webhook,
-    name='send_all',
-    label=_('Send all waiting deliveries'),
-    permission='change',
-    where=Where.ADMIN,
-    service=lambda webhook, _user: send_waiting.send(webhook),
-    tell=lambda webhook, superseded: (messages.SUCCESS, send_waiting.announce(webhook, superseded, latest_only=False)),
-)
-SEND_LATEST = Action(
-    model=Webhook,
-    name='send_latest',
-    label=_('Send only the latest waiting changes'),
-    permission='change',
-    where=Where.ADMIN,
-    service=lambda webhook, _user: send_waiting.send(webhook, latest_only=True),
-    tell=lambda webhook, superseded: (messages.SUCCESS, send_waiting.announce(webhook, superseded, latest_only=True)),
 )
 REPLAY = Action(
     model=Webhook,
@@ -307,9 +274,6 @@ REDELIVER = Action(
 REDELIVER_SELECTED = Action(
     model=Delivery, name='bulk_redeliver', label=_('Redeliver selected'), permission='redeliver', icon='send'
 )
-REDELIVER_FAILED = Action(
-    model=Delivery, name='redeliver_failed', label=_('Redeliver failed deliveries'), permission='redeliver', icon='send'
-)
 REDELIVER_FROM_HERE = Action(
     model=Webhook,
     name='replay',
@@ -318,7 +282,23 @@ REDELIVER_FROM_HERE = Action(
     icon='history',
 )
 
-TABLE = tuple(found for found in list(globals().values()) if isinstance(found, Action))
+TABLE = (
+    TEST,
+    PAUSE,
+    RESUME,
+    SEND_WAITING,
+    REPLAY,
+    BACKFILL,
+    SEND_NOW,
+    COMPARE,
+    ROTATE_SECRET,
+    PAUSE_BACKFILL,
+    RESUME_BACKFILL,
+    CANCEL_BACKFILL,
+    REDELIVER,
+    REDELIVER_SELECTED,
+    REDELIVER_FROM_HERE,
+)
 
 
 def of(model: type[Model], where: Where) -> list[Action]:

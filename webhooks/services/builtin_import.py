@@ -33,9 +33,16 @@ COPIED_FIELDS = ('payload_url', 'http_method', 'http_content_type', 'additional_
 # Fields that only our webhooks have. An import sets them so that requests stay the same; people may change them.
 OUR_FIELDS = (
     'change_set', 'latest_only', 'quiet', 'include_components', 'include_config_contexts', 'expand',
-    'include_snapshots', 'fields', 'omit', 'only_if_changed', 'only_real_changes',
+    'include_snapshots', 'fields', 'omit', 'filters', 'only_if_changed', 'only_real_changes',
 )  # fmt: skip
 COMPARED_FIELDS = (*OUR_FIELDS, *COPIED_FIELDS, 'payload_format', 'ssl_verification', 'ca_file_path')
+# These may differ: they name or sign in otherwise, or decide when and how often a request is made. A new field of a
+# webhook belongs here or to the others.
+FREE_FIELDS = (
+    'name', 'description', 'tags', 'secret_path', 'credential', 'standard_headers', 'client_cert_path',
+    'client_key_path', 'success_conditions', 'max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered',
+    'quiet_max', 'notification_groups',
+)  # fmt: skip
 # The most attempts that a webhook may have: the field's validator.
 MAX_ATTEMPTS = 100
 # In the change log, in place of a user: a command has none.

@@ -20,7 +20,7 @@ from ..models.querysets import attempts_of
 from ..payload_visibility import conceal
 from ..presentation.moments import moment
 from ..storable import storable
-from ..visibility import Reader
+from ..visibility import Reader, permitted
 
 # At most this many of the newest failures are grouped. If a page read millions of rows, it would take minutes.
 MAX_FAILURES_READ = 20_000
@@ -147,7 +147,7 @@ def failed(reader: Reader | None = None, action: str = 'view') -> QuerySet[Deliv
     log = Delivery.objects.failures()
     if reader is None:
         return log
-    return log.restrict(reader, action).restrict(reader, 'view')
+    return permitted(log, reader, action)
 
 
 def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Mapping[int, str]) -> Cause:

@@ -7,7 +7,7 @@ from utilities.exceptions import PermissionsViolation
 
 from ..models import Webhook
 from ..presentation import states
-from ..visibility import Reader
+from ..visibility import Reader, permitted
 
 
 @transaction.atomic
@@ -34,5 +34,5 @@ def switch_as(webhook: Webhook, user: Reader, **wanted: bool) -> None:
     A permission may cover only webhooks that are not paused. NetBox's forms refuse such a change too.
     """
     switch(webhook, **wanted)
-    if not Webhook.objects.restrict(user, 'change').restrict(user, 'view').filter(pk=webhook.pk).exists():
+    if not permitted(Webhook.objects.all(), user, 'change').filter(pk=webhook.pk).exists():
         raise PermissionsViolation

@@ -1,8 +1,7 @@
 import pytest
-from dcim.models import Site
 from django.test import Client
 from support.admin_browser import queries
-from support.builders import NOWHERE, site, subscribe
+from support.builders import site
 from support.log import delivery, event
 from users.models import User
 
@@ -37,15 +36,6 @@ def test_its_page_shows_data_and_deliveries(client):
     text = client.get(f'{EVENTS}{failed.event_id}/change/').content.decode()
     for words in ('&quot;name&quot;: &quot;Berlin&quot;', f'/admin/webhooks/delivery/{failed.pk}/change/', 'HTTP 500'):
         assert words in text
-
-
-def test_its_page_names_the_webhooks_that_did_not_take_it_and_why(client):
-    picky = subscribe(NOWHERE, Site, name='Picky', conditions={'attr': 'name', 'value': 'Bern'})
-    skipped = event(site(name='Berlin'), skipped=1, sequence=2**62)
-    text = client.get(f'{EVENTS}{skipped.pk}/change/').content.decode()
-    assert picky.get_absolute_url() in text
-    assert 'Conditions: name is Berlin' in text
-    assert 'field-not_taken' not in client.get(f'{EVENTS}{event(site()).pk}/change/').content.decode()
 
 
 def test_it_cannot_be_changed_added_or_deleted(client):

@@ -1,10 +1,10 @@
 import re
 from datetime import timedelta
-from html import unescape
 from typing import Any
 
 import pytest
 from core.choices import ObjectChangeActionChoices
+from core.models import ObjectType
 from dcim.models import Rack, Site
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -13,7 +13,7 @@ from django.db.models.signals import m2m_changed
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
-from extras.models import Tag
+from extras.models import CustomField, Tag
 from support.admin_browser import (
     ADD,
     DELIVERIES,
@@ -263,42 +263,23 @@ class TestSecret:
         assert webhook.secrets() == [SECRET]
 
 
-class TestPreview:
-    TEMPLATE = '{"text": "{{ data.name }} was {{ event }}"}'
+class TestCustomFields:
+    """NetBox's form edits them."""
 
-    def draft(self, client: Client, page: str = f'{WEBHOOKS}draft/', **entered: Any) -> str:
-        answer = client.post(page, filled(**entered))
-        assert answer.status_code == 200
-        return unescape(answer.content.decode())
+    @pytest.fixture
+    def owner(self, db: None) -> CustomField:
+        owner = CustomField.objects.create(name='owner', type='text', default='net')
+        owner.object_types.set([ObjectType.objects.get_for_model(Webhook)])
+        return owner
 
-    def test_the_form_shows_what_it_would_send_before_anything_is_saved(self, client):
-        event(site(name='Bern'))
-        assert f'data-draft="{WEBHOOKS}draft/"' in client.get(ADD).content.decode()
-        drawn = self.draft(client, name='', type_update='on', body_template=self.TEMPLATE)
-        assert 'This change would be sent' in drawn
-        assert '"text": "Bern was updated"' in drawn
-        assert not Webhook.objects.exists()
+    def test_a_new_webhook_has_their_defaults(self, client, owner):
+        client.post(ADD, filled())
+        assert Webhook.objects.get().custom_field_data == {'owner': 'net'}
 
-    def test_a_saved_webhook_is_shown_as_it_is_changed_and_without_its_secret(self, client, webhook):
-        event(site(name='Bern'))
-        address = f'{WEBHOOKS}{webhook.pk}/draft/'
-        assert address in client.get(page_of(webhook)).content.decode()
-        drawn = self.draft(client, address, **{**shown(client, webhook), 'body_template': self.TEMPLATE})
-        assert '"text": "Bern was updated"' in drawn
-        assert not [secret for secret in SENSITIVE if secret in drawn]
+    def test_a_saved_webhook_keeps_their_values(self, client, owner, webhook):
+        webhook.custom_field_data = {'owner': 'ops'}
+        webhook.save()
+        assert 'cf_owner' not in client.get(page_of(webhook)).content.decode()
+        client.post(page_of(webhook), shown(client, webhook) | {'description': 'changed'})
         webhook.refresh_from_db()
-        assert webhook.body_template != self.TEMPLATE
-
-    def test_a_mistake_is_named_with_its_field(self, client):
-        assert 'URL:</strong>' in self.draft(client, payload_url='ftp://x')
-
-    def test_a_webhook_that_is_gone_has_no_preview(self, client):
-        assert client.post(f'{WEBHOOKS}4711/draft/', filled()).status_code == 404
-
-    def test_an_object_can_be_chosen_on_the_page_of_a_saved_one(self, client, webhook):
-        event(site(name='Bern'))
-        other = site(name='Thun')
-        page = client.get(f'{WEBHOOKS}{webhook.pk}/preview/', {'source': f'object:dcim.site:{other.pk}'})
-        drawn = unescape(page.content.decode())
-        assert 'with the object as it is now' in drawn
-        assert '"name": "Thun"' in drawn
+        assert (webhook.description, webhook.custom_field_data) == ('changed', {'owner': 'ops'})

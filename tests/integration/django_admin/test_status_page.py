@@ -13,7 +13,7 @@ from django_rq.settings import get_queues_map
 from rq.job import Job
 from support.builders import site, subscribe
 from support.confirming import confirm, first_sentence
-from support.engine import deliveries, die, dispatch_all, open_transaction
+from support.engine import open_transaction
 from support.writers import before_statement
 from users.models import User
 
@@ -258,11 +258,6 @@ class TestTheList:
         monkeypatch.setattr(failed_jobs_page, 'JOBS_PER_PAGE', 1)
         assert 'this-page' in text_of(client.get(page('failed_jobs')))
 
-    def test_it_shows_the_causes(self, client, fail):
-        fail(2)
-        [row] = client.get(page('failed_jobs')).context['causes'].rows
-        assert row.cause.count == 2
-
     def test_its_columns_differ_from_row_to_row(self, client, fail):
         fail()
         text = text_of(client.get(page('failed_jobs')))
@@ -458,15 +453,3 @@ class TestPages:
         rqworker('low')
         [worker] = client.get(page('workers')).context['workers']
         assert 'low' in text_of(client.get(page('worker_details', worker.key)))
-
-
-def test_suspects_are_shown_where_there_are_any(client, webhook):
-    """It was in hand when two workers stopped."""
-    site()
-    dispatch_all()
-    die(*deliveries())
-    assert 'Suspects' not in text_of(client.get(reverse('django_rq:home')))
-    die(*deliveries())
-    text = text_of(client.get(reverse('django_rq:home')))
-    assert 'Suspects' in text
-    assert '1 delivery ·' in text

@@ -23,18 +23,13 @@ from support.admin_browser import (
     run,
 )
 from support.builders import NOWHERE, site, subscribe
-from support.confirming import confirm
-from support.engine import in_thread, is_anybody_blocked, open_transaction
 from support.log import delivery, event
 from users.models import User
 
-from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.choices import StatusChoices
 from webhooks.django_admin.webhook import WebhookAdmin
 from webhooks.models import Credential, Delivery, Event, Health, Webhook
 from webhooks.presentation.states import STATES
-from webhooks.services import redelivery
 
 STATUS_PAGE = '/admin/webhook-backend-status/'
 FAILED_JOBS = f'{STATUS_PAGE}queues/0/failed/'
@@ -85,13 +80,6 @@ class TestDoor:
         client.force_login(User.objects.create_user(username='someone'))
         assert client.post(page_of(webhook, 'delete'), {'post': 'yes'}).status_code == 403
         assert Webhook.objects.filter(pk=webhook.pk).exists()
-
-    @pytest.mark.parametrize('page', [f'{STATUS_PAGE}stats.json', f'{STATUS_PAGE}metrics'])
-    def test_figures_are_for_superusers(self, client, page):
-        someone = Client()
-        someone.force_login(User.objects.create_user(username='someone'))
-        assert Client().get(page).status_code == someone.get(page).status_code == 401
-        assert client.get(page).status_code == 200
 
     def test_the_admins_login_leads_on(self, client):
         assert Client().get('/admin/login/?next=/admin/webhooks/').url == '/login/?next=/admin/webhooks/'
@@ -204,53 +192,19 @@ class TestWebhookActions:
             page = client.get(page_of(webhook)).content.decode()
             assert f'value="{action}">' in page
             assert f'value="{other}">' not in page
-            assert messages_of(press(client, webhook, action)) == [f'1 webhook {action}d.']
+            [told] = messages_of(press(client, webhook, action))
+            assert told.startswith(f'{action}d'.capitalize())
             webhook.refresh_from_db()
             assert webhook.paused is paused
-
-    def test_selected_webhooks_are_disabled_and_enabled(self, client, webhook):
-        other = subscribe(NOWHERE, Site)
-        for action, enabled in (('disable', False), ('enable', True)):
-            run(client, WEBHOOKS, action, webhook)
-            webhook.refresh_from_db()
-            assert webhook.enabled is enabled
-            assert webhook.subscriptions.filter(until=None).exists() is enabled
-            assert changes_of(webhook)[-1].prechange_data['enabled'] is not enabled
-            assert changes_of(webhook)[-1].postchange_data['enabled'] is enabled
-        assert not changes_of(other)
-
-    def test_redelivering_failed_ones_sends_those_of_the_chosen_webhook_only(self, client, webhook):
-        failed, of_another = delivery(event(site()), webhook), delivery(event(site()))
-        delivered = delivery(event(site()), webhook, status=StatusChoices.DELIVERED)
-        response = confirm(client, run(client, WEBHOOKS, 'redeliver_failed', webhook), follow=True)
-        assert messages_of(response) == ['1 delivery is being redelivered.']
-        statuses = [Delivery.objects.get(pk=one.pk).status for one in (failed, of_another, delivered)]
-        assert statuses == [StatusChoices.PENDING, StatusChoices.FAILED, StatusChoices.DELIVERED]
-
-    def test_a_button_opens_no_transaction_around_its_parts(self, committed, client, monkeypatch):
-        """A part holds up all sending until its transaction ends."""
-        monkeypatch.setattr(redelivery, 'DELIVERIES_PER_PART', 1)
-        webhook = subscribe(NOWHERE, Site)
-        first, second = (delivery(event(site()), webhook) for _ in range(2))
-        told: list[str] = []
-        with open_transaction(lambda: Delivery.objects.select_for_update().get(pk=second.pk)):
-            asked = press(client, webhook, 'redeliver_failed')
-            pressed = in_thread(lambda: told.extend(messages_of(confirm(client, asked, follow=True))))
-            assert wait_until(is_anybody_blocked, timeout=30)
-            assert Delivery.objects.get(pk=first.pk).status == StatusChoices.PENDING
-        pressed.join(30)
-        assert told == ['2 deliveries are being redelivered.']
 
     def test_a_test_is_sent_and_its_answer_shown(self, committed, client, receiver: Receiver):
         receiver.answers('/bad', 500)
         site()
         good, bad = (subscribe(receiver.url(path), Site, name=path) for path in ('/good', '/bad'))
-        response = run(client, WEBHOOKS, 'test', good, bad)
-        assert {request.path for request in receiver.wait_for(2)} == {'/good', '/bad'}
-        told = sorted(messages_of(response))
-        assert 'HTTP 500' in told[0]
-        assert 'HTTP 200' in told[1]
-        assert page_of(good.deliveries.get()) in told[1]
+        for webhook, status in ((good, 200), (bad, 500)):
+            [told] = messages_of(press(client, webhook, 'test'))
+            assert f'HTTP {status}' in told
+        assert [request.path for request in receiver.wait_for(2)] == ['/good', '/bad']
 
     def test_a_test_without_an_object_is_a_ping(self, committed, client, receiver: Receiver):
         [told] = messages_of(press(client, subscribe(receiver.url('/')), 'test'))

@@ -58,10 +58,14 @@ def test_an_action_has_an_endpoint_that_asks_for_its_permission(clerk_api, grant
 
 
 @rows(Where.ADMIN)
-def test_the_admin_offers_an_action_in_its_list(admin_pages, one):
-    something(one)
-    listed = admin_pages.get(f'/admin/webhooks/{one.model._meta.model_name}/')
-    assert one.name in dict(listed.context['action_form'].fields['action'].choices)
+def test_the_admin_offers_an_action_on_the_page_of_its_object(admin_pages, one):
+    page = admin_pages.get(page_of(something(one)))
+    assert one.name in dict(page.context['action_form'].fields['action'].choices)
+
+
+def test_the_table_has_each_action():
+    assert set(actions.TABLE) == {found for found in vars(actions).values() if isinstance(found, Action)}
+    assert len(actions.TABLE) == len(set(actions.TABLE))
 
 
 def test_both_pages_call_an_action_by_the_same_name(admin_pages):

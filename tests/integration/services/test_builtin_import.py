@@ -18,7 +18,9 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.models import Webhook
 from webhooks.models.fields import Sealed
+from webhooks.presentation.fields import NAMES
 from webhooks.services import builtin_import
+from webhooks.services.builtin_import import COMPARED_FIELDS, FLAGS, FREE_FIELDS
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -379,3 +381,10 @@ def _fail(*args: Any, **kwargs: Any) -> None:
 def test_without_a_rule_there_is_nothing_to_do():
     assert builtin_import.plan() == []
     assert 'There is nothing to import' in run()
+
+
+def test_each_field_of_a_webhook_is_compared_or_may_differ():
+    """An import switches NetBox's own webhook off only if ours sends as much."""
+    checked = {'enabled', 'paused', 'object_types', 'ignore_users', 'conditions', *FLAGS.values()}
+    names = [*COMPARED_FIELDS, *FREE_FIELDS, *checked]
+    assert sorted(names) == sorted(NAMES)

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from io import StringIO
-from urllib.parse import urlencode
 
 import pytest
 from dcim.models import Site
@@ -156,22 +155,6 @@ class TestDoors:
     def test_past_events_are_asked_about_first(self, admin_pages, failed, webhook):
         address = f'{webhook.get_absolute_url()}replay/'
         self.expect(admin_pages, admin_pages.post(address, {'since': '2020-01-01 00:00'}))
-
-    def test_past_events_in_the_admin(self, admin_pages, failed, webhook):
-        address = f'/admin/webhooks/webhook/{webhook.pk}/replay/'
-        assert 'Redeliver Past Events' in admin_pages.get(address).content.decode()
-        wrong = admin_pages.post(address, {'since': 'garbage'})
-        assert list(wrong.context['form'].errors) == ['since']
-        self.expect(admin_pages, admin_pages.post(address, {'since': '2020-01-01 00:00'}))
-
-    def test_a_filter_of_the_admins_list(self, admin_pages, failed, webhook):
-        filters = urlencode({'status__exact': 'failed', 'webhook__id__exact': webhook.pk})
-        self.expect(admin_pages, admin_pages.get(f'/admin/webhooks/delivery/redeliver/?{filters}'))
-
-    def test_a_filter_of_the_admins_list_that_is_wrong_selects_nothing(self, admin_pages, failed):
-        answer = admin_pages.get('/admin/webhooks/delivery/redeliver/?nothing=1', follow=True)
-        assert 'figures' not in answer.context
-        assert pending() == 0
 
     def expect(self, client, asked) -> None:
         assert first_sentence(asked).startswith('2 deliveries to 1 webhook will be sent again.')

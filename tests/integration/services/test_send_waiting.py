@@ -181,8 +181,6 @@ class TestPages:
         page = admin_pages.get(old.get_absolute_url()).content.decode()
         assert 'Waiting: 5 changes · 2 objects' in page
         assert f'href="{old.get_absolute_url()}send-waiting/"' in page
-        page = admin_pages.get(f'/admin/webhooks/webhook/{old.pk}/change/').content.decode()
-        assert 'Waiting: 5 changes · 2 objects' in page
 
     def test_a_webhooks_page_tells_only_of_changes_that_wait_for_long(self, admin_pages, webhook):
         assert 'Waiting: ' not in admin_pages.get(webhook.get_absolute_url()).content.decode()
@@ -198,7 +196,6 @@ class TestPages:
         (reason,) = answer.context['form'].non_field_errors()
         assert reason in answer.content.decode()
         assert f'The webhook is {"paused" if field == "paused" else "disabled"}.' in reason
-        assert reason in str(messages_of(press(admin_pages, old, 'send_latest')))
         assert len(deliveries(StatusChoices.PENDING)) == len(ALL)
 
     def test_a_suspended_webhook_promises_one_try(self, admin_pages, old):
