@@ -4,7 +4,7 @@ import pytest
 from dcim.models import Site
 from django.db.models import F
 from django.utils import timezone
-from support.admin_browser import messages_of, press
+from support.admin_browser import messages_of
 from support.builders import CREATED, UPDATED, site, subscribe
 from support.engine import deliveries, dispatch_all, health, work
 from support.settings import change_settings
@@ -233,10 +233,3 @@ class TestPages:
         answer = admin_pages.post(f'{webhook.get_absolute_url()}send-waiting/', {})
         assert answer.context['form'].errors.keys() == {'what'}
         assert '5 changes · 2 objects' in answer.content.decode()
-
-    @pytest.mark.parametrize(('action', 'expected'), [('send_all', ALL), ('send_latest', LATEST)])
-    def test_the_admin_sends(self, admin_pages, webhook, receiver, action, expected):
-        (message,) = messages_of(press(admin_pages, webhook, action))
-        assert ('Replaced deliveries: 3.' in message) == (expected is LATEST)
-        work()
-        assert told(receiver) == expected
