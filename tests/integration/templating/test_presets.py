@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from dcim.models import Device, Site
-from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from support.admin_browser import filled
@@ -267,14 +266,14 @@ class TestBodies:
         assert (answer.status_code, list(answer.json())) == (400, ['additional_headers'])
         assert '<token>' in answer.json()['additional_headers'][0]
         client.force_login(netbox_user)
-        for path in ('/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'):
+        for path in ('/plugins/webhooks/webhooks/add/',):
             answer = client.post(path, {**filled(), **all_presets()['awx'].fields})
             assert 'with your own token' in answer.content.decode()
         assert not Webhook.objects.exists()
 
     def test_a_preset_without_a_url_makes_no_feed(self, netbox_user, client):
         client.force_login(netbox_user)
-        for path in ('/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'):
+        for path in ('/plugins/webhooks/webhooks/add/',):
             assert 'name="preset" value="slack"' in client.get(path, {'preset': 'slack'}).content.decode()
             body = {**filled(), 'payload_url': '', **all_presets()['slack'].fields}
             for _again in range(2):
@@ -327,7 +326,7 @@ class TestChosen:
         assert answer.status_code == 400
         assert 'preset' in answer.json()
 
-    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'])
+    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/'])
     def test_the_form_is_filled_in(self, netbox_user, path: str):
         browser = Client()
         browser.force_login(netbox_user)
@@ -398,7 +397,7 @@ class TestChosen:
         assert form['type_create'].value()
         assert not Webhook.objects.exists()
 
-    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'])
+    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/'])
     def test_it_needs_a_url(self, netbox_user, path: str):
         browser = Client()
         browser.force_login(netbox_user)
@@ -419,61 +418,7 @@ class TestChosen:
         assert webhook.name in page
         assert '?preset=' not in page
 
-    def test_the_admin_says_which_is_chosen_and_folds_what_it_fills_in(self, netbox_user):
-        browser = Client()
-        browser.force_login(netbox_user)
-        pages = [browser.get(f'/admin/webhooks/webhook/add/{query}') for query in ('', '?preset=teams')]
-        chosen = [re.findall(r'aria-current="true" href="([^"]+)"', page.content.decode()) for page in pages]
-        assert chosen == [[], ['?preset=teams']]
-        unfolded = [[group.name for group in page.context['adminform'] if not group.is_collapsible] for page in pages]
-        assert unfolded == [['Webhook'], ['Webhook']]
-
-    @pytest.mark.parametrize('name', list(all_presets()))
-    def test_the_admins_form_of_a_preset_begins_with_the_fields_to_fill_in(self, netbox_user, name: str):
-        browser = Client()
-        browser.force_login(netbox_user)
-        groups = browser.get(f'/admin/webhooks/webhook/add/?preset={name}').context['adminform'].fieldsets
-        first, others = set(flatten_fieldsets(groups[:1])), set(flatten_fieldsets(groups[1:]))
-        preset = all_presets()[name]
-        given = {*preset.fields}.difference(preset.asks)
-        assert {'name', 'object_types', 'payload_url', *preset.asks} <= first
-        assert first.isdisjoint(given)
-        assert given <= others
-
-    def test_another_keeps_in_the_admin_what_was_typed(self, netbox_user):
-        browser = Client()
-        browser.force_login(netbox_user)
-        types = sorted(one.pk for one in ContentType.objects.get_for_models(Site, Device).values())
-        typed = {
-            **filled(),
-            'name': 'CMDB <1>',
-            'payload_url': 'https://a.example/in',
-            'object_types': types,
-            'conditions': '{"attr": "name", "value": "é"}',
-            'type_update': '',
-            'ordered': '',
-            'secret': 'swordfish',
-            'preset': 'teams',
-            **all_presets()['teams'].fields,
-            'body_template': all_presets()['teams'].fields['body_template'].replace('\n', '\r\n'),
-        }
-        answer = browser.post('/admin/webhooks/webhook/add/?preset=teams', {**typed, '_preset': 'slack'})
-        form = answer.context['adminform'].form
-        assert form.chosen_preset.name == 'slack'
-        page = answer.content.decode()
-        assert 'value="CMDB &lt;1&gt;"' in page
-        assert 'value="https://a.example/in"' in page
-        assert '{&quot;attr&quot;: &quot;name&quot;, &quot;value&quot;: &quot;é&quot;}' in page
-        assert 'AdaptiveCard' not in page
-        assert 'rich_text' in page
-        assert 'swordfish' not in page
-        assert sorted(map(int, form['object_types'].value())) == types
-        assert [form[one].value() for one in ('type_create', 'type_update', 'ordered')] == [True, False, False]
-        assert '_preset' not in page
-        assert not form.errors
-        assert not Webhook.objects.exists()
-
-    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'])
+    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/'])
     def test_the_page_offers_them(self, netbox_user, path: str):
         browser = Client()
         browser.force_login(netbox_user)

@@ -234,20 +234,8 @@ class TestBanners:
 def test_every_page_names_the_worker_to_start(admin_pages, netbox_user, webhook, monkeypatch, own, worker):
     change_settings(monkeypatch, **own)
     delivery(event(site()), webhook, status=StatusChoices.PENDING)
-    addresses = (webhook.get_absolute_url(), page_of(webhook), '/admin/', '/admin/webhook-backend-status/')
+    addresses = (webhook.get_absolute_url(), '/admin/webhook-backend-status/')
     pages = [card(netbox_user), *(admin_pages.get(address).content.decode() for address in addresses)]
     for page in pages:
         assert f'tart the service {worker}' in page.replace('<code>', '')
     assert f'start the service <code>{worker}</code>' in pages[-1]
-
-
-@pytest.mark.parametrize('address', ['/admin/', '/admin/webhook-backend-status/'])
-def test_the_admin_tells_how_sending_goes(admin_pages, webhook, address):
-    suspend(webhook)
-    site()
-    for _ in range(2):
-        delivery(event(site()), webhook, status=StatusChoices.PENDING, created=timezone.now() - timedelta(hours=5))
-    page = ' '.join(admin_pages.get(address).content.decode().split())
-    assert 'None running</span></a> Nothing is sent. Start the service netbox-rq.' in page
-    assert '2 deliveries</a> · 3 changes not processed yet · oldest: 5 hours' in page
-    assert '/admin/webhooks/webhook/?state=suspended' in page
