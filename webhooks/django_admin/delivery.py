@@ -309,7 +309,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Body'))
     def request_body(self, delivery: Delivery) -> SafeString | str:
-        body = sent_bodies.last_body(delivery, delivery.all_attempts)
+        body = sent_bodies.last_body(delivery, delivery.all_attempts, may_build=True)
         return format_html('<p class="wh-quiet">{}</p>{}', body.note, block(body.text))
 
     @admin.display(description=_('Headers'))
