@@ -10,6 +10,7 @@ from extras.models import EventRule
 
 from .. import constants
 from ..models import Event, Health, Webhook
+from ..security import references
 from .moments import moment
 
 
@@ -135,8 +136,8 @@ def refuses(health: Health) -> bool:
 
 
 def lacks_secret(health: Health) -> bool:
-    """Whether a suspended webhook waits for a secret that the operator provides."""
-    return health.refused_since is None and not health.unreachable
+    """Whether a suspended webhook waits for a secret that the operator provides: its error begins with a reference."""
+    return references.is_reference(health.last_error.partition(': ')[0])
 
 
 def in_state(key: str) -> Q:
