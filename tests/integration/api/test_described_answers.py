@@ -15,6 +15,7 @@ from support.log import delivery, event
 
 from webhooks.api.urls import urlpatterns
 from webhooks.choices import StatusChoices
+from webhooks.models import Webhook
 
 HOME = '/api/plugins/webhooks/'
 
@@ -67,6 +68,7 @@ def test_each_answer_is_as_the_schema_describes_it(program, receiver):
     read_feed(program)
     redeliver(program)
     program.send('GET', 'webhooks/asyncapi/')
+    apply_document(program)
     assert not program.unused
 
 
@@ -108,6 +110,25 @@ def act_on_webhook(program: Program, pk: int, place: Site) -> None:
     period = {'since': '2026-01-01T00:00:00Z', 'status': 'failed'}
     send('POST', f'{one}replay/', pk, {**period, 'dry_run': True})
     send('POST', f'{one}replay/', pk, period)
+
+
+def apply_document(program: Program) -> None:
+    document = {
+        'source': 'team',
+        'webhooks': [
+            {
+                'name': 'Active sites',
+                'object_types': ['dcim.site'],
+                'type_update': True,
+                'payload_url': NOWHERE,
+                'filters': {'dcim.site': 'status=active'},
+            }
+        ],
+    }
+    assert program.send('POST', 'apply/', body=document)['changes']
+    pk = Webhook.objects.get(name='Active sites').pk
+    program.send('GET', 'webhooks/{id}/members/', pk)
+    program.send('POST', 'webhooks/{id}/compare/', pk, {'dry_run': True})
 
 
 def read_feed(program: Program) -> None:

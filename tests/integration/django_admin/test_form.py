@@ -248,7 +248,7 @@ class TestSecret:
         assert webhook.secrets() == ['another', SECRET]
         remaining = webhook.previous_secret_expires - timezone.now()
         assert timedelta(hours=23) < remaining <= timedelta(hours=24)
-        assert 'previous secret until' in client.get(page_of(webhook)).content.decode()
+        assert 'with the previous secret as well' in client.get(page_of(webhook)).content.decode()
 
     def test_a_public_key_is_shown(self, client, webhook):
         secret = signing.generate(signing.PRIVATE)
