@@ -180,9 +180,7 @@ class Lane:
     # Whether its last request was slow to build, and how many templates in a row ran out of time.
     is_slow: bool = False
     endless: int = 0
-    # Transactions whose deliveries are all known: a change set waits for that.
-    whole: Collection[int] = ()
-    # Transactions that were still dispatched at the last look.
+    # Transactions of change sets that were not dispatched to the end at the last look.
     unfinished: Collection[int] = ()
     marks: dict[bool, Mark] = field(default_factory=_no_marks)
 
@@ -230,6 +228,16 @@ class Lane:
     def unformed(self) -> list[Due]:
         """Return the waiting deliveries that stand for a change set without parts, one for each set."""
         return [one for one in self.waiting.values() if not one.is_formed]
+
+    def folds(self, one: Due, waits: Collection[int]) -> bool:
+        """Return whether the changes of the delivery's object are to become one now, as it is due.
+
+        With `latest_only` always; for a quiet object once its first delivery may go. `waits`: the ids of deliveries
+        that are due, but have to wait.
+        """
+        if self.quiet is None:
+            return self.latest_only
+        return one.pk not in waits and not one.backfill
 
     def forget(self) -> None:
         """Forget waiting deliveries and marks: all are read anew once they may go."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -50,6 +50,12 @@ class Turn:
         """Whether the delivery's webhook waits until its objects are quiet."""
         return self.lanes[one.webhook_id].quiet is not None
 
+    def note_superseded(self, counts: Mapping[int, int]) -> None:
+        """Note how many deliveries were superseded, by the webhook's id. Their lanes are read anew."""
+        self.closed += endpoint.entries(StatusChoices.SUPERSEDED, counts)
+        for webhook_id in counts:
+            self.lanes[webhook_id].forget()
+
 
 class Lanes:
     """The lanes that a worker owns. Each turn is opened, then chooses or leaves, and is applied after its commit.
@@ -81,7 +87,8 @@ class Lanes:
         """
         soon = time.monotonic() + SHORT_REST_SECONDS
         return bool(self.owned.keys() - self._locked) or any(
-            lane.in_hand or any(one.lead or one.transaction_id not in lane.unfinished for one in lane.waiting.values())
+            lane.in_hand
+            or any(one.is_formed or one.transaction_id not in lane.unfinished for one in lane.waiting.values())
             for lane in self.owned.values()
             if lane.in_hand or soon >= lane.rests_until
         )
@@ -120,7 +127,6 @@ class Lanes:
         """
         self._take(turn)
         self._define(turn)
-        self._note_whole(turn)
         self._form(turn)
         self._read(turn)
         held = self._held(turn)
@@ -208,24 +214,21 @@ class Lanes:
     # Due deliveries
     #
 
-    def _note_whole(self, turn: Turn) -> None:
-        """Learn which transactions are dispatched to the end. All their deliveries are read after that."""
-        lanes = [lane for lane in self._held(turn) if lane.unformed]
-        known = {one.transaction_id for lane in lanes for one in lane.unformed}
-        whole = known - queue.unfinished(known)
-        undecided = queue.undecided([lane.webhook_id for lane in lanes], whole)
-        for lane in lanes:
-            lane.whole = {one for one in whole if (lane.webhook_id, one) not in undecided}
-            lane.unfinished = known - lane.whole
-
     def _form(self, turn: Turn) -> None:
-        """Form the change sets of whole transactions: their parts are read after that."""
-        ready = [one for lane in self._held(turn) for one in lane.unformed if one.transaction_id in lane.whole]
+        """Form the change sets of transactions that are dispatched to the end: their parts are read after that."""
+        held = self._held(turn)
+        transactions = {one.transaction_id for lane in held for one in lane.unformed}
+        unfinished = queue.unfinished(transactions)
+        undecided = queue.undecided([lane.webhook_id for lane in held], transactions - unfinished)
+        for lane in held:
+            asked = {one.transaction_id for one in lane.unformed}
+            lane.unfinished = {one for one in asked if one in unfinished or (lane.webhook_id, one) in undecided}
+        whole = [one for lane in held for one in lane.unformed if one.transaction_id not in lane.unfinished]
         # A set must not wait for a backfill of its objects.
-        closed = superseding.replace_backfills({one.webhook_id for one in ready}, turn.now, self.in_hand)
-        turn.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
-        settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, turn.now)
-        for one in ready:
+        replaced = superseding.replace_backfills({one.webhook_id for one in whole}, turn.now, self.in_hand)
+        turn.closed += endpoint.entries(StatusChoices.SUPERSEDED, replaced)
+        settled = change_sets.form({(one.webhook_id, one.change_set) for one in whole}, turn.now)
+        for one in whole:
             if (one.webhook_id, one.change_set) in settled:
                 turn.lanes[one.webhook_id].waiting.pop(one.pk, None)
 
@@ -256,22 +259,12 @@ class Lanes:
         return parked
 
     def _supersede(self, turn: Turn, due: Sequence[Due], waits: Collection[int]) -> None:
-        """Close needless deliveries. Their lanes are read anew.
-
-        Of an object that has to be quiet, it is done when its first delivery may go: not for any of `waits` (ids).
-        """
-        objects = [
-            (one.webhook_id, one.object_type_id, one.object_id)
-            for one in due
-            if (turn.is_quiet(one) and one.pk not in waits and not one.backfill)
-            or (not turn.is_quiet(one) and turn.lanes[one.webhook_id].latest_only)
-        ]
-        in_hand = self.in_hand
-        closed = superseding.supersede(objects, turn.now, in_hand)
-        closed += superseding.replace_backfills({one.webhook_id for one in due if not one.backfill}, turn.now, in_hand)
-        turn.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
-        for webhook_id in closed:
-            turn.lanes[webhook_id].forget()
+        """Close deliveries that others make needless. `waits`: the ids of those that are due, but have to wait."""
+        folding = [one for one in due if turn.lanes[one.webhook_id].folds(one, waits)]
+        objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in folding]
+        changed = {one.webhook_id for one in due if not one.backfill}
+        turn.note_superseded(superseding.supersede(objects, turn.now, self.in_hand))
+        turn.note_superseded(superseding.replace_backfills(changed, turn.now, self.in_hand))
 
     def _fetch(self, turn: Turn, chosen: Sequence[Due]) -> list[tuple[Due, Call]]:
         """Return what is still to go, with its request: somebody may have closed a delivery, or opened an earlier one.

@@ -1,8 +1,15 @@
-"""Lets the changes of an object wait until it is quiet. Then superseding.py makes one of them.
+"""Lets the changes of an object wait until it is quiet, and go as one.
 
-A delivery is due when its object has been quiet for so long after it, and notes until when it waits at most. If a later
-one of its object still waits, it takes over that one's time: so all of them wait for the last. All that is known stands
-on the deliveries: what waits keeps its times if somebody switches `quiet` off, or enters other times.
+1. A change is dispatched (dispatch/loop.py), or its conditions turn out to be met (dispatch/undecided.py). Its delivery
+   rests: WINDOW says until when at most (`waits_until`), and DUE_AT when it is due, if no other change comes.
+2. It is due. If a later delivery of its object rests, it rests on until that one is due, but not beyond `waits_until`
+   (postpone(), in a turn of the lane's owner). So all of them wait for the last.
+3. Otherwise the changes of its object become one, which goes at once: Lane.folds says so, and superseding.py does it.
+4. If that is tried again, it does not rest again: it takes along what rests.
+
+*Send waiting deliveries* ends the wait (engine/commands.py). All that is known stands on the deliveries: what rests
+keeps its times if somebody switches `quiet` off, or enters other times. What only restates an object starts no wait and
+ends none. A change set goes whole, so it does not wait.
 """
 
 from collections.abc import Collection
