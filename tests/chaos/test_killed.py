@@ -45,7 +45,7 @@ STAGES = {
     'before the record': (strike_before, SAVE, 1),
     'before the third record': (strike_before, SAVE, 3),
     'after the record, before the commit': (strike_after, SAVE, 2),
-    'before the next of the object may go': (strike_before, f'{ENGINE}.deliver.order.unpark', 2),
+    'before the next of the object may go': (strike_before, f'{ENGINE}.deliver.order.release_next', 2),
     'after the counters, before the commit': (strike_after, f'{ENGINE}.deliver.endpoint.write', 2),
     'before the status page': (strike_before, 'webhooks.services.failed_jobs.publish', 1),
 }
@@ -97,7 +97,7 @@ SET_STAGES = {
     'before the parts are made': (strike_before, FORM, 1),
     'after the parts were made, before the commit': (strike_after, FORM, 1),
     'after the first part was sent': (strike_after, POST, 1),
-    'before the second part may go': (strike_before, f'{ENGINE}.deliver.order.unpark', 2),
+    'before the second part may go': (strike_before, f'{ENGINE}.deliver.order.release_next', 2),
     'after the second record, before the commit': (strike_after, SAVE, 3),
 }
 

@@ -14,6 +14,7 @@ from support.engine import deliveries, dispatch_all, pass_alive
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import OPEN_STATUSES
+from webhooks.delivery_states import TIMED_STATES
 from webhooks.engine.process import inline
 from webhooks.models import Delivery, Event, Webhook
 
@@ -55,7 +56,7 @@ def first_comes_due() -> None:
 
 
 def all_comes_due() -> None:
-    Delivery.objects.filter(status__in=OPEN_STATUSES).update(due_at=timezone.now())
+    Delivery.objects.filter(state__in=TIMED_STATES).update(due_at=timezone.now())
 
 
 def told(receiver: Receiver) -> list[tuple[int, str]]:

@@ -177,7 +177,7 @@ def count_blocked() -> int:
 
 
 def pass_retry_waits(**filters: Any) -> None:
-    """Make retries due, but no parked delivery."""
+    """Make retries due, but no held delivery."""
     pending = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, **filters)
     pending.update(due_at=timezone.now())
     Event.objects.filter(retry_at__isnull=False).update(retry_at=timezone.now())

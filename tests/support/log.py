@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from support.builders import NOWHERE, UPDATED, subscribe
 from webhooks.choices import StatusChoices
+from webhooks.delivery_states import STATES_OF_STATUS, DeliveryState
 from webhooks.models import Attempt, Delivery, Event, Webhook
 
 _numbers = itertools.count(1)
@@ -43,17 +44,30 @@ def delivery(of: Event, webhook: Webhook | None = None, attempts: int = 1, **fie
         'object_type': of.object_type,
         'object_id': of.object_id,
         'sequence': of.sequence,
-        'status': StatusChoices.FAILED,
         'error': 'HTTP 500',
         'response_status': 500,
         'created': of.timestamp,
         'expires_at': of.timestamp + timedelta(days=3),
         'attempt_count': attempts,
     }
-    made = Delivery.objects.create(**defaults | fields)
+    status = fields.pop('status', StatusChoices.FAILED)
+    made = Delivery(**defaults | fields)
+    made.state = state_of(made) if status == StatusChoices.PENDING else STATES_OF_STATUS[status][0]
+    made.save()
     for number in range(1, attempts + 1):
         attempt(made, number)
     return made
+
+
+def state_of(pending: Delivery) -> str:
+    """Return the state that the engine would give to such a delivery."""
+    if pending.lapses:
+        return DeliveryState.SUSPECT
+    if pending.due_at is None:
+        return DeliveryState.HELD
+    if pending.attempt_count:
+        return DeliveryState.RETRYING
+    return DeliveryState.RESTING if pending.waits_until else DeliveryState.READY
 
 
 def change_set(events: list[Event], webhook: Webhook, attempts: int = 1, **fields: Any) -> list[Delivery]:

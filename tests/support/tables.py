@@ -15,7 +15,7 @@ OWN = {'id', 'uuid', 'sequence', 'object_id'}
 
 def copy_row(model: type[Model], times: int) -> None:
     table = model._meta.db_table
-    columns = ', '.join(f'"{one.column}"' for one in model._meta.fields if one.column not in OWN)
+    columns = ', '.join(f'"{one.column}"' for one in model._meta.concrete_fields if one.column not in OWN)
     with connection.cursor() as cursor:
         cursor.execute(
             f"""INSERT INTO {table} (uuid, sequence, object_id, {columns})

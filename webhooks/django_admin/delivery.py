@@ -119,7 +119,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     list_display = (
         'recorded',
-        'state',
+        'shown_status',
         'error',
         'webhook',
         'happened',
@@ -137,7 +137,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     search_help_text = _('Search by webhook-id, object ID, or part of the object name')
     inlines = (AttemptInline,)
     fieldsets = (
-        (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error')}),
+        (None, {'fields': (('shown_status', 'webhook', 'happened', 'object'), 'waits', 'error')}),
         (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
         (
             _('Request'),
@@ -253,7 +253,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         return delivery.shown_part
 
     @admin.display(description=_('Status'))
-    def state(self, delivery: Delivery) -> SafeString:
+    def shown_status(self, delivery: Delivery) -> SafeString:
         wait = wait_of(delivery, timezone.now())
         shown = word(delivery.get_status_display(), delivery.get_status_color(), wait.text if wait else '')
         return format_html('{} <span class="wh-quiet">{}</span>', shown, wait.label) if wait else shown

@@ -26,7 +26,7 @@ class DeliveryInline(ReadOnly, admin.TabularInline):
     """Shows an event's deliveries, each with a link to its page."""
 
     model = Delivery
-    fields = ('recorded', 'webhook', 'state', 'error', 'response_status', 'attempt_count')
+    fields = ('recorded', 'webhook', 'shown_status', 'error', 'response_status', 'attempt_count')
     readonly_fields = fields
     verbose_name_plural = _('deliveries')
 
@@ -39,7 +39,7 @@ class DeliveryInline(ReadOnly, admin.TabularInline):
         return format_html('<a href="{}">{}</a>', page, moment(delivery.created))
 
     @admin.display(description=_('Status'))
-    def state(self, delivery: Delivery) -> SafeString:
+    def shown_status(self, delivery: Delivery) -> SafeString:
         wait = wait_of(delivery, timezone.now())
         return word(delivery.get_status_display(), delivery.get_status_color(), wait.text if wait else '')
 

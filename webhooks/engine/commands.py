@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 from itertools import batched, chain
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import Case, F, QuerySet, Value, When
 from django.db.models.functions import Least, Now
 
 from .. import conf
+from .. import delivery_states as states
 from ..choices import StatusChoices
+from ..delivery_states import DeliveryState
 from ..interruptions import Locked
 from ..models import Delivery, Event, Health
 from . import sql
@@ -29,10 +31,10 @@ from .tidy import loop as tidy
 # Where events are rendered again, so many of a model wait for a held table (TABLE_LOCK_MS each).
 HELD_EVENTS_PER_MODEL = 10
 
-# The objects that have more than one pending delivery, with the webhook.
-READ_SEVERAL = """
+# The objects that have more than one delivery in the queue, with the webhook.
+READ_SEVERAL = f"""
     SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
-    WHERE webhook_id = %(webhook)s AND status = 'pending'
+    WHERE webhook_id = %(webhook)s AND status {states.QUEUED}
     GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
 
 # The ids of deliveries that the lane's owner has in hand. They are left alone.
@@ -40,16 +42,16 @@ READ_IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# Make deliveries due that wait for a retry, or for a quiet object. Leave out suspects and those of stopped workers:
-# their requests may still be under way.
-RETRY_NOW = """
-    UPDATE webhooks_delivery SET due_at = now(), waits_until = NULL
-    WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND NOT stopped AND due_at > now()"""
+# From resting and retrying to ready. Doubtful ones are left out: their requests may still be under way.
+SEND_NOW = """
+    UPDATE webhooks_delivery SET status = 'pending', due_at = now(), waits_until = NULL
+    WHERE webhook_id = %(webhook)s AND status IN ('resting', 'retrying') AND due_at > now()"""
 
-# Make a backfill's parked deliveries due after a pause: while it is paused, the lane's owner parks untried ones.
-UNPARK_UNTRIED = """
-    UPDATE webhooks_delivery SET due_at = %(now)s
-    WHERE webhook_id = %(webhook)s AND backfill AND status = 'pending' AND due_at IS NULL AND lapses = 0"""
+# From held to ready, after a pause: while a backfill is paused, the lane's owner holds its untried deliveries. An index
+# has these last, as they have no time.
+RELEASE_BACKFILL = """
+    UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s
+    WHERE webhook_id = %(webhook)s AND backfill AND status = 'held' AND due_at IS NULL"""
 
 # Delete a backfill's undispatched events. Skip rows that a dispatcher has locked: it makes no deliveries of
 # them, or engine/tidy removes the deliveries.
@@ -105,13 +107,13 @@ def _render_each(events: Sequence[Event], matches: Matches, put_off: PutOff) -> 
 
 
 def reopen(closed: QuerySet[Delivery]) -> int:
-    """Make closed deliveries pending again, in the open transaction, and return their number.
+    """Make closed deliveries ready again, in the open transaction, and return their number.
 
     They are due at once, and have one more attempt, under the same id. The caller keeps their events from being pruned.
     """
     now = sql.fetch_value('SELECT clock_timestamp()')
-    return closed.update(
-        status=StatusChoices.PENDING,
+    return closed.filter(state__in=(DeliveryState.FAILED, DeliveryState.SUPERSEDED)).update(
+        state=Case(When(lapses__gt=0, then=Value(DeliveryState.SUSPECT)), default=Value(DeliveryState.READY)),
         due_at=now,
         waits_until=None,
         expires_at=now + timedelta(seconds=conf.get().expire_after),
@@ -119,7 +121,6 @@ def reopen(closed: QuerySet[Delivery]) -> int:
         error='',
         attempt_limit=F('attempt_count') + 1,
         lapses=Least(F('lapses'), SUSPECT),
-        stopped=False,
         backfill=False,
         listed=False,
     )
@@ -128,7 +129,7 @@ def reopen(closed: QuerySet[Delivery]) -> int:
 def retry_now(webhook_id: int) -> None:
     """Make a webhook's deliveries that wait for a retry due, and its probe if it is suspended."""
     Health.objects.filter(pk=webhook_id, suspended_since__isnull=False).update(probe_at=Now())
-    sql.execute(RETRY_NOW, {'webhook': webhook_id})
+    sql.execute(SEND_NOW, {'webhook': webhook_id})
 
 
 def supersede(webhook_id: int) -> int:
@@ -154,9 +155,9 @@ def _supersede_some(webhook_id: int, objects: Collection[superseding.Object]) ->
 
 
 def release(webhook_id: int, now: datetime) -> None:
-    """Let deliveries go that were parked while the webhook's backfill was paused. Locks the lane until the commit."""
+    """Let deliveries go that were held while the webhook's backfill was paused. Locks the lane until the commit."""
     order.lock_lanes([webhook_id])
-    sql.execute(UNPARK_UNTRIED, {'webhook': webhook_id, 'now': now})
+    sql.execute(RELEASE_BACKFILL, {'webhook': webhook_id, 'now': now})
 
 
 def take_back(webhook_id: int, now: datetime) -> list[datetime]:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from ..choices import StatusChoices
+from ..delivery_states import PENDING_STATES, DeliveryState
 from ..models import Delivery, Event
 from ..models.querysets import LONG_COLUMNS
 from ..payload.http_request import Builder
@@ -78,7 +79,7 @@ def rescue(name: str | None = None, reason: str | None = None, *, caller: int | 
 
 def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> None:
     for event in Event.objects.filter(pk__in=ids, dispatched_at=None).defer(*LONG_COLUMNS):
-        lapses, wait, error = _state(event, blame)
+        lapses, wait, error = _lapsed(event.lapses, event.stopped, blame)
         if event.lapses >= SUSPECT and not blame:
             wait = SUSPECT_EVENT_WAIT
         Event.objects.filter(pk=event.pk).update(lapses=lapses, retry_at=now + wait, error=error, stopped=blame is None)
@@ -90,7 +91,7 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     `since`: after its last beat. Its requests may still be open.
     """
     unread = [f'event__{name}' for name in LONG_COLUMNS]
-    pending = Delivery.objects.filter(pk__in=ids, status=StatusChoices.PENDING)
+    pending = Delivery.objects.filter(pk__in=ids, state__in=PENDING_STATES)
     held = list(pending.select_related('webhook__health', 'event').defer(*unread))
     wanted = {one.webhook_id for one in held}
     if blame:
@@ -105,22 +106,27 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
 
 
 def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> tuple[Call, Verdict]:
-    lapses, wait, error = _state(one, blame)
+    lapses, wait, error = _lapsed(one.lapses, one.state == DeliveryState.DOUBTFUL, blame)
     call = Call(one, Builder(one.webhook))
     call.outcome = Outcome(started_at=now.timestamp(), duration=0, error=error)
     # Its request must not arrive after a later change.
     over = since + timedelta(seconds=BEGIN_SECONDS + one.webhook.effective_timeout) if since else now
     gives_up = lapses >= GIVEN_UP or one.event.test
     verdict = fail(one) if gives_up else try_again(one, max(now, over) + wait)
-    verdict.lapses, verdict.stopped = lapses, blame is None
+    verdict.lapses = lapses
+    if not gives_up:
+        verdict.state = DeliveryState.SUSPECT if lapses else DeliveryState.DOUBTFUL
     return call, verdict
 
 
-def _state(one: Event | Delivery, blame: str | None) -> tuple[int, timedelta, str]:
-    """Return its `lapses`, its wait and its error."""
+def _lapsed(lapses: int, was_stopped: bool, blame: str | None) -> tuple[int, timedelta, str]:
+    """Return the new `lapses` of an event or a delivery, its wait and its error.
+
+    `was_stopped`: its worker stopped at the attempt before too.
+    """
     if not blame:
-        return max(one.lapses, SUSPECT) if one.stopped else one.lapses, timedelta(), STOPPED
-    deaths = one.lapses + 1 - SUSPECT
+        return max(lapses, SUSPECT) if was_stopped else lapses, timedelta(), STOPPED
+    deaths = lapses + 1 - SUSPECT
     times = {1: 'once', 2: 'twice'}.get(deaths, f'{deaths} times')
-    wait = delay(deaths, 0.5) if one.lapses + 1 < GIVEN_UP else timedelta()
-    return one.lapses + 1, wait, f'its process died {times} ({blame})'
+    wait = delay(deaths, 0.5) if lapses + 1 < GIVEN_UP else timedelta()
+    return lapses + 1, wait, f'its process died {times} ({blame})'

@@ -35,7 +35,7 @@ COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE a
 REFERENCE = ['object_type', 'object_id']
 # The columns that services/why_not_sent.py reads.
 WAIT = [
-    'status', 'webhook', 'due_at', 'waits_until', 'expires_at', 'attempt_count', 'attempt_limit', 'lapses', 'backfill',
+    'state', 'webhook', 'due_at', 'waits_until', 'expires_at', 'attempt_count', 'attempt_limit', 'backfill',
     'change_set', 'parts',
 ]  # fmt: skip
 
@@ -179,7 +179,7 @@ class AttemptType:
     Delivery,
     name='WebhooksDeliveryType',
     fields=[
-        'id', 'uuid', 'change_set', 'parts', 'backfill', 'status', 'error', 'response_status',
+        'id', 'uuid', 'change_set', 'parts', 'backfill', 'error', 'response_status',
         'attempt_count', 'created', 'finished_at', 'expires_at',
     ],
     filters=DeliveryFilter,
@@ -196,6 +196,11 @@ class DeliveryType(LogType):
     def event_count(self) -> int:
         """Return 1. In 1.0.0 a delivery could have several events."""
         return 1  # in 1.0.0 a delivery could have several events
+
+    @strawberry_django.field(only=['state'])
+    def status(self) -> str:
+        """Return its status, which is computed from its state."""
+        return self.status
 
     @strawberry_django.field(only=['part', 'parts'])
     def part(self) -> int | None:

@@ -408,7 +408,6 @@ class Migration(migrations.Migration):
                 migrations.AddField('delivery', 'position', models.BigIntegerField(null=True)),
                 migrations.AddField('delivery', 'waits_until', models.DateTimeField(null=True)),
                 migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_DELIVERIES), KEEP_FIGURES.format(**OF_DELIVERIES)),
-                migrations.AddField('delivery', 'stopped', models.BooleanField(db_default=False, default=False)),
             ),
             Gently(
                 ['attempt'],

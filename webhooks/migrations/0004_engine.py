@@ -57,12 +57,22 @@ LOOK_ANEW = """
     )
     SELECT max(id) FROM part"""
 
+# What 1.0.0 has tried waits for its next attempt. In 1.0.0 that has no state of its own.
+NAME_RETRYING = """
+    WITH part AS (
+        SELECT id FROM webhooks_delivery WHERE status = 'pending' AND attempt_count > 0 AND id > %s
+        ORDER BY id LIMIT 1000
+    ), named AS (
+        UPDATE webhooks_delivery d SET status = 'retrying' FROM part WHERE d.id = part.id
+    )
+    SELECT max(id) FROM part"""
+
 # What a worker of 1.0.0 had in hand: its request may go on until then, and must not arrive after a later one.
 GIVE_BACK = """
     WITH part AS (
         SELECT id FROM webhooks_delivery WHERE status = 'sending' AND id > %s ORDER BY id LIMIT 1000
     ), given_back AS (
-        UPDATE webhooks_delivery d SET status = 'pending', stopped = true, due_at = coalesce(lease_until, now())
+        UPDATE webhooks_delivery d SET status = 'doubtful', due_at = coalesce(lease_until, now())
         FROM part WHERE d.id = part.id
     )
     SELECT max(id) FROM part"""
@@ -83,8 +93,7 @@ SEND_CHANGE_SETS = """
 # stands for pruned ones.
 SPLIT = f"""
     WITH part AS (
-        SELECT d.id, d.event_count,
-            CASE WHEN d.status <> 'pending' OR d.attempt_count > 0 OR d.stopped THEN d.id END AS kept
+        SELECT d.id, d.event_count, CASE WHEN d.status <> 'pending' THEN d.id END AS kept
         FROM webhooks_delivery d JOIN (
             SELECT DISTINCT delivery_id FROM (
                 SELECT delivery_id FROM webhooks_batchitem WHERE delivery_id > %s ORDER BY delivery_id LIMIT 1000
@@ -98,10 +107,12 @@ SPLIT = f"""
     ), others AS (
         INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, change_set, part,
             parts, change_count, lead, status, error, response_status, created, expires_at, finished_at, attempt_count,
-            attempt_limit, listed, stopped)
+            attempt_limit, listed)
         SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, e.transaction_id,
-            v.part, v.parts, v.change_count, v.kept, d.status, d.error, d.response_status, d.created, d.expires_at,
-            d.finished_at, d.attempt_count, d.attempt_limit, d.listed, d.stopped
+            v.part, v.parts, v.change_count, v.kept,
+            CASE WHEN d.status IN ('pending', 'retrying', 'doubtful') THEN 'held' ELSE d.status END,
+            d.error, d.response_status, d.created, d.expires_at, d.finished_at, d.attempt_count, d.attempt_limit,
+            d.listed
         FROM divided v JOIN webhooks_delivery d USING (id) JOIN webhooks_batchitem i ON i.delivery_id = d.id
         JOIN webhooks_event e ON e.id = i.event_id
         WHERE i.event_id <> d.event_id
@@ -124,9 +135,12 @@ SPLIT = f"""
     SELECT max(id) FROM part"""
 
 
+QUEUED = ['held', 'pending', 'resting', 'retrying', 'doubtful']
+
+
 def hand_over(apps, schema_editor) -> None:
     if 'lease_until' in columns_of('webhooks_delivery', schema_editor):
-        for statement in (SEND_CHANGE_SETS, LOOK_ANEW, GIVE_BACK, SPLIT):
+        for statement in (SEND_CHANGE_SETS, LOOK_ANEW, NAME_RETRYING, GIVE_BACK, SPLIT):
             in_parts(schema_editor, statement)
 
 
@@ -149,6 +163,22 @@ class Migration(migrations.Migration):
 
     operations = [
         Once(
+            # PostgreSQL's column is still named `status`, as processes of 1.0.0 know it. One of their indexes stays.
+            migrations.SeparateDatabaseAndState(
+                state_operations=[
+                    migrations.RenameField('delivery', 'status', 'state'),
+                    migrations.AlterField(
+                        'delivery', 'state', models.CharField(db_column='status', default='pending', max_length=10)
+                    ),
+                    migrations.RemoveIndex('delivery', 'webhooks_delivery_unlisted'),
+                    migrations.AddIndex(
+                        'delivery',
+                        models.Index(
+                            fields=['id'], condition=Q(state='failed', listed=False), name='webhooks_delivery_unlisted'
+                        ),
+                    ),
+                ]
+            ),
             BuildIndex(
                 'subscription',
                 models.Index(
@@ -191,30 +221,30 @@ class Migration(migrations.Migration):
                 'delivery',
                 models.Index(
                     fields=['webhook', 'backfill', 'due_at', 'id'],
-                    condition=Q(status='pending'),
+                    condition=Q(state__in=QUEUED),
                     name='webhooks_delivery_next',
                 ),
             ),
             BuildIndex(
                 'delivery',
                 models.Index(
-                    fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
+                    fields=['object_type', 'object_id', 'webhook', 'state', 'sequence'], name='webhooks_delivery_order'
                 ),
             ),
             BuildIndex(
                 'delivery',
                 models.Index(
                     fields=['webhook', 'expires_at', 'id'],
-                    condition=Q(status='pending'),
+                    condition=Q(state__in=['undecided', *QUEUED, 'suspect']),
                     name='webhooks_delivery_overdue',
                 ),
             ),
             BuildIndex(
                 'delivery',
                 models.Index(
-                    fields=['status', 'id'],
-                    condition=Q(status='pending') & Q(lapses__gt=0) | Q(status='failed') & Q(listed=False),
-                    name='webhooks_delivery_odd',
+                    fields=['state', '-id'],
+                    condition=Q(state__in=['undecided', 'suspect', 'sending', 'failed', 'superseded']),
+                    name='webhooks_delivery_rare',
                 ),
             ),
             BuildIndex(
@@ -223,25 +253,21 @@ class Migration(migrations.Migration):
             ),
             BuildIndex(
                 'delivery',
-                models.Index(fields=['status', '-id'], condition=~Q(status='pending'), name='webhooks_delivery_closed'),
-            ),
-            BuildIndex(
-                'delivery',
                 models.Index(
                     fields=['webhook', 'change_set', 'part', 'id'],
-                    condition=Q(status='pending') & Q(change_set__isnull=False),
+                    condition=Q(state__in=[*QUEUED, 'suspect'], change_set__isnull=False),
                     name='webhooks_delivery_change_set',
                 ),
             ),
             BuildIndex(
                 'delivery',
                 models.Index(
-                    fields=['webhook', 'id'], condition=Q(status='undecided'), name='webhooks_delivery_undecided'
+                    fields=['webhook', 'id'], condition=Q(state='undecided'), name='webhooks_delivery_undecided'
                 ),
             ),
             BuildIndex(
                 'delivery',
-                models.Index(fields=['webhook', '-id'], condition=Q(status='failed'), name='webhooks_delivery_failed'),
+                models.Index(fields=['webhook', '-id'], condition=Q(state='failed'), name='webhooks_delivery_failed'),
             ),
             BuildIndex(
                 'delivery',
@@ -296,7 +322,7 @@ class Migration(migrations.Migration):
             DropModel('Wait', leave=OLD_WAIT),
             *(
                 RemoveIndexConcurrently('delivery', f'webhooks_delivery_{name}')
-                for name in ('due', 'line', 'lease', 'expiry', 'unlisted', 'object', 'created', 'status')
+                for name in ('due', 'line', 'lease', 'expiry', 'object', 'created', 'status')
             ),
             migrations.RunPython(hand_over, migrations.RunPython.noop),
             # No worker of 1.0.0 needs to read a URL any more.

@@ -7,8 +7,9 @@ webhook: a webhook's columns. wishes says which changes it wants, endpoint_facts
     signing_secret how it signs.
 subscription: what a webhook asked for, and since when.
 health: the state of its endpoint, which is its lane. backfill, hour, credential: what else it has.
-event, delivery, attempt: the log. sequence numbers it. of_webhook hides rows of deleted webhooks, and confidential
-    hides columns from readers. querysets are for lists and pages.
+event, delivery, attempt: the log. sequence numbers it. status_field computes the status of a delivery from its state.
+    of_webhook hides rows of deleted webhooks, and confidential hides columns from readers. querysets are for lists and
+    pages.
 config_context: what webhooks were told of config contexts. member: of lists that they subscribe to.
 worker: a process at work.
 concurrent: saves that two people make at once.

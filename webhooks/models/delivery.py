@@ -1,6 +1,6 @@
 """Delivery: one event for one webhook, with its queryset.
 
-While a worker has a delivery in hand, its status stays `pending`; the worker's row lists it. The webhook is no foreign
+While a worker has a delivery in hand, its state stays; the worker's row lists it. The webhook is no foreign
 key in PostgreSQL, so dispatch never waits for edits. `engine/tidy` removes the deliveries of a deleted webhook.
 """
 
@@ -17,14 +17,15 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from .. import visibility
-from ..choices import OPEN_STATUSES, KindChoices, StatusChoices
+from ..choices import KindChoices, StatusChoices
+from ..delivery_states import OPEN_STATES, PENDING_STATES, QUEUED_STATES, RARE_STATES, WAITING_STATES, DeliveryState
 from .confidential import LogQuerySet, shorten_error
 from .event import Event
 from .of_webhook import LogManager
+from .status_field import StatusField
 from .webhook import Webhook
 
-PENDING = Q(status=StatusChoices.PENDING)
-FAILED = Q(status=StatusChoices.FAILED)
+FAILED = Q(state=DeliveryState.FAILED)
 
 # In place of the number of a part, until the parts of a change set are made. As the highest smallint, it comes last.
 UNFORMED = 32767
@@ -49,7 +50,7 @@ class DeliveryQuerySet(LogQuerySet):
 
     def closed(self) -> 'DeliveryQuerySet':
         """Leave only deliveries that nothing is sent for any more: delivered, failed or superseded ones."""
-        return self.exclude(status__in=OPEN_STATUSES)
+        return self.exclude(state__in=OPEN_STATES)
 
     def failures(self) -> 'DeliveryQuerySet':
         """Leave only failed deliveries, without tests: who sends a test sees its result at once."""
@@ -110,7 +111,8 @@ def _visible(user: visibility.Reader) -> Q:
 class Delivery(models.Model):
     """One event for one webhook: whether and when it is sent, and how that went.
 
-    `due_at` is null while it is parked: it waits for an earlier delivery of its object, or a paused backfill holds it.
+    `state` says why it is not sent now; docs/architecture.md says what leads to which. Only states of TIMED_STATES, and
+    suspects, have a `due_at`.
     """
 
     # The `webhook-id` that receivers get, and the id of the failed job on RQ's status page.
@@ -126,7 +128,9 @@ class Delivery(models.Model):
     object_id = models.BigIntegerField(_('object ID'))
     sequence = models.BigIntegerField(_('sequence'))
     expanded = models.BooleanField(default=False, db_default=False)
-    status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
+    # Processes of 1.0.0 insert deliveries while NetBox is upgraded, so the column keeps its name.
+    state = models.CharField(max_length=10, db_column='status', default=DeliveryState.READY)
+    status = StatusField(_('status'))
     error = models.TextField(_('error'), blank=True)
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
     created = models.DateTimeField(_('created'))
@@ -138,8 +142,6 @@ class Delivery(models.Model):
     attempt_limit = models.PositiveSmallIntegerField(null=True)
     # 0: no suspect. 1: in hand at two deaths in a row. More: deaths of its own process (engine/rescue.py).
     lapses = models.SmallIntegerField(default=0, db_default=0)
-    # Its worker stopped at the last attempt, so there is no outcome. Its request may still be under way until `due_at`.
-    stopped = models.BooleanField(default=False, db_default=False)
     # A backfill recorded it. Changes go before it, and a later change of its object replaces it while it is untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # It waits until its object is quiet, but no longer than until then. Null: it does not wait for that.
@@ -167,25 +169,31 @@ class Delivery(models.Model):
         permissions = [('redeliver', 'Send a delivery again')]
         indexes = [
             models.Index(
-                fields=['webhook', 'backfill', 'due_at', 'id'], condition=PENDING, name='webhooks_delivery_next'
+                fields=['webhook', 'backfill', 'due_at', 'id'],
+                condition=Q(state__in=QUEUED_STATES),
+                name='webhooks_delivery_next',
             ),
             # An object's deliveries to a webhook, and those on its tab in NetBox.
             models.Index(
-                fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
+                fields=['object_type', 'object_id', 'webhook', 'state', 'sequence'], name='webhooks_delivery_order'
             ),
             # The first to expire, which has waited longest.
-            models.Index(fields=['webhook', 'expires_at', 'id'], condition=PENDING, name='webhooks_delivery_overdue'),
-            # Suspects, and failures that have no failed job yet.
             models.Index(
-                fields=['status', 'id'],
-                condition=PENDING & Q(lapses__gt=0) | FAILED & Q(listed=False),
-                name='webhooks_delivery_odd',
+                fields=['webhook', 'expires_at', 'id'],
+                condition=Q(state__in=WAITING_STATES),
+                name='webhooks_delivery_overdue',
+            ),
+            # Failures that have no failed job yet.
+            models.Index(
+                fields=['id'],
+                condition=Q(state=DeliveryState.FAILED, listed=False),
+                name='webhooks_delivery_unlisted',
             ),
             models.Index(fields=['lead'], condition=Q(lead__isnull=False), name='webhooks_delivery_lead'),
             # Undecided deliveries: regular expressions or many comparisons are still to be evaluated.
             models.Index(
                 fields=['webhook', 'id'],
-                condition=Q(status=StatusChoices.UNDECIDED),
+                condition=Q(state=DeliveryState.UNDECIDED),
                 name='webhooks_delivery_undecided',
             ),
             # The causes of a webhook's failures. Other webhooks may have a million failures.
@@ -196,13 +204,14 @@ class Delivery(models.Model):
             ),
             models.Index(
                 fields=['webhook', 'change_set', 'part', 'id'],
-                condition=PENDING & Q(change_set__isnull=False),
+                condition=Q(state__in=PENDING_STATES, change_set__isnull=False),
                 name='webhooks_delivery_change_set',
             ),
             # A webhook's list.
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
-            # The list of a status. If it had pending rows, PostgreSQL would prefer it to the first index.
-            models.Index(fields=['status', '-id'], condition=~PENDING, name='webhooks_delivery_closed'),
+            # Suspects, and the list of a status that few have. If it had queued rows, PostgreSQL would prefer it to the
+            # first index.
+            models.Index(fields=['state', '-id'], condition=Q(state__in=RARE_STATES), name='webhooks_delivery_rare'),
         ]
 
     def __str__(self) -> str:
@@ -239,8 +248,8 @@ class Delivery(models.Model):
 
     @property
     def is_open(self) -> bool:
-        """Whether something may still be sent for it: it is undecided, pending or a test under way."""
-        return self.status in OPEN_STATUSES
+        """Whether something may still be sent for it: it waits, or is a test under way."""
+        return self.state in OPEN_STATES
 
     def together(self) -> list['Delivery']:
         """Return the deliveries of its request that have its status, by sequence, with their events.

@@ -8,7 +8,7 @@ from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 from extras.models import EventRule
 
-from .. import constants
+from .. import constants, delivery_states
 from ..models import Event, Health, Webhook
 from ..security import references
 from .moments import moment
@@ -72,9 +72,10 @@ def event_rules(webhook_id: int | OuterRef) -> QuerySet[EventRule]:
 # With a million waiting deliveries of a suspended webhook, counting all of them would make the list slow.
 MAX_WAITING_COUNTED = 100_000
 # How many deliveries of a webhook are pending. An index alone answers it.
-COUNT_WAITING = """
+COUNT_WAITING = f"""
     SELECT count(*) FROM (
-        SELECT FROM webhooks_delivery d WHERE d.webhook_id = webhooks_webhook.id AND d.status = 'pending' LIMIT %s
+        SELECT FROM webhooks_delivery d
+        WHERE d.webhook_id = webhooks_webhook.id AND d.status {delivery_states.PENDING} LIMIT %s
     ) d"""
 
 

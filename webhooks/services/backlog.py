@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import attrgetter
 
 from core.models import ObjectChange
 from django.db.models import Count, Manager, Min, Q, QuerySet
 from django.db.models.functions import Now
 
 from .. import conf
-from ..choices import WAITING_STATUSES, BackfillStateChoices, StatusChoices
+from ..choices import BackfillStateChoices
+from ..delivery_states import WAITING_STATES, DeliveryState
 from ..models import Backfill, Delivery, Event, Webhook, Worker
 from ..outbox import redis_queue
 from ..presentation.states import GONE, IS_HELD
@@ -47,8 +47,8 @@ def measure(user: Reader | None = None) -> Backlog:
         count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
     )
     log = _visible(Delivery.objects, user)
-    deliveries = log.filter(status__in=WAITING_STATUSES).aggregate(
-        pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(lapses__gt=0))
+    deliveries = log.filter(state__in=WAITING_STATES).aggregate(
+        pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(state=DeliveryState.SUSPECT))
     )
     oldest = [moment for moment in (changes['oldest'], waiting_since(not_held(log))) if moment]
     webhooks = _visible(Webhook.objects, user)
@@ -89,18 +89,13 @@ def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
     The first to expire counts as the oldest, because an index finds it. The wait begins with its event, or with a
     redelivery. What waits until its object is quiet is not late, and does not count.
     """
-    deliveries = deliveries.exclude(waits_until__gt=Now(), attempt_count=0)
-    orders = {StatusChoices.PENDING: 'expires_at', StatusChoices.UNDECIDED: 'pk'}
-    columns = ('status', 'created', 'expires_at', 'attempt_limit')
-    firsts = [
-        deliveries.filter(status=status).order_by(order).only(*columns).first() for status, order in orders.items()
-    ]
-    first = min(filter(None, firsts), key=attrgetter('expires_at'), default=None)
+    deliveries = deliveries.filter(state__in=WAITING_STATES).exclude(state=DeliveryState.RESTING, waits_until__gt=Now())
+    first = deliveries.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()
     if first is None:
         return None
     reopened = first.expires_at - timedelta(seconds=conf.get().expire_after)
     since = first.created if first.attempt_limit is None else max(first.created, reopened)
     # The event may have waited for dispatch. A redelivery waits since it was asked for.
-    alike = deliveries.filter(status=first.status, expires_at=first.expires_at, created=since)
+    alike = deliveries.filter(expires_at=first.expires_at, created=since)
     at_dispatch = alike.filter(event__dispatched_at=since)
     return at_dispatch.aggregate(oldest=Min('event__timestamp'))['oldest'] or since

@@ -7,7 +7,7 @@ from django.contrib.humanize.templatetags.humanize import intcomma
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import conf
+from .. import conf, delivery_states
 from ..engine import commands, sql
 from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
@@ -16,10 +16,10 @@ from ..presentation import states
 from .backlog import waiting_since
 
 # Count pending deliveries, and the objects that they are about.
-COUNT_WAITING_OBJECTS = """
+COUNT_WAITING_OBJECTS = f"""
     SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
         SELECT object_type_id, object_id FROM webhooks_delivery
-        WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
+        WHERE webhook_id = %(webhook)s AND status {delivery_states.PENDING} LIMIT %(most)s
     ) d"""
 
 

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from users.models import User
 
 from .. import conf, object_types
-from ..choices import StatusChoices
+from ..delivery_states import DeliveryState
 from ..engine import commands, sql
 from ..engine.deliver.build import Call
 from ..exceptions import Busy
@@ -126,7 +126,7 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
         if not sql.is_lock_timeout(error):
             raise
         raise Busy(_('Too many tests are running at the moment. Try again in a few seconds.')) from error
-    under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, expires_at__gt=now)
+    under_way = Delivery.objects.filter(event__test=True, state=DeliveryState.TESTING, expires_at__gt=now)
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:
         raise Busy(_('A test of this webhook is already running. Wait for its result.'))
@@ -146,7 +146,7 @@ def _make_test(webhook: Webhook, user: User | None) -> Delivery:
         object_id=event.object_id,
         sequence=event.sequence,
         expanded=bool(webhook.expand),
-        status=StatusChoices.SENDING,
+        state=DeliveryState.TESTING,
         created=now,
         expires_at=now + timedelta(seconds=MAX_TEST_SECONDS + LOST_AFTER_SECONDS),
         attempt_limit=1,

@@ -4,7 +4,7 @@
 the reasons of a webhook hold up all of its deliveries.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -15,7 +15,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import conf
-from ..choices import BackfillStateChoices, StatusChoices
+from ..choices import BackfillStateChoices
+from ..delivery_states import WAITING_STATES, DeliveryState
 from ..exceptions import DecryptionError
 from ..models import Delivery, Health, Webhook
 from ..models.fields import Sealed
@@ -291,13 +292,13 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
     `earlier` comes from models.querysets.earlier_of, if the caller can afford that query. It takes no query itself if
     the webhook's health and backfill are loaded.
     """
-    if delivery.status == StatusChoices.UNDECIDED:
+    if delivery.state == DeliveryState.UNDECIDED:
         return Wait(
             '', _('A worker evaluates the conditions. If they are met, the delivery is sent; otherwise it is removed.')
         )
-    if delivery.status != StatusChoices.PENDING:
+    if delivery.state not in WAITING_STATES:
         return None
-    return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)
+    return _of_webhook(delivery) or _of_state(delivery, now, earlier)
 
 
 def next_attempt_at(delivery: Delivery) -> datetime | None:
@@ -321,37 +322,48 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
 
 def _is_held_by_backfill(delivery: Delivery) -> bool:
     """Whether its paused backfill holds it. Deliveries with an attempt are finished all the same."""
-    if not delivery.backfill or delivery.attempt_count or delivery.attempt_limit or delivery.lapses:
+    if not delivery.backfill or delivery.attempt_count:
         return False
     backfill = getattr(delivery.webhook, 'backfill', None)
     return backfill is not None and backfill.state == BackfillStateChoices.PAUSED and delivery.event.backfill
 
 
-def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
-    due = delivery.due_at
-    if _is_until_quiet(delivery, now) and not (earlier and earlier.attempt_count):
-        return _until_quiet(delivery)
-    if delivery.webhook.ordered and (due is None or (earlier and due <= now)):
+def _of_state(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
+    is_due = delivery.due_at is None or delivery.due_at <= now
+    is_behind = delivery.state == DeliveryState.HELD or (earlier is not None and is_due)
+    if is_behind and delivery.webhook.ordered:
         return _behind(delivery, earlier)
-    if due is None or due <= now:
-        return Wait('', _('A worker sends it as soon as it can.'), at=due)
-    if not delivery.attempt_count:
-        return Wait('', _('It is sent at {time}.').format(time=moment(due)), at=due)
-    limit = delivery.attempt_limit or delivery.webhook.max_attempts
-    text = _('The last attempt failed. Attempt {number} of {limit} is at {time}.')
-    told = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(due))
-    return Wait(str(RETRYING), told, at=due)
+    if is_due:
+        return Wait('', _('A worker sends it as soon as it can.'), at=delivery.due_at)
+    return OF_STATE[delivery.state](delivery)
+
+
+def _in_turn(delivery: Delivery) -> Wait:
+    return Wait('', _('It is sent at {time}.').format(time=moment(delivery.due_at)), at=delivery.due_at)
 
 
 def _until_quiet(delivery: Delivery) -> Wait:
+    if delivery.webhook.quiet is None:
+        return _in_turn(delivery)
     text = _('It waits until its object is quiet, at the latest until {time}. Then its changes are sent as one.')
     return Wait(str(UNTIL_QUIET), text.format(time=moment(delivery.waits_until)), at=delivery.due_at)
 
 
-def _is_until_quiet(delivery: Delivery, now: datetime) -> bool:
-    until, due = delivery.waits_until, delivery.due_at
-    is_before = until is not None and until > now and not delivery.attempt_count and (due is None or due > now)
-    return is_before and delivery.webhook.quiet is not None
+def _until_next_attempt(delivery: Delivery) -> Wait:
+    limit = delivery.attempt_limit or delivery.webhook.max_attempts
+    text = _('The last attempt failed. Attempt {number} of {limit} is at {time}.')
+    told = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(delivery.due_at))
+    return Wait(str(RETRYING), told, at=delivery.due_at)
+
+
+# What to say of a delivery whose time is still to come.
+OF_STATE: Mapping[str, Callable[[Delivery], Wait]] = {
+    DeliveryState.READY: _in_turn,
+    DeliveryState.RESTING: _until_quiet,
+    DeliveryState.RETRYING: _until_next_attempt,
+    DeliveryState.DOUBTFUL: _until_next_attempt,
+    DeliveryState.SUSPECT: _until_next_attempt,
+}
 
 
 def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:

@@ -115,8 +115,8 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     queryset = Delivery.objects.all()
     filterset = DeliveryFilterSet
     ignore_fields = (
-        'error', 'due_at', 'waits_until', 'expires_at', 'attempt_limit', 'lapses', 'stopped', 'listed', 'expanded',
-        'span', 'part', 'parts', 'change_count',
+        'error', 'due_at', 'waits_until', 'expires_at', 'attempt_limit', 'lapses', 'listed', 'expanded', 'span',
+        'state', 'part', 'parts', 'change_count',
     )  # fmt: skip
 
     @classmethod

@@ -301,9 +301,9 @@ class TestMeanwhile:
     def test_an_older_delivery_that_fails_is_listed_the_next_time(self, client, fail):
         older, newer = sorted(fail(2), key=lambda one: one.pk)
         Delivery.objects.update(listed=False)
-        Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.PENDING)
+        Delivery.objects.filter(pk=older.pk).update(state=StatusChoices.PENDING)
         client.post(page('delete_failed_jobs'))
-        self.publish_while(lambda: Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.FAILED))
+        self.publish_while(lambda: Delivery.objects.filter(pk=older.pk).update(state=StatusChoices.FAILED))
         assert listed(client) == {str(newer.uuid)}
         failed_jobs.publish()
         assert listed(client) == {str(older.uuid), str(newer.uuid)}
@@ -318,7 +318,7 @@ class TestMeanwhile:
     def test_a_failure_that_is_sent_again_meanwhile_leaves_the_list(self, client, fail):
         [failed] = fail()
         Delivery.objects.update(listed=False)
-        self.publish_while(lambda: Delivery.objects.update(status=StatusChoices.PENDING))
+        self.publish_while(lambda: Delivery.objects.update(state=StatusChoices.PENDING))
         assert listed(client) == {str(failed.uuid)}
         failed_jobs.publish()
         assert not listed(client)

@@ -38,6 +38,7 @@ from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks import list_filters
 from webhooks.choices import BackfillStateChoices, StatusChoices
+from webhooks.delivery_states import DeliveryState
 from webhooks.engine import each, notifications, sql
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
@@ -386,7 +387,7 @@ class TestOrder:
         if trouble == 'lapsed':
             die(*deliveries())
         elif trouble == 'redelivered':
-            Delivery.objects.update(status=StatusChoices.FAILED, attempt_count=1)
+            Delivery.objects.update(state=StatusChoices.FAILED, attempt_count=1)
         else:
             receiver.answers(HOOK, 503, 200)
             work()
@@ -810,10 +811,10 @@ class TestWhatPeopleDo:
         start(webhook)
         cut()
         backfill.pause(webhook)
-        Delivery.objects.update(due_at=None)
+        Delivery.objects.update(state=DeliveryState.HELD, due_at=None)
         Site.objects.get(pk=made).save()
         dispatch_all()
-        Delivery.objects.filter(backfill=False).update(due_at=None)
+        Delivery.objects.filter(backfill=False).update(state=DeliveryState.HELD, due_at=None)
         backfill.cancel(webhook)
         work()
         assert ids(receiver) == [made]

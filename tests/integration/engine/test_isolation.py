@@ -712,7 +712,7 @@ def test_a_test_whose_process_stopped_is_not_sent_again(receiver):
     site()
     work()
     sent = trial.send_test(webhook)
-    Delivery.objects.filter(pk=sent.pk).update(status=SENDING, attempt_count=0)
+    Delivery.objects.filter(pk=sent.pk).update(state=SENDING, attempt_count=0)
     expire()
     tidy.expire()
     sent.refresh_from_db()

@@ -21,6 +21,7 @@ from support.engine import (
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.delivery_states import DeliveryState
 from webhooks.engine.dispatch import claim
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
@@ -44,8 +45,8 @@ def changes(place: Site, count: int) -> None:
         place.save()
 
 
-def parked() -> list[Delivery]:
-    return deliveries(PENDING, due_at=None)
+def held() -> list[Delivery]:
+    return deliveries(state=DeliveryState.HELD)
 
 
 def statuses() -> list[str]:
@@ -153,13 +154,13 @@ class TestInOrder:
         receiver.answers(HOOK, 500, 200)
         changes(site(), 2)
         assert work() == '2 delivered, 1 to retry'
-        assert not parked()
+        assert not held()
 
-    def test_parked_deliveries_are_sent_when_order_is_switched_off(self, webhook, receiver):
+    def test_held_deliveries_are_sent_when_order_is_switched_off(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
         changes(site(), 2)
         assert work() == '1 to retry'
-        assert len(parked()) == 2
+        assert len(held()) == 2
         switching.switch(webhook, ordered=False)
         assert tidy.step()
         # The first is tried again at once: the webhook was saved.
@@ -196,10 +197,10 @@ class TestItGoesOn:
         receiver.answers(HOOK, 500, 200)
         changes(site(), 3)
         work()
-        assert parked()
+        assert held()
         pass_retry_waits(attempt_count__gt=0)
         work()
-        assert not parked()
+        assert not held()
 
     def test_the_line_goes_on_where_the_middle_delivery_expires(self, webhook, receiver):
         receiver.answers(HOOK, 500, 200)
@@ -262,7 +263,7 @@ def test_one_that_is_sent_while_an_earlier_one_is_opened_again_is_followed_by_it
     told = sequences(receiver.requests)
     assert told[1] == second.sequence
     assert told.index(third.sequence) == len(told) - 1
-    assert not parked()
+    assert not held()
 
 
 class TestRedelivery:
@@ -270,7 +271,7 @@ class TestRedelivery:
         receiver.answers(HOOK, 410, 200)
         place = site()
         work()
-        Delivery.objects.update(status=FAILED, due_at=None)
+        Delivery.objects.update(state=FAILED, due_at=None)
         webhook.refresh_from_db()
         webhook.enabled, webhook.paused = True, True
         webhook.save()

@@ -9,6 +9,7 @@ from support.engine import deliveries, die, health, pass_probe_interval, pass_re
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.delivery_states import DeliveryState
 from webhooks.engine.deliver import backoff
 from webhooks.engine.deliver.backoff import JITTER_SHARE, MAX_RETRY_AFTER_SECONDS
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER_ATTEMPTS
@@ -102,7 +103,7 @@ def test_an_attempt_of_a_worker_that_stopped_makes_the_next_wait_no_longer(recei
     for _ in range(4):
         pass_retry_waits()
         die(*deliveries(PENDING))
-        Delivery.objects.update(lapses=0, stopped=False)  # no suspect
+        Delivery.objects.update(lapses=0, state=DeliveryState.RETRYING)  # no suspect
     pass_retry_waits()
     work()
     (pending,) = deliveries(PENDING)

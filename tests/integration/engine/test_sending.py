@@ -296,7 +296,7 @@ class TestInHand:
         site()
         with working():
             receiver.wait_for(1, timeout=PATIENCE)
-            Delivery.objects.update(status=SUPERSEDED, due_at=None)
+            Delivery.objects.update(state=SUPERSEDED, due_at=None)
             receiver.closing.set()
         assert [one.attempt_count for one in deliveries(SUPERSEDED)] == [0]
 

@@ -15,6 +15,7 @@ from devstack.netbox import Worker
 from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.delivery_states import DeliveryState
 from webhooks.engine.process import supervisor
 from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.outbox import redis_queue
@@ -99,7 +100,7 @@ def test_a_worker_that_stops_finishes_the_suspect_under_way_and_begins_no_other(
     worker = rqworker()
     make_backlog()
     assert wait_until(lambda: len(deliveries(PENDING)) == BACKLOG, timeout=PATIENCE)
-    Delivery.objects.update(lapses=1)
+    Delivery.objects.update(lapses=1, state=DeliveryState.SUSPECT)
     Webhook.objects.update(paused=False)
     receiver.wait_for(1, timeout=PATIENCE)
     stop(worker)

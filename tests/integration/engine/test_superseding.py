@@ -232,7 +232,7 @@ class TestInHand:
         return place
 
     def answered(self) -> None:
-        Delivery.objects.filter(pk=self.creation.pk).update(status=DELIVERED, attempt_count=1, due_at=None)
+        Delivery.objects.filter(pk=self.creation.pk).update(state=DELIVERED, attempt_count=1, due_at=None)
         self.worker.end()
 
     def test_the_last_of_what_waits_behind_it_is_sent(self, place, receiver):
@@ -335,7 +335,7 @@ class TestInHand:
         if is_in_hand:
             hold(*deliveries(event__kind=UPDATED))
         else:
-            Delivery.objects.filter(event__kind=UPDATED).update(status=DELIVERED, attempt_count=1, due_at=None)
+            Delivery.objects.filter(event__kind=UPDATED).update(state=DELIVERED, attempt_count=1, due_at=None)
         assert settle() == 1
         assert [one.event.kind for one in deliveries(PENDING) if one.event.kind != UPDATED] == [CREATED, DELETED]
 
@@ -574,7 +574,7 @@ class TestLeftAlone:
         assert settle() == 0
         assert statuses() == [PENDING, PENDING]
 
-    def test_a_delivery_that_was_parked_behind_a_superseded_one_is_due_at_once(self, webhook):
+    def test_a_delivery_that_was_held_behind_a_superseded_one_is_due_at_once(self, webhook):
         place, now = existing(name='a'), timezone.now()
         waiting = {'status': PENDING, 'error': '', 'response_status': None}
         delivery(event(place), webhook, 1, due_at=now + timedelta(hours=1), **waiting)
@@ -653,7 +653,7 @@ class TestRedelivery:
             place = existing(name='a')
             rename(place, 'b')
             rename(place, 'c')
-        Delivery.objects.filter(pk=deliveries()[1].pk).update(status=FAILED)
+        Delivery.objects.filter(pk=deliveries()[1].pk).update(state=FAILED)
         receiver.clear()
         receiver.answers(HOOK, 500)
         redelivery.redeliver(Delivery.objects.filter(status=FAILED))

@@ -19,6 +19,7 @@ from support.writers import before_statement
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
+from webhooks.delivery_states import DeliveryState
 from webhooks.engine.deliver import order
 from webhooks.engine.process import dispatcher
 from webhooks.engine.registry import SEND, Member
@@ -89,7 +90,7 @@ def test_an_expired_delivery_fails_and_the_next_change_of_its_object_is_sent(web
     place.save()
     dispatch_all()
     first, second = deliveries(PENDING)
-    Delivery.objects.filter(pk=second.pk).update(due_at=None)
+    Delivery.objects.filter(pk=second.pk).update(state=DeliveryState.HELD, due_at=None)
     expire(pk=first.pk)
     tidy_all()
     assert [(one.status, one.error) for one in deliveries()] == [
@@ -155,7 +156,7 @@ def test_in_a_lane_that_somebody_has_locked_nothing_passes(webhook):
     dispatch_all()
     Webhook.objects.update(ordered=False)
     _first, second = deliveries(PENDING)
-    Delivery.objects.filter(pk=second.pk).update(due_at=None)
+    Delivery.objects.filter(pk=second.pk).update(state=DeliveryState.HELD, due_at=None)
     with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         assert not tidy.let_pass()
     assert tidy.let_pass()

@@ -2,7 +2,14 @@ import pytest
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.core.management import call_command
 from django.db import connection
-from django.db.migrations import AddField, AlterModelOptions, CreateModel, Migration, RunPython
+from django.db.migrations import (
+    AddField,
+    AlterModelOptions,
+    CreateModel,
+    Migration,
+    RunPython,
+    SeparateDatabaseAndState,
+)
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.models import BooleanField, Expression, Field, ManyToManyField
@@ -15,7 +22,15 @@ from webhooks.version import VERSION
 # The first release's create the tables, so nobody saves yet.
 FIRST = RELEASED = ('0001_initial', '0002_sequence')
 # Each uses short transactions, no lock against saves, or no PostgreSQL.
-GENTLE = (Gently, BuildIndex, DropModel, RemoveIndexConcurrently, RunPython, AlterModelOptions)
+GENTLE = (
+    Gently,
+    BuildIndex,
+    DropModel,
+    RemoveIndexConcurrently,
+    RunPython,
+    AlterModelOptions,
+    SeparateDatabaseAndState,
+)
 
 # With a big log.
 LONG = (BuildIndex, RemoveIndexConcurrently, RunPython)

@@ -150,7 +150,7 @@ class TestPruned:
     def test_old_superseded_deliveries_are_pruned_by_age(self, both):
         Event.objects.update(timestamp=timezone.now() - timedelta(days=40))
         Delivery.objects.update(created=timezone.now() - timedelta(days=40))
-        Delivery.objects.filter(pk=both[1].pk).update(status=PENDING)
+        Delivery.objects.filter(pk=both[1].pk).update(state=PENDING)
         assert retention.prune_all() == 1
         assert deliveries() == [both[1]]
 

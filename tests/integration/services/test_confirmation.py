@@ -107,7 +107,7 @@ class TestThePage:
     def test_a_delivery_that_is_redelivered_while_the_user_reads_is_not_sent_twice(self, admin_pages, webhook):
         one, _other = (delivery(event(site()), webhook) for _ in range(2))
         asked = admin_pages.get(f'{BULK}?status=failed')
-        Delivery.objects.filter(pk=one.pk).update(status=PENDING)
+        Delivery.objects.filter(pk=one.pk).update(state=PENDING)
         answer = confirm(admin_pages, asked, follow=True)
         assert '1 delivery is being redelivered.' in [str(one) for one in answer.context['messages']]
 

@@ -80,7 +80,7 @@ class TestFailed:
             receiver.wait_for(1, timeout=PATIENCE)
             assert wait_until(in_hand, timeout=PATIENCE)
             assert rescue.rescue(Worker.objects.get(role=SEND).name)
-            Delivery.objects.update(status=FAILED, due_at=None)
+            Delivery.objects.update(state=FAILED, due_at=None)
             redeliver()
             Webhook.objects.update(paused=True)
             receiver.closing.set()
@@ -143,7 +143,7 @@ class TestDelivered:
         Webhook.objects.update(paused=False)
         work()
         first, second = deliveries()
-        Delivery.objects.filter(pk=first.pk).update(status=PENDING, error='HTTP 500', due_at=later())
+        Delivery.objects.filter(pk=first.pk).update(state=PENDING, error='HTTP 500', due_at=later())
         redeliver(pk=second.pk)
         receiver.clear()
         assert work() == 'nothing to send'
@@ -218,7 +218,7 @@ class TestPrune:
     def old(self, failed: Delivery, request: pytest.FixtureRequest) -> Delivery:
         long_ago = timezone.now() - timedelta(days=40)
         Event.objects.update(timestamp=long_ago)
-        Delivery.objects.update(created=long_ago, status=request.param)
+        Delivery.objects.update(created=long_ago, state=request.param)
         return failed
 
     def test_it_is_redelivered_first(self, old, receiver):
@@ -343,7 +343,7 @@ class TestMany:
     def test_redelivering_asks_redis_only_of_failures_on_the_status_page(self, many, monkeypatch):
         asked: list[str] = []
         monkeypatch.setattr(failed_jobs, '_remove', lambda _registry, job_ids: asked.extend(job_ids))
-        Delivery.objects.update(status=FAILED, listed=True)
+        Delivery.objects.update(state=FAILED, listed=True)
         redeliver(status=FAILED)
         assert asked == [str(many[2].uuid)]
 
@@ -352,7 +352,7 @@ class TestMany:
         assert page.get_job_ids() == [str(many[2].uuid)]
         redeliver(status=FAILED)
         assert page.get_job_ids() == []
-        Delivery.objects.update(status=FAILED)
+        Delivery.objects.update(state=FAILED)
         failed_jobs.publish()
         Delivery.objects.update(listed=False)
         redeliver(status=FAILED)
@@ -362,10 +362,10 @@ class TestMany:
         """Another user was quicker."""
 
         def and_somebody_else(parts: list) -> list:
-            Delivery.objects.filter(pk=many[2].pk).update(status=DELIVERED)
+            Delivery.objects.filter(pk=many[2].pk).update(state=DELIVERED)
             return parts
 
         failed = Delivery.objects.filter(status=FAILED)
         assert redelivery.redeliver(failed, watch=and_somebody_else) == 0
-        Delivery.objects.filter(pk=many[2].pk).update(status=FAILED)
+        Delivery.objects.filter(pk=many[2].pk).update(state=FAILED)
         assert redelivery.redeliver(failed) == 1

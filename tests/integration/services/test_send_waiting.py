@@ -60,7 +60,7 @@ class TestMeasure:
         assert found.since == Event.objects.order_by('timestamp').first().timestamp
 
     def test_a_delivery_under_way_does_not_count_as_waiting(self, webhook):
-        Delivery.objects.update(status=StatusChoices.SENDING)
+        Delivery.objects.update(state=StatusChoices.SENDING)
         assert send_waiting.measure(webhook) == send_waiting.Waiting(0, 0, None)
 
     def test_not_more_is_counted_than_can_be_read_quickly(self, webhook, monkeypatch):

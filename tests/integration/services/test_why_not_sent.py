@@ -63,7 +63,7 @@ def retried() -> Delivery:
     return pending(attempt_count=2, error='HTTP 500', due_at=LATER)
 
 
-def parked() -> Delivery:
+def held() -> Delivery:
     webhook, place = subscribe(NOWHERE, Site), site()
     pending(webhook, place, attempt_count=1, error='HTTP 500', due_at=LATER)
     return pending(webhook, place, due_at=None)
@@ -83,7 +83,7 @@ REASONS = {
         'The backfill is paused. Resume it to send this delivery, before it expires at {expires}.',
     ),
     retried: ('Retrying', 'The last attempt failed. Attempt 3 of 8 is at {later}.'),
-    parked: (
+    held: (
         'Waits for an earlier change',
         'Delivery {earlier} is sent first: it is an earlier change of the same object.',
     ),
@@ -105,7 +105,7 @@ def test_why_a_delivery_waits_is_said_wherever_it_is_shown(admin_pages, api_clie
 
 
 def test_a_waiting_deliverys_page_links_to_the_one_that_goes_first(admin_pages):
-    made = parked()
+    made = held()
     earlier = querysets.earlier_of(made)
     assert f'href="{earlier.get_absolute_url()}"' in admin_pages.get(made.get_absolute_url()).content.decode()
     assert f'href="{page_of(earlier)}"' in admin_pages.get(page_of(made)).content.decode()
@@ -143,7 +143,7 @@ def test_a_button_that_cannot_be_pressed_says_why_and_is_renewed_with_the_page(a
     assert 'title="This delivery or its redelivery is still pending.' in page
     assert 'hx-select-oob="#delivery-header"' in page
     assert page.index('id="delivery-header"') < page.index('id="button-redeliver"') < page.index('id="delivery"')
-    Delivery.objects.update(status=StatusChoices.DELIVERED)
+    Delivery.objects.update(state=StatusChoices.DELIVERED)
     assert 'still pending' not in admin_pages.get(made.get_absolute_url()).content.decode()
 
 
@@ -154,7 +154,7 @@ PLANNED = {
     suspended: LATER,
     held_by_its_backfill: None,
     retried: LATER,
-    parked: None,
+    held: None,
     due: NOW,
 }
 

@@ -50,7 +50,7 @@ def test_only_an_open_delivery_expires(admin_pages, status, is_shown):
 def test_what_failed_and_was_delivered_since_is_no_failure_on_the_page_status(admin_pages):
     log = delivery(event(site()))
     assert 'Failed deliveries 1' in text_of(admin_pages.get('/plugins/webhooks/status/').content.decode())
-    log.status = StatusChoices.DELIVERED
+    log.state = StatusChoices.DELIVERED
     log.save()
     assert 'Failed deliveries 0' in text_of(admin_pages.get('/plugins/webhooks/status/').content.decode())
 

@@ -252,7 +252,7 @@ class TestReading:
         assert not one.waiting
         assert list(one.wishes(everything=True)) == []
 
-    def test_a_lane_does_not_take_in_deliveries_that_are_parked(self):
+    def test_a_lane_does_not_take_in_deliveries_that_are_held(self):
         one = lane(waiting=0)
         one.learn(Wish(1, False, 10, 0, MORNING, 0), [due(1), due(2)], 0.0, {2})
         assert list(one.waiting) == [1]

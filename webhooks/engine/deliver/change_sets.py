@@ -2,7 +2,7 @@
 
 1. While a transaction is dispatched, its deliveries are UNFORMED.
 2. When all is dispatched, they get their parts, once. If one has to wait for an earlier delivery of its
-   object, all are parked instead. When that one is closed, the set is looked at again.
+   object, all are held instead. When that one is closed, the set is looked at again.
 3. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
 """
 
@@ -20,6 +20,7 @@ from django.contrib.contenttypes.fields import GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import DB_SET_NULL, SET_NULL, Field, Model
 
+from ... import delivery_states as states
 from ...choices import KindChoices
 from ...models import Delivery
 from ...models.delivery import UNFORMED
@@ -47,22 +48,22 @@ READ_SET = f"""
     SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.DELIVERY_BYTES}
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = %(unformed)s
-      AND d.status = 'pending' AND d.expires_at > %(now)s
+      AND d.status {states.QUEUED} AND d.expires_at > %(now)s
     ORDER BY d.id LIMIT %(most)s"""
 
-# Unformed deliveries to parts. The first delivery of the first part is due.
+# From held and ready to ready and held: unformed deliveries get their parts. The first one of the first part is ready.
 FORM = """
     UPDATE webhooks_delivery d
     SET lead = v.lead, part = v.part, parts = %(parts)s, change_count = %(count)s,
+        status = CASE WHEN v.part = 1 AND d.id = v.lead THEN 'pending' ELSE 'held' END,
         due_at = CASE WHEN v.part = 1 AND d.id = v.lead THEN %(now)s END
     FROM unnest(%(ids)s::bigint[], %(leads)s::bigint[], %(numbers)s::int[]) AS v(id, lead, part)
-    WHERE d.id = v.id"""
+    WHERE d.id = v.id AND d.status IN ('held', 'pending', '')"""
 
-# The unformed deliveries of a set to parked ones.
-PARK_SET = """
-    UPDATE webhooks_delivery SET due_at = NULL
-    WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = %(unformed)s
-      AND status = 'pending' AND due_at IS NOT NULL"""
+# From waiting for their time to held: the unformed deliveries of a set.
+HOLD_SET = f"""
+    UPDATE webhooks_delivery SET status = 'held', due_at = NULL
+    WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = %(unformed)s AND status {states.TIMED}"""
 
 
 class Change(NamedTuple):
@@ -76,25 +77,25 @@ class Change(NamedTuple):
 
 
 def form(keys: Collection[Key], now: datetime) -> set[Key]:
-    """Form the change sets of transactions that are dispatched to the end, or park them.
+    """Form the change sets of transactions that are dispatched to the end, or hold them.
 
-    A set is parked if one of its changes has to wait for an earlier delivery of its object. Returns the sets that were
-    formed or parked: not all if there are many changes. The caller owns the lanes, and has locked them.
+    A set is held if one of its changes has to wait for an earlier delivery of its object. Returns the sets that were
+    formed or held: not all if there are many changes. The caller owns the lanes, and has locked them.
     """
     done: set[Key] = set()
     count = 0
     for webhook_id, transaction in keys:
         if count < MAX_CHANGES:
             done.add((webhook_id, transaction))
-            count += _form_or_park({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
+            count += _form_or_hold({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
     return done
 
 
-def _form_or_park(key: dict[str, int], now: datetime) -> int:
-    """Form a set, or park it. Returns how many changes there are."""
+def _form_or_hold(key: dict[str, int], now: datetime) -> int:
+    """Form a set, or hold it. Returns how many changes there are."""
     changes = [Change(*row) for row in sql.fetch(READ_SET, {**key, 'most': MAX_CHANGES, 'now': now})]
     if order.blocked([change.pk for change in changes]):
-        return sql.execute(PARK_SET, key)
+        return sql.execute(HOLD_SET, key)
     _form(sorted(changes, key=place_of), now)
     return len(changes)
 

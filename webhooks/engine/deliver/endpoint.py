@@ -56,7 +56,7 @@ WRITE_HEALTH = f"""
 COUNT_RETRIED_REQUESTS = """
     SELECT count(DISTINCT coalesce(lead, id)) FROM (
         SELECT id, lead FROM webhooks_delivery
-        WHERE webhook_id = %(webhook)s AND status = 'pending' AND due_at > now() AND attempt_count > 0
+        WHERE webhook_id = %(webhook)s AND status IN ('retrying', 'doubtful') AND due_at > now()
         LIMIT 2000
     ) d"""
 

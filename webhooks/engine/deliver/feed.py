@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Collection
 from datetime import datetime
 
+from ... import delivery_states as states
 from ...choices import StatusChoices
 from .. import sql
 from . import endpoint, order
 from .endpoint import Entry
 
-# Pending deliveries to delivered ones, with the next numbers of their lanes in the given order.
-PUBLISH = """
+# From what may be in hand to delivered, with the next numbers of their lanes in the given order.
+PUBLISH = f"""
     WITH due AS MATERIALIZED (
         SELECT d.id, d.webhook_id, v.n FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS v(id, n)
         JOIN webhooks_delivery d USING (id)
-        WHERE d.status IN ('pending', 'sending') FOR UPDATE OF d SKIP LOCKED
+        WHERE d.status {states.IN_HAND} FOR UPDATE OF d SKIP LOCKED
     ), lane AS (
         UPDATE webhooks_health h SET position = h.position + c.count
         FROM (SELECT webhook_id, count(*) FROM due GROUP BY webhook_id) c
@@ -29,7 +30,7 @@ PUBLISH = """
         response_status = NULL, lead = NULL, part = NULL, parts = NULL, change_count = NULL
     FROM (SELECT *, row_number() OVER (PARTITION BY webhook_id ORDER BY n) AS rank FROM due) r
     JOIN lane USING (webhook_id)
-    WHERE d.id = r.id
+    WHERE d.id = r.id AND d.status {states.IN_HAND}
     RETURNING d.id, d.webhook_id"""
 
 
@@ -41,5 +42,5 @@ def publish(ids: Collection[int], now: datetime) -> list[Entry]:
     if not ids:
         return []
     published = sql.fetch(PUBLISH, {'ids': list(ids), 'now': now})
-    order.unpark([pk for pk, _webhook_id in published], now)
+    order.release_next([pk for pk, _webhook_id in published], now)
     return endpoint.entries(StatusChoices.DELIVERED, Counter(webhook_id for _pk, webhook_id in published))

@@ -212,9 +212,9 @@ class Lane:
                 since = mark.since(everything=everything)
                 yield Wish(self.webhook_id, backfill, room, newest, *since)
 
-    def learn(self, wish: Wish, due: Sequence[Due], now: float, parked: Collection[int] = ()) -> None:
-        """Take in the deliveries that were read for a wish, but not the `parked` ids, and move the mark."""
-        self.waiting |= {one.pk: one for one in due if one.pk not in parked}
+    def learn(self, wish: Wish, due: Sequence[Due], now: float, held: Collection[int] = ()) -> None:
+        """Take in the deliveries that were read for a wish, but not the `held` ids, and move the mark."""
+        self.waiting |= {one.pk: one for one in due if one.pk not in held}
         self.marks[wish.backfill].move(due, wish.room)
         if due:
             self.used_at = now

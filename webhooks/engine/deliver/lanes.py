@@ -122,7 +122,7 @@ class Lanes:
     def choose_next(self, turn: Turn, free: int) -> None:
         """Choose the requests that go next. `free`: how many threads are.
 
-        On the way it takes and leaves lanes, forms change sets, and parks, merges and publishes deliveries, all in the
+        On the way it takes and leaves lanes, forms change sets, and holds, merges and publishes deliveries, all in the
         open transaction. If that is broken off, drop the turn, and call forget().
         """
         self._take(turn)
@@ -242,7 +242,7 @@ class Lanes:
         due = queue.read(wishes, [pk for lane in held for pk in lane.known], turn.now)
         if everything:
             self._all_due.note(clock, time.monotonic())
-        waits = self._park(turn, due)
+        waits = self._hold(turn, due)
         waits |= quiet.postpone([one.pk for one in due if turn.is_quiet(one) and one.pk not in waits], turn.now)
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:
@@ -251,12 +251,12 @@ class Lanes:
             turn.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, waits)
         self._supersede(turn, due, waits)
 
-    def _park(self, turn: Turn, due: Sequence[Due]) -> set[int]:
-        """Park deliveries that wait for an earlier one of their object. Returns their ids."""
+    def _hold(self, turn: Turn, due: Sequence[Due]) -> set[int]:
+        """Hold deliveries that wait for an earlier one of their object. Returns their ids."""
         blocked = order.blocked([pk for one in due for pk in one.pks])
-        parked = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
-        order.park(parked, turn.now)
-        return parked
+        held = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
+        order.hold(held, turn.now)
+        return held
 
     def _supersede(self, turn: Turn, due: Sequence[Due], waits: Collection[int]) -> None:
         """Close deliveries that others make needless. `waits`: the ids of those that are due, but have to wait."""

@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
+from ... import delivery_states as states
+from ...delivery_states import PENDING_STATES
 from ...models import Delivery, Health, Webhook
-from ...models.delivery import PENDING
 from .. import sql
 from ..registry import ALIVE_SECONDS
 from . import order
@@ -27,10 +28,8 @@ MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NO
         h.suspended_since IS NULL OR h.probe_at <= %(now)s OR {IS_SAVED}
     )"""
 
-# The delivery `d` was tried, and waits for its next attempt. Not a suspect, nor one that a stopped worker had in hand:
-# its request may still be under way.
-IS_TRIED = """d.status = 'pending' AND d.lapses = 0 AND NOT d.stopped AND d.attempt_count > 0
-        AND d.backfill IN (false, true) AND d.due_at > %(now)s"""
+# The delivery `d` was tried, and waits for its next attempt.
+IS_TRIED = "d.status = 'retrying' AND d.backfill IN (false, true) AND d.due_at > %(now)s"
 
 # What a change takes of a body beside the columns below: keys, ids, times, names, extensions, or NetBox's request.
 ENVELOPE_BYTES = 500
@@ -54,8 +53,8 @@ TAKE_LANES = f"""
         WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s)
           AND {MAY_SEND} AND EXISTS (
               SELECT FROM webhooks_delivery d
-              WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.lapses = 0
-                AND d.backfill IN (false, true) AND d.due_at > %(since)s AND d.due_at <= %(now)s
+              WHERE d.webhook_id = h.webhook_id AND d.status {states.TIMED} AND d.backfill IN (false, true)
+                AND d.due_at > %(since)s AND d.due_at <= %(now)s
           )
         ORDER BY random() LIMIT %(most)s
         FOR UPDATE OF h SKIP LOCKED
@@ -81,7 +80,7 @@ LOCK_OWNED = """
 # Tried deliveries of these lanes are due now, but not those just `answered`, nor any with one of the `spared` statuses.
 # Deliveries of one request have one time, so they stay together.
 RETRY = f"""
-    UPDATE webhooks_delivery SET due_at = %(now)s WHERE status {order.IN_PENDING} AND id = ANY(ARRAY(
+    UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('retrying', '') AND id = ANY(ARRAY(
         SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
             WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
@@ -111,9 +110,9 @@ COUNT_OWNERS = f"""
 
 # The delivery `d` is in no change set, or stands for its set: it is the first that waits. A set without parts has a
 # single delivery with a time, which stands for all. Once there are parts, the first one stands for the next part.
-LEADS_SET = """(d.change_set IS NULL OR NOT EXISTS (
+LEADS_SET = f"""(d.change_set IS NULL OR NOT EXISTS (
         SELECT FROM webhooks_delivery p
-        WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
+        WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status {states.PENDING}
           AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
     ))"""
 
@@ -123,7 +122,7 @@ FIND_DUE = f"""
         d.backfill, d.lead
     FROM webhooks_delivery d
     WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
-      AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
+      AND d.status {states.TIMED} AND d.due_at <= %(now)s AND d.expires_at > %(now)s
       AND d.id <> ALL(%(held)s) AND {LEADS_SET}"""
 
 # The oldest due deliveries of each wish, and the newest if there are more: without these, everybody's next change would
@@ -150,7 +149,7 @@ READ_PARTS = f"""
     SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({DELIVERY_BYTES})::bigint
     FROM webhooks_delivery f
     JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part
-        AND d.lead = f.lead AND d.status = 'pending'
+        AND d.lead = f.lead AND d.status {states.PENDING}
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
 
@@ -259,8 +258,9 @@ def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
 
 def fetch(pks: Collection[int]) -> dict[int, Delivery]:
     """Return the deliveries that may still go, with their events, by id. Closed and blocked ones are missing."""
-    # A join would read an event's long columns once for each webhook. So the events are read by themselves.
-    found = Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event').in_bulk()
+    # A join would read an event's long columns once for each webhook. So the events are read by themselves. No state is
+    # '': with it PostgreSQL takes the ids, not an index of all pending deliveries (delivery_states.py).
+    found = Delivery.objects.filter(state__in=(*PENDING_STATES, ''), pk__in=pks).prefetch_related('event').in_bulk()
     return {pk: found[pk] for pk in found.keys() - order.blocked(found)}
 
 

@@ -18,7 +18,6 @@ from datetime import datetime
 from ...config_contexts import SOURCES
 from ...constants import QUIET_MAX_FACTOR
 from .. import sql
-from . import order
 
 # How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): until
 # then an earlier one of its object waits, or a time of its own began when it was made (`s.since`). No row: it does not
@@ -27,8 +26,7 @@ WINDOW = f"""
     SELECT make_interval(secs => w.quiet) AS pause, coalesce(
         (SELECT f.waits_until FROM webhooks_delivery f
          WHERE f.object_type_id = e.object_type_id AND f.object_id = e.object_id
-           AND f.webhook_id = w.id AND f.status = 'pending' AND f.attempt_count = 0
-           AND f.waits_until IS NOT NULL AND f.due_at > now()
+           AND f.webhook_id = w.id AND f.status = 'resting' AND f.due_at > now()
          ORDER BY f.sequence LIMIT 1),
         s.since + make_interval(secs => coalesce(w.quiet_max, {QUIET_MAX_FACTOR} * w.quiet))
     ) AS latest
@@ -39,18 +37,19 @@ WINDOW = f"""
 # When that delivery is due.
 DUE_AT = "least(clock_timestamp() + coalesce(q.pause, interval '0'), q.latest)"
 
-# Postpone due deliveries until the latest later one of their object is due. One that was tried does not wait again.
-POSTPONE = f"""
-    UPDATE webhooks_delivery d SET due_at = least(v.due_at, d.waits_until)
+# From ready and resting to resting: postpone due deliveries until the latest later one of their object is due. One that
+# was tried does not wait again.
+POSTPONE = """
+    UPDATE webhooks_delivery d SET status = 'resting', due_at = least(v.due_at, d.waits_until)
     FROM (
         SELECT f.id, max(n.due_at) AS due_at
         FROM webhooks_delivery f
         JOIN webhooks_delivery n ON n.webhook_id = f.webhook_id AND n.object_type_id = f.object_type_id
-            AND n.object_id = f.object_id AND n.status {order.IN_PENDING} AND n.sequence > f.sequence
-        WHERE f.id = ANY(%(ids)s) AND n.attempt_count = 0 AND n.waits_until IS NOT NULL AND n.due_at > %(now)s
+            AND n.object_id = f.object_id AND n.status IN ('resting', '') AND n.sequence > f.sequence
+        WHERE f.id = ANY(%(ids)s) AND n.due_at > %(now)s
         GROUP BY f.id
     ) v
-    WHERE d.id = v.id AND d.status {order.IN_PENDING} AND d.attempt_count = 0 AND d.waits_until > %(now)s
+    WHERE d.id = v.id AND d.status IN ('pending', 'resting', '') AND d.attempt_count = 0 AND d.waits_until > %(now)s
     RETURNING d.id"""
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from django.db import transaction
 
-from ...choices import StatusChoices
+from ... import delivery_states as states
+from ...delivery_states import CLOSED_STATES, DeliveryState
 from ...interruptions import INTERRUPTIONS
 from ...models import Delivery
 from ...payload import http_request, kept
@@ -22,13 +23,13 @@ from .verdict import Verdict, decide, fail
 
 logger = logging.getLogger('webhooks.delivery')
 
-# Deliveries to their new states, and no row to an attempt for each request. If a delivery has as many attempts already,
-# a commit was cut off after it was done: it is left out.
-RECORD = """
+# From what may be in hand to delivered, failed, retrying, doubtful, suspect or held. Each request gets an attempt. If a
+# delivery has as many attempts already, a commit was cut off after it was done: it is left out.
+RECORD = f"""
     WITH v AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
             id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
-            attempt_limit int, lapses int, stopped boolean, started_at timestamptz, duration float, method text,
+            attempt_limit int, lapses int, started_at timestamptz, duration float, method text,
             url text, request_headers jsonb, response_headers jsonb, response_body text, request_body text,
             made_from jsonb, members bigint[]
         )
@@ -42,10 +43,9 @@ RECORD = """
     )
     UPDATE webhooks_delivery d
     SET status = v.status, error = v.error, response_status = v.response_status, due_at = v.due_at,
-        attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses,
-        stopped = v.stopped, listed = false,
-        finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
-    FROM v WHERE d.id = v.id AND d.status IN ('pending', 'sending') AND d.attempt_count < v.attempt_count
+        attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses, listed = false,
+        finished_at = CASE WHEN v.status IN ('delivered', 'failed') THEN now() END
+    FROM v WHERE d.id = v.id AND d.status {states.IN_HAND} AND d.attempt_count < v.attempt_count
     RETURNING d.id"""
 
 
@@ -85,7 +85,7 @@ def record(judged: Sequence[tuple[Call, Verdict]], now: datetime) -> list[Entry]
     if not rows:
         return []
     recorded = set(sql.fetch_column(RECORD, {'rows': json.dumps(rows)}))
-    order.unpark([row['id'] for row in rows if row['status'] != StatusChoices.PENDING], now)
+    order.release_next([row['id'] for row in rows if row['status'] in CLOSED_STATES], now)
     mine = [(call, verdict) for call, verdict in judged if call.delivery.pk in recorded]
     for call, verdict in mine:
         _log(call, verdict)
@@ -110,17 +110,17 @@ def _rows(call: Call, verdict: Verdict) -> list[dict[str, object]]:
 
 def _delivery(one: Delivery, call: Call, verdict: Verdict) -> dict[str, object]:
     outcome = call.outcome
-    is_due = one.parts is None or one is call.delivery  # its companions go with it
+    # The companions of a change set go with its first delivery.
+    is_held = verdict.due_at and one.parts is not None and one is not call.delivery
     return {
         'id': one.pk,
-        'status': verdict.status,
+        'status': DeliveryState.HELD if is_held else verdict.state,
         'error': outcome.error,
         'response_status': outcome.status,
-        'due_at': verdict.due_at.isoformat() if verdict.due_at and is_due else None,
+        'due_at': verdict.due_at.isoformat() if verdict.due_at and not is_held else None,
         'attempt_count': one.attempt_count + 1,
         'attempt_limit': verdict.attempt_limit,
         'lapses': verdict.lapses,
-        'stopped': verdict.stopped,
     }
 
 
@@ -142,7 +142,7 @@ def _attempt(call: Call) -> dict[str, object]:
 
 def _log(call: Call, verdict: Verdict) -> None:
     logger.log(
-        logging.DEBUG if verdict.status == StatusChoices.DELIVERED else logging.WARNING,
+        logging.DEBUG if verdict.state == DeliveryState.DELIVERED else logging.WARNING,
         'delivery=%s webhook=%s name=%r status=%s attempt=%s retry_at=%s error="%s"',
         call.delivery.uuid,
         call.delivery.webhook_id,

@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import batched, groupby
 from operator import itemgetter
 
+from ... import delivery_states as states
 from .. import sql
 from . import order
 from .fold import Folded, Heir, Waiting, fold
@@ -35,22 +36,20 @@ SEVERAL = f"""
         SELECT count(*) FROM (
             SELECT FROM webhooks_delivery d
             WHERE d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
-              AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)
+              AND d.status {states.QUEUED_BY_ID} AND d.id <> ALL(%(in_hand)s)
             LIMIT 2
         ) d
     ) = 2 AND NOT EXISTS (
         SELECT FROM webhooks_delivery s
         WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
-          AND (
-              s.status {order.IN_PENDING} AND (s.change_set IS NOT NULL OR s.stopped AND s.due_at > %(now)s)
-              OR s.status = 'undecided'
-          )
+          AND s.status {states.WAITING_BY_ID}
+          AND (s.change_set IS NOT NULL OR s.status = 'undecided' OR s.status = 'doubtful' AND s.due_at > %(now)s)
     )"""
 
 # The first waiting deliveries of each object, if their events show it. One restates the object if its event does, or if
 # an earlier delivery of its event has gone to the webhook: somebody redelivers it. But not if the object enters or
 # leaves a list by it. A receiver may know of a creation by a later delivery that went before.
-READ_LINES = """
+READ_LINES = f"""
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         (d.span ? 'membership') IS NOT TRUE AND (
             e.backfill_for IS NOT NULL OR e.caused_by IS NOT NULL OR EXISTS (
@@ -70,7 +69,7 @@ READ_LINES = """
     CROSS JOIN LATERAL (
         SELECT * FROM webhooks_delivery d
         WHERE d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
-          AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)
+          AND d.status {states.QUEUED_BY_ID} AND d.id <> ALL(%(in_hand)s)
         ORDER BY d.sequence, d.id LIMIT %(most)s
     ) d JOIN webhooks_event e ON e.id = d.event_id
     WHERE e.transaction_id <> 0 AND e.error = ''
@@ -83,19 +82,20 @@ READ_REPEATED = """
     JOIN webhooks_delivery c ON c.id = v.change JOIN webhooks_event ce ON ce.id = c.event_id
     WHERE re.data = ce.data AND (NOT r.expanded OR re.expanded IS NOT DISTINCT FROM ce.expanded)"""
 
-# Needless deliveries from pending to superseded.
+# From the queue to superseded: needless deliveries.
 SUPERSEDE = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
-    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status {order.IN_PENDING} RETURNING d.webhook_id"""
+    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status {states.QUEUED_BY_ID} RETURNING d.webhook_id"""
 
-# Heirs get their new state. They show the object before the first delivery `f`: as that one tells it, or its event, or
-# as the heir had it so far.
-INHERIT = """
+# From the queue to ready, or to held as all that they replace: heirs get their new state. They show the object before
+# the first delivery `f`: as that one tells it, or its event, or as the heir had it so far.
+INHERIT = f"""
     UPDATE webhooks_delivery d
-    SET due_at = least(h.due_at, %(now)s), waits_until = NULL, attempt_limit = NULL, backfill = h.backfill,
+    SET status = CASE WHEN h.due_at IS NULL THEN 'held' ELSE 'pending' END,
+        due_at = least(h.due_at, %(now)s), waits_until = NULL, attempt_limit = NULL, backfill = h.backfill,
         span = nullif(
-            coalesce(d.span, '{}') - 'seen' || h.span
-            || CASE WHEN h.before IS NULL THEN '{}' ELSE jsonb_build_object(h.key, h.before) END, '{}')
+            coalesce(d.span, '{{}}') - 'seen' || h.span
+            || CASE WHEN h.before IS NULL THEN '{{}}' ELSE jsonb_build_object(h.key, h.before) END, '{{}}')
     FROM (
         SELECT h.*, coalesce(
             nullif(f.span -> 'prechange', 'null'),
@@ -105,25 +105,25 @@ INHERIT = """
             AS h(pk bigint, span jsonb, due_at timestamptz, backfill boolean, first bigint, side text, key text)
         LEFT JOIN webhooks_delivery f ON f.id = h.first LEFT JOIN webhooks_event e ON e.id = f.event_id
     ) h
-    WHERE d.id = h.pk AND d.status = 'pending'"""
+    WHERE d.id = h.pk AND d.status {states.QUEUED_BY_ID}"""
 
 # Whether a backfill has untried deliveries.
 IS_ANY_UNTRIED = f"""
     SELECT EXISTS (
         SELECT FROM webhooks_delivery d
         WHERE d.webhook_id = ANY(%(webhooks)s) AND d.id <> ALL(%(in_hand)s)
-          AND d.status = 'pending' AND {order.IS_UNTRIED}
+          AND d.status {states.QUEUED} AND {order.IS_UNTRIED}
     )"""
 
-# Untried deliveries of backfills from pending to superseded, if a later one is pending that shows the object.
+# From ready and held to superseded: untried deliveries of backfills, if a later one waits that shows the object.
 REPLACE_BACKFILLS = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s
     WHERE webhook_id = ANY(%(webhooks)s) AND id <> ALL(%(in_hand)s)
-      AND d.status = 'pending' AND {order.IS_UNTRIED}
+      AND d.status IN ('pending', 'held') AND {order.IS_UNTRIED}
       AND EXISTS (
           SELECT FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
           WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-            AND p.status {order.IN_PENDING} AND p.sequence > d.sequence AND e.transaction_id <> 0 AND e.error = ''
+            AND p.status {states.QUEUED_BY_ID} AND p.sequence > d.sequence AND e.transaction_id <> 0 AND e.error = ''
       )
     RETURNING d.id, d.webhook_id"""
 
@@ -150,7 +150,7 @@ def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Coll
     if not webhook_ids or not sql.fetch_value(IS_ANY_UNTRIED, parameters):
         return Counter()
     closed = sql.fetch(REPLACE_BACKFILLS, parameters)
-    order.unpark([pk for pk, _webhook_id in closed], now)
+    order.release_next([pk for pk, _webhook_id in closed], now)
     return Counter(webhook_id for _pk, webhook_id in closed)
 
 
@@ -166,7 +166,7 @@ def _supersede(objects: Sequence[Object], now: datetime, in_hand: Collection[int
     closed = sql.fetch_column(SUPERSEDE, {'ids': needless, 'now': now})
     _inherit(folded, now)
     # The first that is left of an object may go.
-    order.unpark(needless, now)
+    order.release_next(needless, now)
     return closed
 
 

@@ -1,4 +1,4 @@
-"""Decides over a delivery after an attempt: delivered, failed, or pending until the next attempt.
+"""Decides over a delivery after an attempt: delivered, failed, or retrying until the next attempt.
 
 It reads the delivery, its event, its webhook and the webhook's health, and changes nothing. A Retry-After counts for
 some answers; backoff.py has the waits.
@@ -7,7 +7,7 @@ some answers; backoff.py has the waits.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ...choices import StatusChoices
+from ...delivery_states import STATUS_OF_STATE, DeliveryState
 from ...models import Delivery
 from ...transport.exchange import Outcome
 from . import backoff, circuit_breaker
@@ -22,23 +22,26 @@ MAX_DELIVERY_ATTEMPTS = 32_000
 class Verdict:
     """The new state of a delivery, with one attempt more. `due_at`: when it is tried again, None if it is closed."""
 
-    status: str
+    state: str
     attempt_limit: int | None
     due_at: datetime | None = None
     lapses: int = 0
-    # Its worker stopped before there was an outcome.
-    stopped: bool = False
+
+    @property
+    def status(self) -> str:
+        """Its status for the counts of its webhook."""
+        return STATUS_OF_STATE[self.state]
 
 
 def fail(delivery: Delivery) -> Verdict:
     """Return the verdict that the delivery has failed: nothing more is tried."""
-    return Verdict(StatusChoices.FAILED, delivery.attempt_limit)
+    return Verdict(DeliveryState.FAILED, delivery.attempt_limit)
 
 
 def try_again(delivery: Delivery, due_at: datetime) -> Verdict:
     """Return the verdict that it is tried again, with as many attempts left as before."""
     limit = (delivery.attempt_limit or delivery.webhook.max_attempts) + 1
-    return Verdict(StatusChoices.PENDING, limit, due_at)
+    return Verdict(DeliveryState.RETRYING, limit, due_at)
 
 
 def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -> Verdict:
@@ -46,7 +49,7 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     tries = delivery.attempt_count + 1
     limit = delivery.attempt_limit
     if outcome.succeeded:
-        return Verdict(StatusChoices.DELIVERED, limit)
+        return Verdict(DeliveryState.DELIVERED, limit)
     if tries >= MAX_DELIVERY_ATTEMPTS:
         return fail(delivery)
     is_out = outcome.unreachable or outcome.refused
@@ -58,7 +61,7 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
         return fail(delivery)
     wait = backoff.delay(_spent(delivery) + 1, chance)
-    return Verdict(StatusChoices.PENDING, limit, now + max(wait, _asked(outcome, now)))
+    return Verdict(DeliveryState.RETRYING, limit, now + max(wait, _asked(outcome, now)))
 
 
 def _spent(delivery: Delivery) -> int:

@@ -38,17 +38,19 @@ DELIVERIES_PER_TRANSACTION = 1000
 # After this time no further slice of a batch is rendered. The rest is for the next batch, with newer changes.
 BATCH_SECONDS = 0.3
 
-# No row to a pending or undecided delivery, for each pair of a webhook and an event. One delivery of a change set is
-# due, and the rest follow it (engine/deliver/change_sets.py).
+# It is in no change set, or the first one that is made of its set.
+LEADS = '(s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1)'
+
+# Make a delivery for each pair of a webhook and an event: undecided, resting, or ready. One delivery of a change set is
+# ready, and the rest, which follow it, are held (engine/deliver/change_sets.py).
 MAKE_DELIVERIES = f"""
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, waits_until, expires_at, attempt_count, listed, backfill, change_set,
         part)
     SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{{}}',
-        CASE WHEN v.undecided THEN 'undecided' ELSE 'pending' END, '', now(),
-        CASE WHEN NOT v.undecided AND (
-            s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
-        ) THEN {quiet.DUE_AT} END,
+        CASE WHEN v.undecided THEN 'undecided' WHEN NOT {LEADS} THEN 'held' WHEN q.latest IS NOT NULL THEN 'resting'
+            ELSE 'pending' END,
+        '', now(), CASE WHEN NOT v.undecided AND {LEADS} THEN {quiet.DUE_AT} END,
         CASE WHEN NOT v.undecided THEN q.latest END, now() + make_interval(secs => %(expire_after)s), 0, false,
         %(are_new)s AND NOT e.urgent
             AND (e.backfill_for IS NOT NULL OR coalesce(e.caused_by ?| %(sources)s::text[], false)),

@@ -2,7 +2,7 @@
 
 A regular expression may take 50 ms, as may a hundred comparisons of long texts. If 30 webhooks with one were decided
 together with all others, each change would take seconds for everybody. So dispatch makes an undecided delivery. No
-sender sees it, but later changes of its object wait for it. When it is its webhook's turn, it becomes pending, or it
+sender sees it, but later changes of its object wait for it. When it is its webhook's turn, it becomes ready, or it
 goes.
 """
 
@@ -47,11 +47,11 @@ LOCK_UNDECIDED = """
 ERROR_REST_SECONDS = 60.0
 LOCKED_REST_SECONDS = 1.0
 
-# Undecided to pending: their conditions are met, or their lists concerned. What tells of a list goes in turn with
-# changes: no later delivery of its object makes it needless.
+# From undecided to ready or resting: their conditions are met, or their lists concerned. What tells of a list goes in
+# turn with changes: no later delivery of its object makes it needless.
 RELEASE_MET = f"""
-    UPDATE webhooks_delivery d SET status = 'pending', due_at = v.due_at, waits_until = v.waits_until,
-        span = v.span, backfill = d.backfill AND v.span IS NULL
+    UPDATE webhooks_delivery d SET status = CASE WHEN v.waits_until IS NULL THEN 'pending' ELSE 'resting' END,
+        due_at = v.due_at, waits_until = v.waits_until, span = v.span, backfill = d.backfill AND v.span IS NULL
     FROM (
         SELECT d.id, {quiet.DUE_AT} AS due_at, q.latest AS waits_until, o.span
         FROM unnest(%s::bigint[], %s::jsonb[]) AS o(id, span) JOIN webhooks_delivery d ON d.id = o.id
@@ -75,7 +75,7 @@ class Undecided:
         self._rests: dict[int, float] = {}
 
     def step(self) -> int:
-        """Decide deliveries of webhooks in turn, for STEP_SECONDS: each is pending, or gone. Returns how many.
+        """Decide deliveries of webhooks in turn, for STEP_SECONDS: each is ready, or gone. Returns how many.
 
         Raises OperationalError or InternalError if PostgreSQL ends a transaction: its deliveries stay undecided.
         """
@@ -188,9 +188,9 @@ def _evaluate(webhook: Webhook, rows: Sequence[tuple[int, int]]) -> Iterator[tup
 def _remove(webhook_id: int, unmet: Sequence[int], now: datetime) -> int:
     """Remove deliveries; the next of their objects are due. Returns how many: none if a sender has locked the lane.
 
-    If a later delivery of an object was parked in that moment, nobody would make it due. So they stay undecided.
+    If a later delivery of an object was held in that moment, nobody would make it ready. So they stay undecided.
     """
     if not unmet or not order.try_lock_lanes([webhook_id]):
         return 0
-    order.unpark(unmet, now)
+    order.release_next(unmet, now)
     return sql.execute(REMOVE_UNMET, [unmet])

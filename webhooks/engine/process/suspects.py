@@ -12,6 +12,7 @@ from itertools import islice
 
 from redis import RedisError
 
+from ... import delivery_states as states
 from ...interruptions import INTERRUPTIONS
 from ...models import Delivery, Webhook
 from ...payload.http_request import Builder
@@ -40,23 +41,23 @@ SUSPECTS_PER_LOOK = 1000
 READY_SUSPECT_DELIVERIES = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
-    WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s
+    WHERE d.status = 'suspect' AND d.due_at <= %(now)s
       AND {queue.MAY_SEND} AND {queue.LEADS_SET} AND NOT (w.ordered AND EXISTS (
           SELECT FROM webhooks_delivery p
           WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-            AND p.status IN ('pending', 'undecided') AND p.sequence < d.sequence
+            AND p.status {states.WAITING_BY_ID} AND p.sequence < d.sequence
       ))
     ORDER BY d.due_at, d.id LIMIT %(most)s"""
 
 # A due suspect to one in hand: without `due_at` no other worker takes it.
 TAKE_SUSPECT = """
     UPDATE webhooks_delivery SET due_at = NULL
-    WHERE id = %(id)s AND status = 'pending' AND lapses > 0 AND due_at <= %(now)s RETURNING id"""
+    WHERE id = %(id)s AND status = 'suspect' AND due_at <= %(now)s RETURNING id"""
 
 # A suspect in hand to one that is due in a second.
 PUT_BACK = """
     UPDATE webhooks_delivery SET due_at = now() + interval '1 second'
-    WHERE id = %s AND status = 'pending' AND due_at IS NULL"""
+    WHERE id = %s AND status = 'suspect' AND due_at IS NULL"""
 
 
 def are_any() -> bool:

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import datetime
 
+from ... import delivery_states as states
 from ...choices import StatusChoices
 from ...models.sequence import SEQUENCE
 from .. import notifications, sql
@@ -13,16 +14,12 @@ ROWS_PER_TRANSACTION = 500
 # One webhook has no more of them: so others have their share.
 ROWS_PER_WEBHOOK = 50
 
-# Pending deliveries whose time is over, of webhooks that exist. Their lanes are locked, and locked lanes left out.
-OVERDUE = """
+# Waiting deliveries whose time is over, of webhooks that exist. Their lanes are locked, and locked lanes left out.
+OVERDUE = f"""
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
-        (SELECT d.id FROM webhooks_delivery d
-         WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.expires_at < %(now)s
-         ORDER BY d.expires_at, d.id LIMIT %(each)s)
-        UNION ALL
-        (SELECT d.id FROM webhooks_delivery d
-         WHERE d.webhook_id = h.webhook_id AND d.status = 'undecided' AND d.expires_at < %(now)s
-         ORDER BY d.id LIMIT %(each)s)
+        SELECT d.id FROM webhooks_delivery d
+        WHERE d.webhook_id = h.webhook_id AND d.status {states.WAITING} AND d.expires_at < %(now)s
+        ORDER BY d.expires_at, d.id LIMIT %(each)s
     ) o
     WHERE h.former_until IS NULL
     LIMIT %(part)s
@@ -31,13 +28,13 @@ OVERDUE = """
 # Tests whose process died, and deliveries of a worker of 1.0.0.
 UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
-# Pending and sending to failed: their time is over. Not those in hand, which is known under the lanes' locks only.
-EXPIRE = """
+# From open to failed: their time is over. Not those in hand, which is known under the lanes' locks only.
+EXPIRE = f"""
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,
         error = CASE WHEN status = 'sending' THEN 'it was cut off before an outcome was recorded'
             WHEN error = '' THEN 'it expired before it could be delivered'
             ELSE 'it expired before it could be delivered; last: ' || error END
-    WHERE status IN ('pending', 'sending', 'undecided') AND expires_at < %(now)s AND id = ANY(%(ids)s)
+    WHERE status {states.OPEN} AND expires_at < %(now)s AND id = ANY(%(ids)s)
       AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
     RETURNING id, webhook_id"""
 
@@ -90,13 +87,13 @@ FORGET_LANE = """
 # A former lane to one of the webhook that has the id now: from here on its deliveries are sent.
 FREE_LANE = 'UPDATE webhooks_health SET former_until = NULL WHERE webhook_id = %(webhook)s'
 
-# Make parked deliveries due if `ordered` has been switched off since. Parts of change sets go on waiting in turn.
-LET_PASS = """
-    UPDATE webhooks_delivery SET due_at = %(now)s WHERE status = 'pending' AND due_at IS NULL AND id = ANY(ARRAY(
+# From held to ready: `ordered` was switched off since. Not parts of change sets: each waits for the part before it. An
+# index has held ones last, as they have no time.
+RELEASE_UNORDERED = """
+    UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s WHERE status = 'held' AND id = ANY(ARRAY(
         SELECT d.id FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id CROSS JOIN LATERAL (
             SELECT id FROM webhooks_delivery
-            WHERE webhook_id = w.id AND NOT backfill AND status = 'pending' AND due_at IS NULL
-              AND lapses = 0 AND parts IS NULL
+            WHERE webhook_id = w.id AND NOT backfill AND status = 'held' AND due_at IS NULL AND parts IS NULL
             LIMIT %(each)s
         ) d
         WHERE NOT w.ordered LIMIT %(part)s
@@ -105,7 +102,7 @@ LET_PASS = """
 
 # The delivery `d`, with its event `e`, is an untried one of a backfill, and in nobody's hands.
 MAY_BE_TAKEN_BACK = f"""d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-        AND d.status IN ('pending', 'undecided') AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
+        AND d.status {states.WAITING_BY_ID} AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
 
 # These deliveries of a webhook, and when each was made.
 READ_UNTRIED = f"""
@@ -116,7 +113,7 @@ READ_UNTRIED = f"""
 REMOVE_UNTRIED = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
 
 # Canceled backfills that left untried deliveries: these were in hand or in dispatch during the cancel. The backfill and
-# its lane are locked, so nobody parks or starts a backfill meanwhile.
+# its lane are locked, so nobody holds or starts a backfill meanwhile.
 LEFT_BEHIND = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS (
@@ -150,7 +147,7 @@ def expire() -> bool:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
         overdue = sql.fetch_column(OVERDUE, bounds) + sql.fetch_column(UNANSWERED, bounds)
         expired = dict(sql.fetch(EXPIRE, {'now': now, 'ids': overdue})) if overdue else {}
-        order.unpark(list(expired), now)
+        order.release_next(list(expired), now)
         endpoint.note(StatusChoices.FAILED, Counter(expired.values()), now)
     return bool(expired)
 
@@ -182,9 +179,10 @@ def take_back() -> bool:
 
 
 def let_pass() -> bool:
-    """Make a part of the parked deliveries due whose webhooks are not `ordered` any more. Returns whether any was."""
+    """Make a part of the held deliveries ready whose webhooks are not `ordered` any more. Returns whether any was."""
     with sql.transaction() as now:
-        return bool(sql.execute(LET_PASS, {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}))
+        bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
+        return bool(sql.execute(RELEASE_UNORDERED, bounds))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
@@ -193,6 +191,6 @@ def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
     The next of their objects are due. The caller has locked the lane.
     """
     found = dict(sql.fetch(READ_UNTRIED, [webhook_id]))
-    order.unpark(list(found), now)
+    order.release_next(list(found), now)
     sql.execute(REMOVE_UNTRIED, [list(found)])
     return list(found.values())

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from django.utils import timezone
 
 from ... import conf
-from ...choices import OPEN_STATUSES, StatusChoices
+from ...delivery_states import OPEN_STATES, DeliveryState
 from ...models.hour import HOUR_RETENTION, Hour
 from .. import sql
 from ..each import first_within
@@ -23,7 +23,7 @@ EVENTS_PER_LOOK = 200
 DELIVERIES_PER_TRANSACTION = 500
 
 # While events with a failed delivery stay too.
-OPEN_OR_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
+OPEN_OR_FAILED = (*OPEN_STATES, DeliveryState.FAILED)
 
 # How many deliveries of existing webhooks the log has.
 COUNT_DELIVERIES = """
@@ -103,11 +103,11 @@ def by_size(size: int) -> Iterator[int]:
 
     Yields as slices().
     """
-    for kept in (OPEN_OR_FAILED, OPEN_STATUSES) if size else ():
+    for kept in (OPEN_OR_FAILED, OPEN_STATES) if size else ():
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT_DELIVERIES) - size)
 
 
-def by_age(before: datetime, kept: Sequence[str] = OPEN_STATUSES) -> Iterator[int]:
+def by_age(before: datetime, kept: Sequence[str] = OPEN_STATES) -> Iterator[int]:
     """Delete the events from before that time whose deliveries were all made before it too, and none is in `kept`.
 
     Yields as slices().

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.db.models import F, Model
 
+from ... import delivery_states as states
 from ... import list_filters
 from ...choices import BackfillStateChoices
 from ...exceptions import DefinitionError
@@ -22,7 +23,7 @@ FAILED = BackfillStateChoices.FAILED
 MAX_OPEN_OBJECTS = 600
 
 # The running backfills of active webhooks that can go on: few of their objects are open, or, at the end, none.
-READY_BACKFILLS = """
+READY_BACKFILLS = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
         SELECT count(*) FROM (
@@ -30,7 +31,7 @@ READY_BACKFILLS = """
             WHERE e.backfill_for = b.webhook_id AND e.dispatched_at IS NULL AND NOT e.urgent
             UNION ALL
             SELECT FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
-            WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status IN ('pending', 'undecided')
+            WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status {states.WAITING}
               AND e.backfill_for IS NOT NULL
             LIMIT %(most)s
         ) is_open

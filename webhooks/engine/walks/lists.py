@@ -19,6 +19,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
 
+from ... import delivery_states as states
 from ... import list_filters
 from ...exceptions import DefinitionError
 from ...models import ListWalk, Webhook
@@ -60,14 +61,14 @@ BEGIN_WALK = """
     WHERE id = %s AND query = %s AND NOT walking"""
 
 # The walks of active webhooks that can go on: few deliveries are open.
-READY_LISTS = """
+READY_LISTS = f"""
     SELECT l.id FROM webhooks_listwalk l JOIN webhooks_webhook w ON w.id = l.webhook_id
     WHERE l.walking AND w.enabled AND NOT w.paused AND (
         SELECT count(*) FROM (
             SELECT FROM webhooks_event e
             WHERE e.backfill_for = w.id AND e.dispatched_at IS NULL
             UNION ALL
-            SELECT FROM webhooks_delivery d WHERE d.webhook_id = w.id AND d.status IN ('pending', 'undecided')
+            SELECT FROM webhooks_delivery d WHERE d.webhook_id = w.id AND d.status {states.WAITING}
             LIMIT %(most)s
         ) is_open
     ) < %(most)s"""
