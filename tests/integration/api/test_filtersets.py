@@ -31,7 +31,7 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
     filter_name_map = {'user': 'ignore_user'}
     ignore_fields = (
         *UNTOLD, 'body_template', 'conditions', 'success_conditions', 'expand', 'only_if_changed', 'health', 'backfill',
-        'filters', 'managed_in',
+        'fields', 'omit', 'filters', 'managed_in',
     )  # fmt: skip
 
     @classmethod
@@ -116,7 +116,7 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = DeliveryFilterSet
     ignore_fields = (
         'error', 'due_at', 'waits_until', 'expires_at', 'attempt_limit', 'lapses', 'listed', 'expanded', 'span',
-        'state', 'part', 'parts', 'change_count',
+        'state', 'lead', 'part', 'parts', 'change_count',
     )  # fmt: skip
 
     @classmethod

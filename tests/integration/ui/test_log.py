@@ -127,7 +127,7 @@ def test_a_body_that_cannot_be_made_says_why(admin_pages):
     assert 'ZeroDivisionError: division by zero (line 1)' in admin_pages.get(log.get_absolute_url()).content.decode()
 
 
-@pytest.mark.parametrize('template', ['', '{{ data.name }}'])
+@pytest.mark.parametrize('template', ['', '{{ event }}'])
 @pytest.mark.parametrize('together', [False, True])
 def test_the_body_of_an_event_that_could_not_be_rendered_is_the_reason(admin_pages, template, together):
     webhook = subscribe(NOWHERE, Site, body_template=template, change_set=together)
