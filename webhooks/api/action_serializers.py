@@ -305,6 +305,7 @@ class PreviewedSerializer(serializers.Serializer):
     url = serializers.CharField(read_only=True)
     headers = serializers.DictField(read_only=True)
     body = serializers.CharField(read_only=True)
+    size = serializers.IntegerField(read_only=True, help_text=_('Of the body, in bytes.'))
     is_sent = serializers.BooleanField(
         read_only=True,
         allow_null=True,

@@ -1,6 +1,7 @@
 """Finds webhooks that name keys which payloads no longer have, and compares payloads before and after an upgrade.
 
-A webhook names keys in its conditions, in `only_if_changed`, `expand`, `fields` and `omit`, and in its templates.
+A webhook names keys in its conditions, in `only_if_changed`, `expand`, `fields` and `omit`, and in its templates. Its
+`filters` name filters of NetBox's lists, which count as keys that begin with `?`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,9 +10,11 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db.models import Model, Q, QuerySet
+from django.http import QueryDict
 from extras.models import CustomField
+from netbox.registry import registry
 
-from .. import object_types
+from .. import list_filters, object_types
 from ..exceptions import DecryptionError
 from ..models import Webhook
 from ..models.fields import SEALED_MARK
@@ -32,6 +35,7 @@ MAY_NAME_KEYS = (
     | Q(omit__isnull=False)
     | ~Q(only_if_changed=[])
     | ~Q(expand=[])
+    | ~Q(filters={})
     | ~Q(body_template='')
     | ~Q(additional_headers='')
     | Q(payload_url__contains='{')
@@ -67,6 +71,22 @@ def has_key(model: type[Model], key: str) -> bool:
     return has_key(target, rest) if target else rest in below
 
 
+def _filters_of(model: type[Model]) -> set[str]:
+    """Return the filters of the model's list, such as '?region', without lookups such as `name__ic`."""
+    list_filters.load()
+    filterset = registry['filtersets'].get(model._meta.label_lower)
+    return {f'?{name}' for name in filterset.base_filters if '__' not in name} if filterset else set()
+
+
+def _is_known(model: type[Model], key: str) -> bool:
+    """Return whether the model's data have the key, or its list has the filter, if the key begins with `?`."""
+    if not key.startswith('?'):
+        return has_key(model, key)
+    if key.startswith('?cf_'):
+        return has_key(model, f'{CUSTOM_FIELDS}.{key.removeprefix("?cf_")}')
+    return key in _filters_of(model)
+
+
 def named_by(webhook: Webhook) -> Iterator[Named]:
     """Yield the keys that a webhook names, each once for a field."""
     asked = (one['attr'] for one in nodes(webhook.conditions) if isinstance(one, dict) and 'attr' in one)
@@ -78,6 +98,9 @@ def named_by(webhook: Webhook) -> Iterator[Named]:
     for name in ('fields', 'omit'):
         for object_type, chosen in (getattr(webhook, name) or {}).items():
             yield from (Named(webhook, name, key, object_type) for key in chosen)
+    for object_type, query in (webhook.filters or {}).items():
+        parameters = dict.fromkeys(name.partition('__')[0] for name in QueryDict(query))
+        yield from (Named(webhook, 'filters', f'?{name}', object_type) for name in parameters)
     for name in TEMPLATES:
         yield from (Named(webhook, name, key) for key in named_in(_text(webhook, name)))
 
@@ -98,7 +121,7 @@ def unknown(webhooks: QuerySet[Webhook]) -> Iterator[Named]:
         models = {one._meta.label_lower: one for one in object_types.models_of(webhook.object_types.all())}
         for named in named_by(webhook) if models else ():
             asked = models.values() if named.object_type is None else filter(None, [models.get(named.object_type)])
-            if not any(has_key(model, named.key) for model in asked):
+            if not any(_is_known(model, named.key) for model in asked):
                 yield named
 
 
@@ -118,11 +141,11 @@ class Difference:
 
 
 def take() -> dict[str, Any]:
-    """Return the shapes of all payloads that webhooks may send, with NetBox's version. To be saved as JSON."""
+    """Return the keys of all payloads that webhooks may send, and the filters, with NetBox's version. To be saved."""
     shapes: dict[str, Shape] = {}
     for model in sorted(object_types.allowed_models(), key=lambda one: one._meta.label_lower):
         try:
-            shapes[model._meta.label_lower] = json_schema.keys_of(model)
+            shapes[model._meta.label_lower] = json_schema.keys_of(model) | dict.fromkeys(_filters_of(model), 'filter')
         except json_schema.NoSchema:
             continue
     return {'netbox': settings.RELEASE.full_version, 'object_types': shapes}

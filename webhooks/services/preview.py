@@ -29,7 +29,7 @@ from .preview_sources import Draft
 class Preview:
     """A request that was not sent, with masked secrets, and whether the webhook would send it.
 
-    `warnings` name what is probably a mistake in the definition.
+    `warnings` name what is probably a mistake in the definition. `size`: of the body, in bytes.
     """
 
     event: Event
@@ -39,6 +39,7 @@ class Preview:
     body: str
     verdict: Verdict
     warnings: list[str]
+    size: int
 
 
 def show(draft: Draft, user: User, source: str = '', changes: Mapping[str, Any] = MappingProxyType({})) -> Preview:
@@ -73,6 +74,7 @@ def _preview(draft: Draft, event: Event) -> Preview:
         body,
         verdict._replace(reasons=[*_not_asked_for(draft, event), *verdict.reasons]),
         warnings=[*_wrong_body(request.headers['Content-Type'], body), *verdict.warnings],
+        size=len(request.body),
     )
 
 

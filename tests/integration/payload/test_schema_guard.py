@@ -51,7 +51,8 @@ def of_older_netbox(saved: Path) -> Path:
     """The keys of a NetBox whose sites had three keys more, and one of another type, and one less."""
     shown = json.loads(saved.read_text())
     keys = shown['object_types']['dcim.site']
-    keys |= dict.fromkeys(['contact', 'zone', 'zone.code', 'tags.colour'], 'string') | {'facility': 'integer'}
+    keys |= dict.fromkeys(['contact', 'zone', 'zone.code', 'tags.colour'], 'string')
+    keys |= {'facility': 'integer', '?continent': 'filter'}
     del keys['time_zone']
     saved.write_text(json.dumps(shown | {'netbox': '4.6.0'}))
     return saved
@@ -68,7 +69,8 @@ class TestCompare:
         shown, code = schema('--compare', str(of_older_netbox))
         assert code == 0
         assert shown.splitlines()[1:] == [
-            '', 'dcim.site', '  + time_zone', '  - contact', '  - tags.colour', '  - zone',
+            '', 'dcim.site', '  + time_zone', '  - ?continent', '  - contact', '  - tags.colour',
+            '  - zone',
             '  ~ facility: integer → string',
         ]  # fmt: skip
 
@@ -82,6 +84,7 @@ class TestCompare:
             ({'only_if_changed': ['contact']}, 'Only if changed: contact'),
             ({'fields': {'dcim.site': ['id', 'zone']}}, 'Fields: zone'),
             ({'omit': {'dcim.site': ['zone.code']}}, 'Omit: zone.code'),
+            ({'filters': {'dcim.site': 'status=active&continent=7'}}, 'Filters: ?continent'),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
     )
@@ -136,6 +139,7 @@ class TestUnknownKeys:
             body_template='{{ data.site.region.name }}{{ data.serial }}{{ data.custom_fields.owner }}{{ data.display }}'
             '{{ data.local_context_data.anything.goes }}',
         )
+        subscribe(NOWHERE, Site, filters={'dcim.site': 'status=active&name__ic=a&cf_owner=x'})
         assert warnings() == []
 
     def test_checks_and_status_name_an_unknown_key(self, admin_pages: Client):

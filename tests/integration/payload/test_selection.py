@@ -217,6 +217,7 @@ class TestRefusals:
             ({'dcim.site': [1]}, 'dcim.site: list one key or more'),
             ({'dcim.site': ['id'] * 201}, 'dcim.site: no more than 200 keys'),
             (['id'], 'Enter a JSON object'),
+            ('', 'Enter a JSON object'),
         ],
     )
     def test_a_wrong_value_is_named(self, api_client, name: str, value: Any, reason: str):

@@ -61,6 +61,7 @@ class TestWhatIsShown:
         newest = site(name='Genf')
         answer = api_client.post(api(webhook), {'include_snapshots': True}, format='json')
         body = answer.json()['body']
+        assert answer.json()['size'] == len(body.encode())
         assert f'"id": {newest.pk}, "url": "/api/dcim/sites/{newest.pk}/"' in body
         assert '"event": "created"' in body
         assert '"prechange": null, "postchange": {' in body
