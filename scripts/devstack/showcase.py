@@ -47,10 +47,10 @@ NEWEST = 'SELECT coalesce(max(id), 0) FROM webhooks_event'
 # Counting comes a moment after the last request.
 NOTHING_UNDER_WAY = """
     SELECT NOT EXISTS (SELECT FROM webhooks_event WHERE dispatched_at IS NULL)
-        AND count(*) FILTER (WHERE status IN ('pending', 'sending')) = 0
+        AND count(*) FILTER (WHERE status NOT IN ('delivered', 'failed', 'superseded')) = 0
         AND count(*) = (SELECT coalesce(sum(delivered + failed), 0) FROM webhooks_health)
     FROM webhooks_delivery"""
-IS_RETRIED = "SELECT EXISTS (SELECT FROM webhooks_delivery WHERE status = 'pending' AND attempt_count > 0)"
+IS_RETRIED = "SELECT EXISTS (SELECT FROM webhooks_delivery WHERE status = 'retrying')"
 IS_HEALTHY = """
     SELECT last_error = '' FROM webhooks_health JOIN webhooks_webhook w ON w.id = webhook_id
     WHERE name = 'Address management'"""

@@ -161,17 +161,16 @@ class Builder:
         """Return whether URL, headers or body have a template, or a secret is a reference. A thread then builds the
         request.
 
-        A URL or headers that cannot be decrypted do not count: building fails anyway.
+        What cannot be decrypted or parsed does not count: building fails anyway.
         """
         webhook = self.webhook
-        if webhook.body_template:
-            return True
         try:
             texts = (webhook.payload_url.reveal(), webhook.additional_headers.reveal())
-            values = (*webhook.secrets(), *(value for _name, value in self._lines))
-            return any(map(JINJA2_TEMPLATE_RE.search, texts)) or any(map(references.is_reference, values))
-        except DecryptionError:
-            return False
+            if webhook.body_template or any(map(JINJA2_TEMPLATE_RE.search, texts)):
+                return True
+            return any(map(references.is_reference, (*webhook.secrets(), *(value for _name, value in self._lines))))
+        except (DecryptionError, DefinitionError):
+            return bool(webhook.body_template)
 
     @cached_property
     def _judge(self) -> answers.Judge:

@@ -195,6 +195,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     'json': read_json,
     'changed': str.split,  # scripts/test reads it, and a test of its own
     'layers': str.split,  # the test of the layers reads it
+    'states': str.split,  # the test of the engine's statements reads it
     'doors': str.split,  # so does the test of the engine's doors
     'python': ast.parse,
     'sh': read_commands,
