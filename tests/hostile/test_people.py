@@ -249,7 +249,8 @@ class TestErrors:
         assert [one['error'] for one in clerk_api.get(f'{API}deliveries/').json()['results']] == [
             f'not sent: no {HIDDEN}'
         ] * 2
-        assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 2
+        # The object's own name is found. To be cheap, the search leaves out errors of change sets.
+        assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 1
 
     def test_an_error_is_shortened_for_a_hidden_expanded_object_too(self, places, grant, clerk_api):
         types = [ContentType.objects.get_for_model(Location).pk]

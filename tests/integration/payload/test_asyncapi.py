@@ -149,5 +149,5 @@ def test_its_own_parser_finds_nothing_wrong():
 @pytest.mark.parametrize('arguments', [[], ['dcim.site', '--asyncapi']])
 def test_a_model_or_asyncapi_is_asked_for(arguments: list[str]):
     subscribe(NOWHERE, Site)
-    with pytest.raises(CommandError, match='name a model, or write --asyncapi'):
+    with pytest.raises(CommandError, match='name a model, or write one of --asyncapi'):
         call_command('webhooks_schema', *arguments)
