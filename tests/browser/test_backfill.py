@@ -60,17 +60,3 @@ def test_a_wrong_filter_is_explained_beside_its_field(admin, webhook):
     admin.field('Filter').fill('status=active')
     admin.button('Backfill').click()
     expect(admin.page.locator('#backfill')).to_contain_text('status=active')
-
-
-def test_the_admin_starts_follows_and_cancels_it(admin, webhook, receiver):
-    receiver.answers('/hook', SLOWLY)
-    admin.visit(f'admin/webhooks/webhook/{webhook["id"]}/change/')
-    admin.link('Backfill').click()
-    admin.button('Backfill').click()
-    expect(admin.page.get_by_text('Running')).to_be_visible()
-    expect(admin.page.get_by_role('progressbar')).not_to_have_attribute('value', '0')
-    admin.button('Pause').click()
-    expect(admin.page.get_by_text('Paused')).to_be_visible()
-    admin.button('Cancel').click()
-    expect(admin.page.get_by_text('Canceled')).to_be_visible()
-    expect(admin.button('Backfill')).to_be_visible()
