@@ -186,11 +186,22 @@ TRY_ONE = """
     WHERE id = (SELECT min(id) FROM webhooks_delivery WHERE event_count > 1)"""
 DELIVER_BATCHES = """
     UPDATE webhooks_delivery SET status = 'delivered', due_at = NULL, finished_at = now(), attempt_count = 1
-    WHERE event_count > 1"""
+    WHERE event_count > 1;
+    INSERT INTO webhooks_attempt (delivery_id, number, started_at, duration, method, url, request_headers,
+        response_status, response_headers, response_body, error)
+    SELECT id, 1, now(), 0.1, 'POST', '', '{{}}', 200, '{{}}', '', '' FROM webhooks_delivery WHERE event_count > 1;
+    DELETE FROM webhooks_event WHERE id = (SELECT min(event_id) FROM webhooks_batchitem)"""
 # (deliveries, part, parts, changes, status, whether it has the id of one of them)
 SETS = """
     SELECT count(*), min(part), max(parts), min(change_count), min(status), bool_or(lead = id)
-    FROM webhooks_delivery WHERE change_set IS NOT NULL GROUP BY change_set, lead"""
+    FROM webhooks_delivery WHERE change_set IS NOT NULL GROUP BY change_set, lead ORDER BY lead"""
+# For each attempt, whether its members are the deliveries of its set, and 0 for one that was pruned.
+MEMBERS = """
+    SELECT array_remove(a.members, 0) <@ s.pks AND s.pks <@ a.members, 0 = ANY(a.members)
+    FROM webhooks_attempt a JOIN (
+        SELECT lead, array_agg(id) AS pks FROM webhooks_delivery WHERE lead IS NOT NULL GROUP BY lead
+    ) s ON s.lead = a.delivery_id
+    ORDER BY a.delivery_id"""
 STOPPED = "SELECT count(*) FROM webhooks_delivery WHERE status = 'doubtful' AND due_at > now()"
 PUT_OFF = f"SELECT count(*) FROM webhooks_delivery WHERE status {TIMED} AND error = '' AND due_at > now()"
 INVALID = """
@@ -405,7 +416,9 @@ def test_what_was_sent_as_a_batch_is_shown_as_a_change_set(make_former, steps):
     Migrating(netbox.database, steps).finish()
     with netbox.database.connect() as connection:
         rows = connection.execute(SETS).fetchall()
-    assert rows == [(4, 1, 1, 4, 'delivered', True)] * 3
+        members = connection.execute(MEMBERS).fetchall()
+    assert rows == [(3, 1, 1, 4, 'delivered', True), *[(4, 1, 1, 4, 'delivered', True)] * 2]
+    assert members == [(True, True), (True, False), (True, False)]
 
 
 def test_webhooks_that_sent_batches_are_named_before_and_send_change_sets_after_it(make_former, steps):
