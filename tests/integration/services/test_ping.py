@@ -38,6 +38,8 @@ def test_with_an_object_the_object_is_sent(receiver: Receiver):
 @pytest.mark.parametrize('payload_format', FormatChoices.values())
 @pytest.mark.parametrize('way', [{}, {'change_set': True}, {'include_snapshots': True}])
 def test_it_goes_in_each_format(receiver: Receiver, payload_format: str, way: dict[str, bool]):
+    if payload_format == FormatChoices.THIN:
+        way = {name: value for name, value in way.items() if name != 'include_snapshots'}
     webhook = subscribe(receiver.url('/'), Site, payload_format=payload_format, **way)
     assert trial.send_test(webhook).error == ''
     assert 'test' in json.dumps(receiver.wait_for(1)[0].json())
