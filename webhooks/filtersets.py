@@ -19,6 +19,7 @@ from django.core.validators import EMPTY_VALUES
 from django.db import DataError, connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import extend_schema_field
 from extras.choices import WebhookHttpMethodChoices
 from extras.models import NotificationGroup
 from netbox.filtersets import BaseFilterSet, NetBoxModelFilterSet
@@ -239,6 +240,11 @@ class EventFilterSet(LogFilterSet):
         return queryset.exclude(error='') if value else queryset.filter(error='')
 
 
+@extend_schema_field({'type': 'string', 'enum': StatusChoices.values()})
+class StatusFilter(django_filters.MultipleChoiceFilter):
+    """Filters by the status, which has no column of its own. The same for the lookups that NetBox makes of it."""
+
+
 @register_filterset
 class DeliveryFilterSet(LogFilterSet):
     """Filters of deliveries.
@@ -260,7 +266,7 @@ class DeliveryFilterSet(LogFilterSet):
         queryset=Event.objects.all(), null_label=None, method='filter_events', label=_('Event (ID)')
     )
     kind = django_filters.MultipleChoiceFilter(field_name='event__kind', choices=KindChoices, distinct=False)
-    status = django_filters.MultipleChoiceFilter(choices=StatusChoices, distinct=False)
+    status = StatusFilter(choices=StatusChoices, distinct=False)
     test = django_filters.BooleanFilter(field_name='event__test', label=_('Test'))
     response_status = MultiValueNumberFilter(distinct=False)
     attempt_count = MultiValueNumberFilter(distinct=False)

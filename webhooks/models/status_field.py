@@ -1,9 +1,10 @@
 """The field `status` of a delivery, which has no column of its own: it is computed from the state."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from typing import Any
 
-from django.db import models
+from django.db import DataError, models
 from django.db.models.expressions import Col
 from django.db.models.lookups import In
 
@@ -61,3 +62,29 @@ class StatusExact(_InStates):
 
     def __init__(self, lhs: Any, status: str) -> None:
         super().__init__(lhs, [status])
+
+
+def _found(status: str, pattern: str) -> object:
+    """Search for the pattern, and raise DataError for a wrong one, as PostgreSQL does."""
+    try:
+        return re.search(pattern, status)
+    except re.error as error:
+        raise DataError(str(error)) from None
+
+
+def _register(name: str, matches: Callable[[str, str], object]) -> None:
+    """Register a lookup, as NetBox's filters make them of texts: all statuses that match the text."""
+
+    def __init__(self: _InStates, lhs: Any, text: str | None) -> None:
+        _InStates.__init__(self, lhs, [status for status in STATES_OF_STATUS if text and matches(status, text)])
+
+    # The class keeps the name `in`: by the other names Django would compare upper case.
+    StatusField.register_lookup(type(f'Status_{name}', (_InStates,), {'__init__': __init__}), name)
+
+
+_register('iexact', lambda status, text: status == text.lower())
+_register('icontains', lambda status, text: text.lower() in status)
+_register('istartswith', lambda status, text: status.startswith(text.lower()))
+_register('iendswith', lambda status, text: status.endswith(text.lower()))
+_register('regex', _found)
+_register('iregex', _found)

@@ -259,6 +259,7 @@ def _fill(query, log):
         (EventFilterSet, 'delivery_id=null'),
         (EventFilterSet, 'object_repr__regex=('),
         (WebhookFilterSet, 'name__iregex=[a'),
+        (DeliveryFilterSet, 'status__regex=[a'),
     ],
 )
 def test_a_filter_that_makes_no_sense_is_named(db, filterset, query):
@@ -284,3 +285,13 @@ def test_no_webhook_is_in_the_state_null(api_client, admin_pages):
 def test_regular_expressions_are_postgresqls(logs, netbox_user):
     found = EventFilterSet(QueryDict(r'object_repr__regex=^B\w%2Bn\M'), Event.objects.restrict(netbox_user))
     assert found.qs.count() == 2
+
+
+@pytest.mark.parametrize('lookup', ['', '__ic', '__isw', '__iew', '__ie', '__regex', '__iregex'])
+def test_a_status_is_found_by_its_name_and_not_by_that_of_its_state(db, lookup: str):
+    webhook = subscribe(NOWHERE, Site)
+    retried, failed = delivery(event(site()), webhook), delivery(event(site()), webhook)
+    Delivery.objects.filter(pk=retried.pk).update(state='retrying')
+    for status, found in (('pending', [retried]), ('failed', [failed]), ('delivered', [])):
+        assert list(DeliveryFilterSet(QueryDict(f'status{lookup}={status}'), Delivery.objects.all()).qs) == found
+    assert list(DeliveryFilterSet(QueryDict('status__n=pending'), Delivery.objects.all()).qs) == [failed]
