@@ -131,6 +131,8 @@ BAD = [
 
 # As JSON these need hand-made requests, or mean something else.
 NOT_BY_API = ({'payload_url': 'http://********@a/'}, {'conditions': {'attr': 'name', 'value': '\ud800'}})
+# In an edit, a mask that is sent back keeps the stored value.
+KEEPS = {'secret': '********'}
 GOOD = {'name': 'Webhook', 'payload_url': NOWHERE, 'type_create': True}
 
 
@@ -162,7 +164,7 @@ def test_an_edit_by_the_api_names_the_bad_field(api_client):
     webhook = subscribe(NOWHERE, Site, name='Good', secret='kept', additional_headers='X-A: kept')
     before = Webhook.objects.values().get()
     for fields, name in BAD:
-        if fields in NOT_BY_API or set(fields) & {'type_create'}:
+        if fields in (*NOT_BY_API, KEEPS) or set(fields) & {'type_create'}:
             continue
         answer = api_client.patch(f'{API}{webhook.pk}/', fields, format='json')
         assert answer.status_code == 400, (fields, answer.content)
