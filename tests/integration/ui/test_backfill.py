@@ -1,14 +1,13 @@
 import pytest
 from dcim.models import Site
 from django.contrib.messages import get_messages
-from support.admin_browser import page_of
 from support.builders import NOWHERE, site, subscribe
 from tenancy.models import Tenant
 
 from webhooks.choices import BackfillStateChoices
 from webhooks.models import Backfill, Webhook
 from webhooks.presentation import progress
-from webhooks.services import actions, backfill
+from webhooks.services import backfill
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -84,34 +83,6 @@ class TestNetBox:
         assert clerk_pages.post(f'{webhook.get_absolute_url()}backfill/pause/').status_code == 403
         grant(Webhook, 'backfill')
         assert 'backfill/pause/' in text(clerk_pages.get(webhook.get_absolute_url()))
-
-
-class TestAdmin:
-    def test_its_page_starts_and_moves_it(self, admin_pages, webhook):
-        address = page_of(webhook, 'backfill')
-        assert 'Tenant' in text(admin_pages.get(address))
-        assert admin_pages.post(address, {'_start': 'Backfill'}).status_code == 302
-        for action, state in (
-            (actions.PAUSE_BACKFILL, PAUSED),
-            (actions.RESUME_BACKFILL, RUNNING),
-            (actions.CANCEL_BACKFILL, CANCELED),
-        ):
-            assert f'name="{action.name}" value="{action.label}"' in text(admin_pages.get(address))
-            admin_pages.post(address, {action.name: str(action.label)})
-            assert Backfill.objects.get().state == state
-        assert 'No backfill is' in said(admin_pages.post(address, {actions.PAUSE_BACKFILL.name: 'Pause'}))
-
-    def test_its_page_names_what_is_wrong(self, admin_pages, webhook):
-        answer = admin_pages.post(page_of(webhook, 'backfill'), {'_start': 'Backfill', 'filter': 'colour=red'})
-        assert list(answer.context['form'].errors) == ['filter']
-        assert 'no filter colour' in text(answer)
-
-    def test_the_page_of_the_webhook_shows_how_far_it_is(self, admin_pages, webhook):
-        assert 'This webhook has had no backfill.' in text(admin_pages.get(page_of(webhook)))
-        site(), start(webhook)
-        page = text(admin_pages.get(page_of(webhook)))
-        assert '0 of 1 objects sent' in page
-        assert page_of(webhook, 'backfill') in page
 
 
 class TestProgress:

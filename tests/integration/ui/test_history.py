@@ -6,7 +6,6 @@ from dcim.models import Site
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from support.admin_browser import page_of
 from support.builders import NOWHERE, site, subscribe
 from support.engine import deliveries, expire, health, work
 from support.log import delivery, event
@@ -161,9 +160,6 @@ class TestPages:
         page = clerk_pages.get(busy.get_absolute_url()).content.decode()
         assert '<desc>2 delivered, 1 failed</desc>' in page
         assert 'deliveries/?webhook_id' not in page
-
-    def test_the_admin_shows_the_day(self, admin_pages, busy):
-        assert '<desc>2 delivered, 1 failed</desc>' in admin_pages.get(page_of(busy)).content.decode()
 
     def test_a_webhook_that_sent_nothing_says_so(self, admin_pages, webhook):
         page = admin_pages.get(webhook.get_absolute_url()).content.decode()
