@@ -40,6 +40,26 @@ def test_a_webhook_gets_its_object_types_by_keyboard(admin, api):
     assert sorted(webhook['object_types']) == ['dcim.rack', 'dcim.site']
 
 
+def test_each_selected_object_type_has_a_filter(admin, api):
+    admin.visit('plugins/webhooks/webhooks/add/')
+    admin.field('Name').fill('Lists')
+    admin.field('URL').fill('http://127.0.0.1:9/')
+    filters = admin.page.get_by_role('group', name='Filters')
+    expect(filters).to_be_hidden()
+    for label, query in (('Rack', 'status=active'), ('Site', 'status=planned')):
+        admin.field('Available object types').select_option(label=label)
+        admin.page.locator('.move-option', has_text='Add').click()
+        filters.get_by_label(label, exact=True).fill(query)
+    expect(admin.field('Send the present list')).to_be_visible()
+    admin.field('Selected object types').select_option(label='Rack')
+    admin.page.locator('.move-option', has_text='Remove').click()
+    expect(filters.get_by_role('textbox')).to_have_count(1)
+    admin.button('Create').click()
+    expect(admin.page.locator('h1.page-title')).to_contain_text('Lists')
+    [webhook] = api.get('plugins/webhooks/webhooks/', name='Lists')['results']
+    assert webhook['filters'] == {'dcim.site': 'status=planned'}
+
+
 def test_a_field_that_is_wrong_is_shown_though_its_group_is_folded(admin, api):
     """The browser refuses the number, and NetBox the file."""
     admin.visit('plugins/webhooks/webhooks/add/')

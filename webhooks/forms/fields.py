@@ -1,6 +1,7 @@
 """Form fields that are stricter than NetBox's and Django's, or keep objects that the user may not view."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from utilities.forms import BOOLEAN_WITH_BLANK_CHOICES
 from utilities.forms.fields import DynamicModelChoiceField, DynamicModelMultipleChoiceField
 from utilities.forms.widgets import DateTimePicker
 
+from .. import object_types
 from ..storable import NO_SUCH_OFFSET, is_flat, is_storable_time
 
 
@@ -103,6 +105,45 @@ class FiltersField(forms.CharField):
 
     def validate(self, value: Any) -> None:
         super().validate(value or None)
+
+
+class FilterOfEachType(forms.Widget):
+    """Takes the text of a FiltersField in one input for each object type. `?` alone stands for all objects.
+
+    The page shows the inputs of the selected types (static/webhooks/form.js), and sends no others.
+    """
+
+    template_name = 'webhooks/inc/filters.html'
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        try:
+            given = FiltersField(required=False).to_python(value)
+        except forms.ValidationError:
+            given = {}
+        context['inputs'] = [
+            {
+                'name': f'{name}:{label}',
+                'type': object_type.pk,
+                'title': object_types.name_of(object_type),
+                'value': (given[label] or '?') if label in given else '',
+            }
+            for label, object_type in object_types.by_label().items()
+        ]
+        return context
+
+    def value_from_datadict(self, data: Mapping[str, Any], files: Any, name: str) -> str:
+        """Return the text, with a line for each type whose filter is not blank."""
+        labels = [key.partition(':')[2] for key in data if key.startswith(f'{name}:')]
+        lines = [(label, data[f'{name}:{label}'].strip()) for label in labels]
+        return '\n'.join(f'{label}: {query}' for label, query in lines if query)
+
+    def value_omitted_from_data(self, data: Any, files: Any, name: str) -> bool:
+        """No input at all means no filter: Django would keep the old ones otherwise."""
+        return False
+
+    def id_for_label(self, id_: str) -> str:
+        return ''
 
 
 class HiddenChoicesMixin:

@@ -20,7 +20,7 @@ from ..presentation.fields import GROUPS, NAMES, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
 from .definition import DefinitionForm, fieldset, fieldsets, groups_for
-from .fields import FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
+from .fields import FilterOfEachType, FiltersField, FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
 
 MONOSPACE_ATTRS = {'class': 'font-monospace'}
 
@@ -54,6 +54,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     secret = forms.CharField(
         label=label('secret'), required=False, widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'})
     )
+    filters = FiltersField(label=label('filters'), required=False, widget=FilterOfEachType)
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
     fields = JSONField(label=label('fields'), required=False, decoder=FlatDecoder)
@@ -90,9 +91,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     def sections(self) -> Iterator[Section]:
         """Yield the groups of fields in the order of the page. NetBox's own template cannot fold groups."""
         for group in groups_for(self.chosen_preset):
-            # A link from a list of NetBox fills the filter in.
-            begun = ['filters'] if self.initial.get('filters') else []
-            is_open = group.is_open(self.instance, [*self.errors, *begun])
+            is_open = group.is_open(self.instance, self.errors)
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
 
     def presets(self) -> Iterable[Preset]:

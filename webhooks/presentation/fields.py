@@ -56,15 +56,15 @@ GROUPS = (
     Group(
         _('Webhook'),
         (
-            'name', 'description', 'object_types', Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url',
-            'secret_path', 'secret', *SECRET_WISHES,
+            'name', 'description', 'object_types', 'filters', SEND_LIST,
+            Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url', 'secret_path', 'secret', *SECRET_WISHES,
         ),
         is_folded=False,
     ),
     Group(_('State and Tags'), (Row(('enabled', 'paused'), _('State')), 'tags')),
     Group(
         _('Only Some Changes'),
-        ('filters', SEND_LIST, 'only_real_changes', 'only_if_changed', 'conditions', 'ignore_users'),
+        ('only_real_changes', 'only_if_changed', 'conditions', 'ignore_users'),
     ),
     Group(
         _('Request and Body'),
@@ -125,9 +125,9 @@ MORE_HELP = {
         '{"dcim.device": ["config_context", "custom_fields.snmp_community"]}'
     ),
     'filters': _(
-        'Subscribe to a list: for each object type a filter, as in the address of its list in NetBox. Form: one a '
-        'line, such as dcim.device: status=active&region=europe. API: a JSON object. An object that enters the list is '
-        'sent as created, one that leaves it as deleted, and others not at all.'
+        'Subscribe to a list: the part behind the ? in the address of its list in NetBox. Alone, ? is the list of all '
+        'objects. An object that enters the list is sent as created, one that leaves it as deleted, and others not at '
+        'all. Imports: one filter a line, such as dcim.device: status=active. API: a JSON object.'
     ),
     'only_real_changes': _(
         'An update is sent only if a value, a tag or a link of the object has changed. The time of the last '

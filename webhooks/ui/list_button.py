@@ -45,7 +45,7 @@ class SendNowOnList(PluginTemplateExtension):
             query.pop(beside, None)
         chosen = {
             'object_types': ContentType.objects.get_for_model(model).pk,
-            'filters': f'{model._meta.label_lower}: {query.urlencode()}',
+            'filters': f'{model._meta.label_lower}: ?{query.urlencode()}',
         }
         url = f'{reverse("plugins:webhooks:webhook_add")}?{urlencode(chosen)}'
         shown = {'url': url, 'icon': 'webhook', 'label': _('Webhook for this list')}

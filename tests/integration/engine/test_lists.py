@@ -11,6 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
+from django.utils.http import urlencode
 from support.builders import named, site, subscribe
 from support.engine import deliveries, work
 from tenancy.models import Tenant, TenantGroup
@@ -56,6 +57,15 @@ def members(webhook: Webhook) -> list[int]:
 
 def compare(webhook: Webhook) -> None:
     ListWalk.objects.filter(webhook_id=webhook.pk).update(asked=True)
+
+
+def form() -> dict[str, object]:
+    """Return what NetBox's form sends for a webhook of sites and tenants."""
+    return {
+        'name': 'list', 'payload_url': 'https://example.com/', 'type_create': True, 'http_method': 'POST',
+        'http_content_type': 'application/json', 'payload_format': 'default', 'max_attempts': 8, 'concurrency': 16,
+        'ordered': True, 'object_types_1': [ContentType.objects.get_for_model(one).pk for one in (Site, Tenant)],
+    }  # fmt: skip
 
 
 class TestChanges:
@@ -283,25 +293,45 @@ class TestPages:
     def test_a_list_of_netbox_begins_a_webhook_for_it(self, admin_pages):
         page = admin_pages.get('/dcim/sites/?status=active&sort=name&region=north').content.decode()
         (link,) = re.findall(r'href="(/plugins/webhooks/webhooks/add/[^"]+)"', page)
-        form = admin_pages.get(unescape(link)).context['form']
-        assert form['filters'].value() == 'dcim.site: status=active&region=north'
-        assert [str(pk) for pk in form['object_types'].value()] == [str(ContentType.objects.get_for_model(Site).pk)]
-        (section,) = [one for one in form.sections() if 'filters' in str(one.fieldset.items)]
-        assert section.is_open
+        page = admin_pages.get(unescape(link))
+        assert 'value="status=active&amp;region=north"' in page.content.decode()
+        chosen = page.context['form']['object_types'].value()
+        assert [str(pk) for pk in chosen] == [str(ContentType.objects.get_for_model(Site).pk)]
 
-    def test_the_form_takes_a_line_for_each_type(self, admin_pages):
-        sent = {
-            'name': 'list', 'payload_url': 'https://example.com/', 'type_create': True, 'http_method': 'POST',
-            'http_content_type': 'application/json', 'payload_format': 'default', 'max_attempts': 8, 'concurrency': 16,
-            'ordered': True, 'object_types_1': [ContentType.objects.get_for_model(one).pk for one in (Site, Tenant)],
-            'filters': 'dcim.site: ?status=active\n\nTenancy.Tenant: group=x=y',
-        }  # fmt: skip
+    def test_a_list_without_a_filter_begins_a_webhook_for_all_objects(self, admin_pages):
+        page = admin_pages.get('/dcim/sites/').content.decode()
+        (link,) = re.findall(r'href="(/plugins/webhooks/webhooks/add/[^"]+)"', page)
+        assert 'name="filters:dcim.site" value="?"' in admin_pages.get(unescape(link)).content.decode()
+
+    def test_the_form_takes_a_filter_for_each_type(self, admin_pages):
+        sent = {**form(), 'filters:dcim.site': '?status=active', 'filters:tenancy.tenant': 'group=x=y'}
         answer = admin_pages.post('/plugins/webhooks/webhooks/add/', sent)
         assert 'group' in str(answer.context['form'].errors['filters'])
-        sent['filters'] = 'dcim.site: ?status=active\n\nTenancy.Tenant:'
+        assert 'name="filters:tenancy.tenant" value="group=x=y"' in answer.content.decode()
+        sent['filters:tenancy.tenant'] = '?'
         assert admin_pages.post('/plugins/webhooks/webhooks/add/', sent).status_code == 302
         webhook = Webhook.objects.get()
         assert webhook.filters == {'dcim.site': 'status=active', 'tenancy.tenant': ''}
-        assert admin_pages.get(f'{webhook.get_absolute_url()}edit/').context['form']['filters'].value() == (
-            'dcim.site: status=active\ntenancy.tenant: '
-        )
+        edit = f'{webhook.get_absolute_url()}edit/'
+        page = admin_pages.get(edit).content.decode()
+        assert 'name="filters:dcim.site" value="status=active"' in page
+        assert 'name="filters:tenancy.tenant" value="?"' in page
+        assert admin_pages.post(edit, {**form(), 'filters:dcim.site': ' '}).status_code == 302
+        assert Webhook.objects.get().filters == {}
+
+    def test_a_copy_of_a_webhook_begins_with_its_filters(self, receiver: Receiver, admin_pages):
+        webhook = mirror(receiver)
+        page = admin_pages.get(f'/plugins/webhooks/webhooks/add/?{urlencode(webhook.clone(), doseq=True)}')
+        assert 'name="filters:dcim.site" value="status=active"' in page.content.decode()
+
+    def test_the_admin_takes_a_line_for_each_type(self, receiver: Receiver, admin_pages):
+        webhook = mirror(receiver)
+        address = f'/admin/webhooks/webhook/{webhook.pk}/change/'
+        form = admin_pages.get(address).context['adminform'].form
+        assert form['filters'].value() == 'dcim.site: status=active'
+        sent = {one.html_name: one.value() for one in form if one.value() not in (None, '', False)}
+        sent['tags'] = []
+        answer = admin_pages.post(address, {**sent, 'filters': 'dcim.site: stauts=active'})
+        assert 'stauts' in str(answer.context['adminform'].form.errors['filters'])
+        assert admin_pages.post(address, {**sent, 'filters': 'dcim.site: status=retired'}).status_code == 302
+        assert Webhook.objects.get().filters == {'dcim.site': 'status=retired'}

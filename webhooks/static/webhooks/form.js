@@ -27,3 +27,21 @@ document.addEventListener('keydown', event => {
     event.target.click();
   }
 });
+
+/* Each selected object type has a filter. Those of other types are not sent, but come back with the type. */
+function showFilters() {
+  const types = Array.from(document.querySelectorAll('[name="object_types_1"] option'), option => option.value);
+  const filters = Array.from(document.querySelectorAll('[data-filter-of]'));
+  for (const filter of filters) {
+    filter.hidden = !types.includes(filter.dataset.filterOf);
+    filter.querySelector('input').disabled = filter.hidden;
+  }
+  const shown = filters.filter(filter => !filter.hidden);
+  filters[0]?.closest('.row')?.toggleAttribute('hidden', !shown.length);
+  const isList = shown.some(filter => filter.querySelector('input').value.trim());
+  document.getElementById('id_send_list')?.closest('.row')?.toggleAttribute('hidden', !isList);
+}
+
+for (const happened of ['htmx:load', 'click', 'input']) {
+  document.addEventListener(happened, showFilters);
+}
