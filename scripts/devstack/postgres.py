@@ -36,6 +36,8 @@ _SETTINGS = {
     'max_wal_size': '256MB',
     'listen_addresses': LOOPBACK,
     'logging_collector': 'off',
+    # Compiling a statement takes longer than running it on the few rows of a test.
+    'jit': 'off',
 }
 
 
