@@ -34,5 +34,5 @@ class WebhooksRetentionJob(JobRunner):
                 self.enqueue()
                 break
         else:
-            notifications.tell_endings()
+            notifications.notify_endings()
         self.logger.info(f'Events deleted from the delivery log: {pruned}')

@@ -31,13 +31,13 @@ from .tidy import loop as tidy
 # Where events are rendered again, so many of a model wait for a held table (TABLE_LOCK_MS each).
 HELD_EVENTS_PER_MODEL = 10
 
-# The objects that have more than one delivery in the queue, with the webhook.
+# Read the objects that have more than one delivery of a webhook in the queue.
 READ_SEVERAL = f"""
     SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
     WHERE webhook_id = %(webhook)s AND status {states.QUEUED}
     GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
 
-# The ids of deliveries that the lane's owner has in hand. They are left alone.
+# Read which deliveries the lane's owner has in hand. They are left alone.
 READ_IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
@@ -171,7 +171,7 @@ def take_back(webhook_id: int, now: datetime) -> list[datetime]:
 
 
 def close(call: Call) -> None:
-    """Record the outcome of a test, in a transaction of its own. Who tests sees it, so nobody is told of a failure."""
+    """Record the outcome of a test, in a transaction of its own. Nobody is notified of a failure: the user sees it."""
     with sql.transaction() as now:
         endpoint.write(record.conclude([call], now), now, are_tests=True)
 

@@ -1,6 +1,7 @@
 """Tells chosen users and NetBox's event rules of a webhook's trouble, such as a suspension or a certificate's end.
 
-A rule may do anything, such as call Redis. So its news is noted in the transaction, and told when things are tidied.
+A rule may do anything, such as call Redis. So the transaction only notes what happened. Rules are run later, when
+things are tidied.
 """
 
 import logging
@@ -37,65 +38,65 @@ from . import sql
 logger = logging.getLogger('webhooks.notifications')
 endings_logger = logging.getLogger('webhooks.endings')
 
-# How long before a certificate or a credential ends people are told, each day.
-ENDINGS_TOLD_BEFORE = timedelta(days=14)
+# So long before a certificate or a credential expires, people are notified of it, each day.
+ENDINGS_NOTIFIED_BEFORE = timedelta(days=14)
 
-# What happened to a webhook.
-News = tuple[Webhook, EventType]
+# A webhook, and what happened to it.
+Notice = tuple[Webhook, EventType]
 
-# Lanes without these news to lanes with them, in the given order, for tell_rules().
-NOTE_NEWS = """
-    UPDATE webhooks_health h SET news = h.news || v.names
+# Add notices to their webhooks' lanes, in the given order, for notify_rules().
+ADD_NOTICES = """
+    UPDATE webhooks_health h SET notices = h.notices || v.names
     FROM (
         SELECT webhook_id, array_agg(name ORDER BY position) AS names
         FROM unnest(%s::bigint[], %s::text[]) WITH ORDINALITY AS v(webhook_id, name, position) GROUP BY webhook_id
     ) v
     WHERE h.webhook_id = v.webhook_id"""
 
-# A lane with news to one without. It returns them.
-TAKE_NEWS = """
-    WITH told AS (
-        SELECT webhook_id, news FROM webhooks_health WHERE news <> '{}' LIMIT 1 FOR UPDATE SKIP LOCKED
+# Take all notices from one lane, and return them.
+TAKE_NOTICES = """
+    WITH taken AS (
+        SELECT webhook_id, notices FROM webhooks_health WHERE notices <> '{}' LIMIT 1 FOR UPDATE SKIP LOCKED
     )
-    UPDATE webhooks_health h SET news = '{}' FROM told WHERE h.webhook_id = told.webhook_id
-    RETURNING told.webhook_id, told.news"""
+    UPDATE webhooks_health h SET notices = '{}' FROM taken WHERE h.webhook_id = taken.webhook_id
+    RETURNING taken.webhook_id, taken.notices"""
 
 
-def tell(*news: News) -> None:
-    """Notify the webhooks' recipients, and note the news for event rules, all in the open transaction.
+def notify(*notices: Notice) -> None:
+    """Notify the webhooks' recipients, and keep the notices for event rules, all in the open transaction.
 
-    A webhook's last news is the one that its recipients read. If a row is locked, or anything else fails, that is
-    logged, and the other news and the transaction go on. If a table is locked, nobody hears of any. Raises
+    Of several notices of a webhook its recipients read the last. If a row is locked, or anything else fails, that is
+    logged, and the other notices and the transaction go on. If a table is locked, nobody is notified. Raises
     INTERRUPTIONS: then the transaction cannot go on.
     """
-    if news:
-        _try(_note, news)
-        _try(_write, news)
+    if notices:
+        _try(_note, notices)
+        _try(_write, notices)
 
 
-def tell_rules() -> bool:
-    """Take one webhook's news from its lane, and let NetBox's event rules act on them. Returns whether there was any.
+def notify_rules() -> bool:
+    """Take one webhook's notices from its lane, and let NetBox's event rules act on them. Returns whether any was.
 
     A rule that fails is logged. Raises RedisError if NetBox's Redis is away, and OperationalError if somebody holds a
-    table: the news stay until the next call.
+    table: the notices stay until the next call.
     """
     with sql.transaction():
         sql.set_lock_timeout(sql.TABLE_LOCK_MS)
-        told = sql.fetch(TAKE_NEWS)
-        if told:
+        taken = sql.fetch(TAKE_NOTICES)
+        if taken:
             # Rules enqueue after the commit, too late to wait.
             redis_queue.connect('default').ping()
-        for pk, names in told:
+        for pk, names in taken:
             rules = [(name, rule) for name in names for rule in _rules(name)]
             # If a held table broke off a rule, the next call would begin again with the rules before it.
             sql.set_lock_timeout()
             for webhook in Webhook.objects.filter(pk=pk):
                 for name, rule in rules:
-                    _tell_rule(webhook, name, rule)
-    return bool(told)
+                    _run_rule(webhook, name, rule)
+    return bool(taken)
 
 
-def _tell_rule(webhook: Webhook, name: str, rule: EventRule) -> None:
+def _run_rule(webhook: Webhook, name: str, rule: EventRule) -> None:
     object_type = ObjectType.objects.get_for_model(Webhook)
     context = {'object_type': object_type, 'object_id': webhook.pk, 'object': webhook, 'event_type': name, 'user': None}
     try:
@@ -112,38 +113,38 @@ def _rules(name: str) -> QuerySet[EventRule]:
     return EventRule.objects.filter(enabled=True, object_types=object_type, event_types__contains=[name])
 
 
-def _note(news: Sequence[News]) -> None:
-    asked = {name for name in {event_type.name for _webhook, event_type in news} if _rules(name).exists()}
-    noted = [(webhook.pk, event_type.name) for webhook, event_type in news if event_type.name in asked]
+def _note(notices: Sequence[Notice]) -> None:
+    asked = {name for name in {event_type.name for _webhook, event_type in notices} if _rules(name).exists()}
+    noted = [(webhook.pk, event_type.name) for webhook, event_type in notices if event_type.name in asked]
     if noted:
-        sql.execute(NOTE_NEWS, [list(column) for column in zip(*noted, strict=True)])
+        sql.execute(ADD_NOTICES, [list(column) for column in zip(*noted, strict=True)])
 
 
-def _try(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> None:
-    """Write the news together. If that fails, each is written alone: one may be to blame.
+def _try(write: Callable[[Sequence[Notice]], None], notices: Sequence[Notice]) -> None:
+    """Write the notices together. If that fails, each is written alone: one may be to blame.
 
     After the second lock that ends one alone, the rest is given up. It is probably a table that somebody holds, and a
     thousand webhooks, which are suspended at once, would wait for it one by one.
     """
-    error = _attempt(write, news)
+    error = _attempt(write, notices)
     if error is None:
         return
     locks = 0
-    for number, one in enumerate(news, 1):
-        if error := error if len(news) == 1 else _attempt(write, [one]):
+    for number, one in enumerate(notices, 1):
+        if error := error if len(notices) == 1 else _attempt(write, [one]):
             locks += sql.is_lock_timeout(error)
-            _log_untold([one], error)
+            _log_failed([one], error)
         if locks > 1:
-            _log_untold(news[number:], error)
+            _log_failed(notices[number:], error)
             return
 
 
-def _attempt(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> Exception | None:
-    """Write the news in a savepoint, and return the error that undid it, None if all went well."""
+def _attempt(write: Callable[[Sequence[Notice]], None], notices: Sequence[Notice]) -> Exception | None:
+    """Write the notices in a savepoint, and return the error that undid it, None if all went well."""
     try:
         with transaction.atomic():
             sql.set_lock_timeout(sql.TABLE_LOCK_MS)
-            write(news)
+            write(notices)
             # Otherwise a user deleted just now would undo the whole transaction.
             connection.check_constraints()
             sql.set_lock_timeout()
@@ -154,9 +155,9 @@ def _attempt(write: Callable[[Sequence[News]], None], news: Sequence[News]) -> E
     return None
 
 
-def _log_untold(news: Sequence[News], error: Exception) -> None:
+def _log_failed(notices: Sequence[Notice], error: Exception) -> None:
     is_locked = sql.is_lock_timeout(error)
-    for webhook, event_type in news:
+    for webhook, event_type in notices:
         logger.warning(
             'webhook=%s name=%r event=%s nobody was notified: %s',
             webhook.pk,
@@ -179,9 +180,9 @@ def recipients(webhook_ids: Collection[int]) -> set[tuple[int, int]]:
     return found
 
 
-def _write(news: Sequence[News]) -> None:
+def _write(notices: Sequence[Notice]) -> None:
     object_type = ContentType.objects.get_for_model(Webhook)
-    last = {webhook.pk: (webhook, event_type) for webhook, event_type in news}
+    last = {webhook.pk: (webhook, event_type) for webhook, event_type in notices}
     Notification.objects.bulk_create(
         [
             Notification(
@@ -199,13 +200,13 @@ def _write(news: Sequence[News]) -> None:
     )
 
 
-def tell_endings() -> None:
-    """Tell of client certificates and credentials that end within ENDINGS_TOLD_BEFORE, or ended. The daily job does it.
+def notify_endings() -> None:
+    """Notify of client certificates and credentials that end within ENDINGS_NOTIFIED_BEFORE, or ended: a daily job.
 
-    It looks at enabled webhooks. Of each end it tells the log, people and event rules, in a transaction of its own.
+    It looks at enabled webhooks. It logs each end, and notifies people and event rules, in a transaction of its own.
     Raises OperationalError if PostgreSQL breaks it off.
     """
-    soon = timezone.localdate() + ENDINGS_TOLD_BEFORE
+    soon = timezone.localdate() + ENDINGS_NOTIFIED_BEFORE
     for webhook in Webhook.objects.filter(enabled=True).select_related('credential'):
         for event_type, end in _ends_of(webhook):
             if end <= soon:
@@ -213,7 +214,7 @@ def tell_endings() -> None:
                     'webhook=%s name=%r event=%s on %s', webhook.pk, webhook.name, event_type.name, end
                 )
                 with sql.transaction():
-                    tell((webhook, event_type))
+                    notify((webhook, event_type))
 
 
 def _ends_of(webhook: Webhook) -> Iterator[tuple[EventType, date]]:
@@ -226,7 +227,7 @@ def _ends_of(webhook: Webhook) -> Iterator[tuple[EventType, date]]:
 def _end_of_certificate(path: str) -> date | None:
     """Return the certificate's last day, in NetBox's time zone. None: none is set, or the file cannot be read.
 
-    In the second case deliveries fail, and tell why.
+    In the second case deliveries fail, with the reason.
     """
     if not path:
         return None

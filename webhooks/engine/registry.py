@@ -10,7 +10,7 @@ from ..interruptions import Lost
 from ..outbox.scope import is_migrated
 from . import sql
 
-# A worker's roles. A sender that is told to end takes no lanes, and keeps those with work in hand.
+# A worker's roles. A sender that is ending takes no lanes, and keeps those with work in hand.
 SEND = 'send'
 DISPATCH = 'dispatch'
 SUSPECTS = 'suspects'
@@ -35,19 +35,19 @@ IS_UPGRADED = """
         WHERE attrelid = to_regclass('webhooks_delivery') AND attname = 'lease_until' AND NOT attisdropped
     )"""
 
-# No row to a living worker.
+# Register a worker that is alive.
 ADD_WORKER = """
     INSERT INTO webhooks_worker (name, role, alive_until)
     VALUES (%(name)s, %(role)s, clock_timestamp() + make_interval(secs => %(seconds)s)) RETURNING id"""
 
-# A living worker stays alive, with this work in hand. A dead one gets no row.
+# Write that a worker is alive for some seconds more, with this work in hand. A dead one stays dead.
 BEAT = """
     UPDATE webhooks_worker
     SET role = %(role)s, alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
         events = coalesce(%(events)s::bigint[], events), deliveries = coalesce(%(deliveries)s::bigint[], deliveries)
     WHERE id = %(id)s AND role <> 'dead'"""
 
-# Delete a living worker, which frees its lanes.
+# Delete a worker that has ended. That frees its lanes.
 END_WORKER = "DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'"
 
 

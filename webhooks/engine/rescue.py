@@ -19,7 +19,7 @@ from .registry import ALIVE_SECONDS, BEGIN_SECONDS, GIVEN_UP, STOPPED, SUSPECT, 
 
 logger = logging.getLogger('webhooks.worker')
 
-# A worker that has not beaten in time, and when it last did. Not the caller: it is alive, and only late.
+# Lock a worker that has not beaten in time, and read when it last did. Not the caller: that one is only late.
 LOCK_DEAD = """
     SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker
     WHERE alive_until < clock_timestamp() AND id IS DISTINCT FROM %(caller)s LIMIT 1 FOR UPDATE SKIP LOCKED"""
@@ -29,10 +29,10 @@ SUSPECT_EVENT_WAIT = timedelta(seconds=30)
 # If a worker had more in hand, another transaction does the rest.
 DELIVERIES_PER_TRANSACTION = 2000
 
-# The worker whose process has ended. It waits for the row: PostgreSQL may end the worker's transaction a moment later.
+# Lock the worker whose process has ended. Wait for its row: PostgreSQL may end the worker's transaction a moment later.
 LOCK_ENDED = 'SELECT id, role, events, deliveries, NULL FROM webhooks_worker WHERE name = %(name)s FOR UPDATE'
 
-# A dead worker's lanes to free ones, but not those with deliveries that are left.
+# Free a dead worker's lanes, except lanes with deliveries that are left.
 FREE_LANES = """
     UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
         SELECT webhook_id FROM webhooks_health
@@ -47,7 +47,7 @@ FORGET_WORKER = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
-# A worker to a dead one, with the deliveries and lanes that are left for the next rescue, in so many seconds.
+# Mark a worker as dead. The next rescue, in so many seconds, goes on with the deliveries and lanes that are left.
 KEEP_DEAD = """
     UPDATE webhooks_worker
     SET role = 'dead', events = '{}', deliveries = %(left)s,

@@ -383,7 +383,7 @@ class Migration(migrations.Migration):
                 migrations.AddField('health', 'position', models.BigIntegerField(db_default=0, default=0)),
                 migrations.AddField(
                     'health',
-                    'news',
+                    'notices',
                     django.contrib.postgres.fields.ArrayField(
                         models.CharField(max_length=50), db_default=[], default=list
                     ),

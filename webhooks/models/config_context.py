@@ -7,7 +7,7 @@ from django.db import connection, models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-# No row to a walk that has not begun and learns, unless there is one. No unique index guards it: so nobody waits for
+# Add a walk that learns, unless there is one that has not begun. No unique index guards it: so nobody waits for
 # the user's commit.
 BEGIN_TO_LEARN = """
     INSERT INTO webhooks_contextwalk (caused_by, started, position, last_id, looked)

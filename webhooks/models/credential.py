@@ -141,7 +141,7 @@ def _protect(instance: Credential, **kwargs) -> None:
 
 
 # A save of the credential locks the row until its commit. The next three skip a locked row, so no worker waits for it.
-# From expired or refused to being fetched. The first of several workers gets it.
+# Claim a token that is expired or refused. The first of several workers fetches it.
 CLAIM_TOKEN = """
     UPDATE webhooks_accesstoken SET fetching_until = %(until)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
@@ -149,7 +149,7 @@ CLAIM_TOKEN = """
           AND (fetching_until IS NULL OR fetching_until < %(now)s)
         FOR UPDATE SKIP LOCKED
     )"""
-# From being fetched to usable, if the claim still stands.
+# Keep a token that was fetched, if the claim still stands.
 KEEP_TOKEN = """
     UPDATE webhooks_accesstoken
     SET token = %(token)s, fetched_at = %(now)s, expires_at = %(expires_at)s, fetching_until = NULL
@@ -157,7 +157,7 @@ KEEP_TOKEN = """
         SELECT credential_id FROM webhooks_accesstoken
         WHERE credential_id = %(credential)s AND fetching_until = %(until)s FOR UPDATE SKIP LOCKED
     )"""
-# From usable to expired, if it is still the same token.
+# Mark a token as expired, if it is still the same.
 END_TOKEN = """
     UPDATE webhooks_accesstoken SET expires_at = %(now)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken

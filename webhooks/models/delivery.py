@@ -45,7 +45,7 @@ BEGINNING_OF_ERROR = Case(
 class DeliveryQuerySet(LogQuerySet):
     """Deliveries, as one reader may see them.
 
-    Their errors are shortened if the reader may not view all that a request told.
+    Their errors are shortened if the reader may not view all that a request showed.
     """
 
     def closed(self) -> 'DeliveryQuerySet':
@@ -77,14 +77,14 @@ class DeliveryQuerySet(LogQuerySet):
         more = {row.pk: row for row in rows if vars(row).get('error') and (row.change_set or row.expanded)}
         if not more:
             return
-        told: dict[int, set[int]] = {pk: {pk} for pk in more}
+        together: dict[int, set[int]] = {pk: {pk} for pk in more}
         for members in Delivery.attempts.rel.related_model.objects.members_of(more):
-            for pk in told.keys() & members:
-                told[pk].update(members)
-        shown = Delivery.objects.filter(_visible(self._reader), pk__in=set().union(*told.values()))
+            for pk in together.keys() & members:
+                together[pk].update(members)
+        shown = Delivery.objects.filter(_visible(self._reader), pk__in=set().union(*together.values()))
         pks = set(shown.values_list('pk', flat=True))
         for pk, row in more.items():
-            if not told[pk] <= pks:
+            if not together[pk] <= pks:
                 shorten_error(row)
 
 
@@ -227,7 +227,7 @@ class Delivery(models.Model):
 
     @property
     def kind(self) -> str:
-        """The kind of change that the receiver is told of.
+        """The kind of change that the request reports.
 
         It differs from the event's if the delivery replaced earlier ones.
         """
@@ -262,8 +262,8 @@ class Delivery(models.Model):
         return list(others.select_related('event').order_by('sequence', 'pk'))
 
     @property
-    def told(self) -> Event:
-        """The event as this delivery tells of it: with the kind and the former state that `span` gives it.
+    def event_as_sent(self) -> Event:
+        """The event as this delivery sends it: with the kind and the former state that `span` gives it.
 
         Do not save it.
         """

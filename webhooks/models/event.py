@@ -131,20 +131,20 @@ class Event(models.Model):
         return KindChoices.colors.get(self.kind)
 
     def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
-        """Return the event as a delivery with this `span` tells of it, or itself without one. Do not save the copy.
+        """Return the event as a delivery with this `span` sends it, or itself without one. Do not save the copy.
 
         A span has the kind of change and the state before, both of several changes together
         (engine/deliver/superseding.py), or what the change means for a list (engine/dispatch/memberships.py).
         """
         if not span:
             return self
-        told = copy.copy(self)
-        vars(told).pop('_bodies', None)
-        told.kind = span.get('kind', self.kind)
-        told.membership = span.get('membership')
+        as_sent = copy.copy(self)
+        vars(as_sent).pop('_bodies', None)
+        as_sent.kind = span.get('kind', self.kind)
+        as_sent.membership = span.get('membership')
         if self.snapshots and 'prechange' in span:
-            told.snapshots = {**self.snapshots, 'prechange': span['prechange']}
-        return told
+            as_sent.snapshots = {**self.snapshots, 'prechange': span['prechange']}
+        return as_sent
 
     @property
     def backfill(self) -> bool:

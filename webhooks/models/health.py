@@ -79,7 +79,7 @@ class Health(models.Model):
     probes = models.PositiveIntegerField(default=0)
     # When an answer 410 came. If the webhook was enabled after that, engine/tidy forgets it.
     gone_at = models.DateTimeField(null=True)
-    # The day on which people were last told of a failure: that happens once a day.
+    # The day on which people were last notified of a failure: that happens once a day.
     failure_told_on = models.DateField(null=True)
     # The histogram: attempts in each of LATENCY_BUCKET_SECONDS, then slower ones. Their total in seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
@@ -87,7 +87,7 @@ class Health(models.Model):
     # The last number that a feed published.
     position = models.BigIntegerField(default=0, db_default=0)
     # Event types that event rules have yet to hear of.
-    news = ArrayField(models.CharField(max_length=50), default=list, db_default=[])
+    notices = ArrayField(models.CharField(max_length=50), default=list, db_default=[])
 
     # The log up to this sequence is that of a deleted webhook with the same id. Until it is removed, nothing is sent.
     former_until = models.BigIntegerField(null=True)

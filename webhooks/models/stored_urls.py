@@ -9,7 +9,7 @@ from .fields import SEALED_MARK, MaskedUrl, as_stored
 
 READ_CLEAR = f"SELECT id, payload_url, secret_path FROM webhooks_webhook WHERE payload_url NOT LIKE '%%{SEALED_MARK}%%'"
 READ_SEALED = f"SELECT id, payload_url FROM webhooks_webhook WHERE payload_url LIKE '%%{SEALED_MARK}%%'"
-# Write a URL, unless somebody is about to change it, or has.
+# Replace a URL, unless somebody is about to change it, or has.
 REPLACE = """
     UPDATE webhooks_webhook SET payload_url = %(new)s WHERE id = (
         SELECT id FROM webhooks_webhook WHERE id = %(pk)s AND payload_url = %(old)s FOR UPDATE SKIP LOCKED

@@ -42,11 +42,11 @@ FOR_OTHERS = "IN ('component', 'source')"
 # A type with fewer open subscriptions is read by READ_OPEN_OF_TYPE, and Python sums them up: PostgreSQL plans that in
 # half the time of ASKED_OF_TYPES.
 MAX_SUBSCRIPTIONS_READ = 30
-# Read the wishes of each open subscription of an object type.
+# Read what each open subscription of an object type asks for.
 READ_OPEN_OF_TYPE = f"""
     SELECT before, kind = 'deleted', unchanged, kind {FOR_OTHERS} FROM webhooks_subscription
     WHERE until IS NULL AND object_type_id = {{object_type_id:d}} LIMIT {MAX_SUBSCRIPTIONS_READ}"""
-# Read the wishes of all open subscriptions of each object type together.
+# Read what all open subscriptions of each object type ask for together.
 ASKED_OF_TYPES = f"""
     SELECT t.object_type_id, EXISTS (
         SELECT 1 FROM webhooks_subscription b
@@ -93,7 +93,7 @@ READ_EXPANDED_OF_DELETIONS = """
 
 
 class Asked(NamedTuple):
-    """The wishes of all webhooks for an object type. A save records no more.
+    """What all webhooks together ask for of an object type. A save records no more.
 
     `before`: the state before a change. `deletions`: deletions at all. `unchanged`: also saves that change nothing.
     `for_others`: some webhook wants to know which other objects its changes concern.
@@ -150,7 +150,7 @@ class SubscriptionManager(models.Manager):
                 ContextWalk.objects.learn()
 
     def open_object_types(self) -> dict[int, Asked] | None:
-        """Return {content type id: wishes} for all object types that some webhook wants.
+        """Return {content type id: what is asked for} for all object types that some webhook wants.
 
         None: the tables were removed. An open transaction survives that.
         """
@@ -213,7 +213,7 @@ class SubscriptionManager(models.Manager):
 class Subscription(models.Model):
     """From sequence `since` to `until`, a webhook wants a kind of change of an object type. Null: it is open.
 
-    `kind` may also be COMPONENT, SOURCE or DERIVED. `before` and `unchanged` are wishes, as in Asked.
+    `kind` may also be COMPONENT, SOURCE or DERIVED. `before` and `unchanged`: as in Asked.
     """
 
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')

@@ -28,7 +28,7 @@ from .exported import ExportedModel
 from .fields import SealedField, UrlField
 from .managed import ManagedModel
 from .signing_secret import SigningModel
-from .wishes import Wishes
+from .wanted_changes import WantedChanges
 
 # Where requests go, with which headers, and how the endpoint is verified. A save writes all of them, or none.
 ENDPOINT_FIELDS = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verification', *IDENTIFYING)
@@ -39,7 +39,7 @@ NOT_COPIED = (
 )  # fmt: skip
 
 
-class Webhook(Wishes, EndpointFacts, SigningModel, ExportedModel, ManagedModel, ConcurrentModel, NetBoxModel):
+class Webhook(WantedChanges, EndpointFacts, SigningModel, ExportedModel, ManagedModel, ConcurrentModel, NetBoxModel):
     """An endpoint: which changes are sent to it, how, and when they are tried again."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)

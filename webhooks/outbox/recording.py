@@ -104,21 +104,21 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None],
     else:
         before, source, parameters = 'b.before', snapshots.rows(model), [list(rows), list(rows.values())]
     if kind == UPDATED and not scope.wants_unchanged(model):
-        statement = _if_news(model, before, source)
+        statement = _if_changed(model, before, source)
     else:
         statement = f"""{INSERT} SELECT {VALUES.format(pk='t.' + model._meta.pk.column, before=before)},
             {snapshots.expression(model)} {source} {ON_CONFLICT}"""
     _execute(statement, [kind, object_type_id(model), *_circumstances(), message, *parameters])
 
 
-def _if_news(model: type[models.Model], before: str, source: str) -> str:
+def _if_changed(model: type[models.Model], before: str, source: str) -> str:
     """Return SQL that records rows whose state has changed. OFFSET 0: else the snapshot is computed for each use."""
     return f"""{INSERT} SELECT {VALUES.format(pk='s.pk', before='s.before')}, s.snapshot
         FROM (
             SELECT t.{model._meta.pk.column} AS pk, {before} AS before, {snapshots.expression(model)} AS snapshot
             {source} OFFSET 0
         ) s
-        WHERE {unchanged.is_news(model, object_type_id(model))} {ON_CONFLICT}"""
+        WHERE {unchanged.has_changes(model, object_type_id(model))} {ON_CONFLICT}"""
 
 
 def record_touched(
@@ -185,7 +185,7 @@ def trace_of(request: Any) -> dict[str, str] | None:
 def shown(request: Any) -> dict[str, Any] | None:
     """Return the request as NetBox shows it to its own webhooks; None if it is not a whole request.
 
-    Text that PostgreSQL cannot store is replaced: a client's odd URL must not fail the save.
+    Text that PostgreSQL cannot store is replaced: a client's malformed URL must not fail the save.
     """
     try:
         context = get_safe_request_context(request)

@@ -46,8 +46,8 @@ def restate(
         'values': recording.VALUES.format(pk='s.pk', before='s.snapshot' if webhook.needs_before else 'NULL::jsonb'),
     }
     # No request changed the objects. So the events have no request, trace context, branch or message.
-    told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, username, *[None] * 5]
+    values = [KindChoices.UPDATED, snapshots.object_type_id(model), now, username, *[None] * 5]
     with connection.cursor() as cursor:
         cursor.execute(LOCK_OBJECTS.format(**names), [list(pks)])
-        cursor.execute(RESTATE.format(**names), [webhook.pk, urgent, *told, list(pks)])
+        cursor.execute(RESTATE.format(**names), [webhook.pk, urgent, *values, list(pks)])
         return cursor.rowcount

@@ -28,7 +28,7 @@ class Scope:
     Django calls it after the commit; then it wakes one worker, if anything was recorded.
     """
 
-    # Object type id → wishes of all its webhooks; None: no webhook wants the type.
+    # Object type id → what all its webhooks ask for; None: no webhook wants the type.
     known: dict[int, Asked | None] = field(default_factory=dict)
     # All subscriptions were read: types that are not in `known` have none.
     is_complete: bool = False
@@ -42,7 +42,7 @@ class Scope:
             wakeup.wake()
 
     def asked(self, model: type[models.Model]) -> Asked | None:
-        """Return the wishes of all webhooks for the model, with a query if need be. None: no webhook wants it."""
+        """Return what all webhooks ask for of the model, with a query if need be. None: no webhook wants it."""
         pk = object_type_id(model)
         if pk not in self.known and not self.is_complete:
             self.is_complete = bool(self.known)
@@ -147,7 +147,7 @@ def _kept(name: str) -> Any:
 
 
 def _subscribed(only: int | None) -> dict[int, Asked]:
-    """Return {object type id: wishes} for the type `only`, or for all types. {}: the tables were removed.
+    """Return {object type id: what is asked for} for the type `only`, or for all types. {}: the tables were removed.
 
     The look-up locks the tables until the commit. A waiting removal may then deadlock: PostgreSQL ends one side.
     """

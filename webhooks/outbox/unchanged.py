@@ -32,7 +32,7 @@ HAS_SAME_FIELDS = """CASE WHEN jsonb_typeof({before}) = 'object' AND jsonb_typeo
 
 # Whether a save has to be recorded: it changed something, or the transaction has an event of the object already. That
 # event gets the object's last state, even if the last save changes nothing.
-IS_NEWS = """({is_same}) IS NOT TRUE OR EXISTS (
+HAS_CHANGES = """({is_same}) IS NOT TRUE OR EXISTS (
     SELECT FROM webhooks_event o
     WHERE o.transaction_id = pg_current_xact_id()::text::bigint AND o.transaction_time = now()
       AND o.object_type_id = {type_id:d} AND o.object_id = s.pk AND o.dispatched_at IS NULL)"""
@@ -43,18 +43,18 @@ FIND_UNCHANGED = """
 
 
 def prepare(model: type[models.Model]) -> None:
-    """Learn of the model what is_news() needs, which takes long the first time, and so not under a row's lock."""
+    """Learn what has_changes() needs. That takes long the first time, so it is done before a row is locked."""
     is_stored_whole(model)
 
 
-def is_news(model: type[models.Model], type_id: int) -> str:
+def has_changes(model: type[models.Model], type_id: int) -> str:
     """Return an SQL condition over `s.pk`, `s.before` and `s.snapshot`: whether a save has to be recorded.
 
     It is true where the state before is unknown, and where a snapshot does not hold the whole object.
     """
     if not is_stored_whole(model):
         return 'true'
-    return IS_NEWS.format(is_same=_is_same(model, 's.before', 's.snapshot'), type_id=type_id)
+    return HAS_CHANGES.format(is_same=_is_same(model, 's.before', 's.snapshot'), type_id=type_id)
 
 
 def among(events: Iterable[Event]) -> set[int]:

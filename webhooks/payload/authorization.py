@@ -242,10 +242,10 @@ def _refusal(text: str) -> Iterator[str]:
     """Yield the answer's `error` and `error_description`: some servers refuse with status 200."""
     try:
         answer = json.loads(text)
-        told = [answer.get('error'), answer.get('error_description')]
+        reasons = [answer.get('error'), answer.get('error_description')]
     except (ValueError, AttributeError, RecursionError):
         return
-    yield from (one for one in told if one and isinstance(one, str))
+    yield from (one for one in reasons if one and isinstance(one, str))
 
 
 def _seconds(answer: Mapping[str, Any]) -> int:

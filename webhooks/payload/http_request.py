@@ -52,7 +52,7 @@ class Builder:
         `now` is in Unix seconds; `events` belong to all deliveries of a part. May write the row of the access token.
         Raises DefinitionError, SecretUnavailable, TokenPending and Shortage.
         """
-        webhook, events = self.webhook, events or [delivery.told]
+        webhook, events = self.webhook, events or [delivery.event_as_sent]
         _check_rendered(events)
         authorization = self._authorizer.preview() if self._is_preview else self._authorizer.authorize()
         if isinstance(authorization, TokenRequest):

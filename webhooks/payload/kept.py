@@ -106,7 +106,7 @@ def _made_again(delivery: Delivery, recipe: Mapping[str, Any]) -> bytes:
     webhook = copy.copy(delivery.webhook)
     for name in RECIPE_FIELDS:
         setattr(webhook, name, recipe.get(name, _default(name)))
-    return formats.body(webhook, [delivery.told], recipe.get('expand', ()))
+    return formats.body(webhook, [delivery.event_as_sent], recipe.get('expand', ()))
 
 
 def _default(name: str) -> Any:

@@ -135,7 +135,7 @@ def body_of(delivery: Delivery) -> str:
     Raises DefinitionError and Busy.
     """
     builder = http_request.Builder(delivery.webhook, is_preview=True)
-    events = [one.told for one in change_sets.in_order(delivery.together())]
+    events = [one.event_as_sent for one in change_sets.in_order(delivery.together())]
     with preview_room.taken() if builder.is_templated else nullcontext():
         request = builder.build(delivery, time.time(), events)
     return readable(request.body.decode(errors='replace'))

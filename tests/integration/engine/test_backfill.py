@@ -108,7 +108,7 @@ def walker() -> walks.Walks:
 
 def cut(times: int = 1) -> None:
     for _ in range(times):
-        assert walker().cut()
+        assert walker().next_slice()
         dispatch_all()
 
 
@@ -285,7 +285,7 @@ class TestOrder:
     def test_a_later_change_has_the_higher_sequence(self, webhook, receiver):
         (made,) = sites(1)
         start(webhook)
-        walker().cut()
+        walker().next_slice()
         Site.objects.get(pk=made).save()
         first, second = Event.objects.order_by('pk')
         assert (first.backfill, second.backfill) == (True, False)
@@ -442,8 +442,8 @@ class TestSlices:
         sites(1)
         start(webhook)
         with open_transaction(lambda: sql.fetch(walks.TRY_LOCK_WALK, ['webhooks_backfill', webhook.pk])):
-            assert not walker().cut()
-        assert walker().cut()
+            assert not walker().next_slice()
+        assert walker().next_slice()
 
     def test_a_webhook_that_was_backfilled_anew_meanwhile_is_left_alone(self, webhook):
         sites(1)
@@ -453,13 +453,13 @@ class TestSlices:
         start(webhook)
         walks._step(former, 3)
         assert not Event.objects.exists()
-        assert walker().cut()
+        assert walker().next_slice()
         assert Event.objects.count() == 1
 
     def test_while_somebody_holds_it_the_dispatcher_does_not_wait(self, webhook):
         start(webhook)
         with open_transaction(lambda: backfill.pause(webhook)):
-            assert not walker().cut()
+            assert not walker().next_slice()
             assert state(webhook) == RUNNING
         assert state(webhook) == PAUSED
 
@@ -470,7 +470,7 @@ class TestSlices:
         suspension = Health.objects.filter(webhook_id=webhook.pk)
         suspension.update(suspended_since=timezone.now(), probe_at=timezone.now() + timedelta(hours=1))
         cut()
-        assert not walker().cut()
+        assert not walker().next_slice()
         work()
         assert not receiver.requests
         suspension.update(probe_at=timezone.now())
@@ -508,7 +508,7 @@ class TestFilters:
         sites(1)
         start(webhook, query='status=active')
         filtered(sleeping(60))
-        assert walker().cut()
+        assert walker().next_slice()
         assert state(webhook) == FAILED
         assert 'PostgreSQL takes too long' in Backfill.objects.get().error
 
@@ -517,7 +517,7 @@ class TestFilters:
         made = sites(5)
         Site.objects.filter(pk__in=[made[2], made[4]]).update(status='retired')
         start(webhook, query='status=retired')
-        assert walker().cut()
+        assert walker().next_slice()
         assert Backfill.objects.get().last_id == made[1]
         work()
         assert sorted(ids(receiver)) == [made[2], made[4]]
@@ -537,8 +537,8 @@ class TestFilters:
         sites(6)
         start(webhook)
         walks_on = walker()
-        assert walks_on.cut()
-        assert walks_on.cut() == goes_on
+        assert walks_on.next_slice()
+        assert walks_on.next_slice() == goes_on
 
     def test_where_postgresql_does_not_answer_it_is_tried_again(self, webhook, receiver, monkeypatch):
         """A timeout does not say that the filter is wrong."""
@@ -547,7 +547,7 @@ class TestFilters:
         with monkeypatch.context() as stalled:
             stalled.setattr(list_filters, 'FILTER_SECONDS', 0.5)
             stalled.setattr(list_filters, 'BOUND_FILTER', 'SELECT pg_sleep(30), %s')
-            assert not walker().cut()
+            assert not walker().next_slice()
         assert state(webhook) == RUNNING
         # PostgreSQL takes a moment to end the transaction.
         assert wait_until(lambda: work() and receiver.requests, timeout=60)
@@ -561,7 +561,7 @@ class TestFilters:
         filtered(lambda _: threading.Event().wait())
         with monkeypatch.context() as hasty:
             hasty.setattr(list_filters, 'FILTER_SECONDS', 0.2)
-            assert walker().cut()
+            assert walker().next_slice()
         work()
         assert (state(webhook), state(other)) == (FAILED, COMPLETED)
         assert 'TooSlow' in Backfill.objects.get(pk=webhook.pk).error
@@ -583,7 +583,7 @@ class TestFilters:
         start(webhook, query='status=active')
         causes = ['pg_terminate_backend(pg_backend_pid())']
         filtered(lambda objects: (causes and sql.fetch(f'SELECT {causes.pop()}'), objects)[1])
-        assert not walker().cut()
+        assert not walker().next_slice()
         assert state(webhook) == RUNNING
         work()
         assert ids(receiver) == made
@@ -592,7 +592,7 @@ class TestFilters:
         made = sites(1)
         start(webhook, query='status=active')
         with open_transaction(lambda: sql.execute('LOCK TABLE dcim_site')):
-            assert not walker().cut()
+            assert not walker().next_slice()
         assert state(webhook) == RUNNING
         work()
         assert ids(receiver) == made
@@ -644,11 +644,11 @@ class TestShare:
     def test_a_backfill_waits_for_its_own_deliveries_and_holds_no_other_backfill(self, webhook, receiver, small_slices):
         sites(6)
         start(webhook)
-        assert walker().cut()
+        assert walker().next_slice()
         in_hand()
-        assert not walker().cut()
+        assert not walker().next_slice()
         start(subscribe(receiver.url(OTHER), Site))
-        assert walker().cut()
+        assert walker().next_slice()
 
     def test_it_has_all_there_is_where_nobody_waits(self, webhook, receiver):
         made = sites(30)
@@ -710,7 +710,7 @@ class TestWhatPeopleDo:
     def test_pausing_or_resuming_while_deliveries_are_made_is_obeyed(self, webhook, receiver, is_paused, sent):
         sites(2)
         start(webhook)
-        walker().cut()
+        walker().next_slice()
         if is_paused:
             backfill.pause(webhook)
         dispatch_all_while(lambda: (backfill.resume if is_paused else backfill.pause)(webhook))
@@ -740,7 +740,7 @@ class TestWhatPeopleDo:
         sites(7)
         start(webhook)
         cut()
-        walker().cut()
+        walker().next_slice()
         backfill.cancel(webhook)
         work()
         assert not receiver.requests
@@ -766,7 +766,7 @@ class TestWhatPeopleDo:
     def test_canceling_takes_back_what_nobody_has_dispatched(self, webhook, receiver):
         made = sites(3)
         start(webhook)
-        walker().cut()
+        walker().next_slice()
         backfill.cancel(webhook)
         start(webhook)
         work()
@@ -776,7 +776,7 @@ class TestWhatPeopleDo:
         """The dispatcher looked before the cancel; its deliveries are removed before any claim."""
         sites(3)
         start(webhook)
-        walker().cut()
+        walker().next_slice()
         dispatch_all_while(lambda: backfill.cancel(webhook))
         assert len(deliveries(PENDING)) == 3
         work()
@@ -787,7 +787,7 @@ class TestWhatPeopleDo:
     def test_events_in_hand_at_the_cancel_are_not_sent_with_the_next_backfill(self, webhook, receiver):
         made = sites(3)
         start(webhook)
-        walker().cut()
+        walker().next_slice()
         in_hand()
         backfill.cancel(webhook)
         start(webhook)
@@ -799,7 +799,7 @@ class TestWhatPeopleDo:
         start(webhook)
         cut()
         Backfill.objects.update(query='cf_gone=1')
-        assert walker().cut()
+        assert walker().next_slice()
         assert state(webhook) == FAILED
         start(webhook)
         assert len(deliveries(PENDING)) == 3
@@ -865,7 +865,7 @@ class TestWhatPeopleDo:
     def test_deleting_the_webhook_ends_it(self, webhook, receiver):
         sites(2)
         start(webhook)
-        walker().cut()
+        walker().next_slice()
         assert Event.objects.count() == 2
         webhook.delete()
         assert not Backfill.objects.exists()

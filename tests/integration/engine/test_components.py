@@ -600,8 +600,8 @@ class TestWhatFails:
         with transaction.atomic():
             interface(owner)
         (event,) = recorded(Interface)
-        components.tell_owners([event])
-        components.tell_owners([event])
+        components.record_owner_updates([event])
+        components.record_owner_updates([event])
         assert told(receiver) == [(owner.pk, ['dcim.interface'])]
 
 

@@ -375,7 +375,7 @@ class TestWho:
         with request_by(jan):
             change(made, data={'ntp': "Jan's"})
         # It compares after both changes, on behalf of the first.
-        assert walker().cut()
+        assert walker().next_slice()
         assert told(receiver) == [(owner.pk, {'ntp': "Jan's"}, [CONTEXT])]
 
     def test_it_is_off_by_default_and_then_nothing_is_recorded(self, receiver: Receiver):
@@ -631,7 +631,7 @@ class TestCrashes:
         watch(receiver)
         change(made, data={'ntp': 'new'})
         dispatch_all()
-        assert walker().cut()
+        assert walker().next_slice()
         change(made, data={'ntp': 'old'})
         # The second one was not compared meanwhile, so it has what it had.
         assert told(receiver) == [(first.pk, {'ntp': 'old'}, [CONTEXT])]
@@ -651,7 +651,7 @@ class TestCrashes:
         watch(receiver)
         context()
         dispatch_all()
-        while walker().cut():
+        while walker().next_slice():
             pass
         with transaction.atomic():
             Device.objects.get(pk=owner.pk).delete()
@@ -696,7 +696,7 @@ def _forked_walker() -> int:
         connection.inc_thread_sharing()
         connection.connection = None
         walk, execute = walker(), engine.sql.execute
-        walk.cut()
+        walk.next_slice()
 
         def stand(statement: str, parameters: Any = None) -> int:
             if statement == engine.MOVE_WALK:
@@ -705,6 +705,6 @@ def _forked_walker() -> int:
             return execute(statement, parameters)
 
         engine.sql.execute = stand
-        walk.cut()
+        walk.next_slice()
     finally:
         os._exit(1)

@@ -60,34 +60,34 @@ def told() -> list[str]:
 @pytest.mark.parametrize(('days', 'is_told'), [(13, True), (-1, True), (15, False)])
 def test_a_certificate_that_ends_within_two_weeks_is_told(webhook, tmp_path, days, is_told):
     Webhook.objects.update(client_cert_path=certificate(tmp_path / 'client.pem', days))
-    notifications.tell_endings()
+    notifications.notify_endings()
     names = [CERTIFICATE_ENDS.name] if is_told else []
     assert told() == names
-    assert health(webhook).news == names
+    assert health(webhook).notices == names
 
 
 @pytest.mark.parametrize(('days', 'is_told'), [(14, True), (-1, True), (15, False), (None, False)])
 def test_a_credential_that_ends_within_two_weeks_is_told(webhook, days, is_told):
     Webhook.objects.update(credential=credential(days))
-    notifications.tell_endings()
+    notifications.notify_endings()
     names = [CREDENTIAL_ENDS.name] if is_told else []
     assert told() == names
-    assert health(webhook).news == names
+    assert health(webhook).notices == names
 
 
 def test_each_webhook_that_uses_the_credential_is_told_of(webhook):
     other, without = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
     rule(without, Webhook, kinds=(CREDENTIAL_ENDS.name,), action_type='webhooks.send')
     Webhook.objects.filter(pk__in=[webhook.pk, other.pk]).update(credential=credential(3))
-    notifications.tell_endings()
-    assert [health(one).news for one in (webhook, other, without)] == [[CREDENTIAL_ENDS.name]] * 2 + [[]]
+    notifications.notify_endings()
+    assert [health(one).notices for one in (webhook, other, without)] == [[CREDENTIAL_ENDS.name]] * 2 + [[]]
 
 
 def test_a_rule_is_told_of_both(webhook, tmp_path):
     path = certificate(tmp_path / 'client.pem', 3)
     Webhook.objects.update(client_cert_path=path, credential=credential(3))
-    notifications.tell_endings()
-    assert health(webhook).news == [CERTIFICATE_ENDS.name, CREDENTIAL_ENDS.name]
+    notifications.notify_endings()
+    assert health(webhook).notices == [CERTIFICATE_ENDS.name, CREDENTIAL_ENDS.name]
 
 
 def test_the_daily_job_tells(webhook):
@@ -101,17 +101,17 @@ def test_a_file_that_cannot_be_read_stops_nothing(webhook, tmp_path):
     other = subscribe(NOWHERE, Site)
     Webhook.objects.update(client_cert_path=str(tmp_path / 'bad.pem'))
     Webhook.objects.filter(pk=other.pk).update(client_cert_path=str(tmp_path / 'missing.pem'))
-    notifications.tell_endings()
+    notifications.notify_endings()
     assert not Notification.objects.exists()
 
 
 def test_a_disabled_webhook_is_left(webhook, tmp_path):
     path = certificate(tmp_path / 'client.pem', 3)
     Webhook.objects.update(client_cert_path=path, credential=credential(3), enabled=False)
-    notifications.tell_endings()
+    notifications.notify_endings()
     assert not told()
-    assert health(webhook).news == []
+    assert health(webhook).notices == []
     Webhook.objects.update(enabled=True)
-    notifications.tell_endings()
+    notifications.notify_endings()
     assert told()
-    assert len(health(webhook).news) == 2
+    assert len(health(webhook).notices) == 2

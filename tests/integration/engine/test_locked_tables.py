@@ -308,13 +308,13 @@ class TestTidying:
         webhook, telling = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(IDLE))
         rule(telling, Webhook, kinds=(SUSPENDED.name,), action_type='webhooks.send')
         with transaction.atomic():
-            notifications.tell((webhook, SUSPENDED))
+            notifications.notify((webhook, SUSPENDED))
         with locked(EventRule):
             tidy.step()
         assert 'lock timeout' in caplog.text
-        assert health(webhook).news == [SUSPENDED.name]
+        assert health(webhook).notices == [SUSPENDED.name]
         tidy.step()
-        assert health(webhook).news == []
+        assert health(webhook).notices == []
         assert [one.kind for one in deliveries()] == ['suspended']
 
 

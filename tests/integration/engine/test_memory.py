@@ -15,7 +15,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import sql
 from webhooks.engine.deliver import choice, lane, queue
-from webhooks.engine.deliver.lane import BEGINNING, Wish
+from webhooks.engine.deliver.lane import BEGINNING, ReadRequest
 from webhooks.engine.dispatch import claim, render
 from webhooks.engine.registry import DISPATCH
 from webhooks.models import Delivery, Event, Webhook
@@ -85,7 +85,7 @@ class TestSending:
     def sizes(self, webhook: Webhook) -> dict[int, int]:
         """Return payload sizes by object id."""
         with sql.transaction() as now:
-            due = queue.read([Wish(webhook.pk, False, 10, 0, BEGINNING, 0)], [], now)
+            due = queue.read([ReadRequest(webhook.pk, False, 10, 0, BEGINNING, 0)], [], now)
         return {one.object_id: one.size for one in due}
 
     @pytest.fixture

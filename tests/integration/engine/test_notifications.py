@@ -151,15 +151,15 @@ class TestFailure:
         for one in many:
             one.notification_groups.add(on_call)
 
-        def statements(*news: notifications.News) -> int:
+        def statements(*news: notifications.Notice) -> int:
             with transaction.atomic(), CaptureQueriesContext(connection) as captured:
-                notifications.tell(*news)
+                notifications.notify(*news)
             return len(captured)
 
         alone = statements((webhook, SUSPENDED))
         assert statements(*[(one, SUSPENDED) for one in many]) == alone
         assert told(ann) == [SUSPENDED.name] * 21
-        assert all(health(one).news == [SUSPENDED.name] for one in [webhook, *many])
+        assert all(health(one).notices == [SUSPENDED.name] for one in [webhook, *many])
 
     def test_one_webhook_that_cannot_be_told_of_hides_no_other(self, webhook, on_call, ann, receiver, caplog):
         bad = subscribe(receiver.url(HOOK), Site)
@@ -170,14 +170,14 @@ class TestFailure:
                 raise RuntimeError('no')
 
         with at_each(Notification, refuse_one), transaction.atomic():
-            notifications.tell((webhook, SUSPENDED), (bad, SUSPENDED), (webhook, FAILED))
+            notifications.notify((webhook, SUSPENDED), (bad, SUSPENDED), (webhook, FAILED))
         assert told(ann) == [FAILED.name]
         assert f'webhook={bad.pk} name={bad.name!r} event={SUSPENDED.name} nobody was notified' in caplog.text
 
     def test_telling_leaves_the_limits_of_the_transaction(self, webhook):
         with sql.transaction():
             before = sql.fetch_value('SHOW lock_timeout')
-            notifications.tell((webhook, SUSPENDED))
+            notifications.notify((webhook, SUSPENDED))
             assert sql.fetch_value('SHOW lock_timeout') == before
 
     def test_a_test_is_not_told(self, webhook, receiver, ann):
@@ -293,12 +293,12 @@ class TestTrouble:
 
         news = [(one, SUSPENDED) for one in many]
         with open_transaction(lock), transaction.atomic(), CaptureQueriesContext(connection) as captured:
-            notifications.tell(*news)
+            notifications.notify(*news)
         assert len([query for query in captured if 'JOIN "users_user"' in query['sql']]) == 3
         assert caplog.text.count('nobody was notified: a row was locked') == len(many)
         assert all(f'webhook={one.pk} ' in caplog.text for one in many)
         with transaction.atomic():
-            notifications.tell(*news)
+            notifications.notify(*news)
         assert len(told(ann)) == len(many)
 
     def test_while_somebody_reads_what_was_told_of_one_webhook_others_are_told_of(
@@ -307,7 +307,7 @@ class TestTrouble:
         other = subscribe(receiver.url(HOOK), Site)
         other.notification_groups.add(on_call)
         with transaction.atomic():
-            notifications.tell((webhook, SUSPENDED), (other, SUSPENDED))
+            notifications.notify((webhook, SUSPENDED), (other, SUSPENDED))
         reader.finish()
         assert told(ann) == [SUSPENDED.name]
 
@@ -352,7 +352,7 @@ class TestEventRules:
         fail(receiver)
         fail(receiver)
         assert self.heard(receiver) == [('delivery_failed', webhook.name)]
-        assert health(webhook).news == []
+        assert health(webhook).notices == []
 
     def test_a_rule_fires_on_a_suspension_and_on_a_410(self, webhook, telling, receiver):
         rule(telling, Webhook, kinds=(SUSPENDED.name, DISABLED.name), action_type='webhooks.send')
@@ -421,25 +421,25 @@ class TestEventRules:
         """As in an import: the dispatcher is never idle."""
         rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
         with transaction.atomic():
-            notifications.tell((webhook, FAILED))
+            notifications.notify((webhook, FAILED))
         site()
         with dispatching() as its:
             assert its.step() == 1
-        assert health(webhook).news == []
+        assert health(webhook).notices == []
         assert self.heard(receiver) == [('delivery_failed', webhook.name)]
 
     def test_while_redis_is_away_news_waits_and_changes_do_not(self, webhook, tasks_redis):
         builtin_rule(Webhook, kinds=(FAILED.name,))
         with transaction.atomic():
-            notifications.tell((webhook, FAILED))
+            notifications.notify((webhook, FAILED))
         site()
         tasks_redis.stop()
         with dispatching() as its:
             assert its.step() == 1
-        assert health(webhook).news == [FAILED.name]
+        assert health(webhook).notices == [FAILED.name]
         tasks_redis.start()
         work()
-        assert health(webhook).news == []
+        assert health(webhook).notices == []
 
     def test_an_event_rule_about_a_webhook_sends_no_secrets(self, webhook, telling, receiver):
         Webhook.objects.filter(pk=webhook.pk).update(additional_headers='X-Key: sesame')
@@ -476,6 +476,6 @@ class TestEventRules:
         rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
         fail(receiver)
         work()
-        assert health(webhook).news == []
+        assert health(webhook).notices == []
         assert f'name={webhook.name!r} event={FAILED.name} rule={broken.name} failed' in caplog.text
         assert self.heard(receiver) == [('delivery_failed', webhook.name)]

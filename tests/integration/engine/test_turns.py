@@ -285,7 +285,7 @@ class TestBesideAnOwner:
 
     def test_the_owner_sends_nothing_of_a_canceled_backfill_that_is_not_in_the_log(self, owner, webhook, receiver):
         backfill.start(webhook, backfill.choose(webhook))
-        assert Walks([BackfillWalk]).cut()
+        assert Walks([BackfillWalk]).next_slice()
         dispatch_all()
         assert deliveries(PENDING, backfill=True)
         with open_transaction(lambda: backfill.cancel(webhook)):

@@ -142,7 +142,7 @@ class TestBesideABackfill:
     def test_it_replaces_the_backfills_untried_delivery_of_the_object(self, webhook, receiver):
         (bern,) = places('Bern')
         backfill.start(webhook, backfill.choose(webhook))
-        assert Walks([BackfillWalk]).cut()
+        assert Walks([BackfillWalk]).next_slice()
         dispatch_all()
         send(webhook, bern)
         work()

@@ -13,8 +13,8 @@ from webhooks.engine.deliver.lane import (
     Due,
     Lane,
     Mark,
+    ReadRequest,
     State,
-    Wish,
 )
 
 MORNING = datetime(2026, 1, 1, 8, tzinfo=UTC)
@@ -244,17 +244,18 @@ class TestReading:
         assert mark.since(everything=True) < (MORNING, 0)
 
     def test_a_lane_that_knows_enough_reads_nothing(self):
-        assert [wish.backfill for wish in lane(waiting=DELIVERIES_PER_LANE).wishes(everything=True)] == [True]
+        full = lane(waiting=DELIVERIES_PER_LANE)
+        assert [request.backfill for request in full.read_requests(everything=True)] == [True]
 
     def test_nothing_is_read_for_an_inactive_webhook_and_what_waited_is_forgotten(self):
         one = lane()
         one.note_state(INACTIVE)
         assert not one.waiting
-        assert list(one.wishes(everything=True)) == []
+        assert list(one.read_requests(everything=True)) == []
 
     def test_a_lane_does_not_take_in_deliveries_that_are_held(self):
         one = lane(waiting=0)
-        one.learn(Wish(1, False, 10, 0, MORNING, 0), [due(1), due(2)], 0.0, {2})
+        one.learn(ReadRequest(1, False, 10, 0, MORNING, 0), [due(1), due(2)], 0.0, {2})
         assert list(one.waiting) == [1]
 
     def test_a_lane_is_idle_when_nothing_was_due_for_a_while(self):

@@ -95,7 +95,7 @@ class Call:
         before = sql.session()
         try:
             together = change_sets.in_order(self.deliveries)
-            return self.builder.build(self.delivery, now, [one.told for one in together])
+            return self.builder.build(self.delivery, now, [one.event_as_sent for one in together])
         except TokenPending:
             return None
         except Shortage as error:

@@ -1,4 +1,4 @@
-"""Keeps an endpoint's health: it counts outcomes, suspends, resumes and disables webhooks, and tells of trouble."""
+"""Keeps an endpoint's health: counts outcomes, suspends, resumes and disables webhooks, and notifies people of that."""
 
 import json
 import logging
@@ -45,14 +45,14 @@ WRITTEN_COLUMNS = {
     'failure_told_on': 'date',
 }
 
-# Lanes to their new health. A thousand endpoints may fail in a turn, so it is one statement for all.
+# Write the health of lanes. A thousand endpoints may fail in a turn, so one statement writes all.
 WRITE_HEALTH = f"""
     UPDATE webhooks_health h SET {', '.join(f'{name} = v.{name}' for name in WRITTEN_COLUMNS)}
     FROM json_to_recordset(%(rows)s::json)
         AS v(webhook_id bigint, {', '.join(f'{name} {kind}' for name, kind in WRITTEN_COLUMNS.items())})
     WHERE h.webhook_id = v.webhook_id"""
 
-# How many requests of a webhook wait for their next attempt, among the first 2,000 deliveries.
+# Count the requests of a webhook that wait for their next attempt, among the first 2,000 deliveries.
 COUNT_RETRIED_REQUESTS = """
     SELECT count(DISTINCT coalesce(lead, id)) FROM (
         SELECT id, lead FROM webhooks_delivery
@@ -60,8 +60,8 @@ COUNT_RETRIED_REQUESTS = """
         LIMIT 2000
     ) d"""
 
-# From gone to unknown: somebody has enabled the webhook since. If it is disabled next, the receiver is not the reason.
-# It skips lanes that somebody has locked.
+# Forget the answer 410 of webhooks that somebody has enabled since. If one is disabled again, the receiver is not the
+# reason. Skip lanes that somebody has locked.
 FORGET_GONE = """
     UPDATE webhooks_health SET gone_at = NULL, last_status = nullif(last_status, %(gone)s)
     WHERE webhook_id = ANY(ARRAY(
@@ -105,11 +105,11 @@ def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
 
 
 def write(noted: Sequence[Entry], now: datetime, *, are_tests: bool = False) -> list[Entry]:
-    """Write entries to the healths and hourly counts, and tell people of news, all in the open transaction.
+    """Write entries to the healths and hourly counts, and notify people, all in the open transaction.
 
     If a circuit opens, a tried delivery becomes the next probe. It closes once all tried deliveries are due. The
     webhooks of the entries get their new health. Returns the entries of lanes that somebody has locked, to try again.
-    A failure is not counted, and nobody is told of it, if `are_tests`: who tests sees it.
+    If `are_tests`, a failure is neither counted nor notified: the user who sends a test sees it.
     """
     by_webhook: dict[int, list[Entry]] = defaultdict(list)
     for one in noted:
@@ -121,15 +121,15 @@ def write(noted: Sequence[Entry], now: datetime, *, are_tests: bool = False) -> 
     before = {pk: copy(health) for pk, health in healths.items()}
     closed = {pk: _record(health, by_webhook[pk], now, are_tests) for pk, health in healths.items()}
     _retry(before, healths, now, [pk for one in noted for pk in one.pks])
-    news = [
-        (health.webhook, told)
+    notices = [
+        (health.webhook, event_type)
         for pk, health in healths.items()
-        for told in _news(health, before[pk].suspended_since is not None, closed[pk], now)
+        for event_type in _events(health, before[pk].suspended_since is not None, closed[pk], now)
     ]
     _save(healths.values())
     queue.let_probe([pk for pk, health in healths.items() if health.suspended_since == now], now)
     Hour.objects.count_all(closed, now)
-    notifications.tell(*news)
+    notifications.notify(*notices)
     for one in noted:
         if one.webhook and one.webhook_id in healths:
             one.webhook.health = healths[one.webhook_id]  # the next verdicts need it
@@ -219,8 +219,8 @@ def _are_several_refused(health: Health) -> bool:
     return sql.fetch_value(COUNT_RETRIED_REQUESTS, {'webhook': health.pk}) > 1
 
 
-def _news(health: Health, was_suspended: bool, closed: Counter[str], now: datetime) -> Iterator[EventType]:
-    """Yield the news, the worst last: NetBox keeps the last notification. People hear of failures once a day."""
+def _events(health: Health, was_suspended: bool, closed: Counter[str], now: datetime) -> Iterator[EventType]:
+    """Yield what happened, the worst last: NetBox keeps the last notification. Failures are notified once a day."""
     if was_suspended and not health.suspended_since:
         yield notifications.RESUMED
     if closed[StatusChoices.FAILED] and health.failure_told_on != localdate(now):
@@ -245,14 +245,14 @@ def disable_gone() -> None:
     If somebody holds a webhook or its lane, or a plugin forbids to save it, that waits for another call. Raises
     BROKEN_OFF.
     """
-    told = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
-    for pk, name in told.values_list('pk', 'name'):
+    gone = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
+    for pk, name in gone.values_list('pk', 'name'):
         session = sql.session()
         try:
             with sql.transaction():
                 sql.set_lock_timeout(sql.TABLE_LOCK_MS)
-                locked = order.try_lock_lanes([pk])  # its news is written to the lane
-                free = told.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
+                locked = order.try_lock_lanes([pk])  # its notice is written to the lane
+                free = gone.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
                 for webhook in free:
                     _disable(webhook)
         except Exception as error:
@@ -270,4 +270,4 @@ def _disable(webhook: Webhook) -> None:
         kind=JournalEntryKindChoices.KIND_WARNING,
         comments='Disabled: the endpoint answered HTTP 410 Gone.',
     )
-    notifications.tell((webhook, notifications.DISABLED))
+    notifications.notify((webhook, notifications.DISABLED))

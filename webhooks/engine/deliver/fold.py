@@ -26,7 +26,7 @@ CREATED, DELETED = KindChoices.CREATED, KindChoices.DELETED
 
 
 class Waiting(NamedTuple):
-    """A waiting delivery that shows its object. `kind`: the change that it tells of. `restates`: it is no change.
+    """A waiting delivery that shows its object. `kind`: the change that it reports. `restates`: it is no change.
 
     `is_seen`: the receiver may have heard of the object, from this delivery or from a later one that went before it.
     """
@@ -43,8 +43,8 @@ class Waiting(NamedTuple):
 class Heir(NamedTuple):
     """A delivery that stays in place of earlier ones, and its new state.
 
-    `span`: it tells this beside its own event. The object as the receiver knows it is on the `side` of the snapshots of
-    the delivery `first`, and is kept under this `key` of the span. None: the receiver knows of no object.
+    `span`: what it shows in place of its own event. The object as the receiver knows it is on the `side` of the
+    snapshots of the delivery `first`, and is kept under this `key` of the span. None: the receiver knows of no object.
     """
 
     pk: int

@@ -72,8 +72,8 @@ class Due(NamedTuple):
         return self.change_set is None or self.lead is not None
 
 
-class Wish(NamedTuple):
-    """A lane's wish to read due deliveries, of changes or of a backfill.
+class ReadRequest(NamedTuple):
+    """What a lane has to read: due deliveries, of changes or of a backfill.
 
     `room`: how many of the oldest after the mark, which is (`since`, `since_id`). `newest`: how many of the newest, if
     there are more.
@@ -134,7 +134,7 @@ class Mark:
         return (self.due_at, self.pk) if self.has_more else (self.due_at - COMMIT_LAG, 0)
 
     def move(self, due: Sequence[Due], room: int) -> None:
-        """Note the deliveries that were read for a wish with so much room, the oldest first."""
+        """Note the deliveries that were read for a read request with so much room, the oldest first."""
         self.has_more = len(due) >= room
         if due:
             last = due[:room][-1]
@@ -201,7 +201,7 @@ class Lane:
     # Waiting deliveries
     #
 
-    def wishes(self, *, everything: bool) -> Iterator[Wish]:
+    def read_requests(self, *, everything: bool) -> Iterator[ReadRequest]:
         """Yield which deliveries are to be read, as few are known. `everything`: from the beginning, not the mark."""
         if not self.state.is_active:
             return
@@ -210,12 +210,12 @@ class Lane:
             if room > DELIVERIES_PER_LANE - LOW_DELIVERIES:
                 newest = int(room * NEWEST_SHARE) if mark.has_more and not backfill else 0
                 since = mark.since(everything=everything)
-                yield Wish(self.webhook_id, backfill, room, newest, *since)
+                yield ReadRequest(self.webhook_id, backfill, room, newest, *since)
 
-    def learn(self, wish: Wish, due: Sequence[Due], now: float, held: Collection[int] = ()) -> None:
-        """Take in the deliveries that were read for a wish, but not the `held` ids, and move the mark."""
+    def learn(self, request: ReadRequest, due: Sequence[Due], now: float, held: Collection[int] = ()) -> None:
+        """Take in the deliveries that were read for a read request, without the `held` ids, and move the mark."""
         self.waiting |= {one.pk: one for one in due if one.pk not in held}
-        self.marks[wish.backfill].move(due, wish.room)
+        self.marks[request.backfill].move(due, request.room)
         if due:
             self.used_at = now
 

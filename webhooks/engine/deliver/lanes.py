@@ -236,19 +236,20 @@ class Lanes:
         clock = time.monotonic()
         everything = self._all_due.is_due(clock)
         held = self._held(turn)
-        wishes = [wish for lane in held for wish in lane.wishes(everything=everything)]
-        if not wishes:
+        requests = [request for lane in held for request in lane.read_requests(everything=everything)]
+        if not requests:
             return
-        due = queue.read(wishes, [pk for lane in held for pk in lane.known], turn.now)
+        due = queue.read(requests, [pk for lane in held for pk in lane.known], turn.now)
         if everything:
             self._all_due.note(clock, time.monotonic())
         waits = self._hold(turn, due)
         waits |= quiet.postpone([one.pk for one in due if turn.is_quiet(one) and one.pk not in waits], turn.now)
-        by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
+        by_request: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:
-            by_wish[one.webhook_id, one.backfill].append(one)
-        for wish in wishes:
-            turn.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, waits)
+            by_request[one.webhook_id, one.backfill].append(one)
+        for request in requests:
+            found = by_request[request.webhook_id, request.backfill]
+            turn.lanes[request.webhook_id].learn(request, found, clock, waits)
         self._supersede(turn, due, waits)
 
     def _hold(self, turn: Turn, due: Sequence[Due]) -> set[int]:

@@ -59,7 +59,7 @@ class Sender:
         self._client = client
         self._contexts = list(contexts)
         self.lanes = Lanes(member)
-        # Threads tell of a request that has ended, or of an exception. None: look now.
+        # Threads report a request that has ended, or an exception. None: look now.
         self._mail: SimpleQueue[Call | BaseException | None] = SimpleQueue()
         self._threads = Threads(MAX_THREADS, 'webhooks-send', self._send, self._mail.put)
         self._builders = Threads(len(self._contexts), 'webhooks-build', self._build, self._mail.put)
@@ -75,7 +75,7 @@ class Sender:
         return self._builders.since
 
     def poke(self) -> None:
-        """Let a turn look for free lanes at once, also if it waits for answers. Any thread may call it."""
+        """Let a turn look for free lanes at once, even if it waits for answers. Any thread may call it."""
         self._mail.put(None)
 
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:

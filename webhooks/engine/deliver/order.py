@@ -11,15 +11,15 @@ from datetime import datetime
 from ... import delivery_states as states
 from .. import sql
 
-# Locks lanes that nobody has locked.
+# Lock lanes that nobody has locked.
 TRY_LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
-# Locks lanes, and waits for others. All lock them in the same order, so no two wait for each other.
+# Lock lanes, and wait for others. All lock them in the same order, so no two wait for each other.
 LOCK_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
 # The delivery `d` of a backfill is untried: no receiver has heard of it. To be joined with a condition on its state.
 IS_UNTRIED = 'd.backfill AND d.attempt_count = 0'
 
-# Which deliveries have to wait. An undecided delivery blocks as a pending one does: it may become one.
+# Find deliveries that have to wait. An undecided delivery blocks as a pending one does: it may become one.
 BLOCKED = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
     CROSS JOIN LATERAL (

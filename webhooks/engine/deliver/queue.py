@@ -1,4 +1,4 @@
-"""Holds the statements of lanes.py in SQL: they take and leave lanes, and read due deliveries."""
+"""The statements of lanes.py: take and leave lanes, and read due deliveries."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ from ...models import Delivery, Health, Webhook
 from .. import sql
 from ..registry import ALIVE_SECONDS
 from . import order
-from .lane import Due, State, Wish
+from .lane import Due, ReadRequest, State
 from .verdict import RETRY_AFTER_STATUSES
 
 # Deliveries that RETRY makes due, in all lanes together: a turn has ten seconds. More of them follow in later turns.
@@ -46,7 +46,7 @@ EXPANDED_BYTES = 'coalesce(octet_length(e.expanded), 0)'
 # Those of the delivery `d` with its event `e`.
 DELIVERY_BYTES = f'{EVENT_BYTES} + CASE WHEN d.expanded THEN {EXPANDED_BYTES} ELSE 0 END'
 
-# Free lanes to the owner's: with a delivery that became due since then, of webhooks that may be sent to.
+# Take free lanes with a delivery that became due since then, of webhooks that may be sent to.
 TAKE_LANES = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
@@ -61,7 +61,7 @@ TAKE_LANES = f"""
     ))
     RETURNING webhook_id"""
 
-# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due.
+# Take free lanes of webhooks that were saved, with deliveries that RETRY makes due.
 TAKE_SAVED = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
@@ -72,13 +72,13 @@ TAKE_SAVED = f"""
     ))
     RETURNING webhook_id"""
 
-# Locks a worker's lanes. The worker's row too: so its rescue waits for the commit, or passes by.
+# Lock a worker's lanes, and its row: so its rescue waits for the commit, or passes by.
 LOCK_OWNED = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
 
-# Tried deliveries of these lanes are due now, but not those just `answered`, nor any with one of the `spared` statuses.
-# Deliveries of one request have one time, so they stay together.
+# Make tried deliveries of these lanes due now, except those just `answered`, and those with one of the `spared`
+# statuses. Deliveries of one request have one time, so they stay together.
 RETRY = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('retrying', '') AND id = ANY(ARRAY(
         SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
@@ -90,10 +90,10 @@ RETRY = f"""
     ))
     RETURNING webhook_id"""
 
-# The owner's lanes to free ones.
+# Leave lanes to other workers.
 LEAVE_LANES = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
 
-# May these be sent to, are they suspended, and were they saved since their last attempt?
+# Read whether webhooks may be sent to, are suspended, and were saved since their last attempt.
 READ_STATES = f"""
     SELECT w.id, w.last_updated, {MAY_SEND}, h.suspended_since IS NOT NULL, ({IS_SAVED}) IS TRUE
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
@@ -101,7 +101,7 @@ READ_STATES = f"""
 # A sender that has not beaten for this time does not count for a fair share of lanes: it may be frozen.
 BEATEN_WITHIN_SECONDS = 4.0
 
-# How many lanes are owned, and how many senders have beaten lately.
+# Count the lanes that are owned, and the senders that have beaten lately.
 COUNT_OWNERS = f"""
     SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
         (SELECT count(*) FROM webhooks_worker
@@ -116,7 +116,7 @@ LEADS_SET = f"""(d.change_set IS NULL OR NOT EXISTS (
           AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
     ))"""
 
-# Due deliveries of the wish `l`, after its mark.
+# Find the due deliveries of the read request `l`, after its mark.
 FIND_DUE = f"""
     SELECT d.event_id, d.change_set, d.expanded, d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id,
         d.backfill, d.lead
@@ -125,8 +125,8 @@ FIND_DUE = f"""
       AND d.status {states.TIMED} AND d.due_at <= %(now)s AND d.expires_at > %(now)s
       AND d.id <> ALL(%(held)s) AND {LEADS_SET}"""
 
-# The oldest due deliveries of each wish, and the newest if there are more: without these, everybody's next change would
-# wait behind an import of thousands by somebody else into the same webhook.
+# Read the oldest due deliveries of each request, and the newest if there are more: without these, a user's next change
+# would wait behind another user's import of thousands.
 READ_DUE = f"""
     SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[], %(newest)s::int[],
         %(since)s::timestamptz[], %(since_id)s::bigint[]) AS l(id, backfill, room, newest, since, since_id)
@@ -138,13 +138,13 @@ READ_DUE = f"""
     ) d
     ORDER BY d.due_at, d.id"""
 
-# Events of due deliveries, with their bytes, and those of their related objects. If they were joined to the above,
-# PostgreSQL might read the deliveries again for each event, by old statistics. So it is a statement of its own.
+# Read the events of due deliveries, with their bytes and those of their related objects. With old statistics PostgreSQL
+# might read the deliveries again for each event if they were joined. So it is a statement of its own.
 READ_EVENTS = f"""
     SELECT e.id, {EVENT_BYTES}, {EXPANDED_BYTES}, e.transaction_id, e.error <> ''
     FROM webhooks_event e WHERE e.id = ANY(%s)"""
 
-# For each delivery that stands for a part of a change set: the rest of the part, and the part's size.
+# Read the rest of a part, and its size, for each delivery that stands for a part of a change set.
 READ_PARTS = f"""
     SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({DELIVERY_BYTES})::bigint
     FROM webhooks_delivery f
@@ -153,8 +153,8 @@ READ_PARTS = f"""
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
 
-# The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
-# long: somebody holds the owner's row.
+# Read which transactions have events that are still to be dispatched. The event of a component's owner may be put off
+# for long while somebody holds the owner's row.
 READ_UNFINISHED = """
     SELECT t.id FROM unnest(%s::bigint[]) AS t(id) WHERE EXISTS (
         SELECT FROM webhooks_event e
@@ -162,7 +162,7 @@ READ_UNFINISHED = """
           AND (e.caused_by IS NULL OR e.retry_at IS NULL)
     )"""
 
-# The transactions with undecided deliveries of some webhooks: more may come into their change sets.
+# Read which transactions have undecided deliveries of these webhooks: their change sets may still grow.
 READ_UNDECIDED = """
     SELECT DISTINCT d.webhook_id, e.transaction_id FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.status = 'undecided' AND d.webhook_id = ANY(%(webhooks)s) AND e.transaction_id = ANY(%(transactions)s)"""
@@ -231,15 +231,15 @@ def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
     return {pk: State(*state) for pk, *state in sql.fetch(READ_STATES, {'lanes': list(lanes), 'now': now})}
 
 
-def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list[Due]:
-    """Return due deliveries, as many as each lane wishes, the oldest first, but not the `held` ids, which are known.
+def read(requests: Collection[ReadRequest], held: Collection[int], now: datetime) -> list[Due]:
+    """Return due deliveries, as many as each lane requests, the oldest first, without the `held` ids, which are known.
 
     A part of a change set comes as its first delivery, with the rest as its companions.
     """
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
-    columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
+    columns = dict(zip(names, map(list, zip(*requests, strict=True)), strict=True))
     rows = sql.fetch(READ_DUE, {**columns, 'held': list(held), 'now': now})
-    events = {pk: told for pk, *told in sql.fetch(READ_EVENTS, [[event_id for event_id, *_delivery in rows]])}
+    events = {pk: read for pk, *read in sql.fetch(READ_EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [
         Due(*delivery, size + more * is_expanded, transaction_id, is_failed, change_set)
         for event_id, change_set, is_expanded, *delivery in rows

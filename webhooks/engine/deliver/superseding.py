@@ -27,8 +27,8 @@ DELIVERIES_PER_OBJECT = 1000
 # The ids of webhook, model and object.
 Object = tuple[int, int, int]
 
-# The objects with several waiting deliveries, and none in a change set or undecided. None either that a stopped worker
-# had in hand: its request may still be under way, and a later one must not overtake it.
+# Find objects with several waiting deliveries. Leave out an object with a delivery that is undecided or in a change
+# set, or that a stopped worker had in hand: its request may still be under way, and a later one must not overtake it.
 SEVERAL = f"""
     SELECT o.* FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)
@@ -46,9 +46,9 @@ SEVERAL = f"""
           AND (s.change_set IS NOT NULL OR s.status = 'undecided' OR s.status = 'doubtful' AND s.due_at > %(now)s)
     )"""
 
-# The first waiting deliveries of each object, if their events show it. One restates the object if its event does, or if
-# an earlier delivery of its event has gone to the webhook: somebody redelivers it. But not if the object enters or
-# leaves a list by it. A receiver may know of a creation by a later delivery that went before.
+# Read the first waiting deliveries of each object, if their events show it. One restates the object if its event does,
+# or if an earlier delivery of its event has gone to the webhook: somebody redelivers it. But not if the object enters
+# or leaves a list by it. A receiver may know of a creation by a later delivery that went before.
 READ_LINES = f"""
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         (d.span ? 'membership') IS NOT TRUE AND (
@@ -75,7 +75,7 @@ READ_LINES = f"""
     WHERE e.transaction_id <> 0 AND e.error = ''
     ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
 
-# Which of these restatements show the same as a change before them.
+# Find restatements that show the same as a change before them.
 READ_REPEATED = """
     SELECT r.id FROM unnest(%(restatements)s::bigint[], %(changes)s::bigint[]) AS v(restatement, change)
     JOIN webhooks_delivery r ON r.id = v.restatement JOIN webhooks_event re ON re.id = r.event_id
@@ -88,7 +88,7 @@ SUPERSEDE = f"""
     FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status {states.QUEUED_BY_ID} RETURNING d.webhook_id"""
 
 # From the queue to ready, or to held as all that they replace: heirs get their new state. They show the object before
-# the first delivery `f`: as that one tells it, or its event, or as the heir had it so far.
+# the first delivery `f`: as that one shows it, or its event, or as the heir had it so far.
 INHERIT = f"""
     UPDATE webhooks_delivery d
     SET status = CASE WHEN h.due_at IS NULL THEN 'held' ELSE 'pending' END,
@@ -131,9 +131,9 @@ REPLACE_BACKFILLS = f"""
 def supersede(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Supersede needless deliveries among the first waiting ones of each object.
 
-    Returns how many, by the webhook's id. A delivery that stays tells the closed changes too, and the first one left of
-    each object is due. Those `in_hand` (ids) stay, and count as seen by the receiver. The caller knows which webhooks
-    ask for it, and has locked their lanes.
+    Returns how many, by the webhook's id. A delivery that stays covers the closed changes too, and the first one left
+    of each object is due. Those `in_hand` (ids) stay, and count as seen by the receiver. The caller knows which
+    webhooks ask for it, and has locked their lanes.
     """
     objects = set(objects)
     parameters = {'now': now, 'in_hand': list(in_hand)}

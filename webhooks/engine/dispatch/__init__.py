@@ -8,5 +8,5 @@ memberships: says what an event means for a list.
 render, expansions: render events and related objects.
 put_off: events that are tried later.
 changed_keys: compares keys before and after a change.
-components: tells owners of their components' changes.
+components: records updates of owners whose components change.
 """

@@ -19,7 +19,7 @@ LATE_SEQUENCES = 1000
 # One dispatcher at a time chooses events, until its transaction ends.
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# The oldest and the newest undispatched events. An object's events wait behind one in other hands, or a suspect.
+# Find the oldest and the newest undispatched events. An object's events wait behind one in other hands, or a suspect.
 READY_EVENTS = """
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
@@ -44,18 +44,18 @@ READY_EVENTS = """
        )
      ORDER BY e.sequence DESC LIMIT %(newest)s)"""
 
-# Suspects that are due and in nobody else's hands, the longest due first.
+# Find suspects that are due and in nobody else's hands, the longest due first.
 READY_SUSPECT_EVENTS = """
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s AND retry_at <= now()
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
     ORDER BY retry_at, sequence LIMIT %(most)s"""
 
-# The objects of events.
+# Read the objects of events.
 READ_OBJECTS = 'SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%s)'
 
-# For each object, its first event outside a batch that comes before the end of the batch. One question for all objects:
-# with statistics of before an import, PostgreSQL reads everything that is undispatched for it.
+# Read the first event of each object outside a batch that comes before the end of the batch. One statement asks for all
+# objects: with statistics from before an import, PostgreSQL reads everything that is undispatched for it.
 READ_FIRST_OF_REST = """
     SELECT object_type_id, object_id, min(sequence) FROM webhooks_event
     WHERE dispatched_at IS NULL AND object_type_id = ANY(%(types)s) AND object_id = ANY(%(objects)s)

@@ -37,9 +37,9 @@ WITH_COMPONENT = 'with_component'
 # Changes of a transaction that are looked through for components. If there are more, any may be one.
 MAX_SIBLINGS_READ = 1000
 
-# No event to an owner's, with the component's transaction. If there is an undispatched one, it names this component
-# too. The owner's own event, if it is still to be dispatched, tells of the component by WITH_COMPONENT. If there is a
-# dispatched one, it stays alone: the owner was told already.
+# Record an event for each owner, with the component's transaction. If there is an undispatched one, it names this
+# component too. If the owner's own event is still to be dispatched, WITH_COMPONENT marks it. If there is a dispatched
+# one, none is recorded: the owner was sent already.
 MAKE_EVENTS = f"""
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
         request_id, request, trace, branch, changelog_message, data, error, skipped, transaction_id, transaction_time,
@@ -51,10 +51,10 @@ MAKE_EVENTS = f"""
     FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::jsonb[]) AS v(object_type_id, object_id, event_id, caused_by)
     JOIN webhooks_event c ON c.id = v.event_id
     WHERE NOT EXISTS (
-        SELECT 1 FROM webhooks_event told
-        WHERE told.object_type_id = v.object_type_id AND told.object_id = v.object_id
-          AND told.transaction_id = c.transaction_id AND told.transaction_time = c.transaction_time
-          AND told.dispatched_at IS NOT NULL
+        SELECT 1 FROM webhooks_event sent
+        WHERE sent.object_type_id = v.object_type_id AND sent.object_id = v.object_id
+          AND sent.transaction_id = c.transaction_id AND sent.transaction_time = c.transaction_time
+          AND sent.dispatched_at IS NOT NULL
     )
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET caused_by = (SELECT jsonb_agg(DISTINCT label) FROM jsonb_array_elements(
@@ -63,7 +63,7 @@ MAKE_EVENTS = f"""
                          ELSE e.prechange END
     WHERE e.caused_by IS NOT NULL OR NOT e.prechange ? '{WITH_COMPONENT}'"""
 
-# For each transaction of these events, the changes that are still to be dispatched and may be of components.
+# Read the changes of these events' transactions that are still to be dispatched and may be of components.
 READ_SIBLINGS = """
     SELECT s.id FROM (
         SELECT DISTINCT transaction_id, transaction_time FROM webhooks_event WHERE id = ANY(%(ids)s)
@@ -74,7 +74,7 @@ READ_SIBLINGS = """
         LIMIT %(most)s
     ) s"""
 
-# An owner's event to one with a new sequence and the owner's present snapshot. The owner's row is locked.
+# Give an owner's event a new sequence and the owner's present snapshot. The owner's row is locked.
 DRAW_SEQUENCE = """
     UPDATE webhooks_event e
     SET sequence = nextval('webhooks_event_sequence'), snapshot = now_.snapshot, prechange = now_.snapshot
@@ -82,19 +82,19 @@ DRAW_SEQUENCE = """
     WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
-# An owner's event to one that waits: somebody holds the owner's row. By the new sequence its other events pass.
+# Put off an owner's event while somebody holds the owner's row. With its new sequence other events of the owner pass.
 PUT_OFF = """
     UPDATE webhooks_event SET sequence = nextval('webhooks_event_sequence'), retry_at = now() + interval '1 second'
     WHERE id = ANY(%s)"""
 
 
-def tell_owners(events: Sequence[Event]) -> None:
+def record_owner_updates(events: Sequence[Event]) -> None:
     """Record an undispatched event for each owner of the changed components, as updated, in a transaction of its own.
 
     Other events than components' bring none. An event whose owner cannot be found is logged: a plugin may have changed
     NetBox's models. Raises Locked if somebody holds a table of components.
     """
-    each_or_alone(events, _tell_owners, _log)
+    each_or_alone(events, _record_owner_updates, _log)
 
 
 def is_new_owner(event: Event) -> bool:
@@ -105,8 +105,8 @@ def is_new_owner(event: Event) -> bool:
 def with_changed(events: Sequence[Event]) -> set[int]:
     """Return the ids of owners' own events in whose transaction a component of the owner really changes.
 
-    A component's event may have been dispatched already, and has marked the owner's event then: tell_owners(). Raises
-    Locked if somebody holds a table of components; the open transaction goes on.
+    A component's event may have been dispatched already, and has marked the owner's event then: record_owner_updates().
+    Raises Locked if somebody holds a table of components; the open transaction goes on.
     """
     if not events:
         return set()
@@ -154,7 +154,7 @@ def _log(event: Event, error: Exception) -> None:
     logger.error('event=%s its device gets no event', event.uuid, exc_info=error)
 
 
-def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
+def _record_owner_updates(events: Sequence[Event]) -> Sequence[None]:
     changes: dict[tuple, int] = {}
     causes: dict[tuple, set[str]] = defaultdict(set)
     with sql.reading():
@@ -180,7 +180,7 @@ def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
     states_of = {pk: list(filter(None, states)) for pk, *states in columns}
     for event in events:
         label = _label(event.object_type_id)
-        # A module belongs to a device, but is no component: its changes are not told to the device.
+        # A module belongs to a device, but is no component: its changes are no updates of the device.
         states = states_of.get(event.pk, []) if label in EVERY_COMPONENT else []
         is_recabled = len({state.get('cable_id') for state in states}) > 1
         for state in states:

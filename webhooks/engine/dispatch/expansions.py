@@ -24,7 +24,7 @@ LOOK_UP_SECONDS = 3.0
 # A model that takes longer is not looked up for this time.
 SLOW_MODEL_REST_SECONDS = 600.0
 
-# The data of each object's last deletion: the payload's if it is complete, or else the snapshot's.
+# Read the data of each object's last deletion: the payload's if it is complete, or else the snapshot's.
 READ_DELETIONS = """
     SELECT DISTINCT ON (object_id) object_id,
         coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> %s)

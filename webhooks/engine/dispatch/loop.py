@@ -135,14 +135,14 @@ class Dispatcher:
     def _dispatch(self, events: Sequence[Event]) -> None:
         put_off = PutOff()
         with sql.reading():
-            matches, changed, sources, self._derived, untold = match(events, put_off)
-        self._tell_owners(changed, put_off)
+            matches, changed, sources, self._derived, unreported = match(events, put_off)
+        self._record_owner_updates(changed, put_off)
         # An event that is put off comes again each second. If each time were noted, all owners would be walked again.
         again = _seen_again(sources)
         config_contexts.note([event for event in sources if event.pk not in again])
-        config_contexts.learn(untold)
-        told = [event for event in events if event.caused_by and matches[event.pk]]
-        waiting = components.take(told, [event.pk for event in events], self._member)
+        config_contexts.learn(unreported)
+        of_owners = [event for event in events if event.caused_by and matches[event.pk]]
+        waiting = components.take(of_owners, [event.pk for event in events], self._member)
         # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
         kept = {event.pk for event in changed if components.is_new_owner(event)}
         kept |= {event.pk for event in events if event in put_off}
@@ -161,9 +161,9 @@ class Dispatcher:
             if not is_all or time.monotonic() > until:
                 break
 
-    def _tell_owners(self, changed: Sequence[Event], put_off: PutOff) -> None:
+    def _record_owner_updates(self, changed: Sequence[Event], put_off: PutOff) -> None:
         try:
-            components.tell_owners(changed)
+            components.record_owner_updates(changed)
         except Locked as error:
             for event in changed:
                 put_off.add(event, error)

@@ -1,4 +1,4 @@
-"""Tells which webhooks asked for an event, and whether their conditions are met."""
+"""Finds which webhooks asked for an event, and whether their conditions are met."""
 
 import json
 import logging
@@ -31,14 +31,14 @@ class Matched(NamedTuple):
 
     # {event id: webhooks that asked for it}
     webhooks: dict[int, list[Webhook]]
-    # Owners of components may have to be told of these.
+    # Changes of components, which may be updates of their owners.
     changed: list[Event]
-    # Owners of config contexts may have to be told of these.
+    # Changes of sources of config contexts, which may change those of other objects.
     sources: list[Event]
     # {event id: webhooks that ask for config contexts}, of events of their owners
     derived: dict[int, list[Webhook]]
     # Creations of owners that some of these webhooks did not ask for.
-    untold: list[Event]
+    unreported: list[Event]
 
 
 def match(events: Sequence[Event], put_off: PutOff) -> Matched:
@@ -49,7 +49,7 @@ def match(events: Sequence[Event], put_off: PutOff) -> Matched:
     """
     subscribers = Subscribers(events, put_off)
     matches = {event.pk: subscribers.asking(event, asked_kind(event)) for event in events}
-    # An event without a kind was created and deleted in one transaction: nobody is told.
+    # The object of an event without a kind was created and deleted in one transaction: nothing is sent.
     changes = [event for event in events if event.kind and not event.backfill]
     own = [event for event in changes if not event.caused_by]
     existing = [event for event in changes if event.kind in (KindChoices.CREATED, KindChoices.UPDATED)]
@@ -60,7 +60,7 @@ def match(events: Sequence[Event], put_off: PutOff) -> Matched:
         changed=[event for event in own if subscribers.asking(event, COMPONENT)],
         sources=[event for event in own if subscribers.of(event, SOURCE)],
         derived=derived,
-        untold=[event for event in created if not {*derived.get(event.pk, ())} <= {*matches[event.pk]}],
+        unreported=[event for event in created if not {*derived.get(event.pk, ())} <= {*matches[event.pk]}],
     )
 
 

@@ -98,10 +98,10 @@ def store(webhook: Webhook, judged: Sequence[Judged]) -> None:
     """Note what the receiver is told by that, in the open transaction. Of an object the last one counts."""
     last = {(one.event.object_type_id, one.event.object_id): one for one in judged if one.kind}
     # In the same order everywhere, so that no two transactions wait for each other.
-    told = [(key, one) for key, one in sorted(last.items(), key=lambda item: item[0])]
-    if stay := [(*key, one.event.sequence, digest_of(webhook, one.event)) for key, one in told if one.kind != DELETED]:
+    noted = [(key, one) for key, one in sorted(last.items(), key=lambda item: item[0])]
+    if stay := [(*key, one.event.sequence, digest_of(webhook, one.event)) for key, one in noted if one.kind != DELETED]:
         sql.execute(STORE_MEMBERS, [webhook.pk, *map(list, zip(*stay, strict=True))])
-    if gone := [key for key, one in told if one.kind == DELETED]:
+    if gone := [key for key, one in noted if one.kind == DELETED]:
         sql.execute(FORGET_MEMBERS, [*map(list, zip(*gone, strict=True)), webhook.pk])
 
 

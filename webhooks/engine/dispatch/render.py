@@ -41,7 +41,7 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 # {event id: webhooks that asked for it}
 Matches = Mapping[int, Collection[Webhook]]
 
-# Events to dispatched ones, with their data or error. Snapshots go, unless there was an error.
+# Save the data or the error of events, which are dispatched by that. Delete their snapshots unless there was an error.
 SAVE_RENDERED = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
@@ -56,7 +56,7 @@ SAVE_RENDERED = """
     )
     WHERE e.id = v.id"""
 
-# The bytes of each event's snapshots, as stored.
+# Read the bytes of each event's snapshots, as stored.
 READ_SNAPSHOT_BYTES = """
     SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
     FROM webhooks_event WHERE id = ANY(%s)"""
@@ -222,12 +222,12 @@ def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list
         [states[event.pk][0] | {rendering.TAKEN_AT: event.timestamp} for event in events],
         lambda pks: expansions.deletions(model, pks),
     )
-    told = [event for event in events if any(webhook.needs_before for webhook in matches[event.pk])]
-    before = rendering.change_log(model, [states[event.pk][1] for event in told])
-    after = [None if event.kind == KindChoices.DELETED else states[event.pk][0] for event in told]
+    shown = [event for event in events if any(webhook.needs_before for webhook in matches[event.pk])]
+    before = rendering.change_log(model, [states[event.pk][1] for event in shown])
+    after = [None if event.kind == KindChoices.DELETED else states[event.pk][0] for event in shown]
     changes = {
         event.pk: {'prechange': prechange, 'postchange': postchange}
-        for event, prechange, postchange in zip(told, before, rendering.change_log(model, after), strict=True)
+        for event, prechange, postchange in zip(shown, before, rendering.change_log(model, after), strict=True)
     }
     earlier = _data_before(model, events, matches, states)
     return [

@@ -33,12 +33,12 @@ TURN_DELIVERIES = 50
 
 LONG_BUT_DATA = [name for name in querysets.LONG_COLUMNS if name != 'data']
 
-# The next webhook by id that has an undecided delivery.
+# Find the next webhook by id that has an undecided delivery.
 FIND_NEXT_WEBHOOK = """
     SELECT webhook_id FROM webhooks_delivery WHERE status = 'undecided' AND webhook_id > %s
     ORDER BY webhook_id LIMIT 1"""
 
-# A webhook's undecided deliveries, the oldest first, but none that another dispatcher evaluates.
+# Lock a webhook's oldest undecided deliveries, without those that another dispatcher evaluates.
 LOCK_UNDECIDED = """
     SELECT id, event_id FROM webhooks_delivery WHERE status = 'undecided' AND webhook_id = %s
     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"""
@@ -47,8 +47,8 @@ LOCK_UNDECIDED = """
 ERROR_REST_SECONDS = 60.0
 LOCKED_REST_SECONDS = 1.0
 
-# From undecided to ready or resting: their conditions are met, or their lists concerned. What tells of a list goes in
-# turn with changes: no later delivery of its object makes it needless.
+# From undecided to ready or resting: their conditions are met, or their lists concerned. What reports a change of a
+# list goes in turn with changes: no later delivery of its object makes it needless.
 RELEASE_MET = f"""
     UPDATE webhooks_delivery d SET status = CASE WHEN v.waits_until IS NULL THEN 'pending' ELSE 'resting' END,
         due_at = v.due_at, waits_until = v.waits_until, span = v.span, backfill = d.backfill AND v.span IS NULL
@@ -129,7 +129,7 @@ def note_error(webhook_id: int, error: Exception) -> None:
 
 
 def _judge_some(webhook: Webhook) -> int:
-    """Judge what some of a webhook's deliveries tell of its lists, and record that. Returns how many were judged.
+    """Judge what some of a webhook's deliveries mean for its lists, and record that. Returns how many were judged.
 
     None if another dispatcher does it, or a sender has locked the lane.
     """
@@ -143,15 +143,15 @@ def _judge_some(webhook: Webhook) -> int:
         # Somebody has removed their filter since.
         listed = {one.pk for one in judged}
         plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
-        told = [one for one in [*judged, *plain] if one.kind in webhook.kinds]
-        untold = [one.pk for one in [*judged, *plain] if one.kind not in webhook.kinds]
+        wanted = [one for one in [*judged, *plain] if one.kind in webhook.kinds]
+        unwanted = [one.pk for one in [*judged, *plain] if one.kind not in webhook.kinds]
         with sql.transaction():
-            if untold and not order.try_lock_lanes([webhook.pk]):
+            if unwanted and not order.try_lock_lanes([webhook.pk]):
                 return 0
-            _remove(webhook.pk, untold, now)
+            _remove(webhook.pk, unwanted, now)
             memberships.store(webhook, judged)
-            spans = [one.span and json.dumps(one.span) for one in told]
-            sql.execute(RELEASE_MET, [[one.pk for one in told], spans])
+            spans = [one.span and json.dumps(one.span) for one in wanted]
+            sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])
         return len(deliveries)
 
 

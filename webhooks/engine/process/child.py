@@ -20,7 +20,7 @@ RESTART_SECONDS = 1.0
 
 _is_stopping = False
 
-# The work of the process. It gets its name, and a channel: a byte tells the parent of suspects.
+# The work of the process. It gets its name, and a channel: a byte reports suspects to the parent.
 Work = Callable[[str, socket.socket], object]
 
 
@@ -66,7 +66,7 @@ class Child:
         return True
 
     def has_found_suspects(self) -> bool:
-        """Whether the process has told of suspects since the last call. It waits for nothing."""
+        """Whether the process has reported suspects since the last call. It waits for nothing."""
         with suppress(BlockingIOError, ConnectionError):
             return bool(self.channel.recv(4096))
         return False

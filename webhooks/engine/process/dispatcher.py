@@ -112,7 +112,7 @@ class DispatcherRole:
             if count:
                 self._tidy(is_busy=True)
                 return count
-            return 0 if any([self._walks.cut(), self._tidy(is_busy=False)]) else None
+            return 0 if any([self._walks.next_slice(), self._tidy(is_busy=False)]) else None
         return count or None
 
     def _list_failures(self) -> None:

@@ -30,8 +30,8 @@ HANG_SECONDS = 60.0
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """Be the sender until told to stop: the supervisor forks a process for it. At the end its row goes.
 
-    A byte in the `pipe` lets it look for deliveries at once. Through the `channel` it tells the supervisor of suspects.
-    After an unexpected error the process ends at once, and the supervisor starts a new one.
+    A byte in the `pipe` lets it look for deliveries at once. Through the `channel` it reports suspects to the
+    supervisor. After an unexpected error the process ends at once, and the supervisor starts a new one.
     """
     child.heed(HANG_SECONDS)
     if not _may_begin():

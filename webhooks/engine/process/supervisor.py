@@ -17,7 +17,7 @@ from .. import rescue, sql
 from . import dispatcher, sender, suspects
 from .child import Child, is_stopping
 
-# It looks at its processes this often, also if none has said anything.
+# It looks at its processes this often, even if none has said anything.
 LOOK_SECONDS = 1.0
 # A rescue's connection may fall silent. After this time it is tried with a new one.
 RESCUE_SECONDS = 15.0

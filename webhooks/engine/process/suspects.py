@@ -37,7 +37,7 @@ LOOK_PAUSE_SECONDS = 0.05
 # Deliveries that a look reads: it takes the first with a free lane.
 SUSPECTS_PER_LOOK = 1000
 
-# Suspects that are due and may be sent, and whose object has no earlier delivery that waits (deliver/order.py).
+# Find suspects that are due and may be sent, and whose object has no earlier delivery that waits (deliver/order.py).
 READY_SUSPECT_DELIVERIES = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
@@ -49,12 +49,12 @@ READY_SUSPECT_DELIVERIES = f"""
       ))
     ORDER BY d.due_at, d.id LIMIT %(most)s"""
 
-# A due suspect to one in hand: without `due_at` no other worker takes it.
+# Take a due suspect in hand: without `due_at` no other worker takes it.
 TAKE_SUSPECT = """
     UPDATE webhooks_delivery SET due_at = NULL
     WHERE id = %(id)s AND status = 'suspect' AND due_at <= %(now)s RETURNING id"""
 
-# A suspect in hand to one that is due in a second.
+# Make a suspect in hand due again in a second.
 PUT_BACK = """
     UPDATE webhooks_delivery SET due_at = now() + interval '1 second'
     WHERE id = %s AND status = 'suspect' AND due_at IS NULL"""
@@ -98,7 +98,7 @@ def _work(member: Member) -> None:
 def _allow(member: Member, seconds: float) -> None:
     """Let the suspect take so long: then the kernel ends this process.
 
-    Its beat lasts longer. So nobody has its work before, also if it was frozen meanwhile.
+    Its beat lasts longer. So nobody has its work before, even if it was frozen meanwhile.
     """
     child.allow(seconds)
     member.beat(seconds=seconds + registry.ALIVE_SECONDS)

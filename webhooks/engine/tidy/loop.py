@@ -14,7 +14,7 @@ ROWS_PER_TRANSACTION = 500
 # One webhook has no more of them: so others have their share.
 ROWS_PER_WEBHOOK = 50
 
-# Waiting deliveries whose time is over, of webhooks that exist. Their lanes are locked, and locked lanes left out.
+# Read waiting deliveries whose time is over, of webhooks that exist. Lock their lanes, and leave out locked ones.
 OVERDUE = f"""
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         SELECT d.id FROM webhooks_delivery d
@@ -25,7 +25,7 @@ OVERDUE = f"""
     LIMIT %(part)s
     FOR UPDATE OF h SKIP LOCKED"""
 
-# Tests whose process died, and deliveries of a worker of 1.0.0.
+# Read tests whose process died, and deliveries of a worker of 1.0.0.
 UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
 # From open to failed: their time is over. Not those in hand, which is known under the lanes' locks only.
@@ -38,7 +38,7 @@ EXPIRE = f"""
       AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
     RETURNING id, webhook_id"""
 
-# A deleted webhook's lane to a former one. Its log has lower sequences: its events were matched before.
+# Mark the lanes of deleted webhooks as former ones. Their logs have lower sequences: the events were matched before.
 MARK_DELETED = f"""
     UPDATE webhooks_health SET former_until = nextval('{SEQUENCE}') WHERE webhook_id = ANY(ARRAY(
         SELECT webhook_id FROM webhooks_health h
@@ -46,8 +46,8 @@ MARK_DELETED = f"""
         FOR UPDATE OF h SKIP LOCKED
     ))"""
 
-# A lane with the log of a deleted webhook. Another webhook may have the id by now. Nobody adds to that log any more: a
-# lane is left a second after its last answer, and no dispatcher has an earlier event in hand.
+# Lock a lane with the log of a deleted webhook. Another webhook may have the id by now. Nobody adds to that log any
+# more: a lane is left a second after its last answer, and no dispatcher has an earlier event in hand.
 FORMER = """
     SELECT webhook_id, former_until FROM webhooks_health h
     WHERE former_until IS NOT NULL AND owner_id IS NULL AND NOT EXISTS (
@@ -84,7 +84,7 @@ FORGET_LANE = """
     )
     DELETE FROM webhooks_backfill WHERE webhook_id IN (SELECT webhook_id FROM gone)"""
 
-# A former lane to one of the webhook that has the id now: from here on its deliveries are sent.
+# Give a former lane to the webhook that has the id now: from here on its deliveries are sent.
 FREE_LANE = 'UPDATE webhooks_health SET former_until = NULL WHERE webhook_id = %(webhook)s'
 
 # From held to ready: `ordered` was switched off since. Not parts of change sets: each waits for the part before it. An
@@ -104,7 +104,7 @@ RELEASE_UNORDERED = """
 MAY_BE_TAKEN_BACK = f"""d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
         AND d.status {states.WAITING_BY_ID} AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
 
-# These deliveries of a webhook, and when each was made.
+# Read these deliveries of a webhook, and when each was made.
 READ_UNTRIED = f"""
     SELECT d.id, d.created FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %s AND {MAY_BE_TAKEN_BACK}"""
@@ -112,8 +112,8 @@ READ_UNTRIED = f"""
 # Delete deliveries that were never attempted.
 REMOVE_UNTRIED = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
 
-# Canceled backfills that left untried deliveries: these were in hand or in dispatch during the cancel. The backfill and
-# its lane are locked, so nobody holds or starts a backfill meanwhile.
+# Lock canceled backfills that left untried deliveries, which were in hand or in dispatch during the cancel. Their lanes
+# are locked too, so nobody holds or starts a backfill meanwhile.
 LEFT_BEHIND = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS (
@@ -126,15 +126,15 @@ LEFT_BEHIND = f"""
 def step() -> bool:
     """Do a part of all that is to be tidied. Returns whether there may be more.
 
-    It disables webhooks whose endpoints are gone, does each function below once, and tells event rules. If PostgreSQL
-    breaks it off, that is logged. Raises RedisError if rules cannot be told.
+    It disables webhooks whose endpoints are gone, does each function below once, and runs event rules. If PostgreSQL
+    breaks it off, that is logged. Raises RedisError if rules cannot be run.
     """
     with sql.may_break_off():
         endpoint.disable_gone()
         endpoint.forget_gone()
     with sql.may_break_off():
         more = any([expire(), forget_deleted(), take_back(), let_pass()])
-        return notifications.tell_rules() or more
+        return notifications.notify_rules() or more
     return False
 
 

@@ -25,12 +25,12 @@ DELIVERIES_PER_TRANSACTION = 500
 # While events with a failed delivery stay too.
 OPEN_OR_FAILED = (*OPEN_STATES, DeliveryState.FAILED)
 
-# How many deliveries of existing webhooks the log has.
+# Count the deliveries of existing webhooks in the log.
 COUNT_DELIVERIES = """
     SELECT count(*) FROM webhooks_delivery d
     WHERE EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = d.webhook_id)"""
 
-# The next events of the log by age, how many deliveries each has, how many of existing webhooks, and whether it may go.
+# Read the next events of the log by age: how many deliveries, how many of existing webhooks, and whether it may go.
 READ_OLD = """
     SELECT e.*, d.* FROM (
         SELECT id, timestamp FROM webhooks_event
@@ -42,7 +42,7 @@ READ_OLD = """
     ) d
     ORDER BY e.timestamp, e.id"""
 
-# Locks events, but leaves out locked ones. A redelivery locks its event too, so the next statement looks again.
+# Lock events, and skip locked ones. A redelivery locks its event too, so the next statement looks again.
 LOCK_EVENTS = 'SELECT id FROM webhooks_event WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED'
 
 # Attach attempts to another of their deliveries, as the events of the present ones may be deleted. So a delivery that

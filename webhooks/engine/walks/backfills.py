@@ -85,7 +85,7 @@ class BackfillWalk(Walk):
         is_ended = self._write(state=state, error=error, finished_at=now)
         if is_ended:
             told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
-            notifications.tell((self._backfill.webhook, told))
+            notifications.notify((self._backfill.webhook, told))
         return is_ended
 
     def _write(self, **changes: object) -> bool:

@@ -91,7 +91,7 @@ class Walks:
         self._rests: dict[tuple[str, int], float] = {}
         self._counts: dict[tuple[str, int], int] = {}
 
-    def cut(self) -> bool:
+    def next_slice(self) -> bool:
         """Go on with a random walk for a slice, or end it. Returns whether anything was done.
 
         Raises INTERRUPTIONS, but not BROKEN_OFF and Locked: after these the walk rests.

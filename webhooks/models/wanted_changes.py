@@ -5,7 +5,7 @@ from typing import Any
 from ..choices import FormatChoices, KindChoices
 
 
-class Wishes:
+class WantedChanges:
     """Answers these questions for Webhook, from its columns, without a query."""
 
     type_create: bool
