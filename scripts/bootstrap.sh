@@ -157,8 +157,11 @@ ensure_gettext() {
     command -v xgettext >/dev/null || install_packages gettext
 }
 
+# A folder is installed anew when its commit is another, or its files have been changed.
 stamp() {
     printf '%s\n' "$NETBOX_REQUIREMENT" "$VENV"
+    [ ! -d "$NETBOX_REQUIREMENT" ] || git -C "$NETBOX_REQUIREMENT" rev-parse HEAD
+    [ ! -d "$NETBOX_REQUIREMENT" ] || git -C "$NETBOX_REQUIREMENT" diff HEAD
     cat "$CHECKOUT/requirements-dev.txt"
 }
 
