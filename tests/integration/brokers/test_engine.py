@@ -63,3 +63,11 @@ def test_metrics_count_what_the_broker_confirmed(url):
     work()
     shown = generate_latest(metrics._registry).decode()
     assert 'webhooks_deliveries_closed_total{outcome="delivered",webhook="Bus"} 1.0' in shown
+
+
+def test_only_the_chosen_keys_are_published(url, reader, before):
+    subscribe(url, Site, fields={'dcim.site': ['id', 'name']})
+    place = site()
+    work()
+    (got,) = reader.wait_for(before + 1)[before:]
+    assert got.json()['data'] == {'id': place.pk, 'name': place.name}
