@@ -38,6 +38,7 @@ from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusCh
 from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL_FIELDS, EVENT_PREFIX
 from .models.delivery import cause_of, where_error_is_found
+from .presentation import credential_fields
 from .presentation.fields import field, shown_in
 from .presentation.states import IS_SUSPENDED, STATES, in_state, with_states
 from .storable import NO_SUCH_OFFSET, is_storable_time
@@ -157,7 +158,7 @@ class CredentialFilterSet(NamedFilterSet):
     class Meta:
         model = Credential
         form = FilterForm
-        fields = ('id', 'name', 'description', 'username', 'header', 'valid_until', 'token_url', 'scope', 'audience')
+        fields = ('id', *credential_fields.shown_in('filters'))
 
     def filter_hosts(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
         """Keep credentials for any such host, as people enter it: it is brought into one form first."""

@@ -24,7 +24,7 @@ from utilities.views import get_viewname
 from .choices import KindChoices, StatusChoices
 from .models import Attempt, Credential, Delivery, Event, Webhook
 from .models.querysets import attempts_of
-from .presentation import states
+from .presentation import credential_fields, states
 from .presentation.fields import is_switch, label, shown_in
 from .services import why_not_sent
 
@@ -216,10 +216,7 @@ class CredentialTable(NetBoxTable):
 
     class Meta(NetBoxTable.Meta):
         model = Credential
-        fields = (
-            'pk', 'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'valid_until', 'token_url',
-            'scope', 'audience', 'ca_file_path', 'tags', 'created', 'last_updated',
-        )  # fmt: skip
+        fields = ('pk', 'id', *credential_fields.shown_in('list'), 'created', 'last_updated')
         default_columns = ('pk', 'name', 'type', 'hosts', 'valid_until', 'description')
 
 

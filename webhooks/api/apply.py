@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from ..as_code.apply import apply, plan
 from ..as_code.document import DocumentError, of
+from .actions import read
 
 
 class ApplyQuerySerializer(serializers.Serializer):
@@ -53,11 +54,10 @@ class ApplyView(APIView):
     @extend_schema(parameters=[ApplyQuerySerializer], request=OpenApiTypes.OBJECT, responses=AppliedSerializer)
     def post(self, request: Request) -> Response:
         """Apply a document, or plan it."""
-        asked = ApplyQuerySerializer(data=request.query_params)
-        asked.is_valid(raise_exception=True)
-        run = plan if asked.validated_data['plan'] else apply
+        wanted = read(ApplyQuerySerializer, request.query_params)
+        run = plan if wanted['plan'] else apply
         try:
-            changes = run([of(request.data)], prune=asked.validated_data['prune'], request=request)
+            changes = run([of(request.data)], prune=wanted['prune'], request=request)
         except DocumentError as error:
             reason = f'{error.place}: {error.reason}' if error.place else error.reason
             raise ValidationError({error.field or 'detail': [reason]}) from None

@@ -14,6 +14,7 @@ from users.models import User
 from ..models import Webhook
 from ..services import feed as service
 from .action_serializers import FeedQuerySerializer, FeedSerializer
+from .actions import read
 
 
 class ReadFeedPermission(TokenPermissions):
@@ -48,16 +49,15 @@ class FeedMixin:
     def feed(self, request: Request, pk: str) -> Response:
         """Read the changes that a feed has published after a cursor."""
         webhook = _readable(request, pk)
-        serializer = FeedQuerySerializer(data=request.query_params)
-        serializer.is_valid(raise_exception=True)
-        after, seconds = serializer.validated_data.get('after'), serializer.validated_data['wait']
+        wanted = read(FeedQuerySerializer, request.query_params)
+        after, seconds = wanted.get('after'), wanted['wait']
         try:
             if seconds:
                 service.wait(webhook, request.user, after, seconds)
                 _authenticate_again(request)
                 self.check_permissions(request)
                 webhook = _readable(request, pk)
-            page = service.follow(webhook, request.user, after, serializer.validated_data['limit'])
+            page = service.follow(webhook, request.user, after, wanted['limit'])
         except service.Gone as gone:
             raise Gone({'detail': str(gone), 'cursor': gone.cursor}) from None
         except service.Hidden as hidden:

@@ -1,5 +1,8 @@
 """The endpoints of lists: GET …/webhooks/<id>/members/ and POST …/webhooks/<id>/compare/"""
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
 from netbox.api.fields import ContentTypeField
@@ -14,7 +17,7 @@ from .. import object_types, visibility
 from ..models import ListWalk, Member, Webhook
 from ..services import actions, lists
 from ..storable import is_key
-from .actions import acts, get_permitted
+from .actions import acts
 
 
 @extend_schema_serializer(component_name='WebhookMember')
@@ -77,15 +80,11 @@ class ListsMixin:
         page = self.paginate_queryset(found.select_related('object_type'))
         return self.get_paginated_response(MemberSerializer(page, many=True).data)
 
-    @extend_schema(request=CompareSerializer, responses=AnswerSerializer)
-    @acts(actions.COMPARE)
-    def compare(self, request: Request, pk: str) -> Response:
+    @acts(actions.COMPARE, takes=CompareSerializer, returns=AnswerSerializer)
+    def compare(self, request: Request, webhook: Webhook, wanted: Mapping[str, Any]) -> Response:
         """Compare the webhook's lists with what was sent, and send what differs; or only say what does."""
-        webhook = get_permitted(request, actions.COMPARE, pk)
-        serializer = CompareSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        if not serializer.validated_data['dry_run']:
-            actions.COMPARE.service(webhook, request.user)
+        if not wanted['dry_run']:
+            lists.compare(webhook)
             return Response({'lists': []})
         types = ListWalk.objects.filter(webhook_id=webhook.pk).values_list('object_type', flat=True)
         if not {*types} <= {*visibility.whole_types(request.user)}:

@@ -24,6 +24,7 @@ from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, querysets
 from ..payload import kept
+from ..presentation import credential_fields
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
 from ..security import fingerprints
@@ -144,10 +145,8 @@ class CredentialSerializer(SecretiveSerializer):
     class Meta:
         model = Credential
         fields = (
-            'id', 'url', 'display_url', 'display', 'name', 'description', 'type', 'hosts', 'username', 'header',
-            'secret', 'fingerprints', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path', 'tags',
-            'custom_fields', 'managed_by', 'managed_in',
-            'created', 'last_updated',
+            'id', 'url', 'display_url', 'display', *credential_fields.shown_in('API'), 'fingerprints',
+            'custom_fields', 'managed_by', 'managed_in', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description')
 

@@ -28,7 +28,6 @@ from ..models.querysets import LONG_COLUMNS
 from ..payload_visibility import conceal, visible_deliveries, visible_events
 from ..presentation import progress
 from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, send_waiting, trial
-from ..services.actions import Action
 from ..visibility import permitted
 from . import serializers
 from .action_serializers import (
@@ -50,7 +49,7 @@ from .action_serializers import (
     WaitingSerializer,
     figures_of,
 )
-from .actions import acts, get_permitted, post_needs
+from .actions import acts, for_permitted, post_needs, read
 from .feed import FeedMixin
 from .lists import ListsMixin
 from .refusals import RefusingMixin
@@ -71,6 +70,9 @@ class StableOrderingFilter(OrderingFilter):
         ordering = super().get_ordering(request, queryset, view)
         return [*ordering, '-pk'] if ordering else None
 
+
+# The valid values of a request, by field.
+Wanted = Mapping[str, Any]
 
 FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
@@ -99,22 +101,16 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
     # Sorting by a masked field would reveal it.
     ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
 
-    @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
-    @acts(actions.TEST)
-    def test(self, request: Request, pk: str) -> Response:
+    @acts(actions.TEST, returns={201: serializers.DeliverySerializer(nested=True)})
+    def test(self, request: Request, webhook: Webhook) -> Response:
         """Send a test event now, even if the plugin or the webhook is off, and return its delivery."""
-        delivery = trial.send_test(get_permitted(request, actions.TEST, pk), request.user)
+        delivery = trial.send_test(webhook, request.user)
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)
 
-    @extend_schema(request=ReplaySerializer, responses=FiguresSerializer)
-    @acts(actions.REPLAY)
-    def replay(self, request: Request, pk: str) -> Response:
+    @acts(actions.REPLAY, takes=ReplaySerializer, returns=FiguresSerializer)
+    def replay(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Redeliver past events, or only count them."""
-        webhook = get_permitted(request, actions.REPLAY, pk)
-        serializer = ReplaySerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        wanted = serializer.validated_data
         chosen = redelivery.select(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
         if wanted['dry_run']:
             return Response(figures_of(redelivery.foretell(chosen)))
@@ -129,12 +125,10 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
 
     @extend_schema(request=SendWaitingSerializer, responses=SentWaitingSerializer)
     @waiting.mapping.post
-    def send_waiting(self, request: Request, pk: str) -> Response:
+    @for_permitted(actions.SEND_WAITING, takes=SendWaitingSerializer)
+    def send_waiting(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Send the waiting changes now: all, or each object's latest."""
-        webhook = get_permitted(request, actions.SEND_WAITING, pk)
-        serializer = SendWaitingSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        superseded = send_waiting.send(webhook, latest_only=serializer.validated_data['latest_only'])
+        superseded = send_waiting.send(webhook, latest_only=wanted['latest_only'])
         shown = {**asdict(send_waiting.measure(webhook)), 'superseded': superseded}
         return Response(SentWaitingSerializer(shown).data)
 
@@ -149,12 +143,9 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         responses={200: BackfillCountSerializer, 201: BackfillSerializer},
     )
     @backfill.mapping.post
-    def start_backfill(self, request: Request, pk: str) -> Response:
+    @for_permitted(actions.BACKFILL, takes=BackfillStartSerializer)
+    def start_backfill(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Send all objects in their present state, or only count them."""
-        webhook = get_permitted(request, actions.BACKFILL, pk)
-        serializer = BackfillStartSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        wanted = serializer.validated_data
         choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
         if wanted['dry_run']:
             shown = choice.total if progress.may_view_objects(request.user, choice.counts) else None
@@ -162,27 +153,22 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         backfill.start(webhook, choice, request.user)
         return self._progress(webhook, status.HTTP_201_CREATED)
 
-    @extend_schema(request=None, responses=BackfillSerializer)
-    @acts(actions.PAUSE_BACKFILL)
-    def pause_backfill(self, request: Request, pk: str) -> Response:
+    @acts(actions.PAUSE_BACKFILL, returns=BackfillSerializer)
+    def pause_backfill(self, request: Request, webhook: Webhook) -> Response:
         """Pause the backfill."""
-        return self._move(actions.PAUSE_BACKFILL, pk)
+        backfill.pause(webhook)
+        return self._progress(webhook)
 
-    @extend_schema(request=None, responses=BackfillSerializer)
-    @acts(actions.RESUME_BACKFILL)
-    def resume_backfill(self, request: Request, pk: str) -> Response:
+    @acts(actions.RESUME_BACKFILL, returns=BackfillSerializer)
+    def resume_backfill(self, request: Request, webhook: Webhook) -> Response:
         """Resume the backfill."""
-        return self._move(actions.RESUME_BACKFILL, pk)
+        backfill.resume(webhook)
+        return self._progress(webhook)
 
-    @extend_schema(request=None, responses=BackfillSerializer)
-    @acts(actions.CANCEL_BACKFILL)
-    def cancel_backfill(self, request: Request, pk: str) -> Response:
+    @acts(actions.CANCEL_BACKFILL, returns=BackfillSerializer)
+    def cancel_backfill(self, request: Request, webhook: Webhook) -> Response:
         """Cancel the backfill; unsent objects stay unsent."""
-        return self._move(actions.CANCEL_BACKFILL, pk)
-
-    def _move(self, move: Action, pk: str) -> Response:
-        webhook = get_permitted(self.request, move, pk)
-        move.service(webhook, self.request.user)
+        backfill.cancel(webhook)
         return self._progress(webhook)
 
     def _progress(self, webhook: Webhook, code: int = status.HTTP_200_OK) -> Response:
@@ -191,27 +177,17 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
             raise NotFound
         return Response(BackfillSerializer(found).data, status=code)
 
-    @extend_schema(request=SendNowSerializer, responses={200: SentNowSerializer, 201: SentNowSerializer})
-    @acts(actions.SEND_NOW)
-    def send_now(self, request: Request, pk: str) -> Response:
+    @acts(actions.SEND_NOW, takes=SendNowSerializer, returns={200: SentNowSerializer, 201: SentNowSerializer})
+    def send_now(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Send chosen objects in their present state, or only count them."""
-        webhook = get_permitted(request, actions.SEND_NOW, pk)
-        serializer = SendNowSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        wanted = serializer.validated_data
         choice = send_now.choose(webhook, wanted['object_type'], wanted['ids'], request.user)
         count = len(choice.pks) if wanted['dry_run'] else send_now.send(choice, request.user)
         shown = SentNowSerializer({'count': count, 'excluded': choice.excluded}).data
         return Response(shown, status=status.HTTP_200_OK if wanted['dry_run'] else status.HTTP_201_CREATED)
 
-    @extend_schema(request=RotateSerializer, responses=SecretSerializer)
-    @acts(actions.ROTATE_SECRET)
-    def rotate_secret(self, request: Request, pk: str) -> Response:
+    @acts(actions.ROTATE_SECRET, takes=RotateSerializer, returns=SecretSerializer)
+    def rotate_secret(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Sign with a new secret, and for a while with the present one too. Shown only here."""
-        webhook = get_permitted(request, actions.ROTATE_SECRET, pk)
-        serializer = RotateSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        wanted = serializer.validated_data
         webhook, secret = secret_rotation.rotate(webhook.pk, wanted['prefix'], wanted['overlap'])
         shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
         return Response(SecretSerializer(shown).data, headers={'Cache-Control': 'no-store'})
@@ -220,9 +196,8 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
     @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])
     def preview(self, request: Request, pk: str) -> Response:
         """Show the request for the latest event."""
-        serializer = PreviewSourceSerializer(data=request.query_params)
-        serializer.is_valid(raise_exception=True)
-        return self._preview(get_object_or_404(self.queryset, pk=pk), serializer.validated_data)
+        wanted = read(PreviewSourceSerializer, request.query_params)
+        return self._preview(get_object_or_404(self.queryset, pk=pk), wanted)
 
     @extend_schema(request=PreviewSerializer, responses=PreviewedSerializer)
     @preview.mapping.post
@@ -290,9 +265,7 @@ class DeliveryViewSet(LogViewSet):
     filterset_class = filtersets.DeliveryFilterSet
     ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')
 
-    @extend_schema(request=None, responses=CountSerializer)
-    @acts(actions.REDELIVER)
-    def redeliver(self, request: Request, pk: str) -> Response:
+    @acts(actions.REDELIVER, returns=CountSerializer)
+    def redeliver(self, request: Request, delivery: Delivery) -> Response:
         """Redeliver a closed delivery; after success as a new delivery."""
-        delivery = get_permitted(request, actions.REDELIVER, pk)
-        return Response({'count': actions.REDELIVER.service(delivery, request.user)})
+        return Response({'count': redelivery.redeliver_one(delivery)})

@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from ..exceptions import WebhooksError
 from ..models import Credential, Webhook
+from ..presentation import credential_fields
 from ..presentation.fields import shown_in
 
 # What a source is called that names none.
@@ -17,12 +18,9 @@ MAX_SOURCE_CHARS = 100
 SECTIONS = {'credentials': Credential, 'webhooks': Webhook}
 # {section: fields of an entry}
 FIELDS = {
-    'credentials': (
-        'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'valid_until', 'token_url', 'scope',
-        'audience', 'ca_file_path', 'tags', 'custom_fields',
-    ),
+    'credentials': (*credential_fields.shown_in('API'), 'custom_fields'),
     'webhooks': (*shown_in('API'), 'custom_fields'),
-}  # fmt: skip
+}
 
 
 class DocumentError(WebhooksError):

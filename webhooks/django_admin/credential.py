@@ -9,9 +9,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..forms.credential import CREDENTIAL_NAMES
 from ..forms.masked import EnteredAgainMixin, SecretMixin
 from ..models import Credential, Webhook
+from ..presentation.credential_fields import shown_in
 from .base import BaseAdmin, BaseForm
 
 
@@ -20,7 +20,7 @@ class CredentialForm(BaseForm, EnteredAgainMixin, SecretMixin):
 
     class Meta:
         model = Credential
-        fields = CREDENTIAL_NAMES
+        fields = shown_in('admin')
         widgets = {
             'secret': forms.PasswordInput(
                 render_value=False, attrs={'class': 'vTextField wh-wide', 'autocomplete': 'new-password'}

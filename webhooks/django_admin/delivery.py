@@ -25,7 +25,7 @@ from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..services import confirmation, redelivery, sent_bodies
-from ..services.actions import REDELIVER, REDELIVER_SELECTED
+from ..services.actions import REDELIVER
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_key
 from .base import BaseAdmin
@@ -166,7 +166,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'part_of_set',
     )
 
-    @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=BOTH)
+    @admin.action(description=REDELIVER.label, description_plural=REDELIVER.list_label, location=BOTH)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
         """Redeliver one delivery at once from its page, or ask first about those selected in the list."""
         if request.resolver_match.url_name == 'webhooks_delivery_change':

@@ -14,13 +14,13 @@ from utilities.forms.widgets import DatePicker
 
 from ..models import Credential, Webhook
 from ..models.fields import SealedField
+from ..presentation import credential_fields
 from ..presentation.fields import field, shown_in
-from .credential import CREDENTIAL_NAMES
 from .definition import fieldsets
 from .fields import switch
 
 EDITED_OF_WEBHOOK = shown_in('bulk edit')
-EDITED_OF_CREDENTIAL = tuple(name for name in CREDENTIAL_NAMES if name != 'name')
+EDITED_OF_CREDENTIAL = [credential_fields.field(name) for name in credential_fields.shown_in('bulk edit')]
 
 
 def form_field(of_model: Field) -> forms.Field:
@@ -61,11 +61,9 @@ class WebhookBulkEditForm(with_fields(map(field, EDITED_OF_WEBHOOK))):
     nullable_fields = tuple(name for name in EDITED_OF_WEBHOOK if field(name).blank)
 
 
-class CredentialBulkEditForm(with_fields(map(Credential._meta.get_field, EDITED_OF_CREDENTIAL))):
+class CredentialBulkEditForm(with_fields(EDITED_OF_CREDENTIAL)):
     """Changes the fields of credentials, but not their names, which are unique."""
 
     model = Credential
-    fieldsets = (FieldSet(*EDITED_OF_CREDENTIAL),)
-    nullable_fields = (
-        'description', 'username', 'header', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path',
-    )  # fmt: skip
+    fieldsets = (FieldSet(*(one.name for one in EDITED_OF_CREDENTIAL)),)
+    nullable_fields = tuple(one.name for one in EDITED_OF_CREDENTIAL if one.blank and one.name != 'secret')

@@ -26,10 +26,10 @@ from .. import object_types
 from ..choices import CredentialTypeChoices, FormatChoices
 from ..exceptions import DefinitionError
 from ..models import Credential, Webhook
+from ..presentation import credential_fields
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from ..validation.body import refuse_batch
-from .credential import CREDENTIAL_NAMES
 from .definition import check_keys
 from .fields import FiltersField, FlatDecoder
 from .masked import MaskedFieldsMixin, SecretMixin
@@ -275,8 +275,8 @@ class CredentialImportForm(SecretMixin, StrictImportForm):
     """Adds a credential, or changes a credential by its `id`. A blank secret keeps the stored one."""
 
     type = CSVChoiceField(choices=CredentialTypeChoices)
-    secret = forms.CharField(required=False, help_text=Credential._meta.get_field('secret').help_text)
+    secret = forms.CharField(required=False, help_text=credential_fields.field('secret').help_text)
 
     class Meta:
         model = Credential
-        fields = (*CREDENTIAL_NAMES, 'tags')
+        fields = credential_fields.shown_in('form')

@@ -1,37 +1,29 @@
-"""NetBox's form of a credential, and the names of its fields, which the admin and the import share."""
+"""NetBox's form of a credential."""
 
 from django import forms
 from django.contrib.postgres.forms import SimpleArrayField  # pyright: ignore[reportMissingImports]  (no stub)
-from django.utils.translation import gettext_lazy as _
-from django.utils.translation import pgettext_lazy
 from netbox.forms import NetBoxModelForm
 from utilities.forms.rendering import FieldSet
 from utilities.forms.widgets import DatePicker
 
 from ..models import Credential
+from ..presentation.credential_fields import field, label, shown_in
 from .masked import EnteredAgainMixin, SecretMixin
-
-CREDENTIAL_NAMES = (
-    'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'valid_until', 'token_url', 'scope',
-    'audience', 'ca_file_path',
-)  # fmt: skip
 
 
 class CredentialForm(EnteredAgainMixin, SecretMixin, NetBoxModelForm):
     """Adds or changes a credential. A blank secret keeps the stored one."""
 
-    hosts = SimpleArrayField(
-        forms.CharField(), label=_('Hosts'), help_text=Credential._meta.get_field('hosts').help_text
-    )
+    hosts = SimpleArrayField(forms.CharField(), label=label('hosts'), help_text=field('hosts').help_text)
     secret = forms.CharField(
-        label=pgettext_lazy('webhooks', 'Secret'),
+        label=label('secret'),
         required=False,
         widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'}),
-        help_text=Credential._meta.get_field('secret').help_text,
+        help_text=field('secret').help_text,
     )
-    fieldsets = (FieldSet(*CREDENTIAL_NAMES, 'tags'),)
+    fieldsets = (FieldSet(*shown_in('form')),)
 
     class Meta:
         model = Credential
-        fields = (*CREDENTIAL_NAMES, 'tags')
+        fields = shown_in('form')
         widgets = {'valid_until': DatePicker()}

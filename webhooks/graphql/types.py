@@ -16,6 +16,7 @@ from strawberry.types import Info
 
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook
 from ..payload_visibility import visible_deliveries, visible_events
+from ..presentation import credential_fields
 from ..presentation.fields import field, shown_in
 from ..services import why_not_sent
 from .filters import CredentialFilter, DeliveryFilter, EventFilter, WebhookFilter
@@ -59,13 +60,10 @@ class HealthType:
 @register_type(
     Credential,
     name='WebhooksCredentialType',
-    fields=[
-        'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'valid_until', 'token_url', 'scope',
-        'audience', 'ca_file_path', 'created', 'last_updated',
-    ],
+    fields=['id', *credential_fields.shown_in('GraphQL'), 'created', 'last_updated'],
     filters=CredentialFilter,
     pagination=True,
-)  # fmt: skip
+)
 class CredentialType(NetBoxObjectType):
     """A credential without its secret."""
 

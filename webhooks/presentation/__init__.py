@@ -1,6 +1,7 @@
 """Words, colours and groups that both UIs, the API and the docs share. This package knows no pages.
 
 fields: the fields of a webhook, in groups, and which place leaves which field out.
+credential_fields: the fields of a credential, likewise.
 headlines: a delivery in one line.
 json_text: JSON laid out for people.
 moments: times for people.

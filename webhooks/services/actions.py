@@ -42,35 +42,32 @@ class Where(Flag):
     REST = auto()
 
 
-def _by_a_form(_one: Model, _user: Reader) -> None:
-    """Stand for the service of an action whose form calls it with what was entered: nobody calls this."""
-    raise NotImplementedError
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Action:
     """An action that users may take with an object of `model`.
 
     `name` is the name of its view, and of the method if a place writes it out. `permission` is an action of NetBox's
     permissions, such as 'change'. `icon` is one of Material Design's. `title` and `explanation` head its page, if it
-    has one. `path` is the last part of its address, if that is not the name.
+    has one. `path` is the last part of its address, if that is not the name. `list_label` is for the button below a
+    list, which takes the selected objects.
 
-    `service` gets the object and the user. It raises Busy or DefinitionError if the action is not possible. `tell` gets
-    the object and what the service returned. It returns a message to the user: the level, of django.contrib.messages,
-    and the text, or None. `is_offered` says whether the object's page has the button. `obstacle` says why the button is
-    disabled, '' if it is not.
+    `service` gets the object and the user; None: a form calls it with what was entered. It raises Busy or
+    DefinitionError if the action is not possible. `tell` gets the object and what the service returned, and returns a
+    message to the user: the level, of django.contrib.messages, and the text, or None. `is_offered` says whether the
+    object's page has the button. `obstacle` says why the button is disabled, '' if it is not.
     """
 
     model: type[Model]
     name: str
     label: str
+    list_label: str = ''
     permission: str
     icon: str = ''
     title: str = ''
     explanation: str = ''
     path: str = ''
     where: Where = Where.NOWHERE
-    service: Callable[[Any, Any], Any] = _by_a_form
+    service: Any = None
     tell: Callable[[Any, Any], tuple[int, str] | None] = lambda _one, _result: None
     is_offered: Callable[[Any], bool] = lambda _one: True
     obstacle: Callable[[Any], str] = lambda _one: ''
@@ -78,7 +75,7 @@ class Action:
     @property
     def has_form(self) -> bool:
         """Whether a form calls the service, because it needs to know more than the object and the user."""
-        return self.service is _by_a_form
+        return self.service is None
 
     @property
     def address(self) -> str:
@@ -263,23 +260,13 @@ REDELIVER = Action(
     model=Delivery,
     name='redeliver',
     label=_('Redeliver'),
+    list_label=_('Redeliver selected'),
     permission='redeliver',
     icon='send',
     where=Where.BUTTON | Where.ADMIN | Where.REST,
     service=lambda delivery, _user: redelivery.redeliver_one(delivery),
     tell=lambda _delivery, count: (messages.SUCCESS, redelivery.announce(count)),
     obstacle=lambda delivery: redelivery.STILL_OPEN if delivery.is_open else '',
-)
-# These name other ways to REDELIVER and REPLAY, on pages of their own.
-REDELIVER_SELECTED = Action(
-    model=Delivery, name='bulk_redeliver', label=_('Redeliver selected'), permission='redeliver', icon='send'
-)
-REDELIVER_FROM_HERE = Action(
-    model=Webhook,
-    name='replay',
-    label=_('Redeliver everything from here on'),
-    permission='replay',
-    icon='history',
 )
 
 TABLE = (
@@ -296,8 +283,6 @@ TABLE = (
     RESUME_BACKFILL,
     CANCEL_BACKFILL,
     REDELIVER,
-    REDELIVER_SELECTED,
-    REDELIVER_FROM_HERE,
 )
 
 

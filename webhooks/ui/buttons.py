@@ -19,16 +19,19 @@ from ..services.actions import Action, Where
 
 
 class Button(ObjectAction):
-    """A link to the page of an action. A subclass names its `action`: name, label and permission come from that."""
+    """A link to the page of an action. A subclass names its `action`.
+
+    Name, label and permission are those of the action, unless the subclass has its own.
+    """
 
     action: Action
     template_name = 'webhooks/buttons/link.html'
     url_kwargs = ['pk']
 
     def __init_subclass__(cls) -> None:
-        if 'action' in vars(cls):
-            cls.name, cls.label = cls.action.name, cls.action.label
-            cls.permissions_required = vars(cls).get('permissions_required', {cls.action.permission})
+        if one := vars(cls).get('action'):
+            own = {'name': one.name, 'label': one.label, 'permissions_required': {one.permission}} | vars(cls)
+            cls.name, cls.label, cls.permissions_required = own['name'], own['label'], own['permissions_required']
 
     @classmethod
     def get_context(cls, context: Any, obj: Any) -> dict[str, Any]:
@@ -68,7 +71,8 @@ class RedeliverFromHere(Button):
     Hidden if the user may not do that with the webhook.
     """
 
-    action = actions.REDELIVER_FROM_HERE
+    action = actions.REPLAY
+    label = _('Redeliver everything from here on')
     # The view would ask for a permission for the delivery. Replay needs one for the webhook, so `render` asks.
     permissions_required = set()
 
@@ -118,7 +122,8 @@ class SendNow(Button):
 class BulkRedeliver(Button):
     """Posts the rows that are selected in a list. The page that follows asks before it redelivers them."""
 
-    action = actions.REDELIVER_SELECTED
+    action = actions.REDELIVER
+    name, label = 'bulk_redeliver', actions.REDELIVER.list_label
     multi = True
     url_kwargs = []
     template_name = 'webhooks/buttons/bulk_redeliver.html'

@@ -5,17 +5,19 @@ A panel's `get_context` prepares the template's context, from which `should_rend
 
 from typing import Any
 
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import BooleanField, DateField, Field, ForeignKey, ManyToManyField
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import pgettext_lazy
 from netbox.ui import attrs, panels
 
 from ..choices import StatusChoices
 from ..models import Attempt, Delivery
-from ..presentation import progress
-from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
+from ..presentation import credential_fields, progress
+from ..presentation.fields import GROUPS, Group, field, label, shown_in
 from ..services import actions
 from ..services.actions import Action
 from . import history
@@ -63,8 +65,6 @@ SPECIAL_ATTRIBUTES = {
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
     'secret': SecretAttr('secret', label=label('secret')),
     'filters': LinesAttr('filter_lines', label=label('filters'), style=MONOSPACE_CLASSES),
-    'expand': ListAttr('expand', label=label('expand'), style='text-break'),
-    'only_if_changed': ListAttr('only_if_changed', label=label('only_if_changed'), style='text-break'),
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} per second')),
     'quiet': attrs.TextAttr('quiet', label=label('quiet'), format_string=_('{} seconds')),
@@ -79,20 +79,26 @@ DERIVED_ATTRIBUTES = {
 }
 
 
-def attribute(name: str) -> attrs.ObjectAttribute:
-    """Return the row of a card that shows this field of a webhook. Its type decides, unless the field is special."""
-    of_model = field(name)
-    if name in SPECIAL_ATTRIBUTES:
-        return SPECIAL_ATTRIBUTES[name]
-    if is_switch(name):
-        return attrs.BooleanAttr(name, label=label(name))
+# (type of a field, its row on a card, arguments of the row)
+ROWS = (
+    (BooleanField, attrs.BooleanAttr, {}),
+    (DateField, attrs.DateTimeAttr, {'spec': 'date'}),
+    (ArrayField, ListAttr, {'style': 'text-break'}),
+    (ForeignKey, attrs.RelatedObjectAttr, {'linkify': True}),
+    (ManyToManyField, attrs.RelatedObjectListAttr, {'linkify': True}),
+)
+
+
+def attribute(of_model: Field) -> attrs.ObjectAttribute:
+    """Return the row of a card that shows a field. Its type decides."""
+    name, title = of_model.name, capfirst(of_model.verbose_name)
+    for kind, row, arguments in ROWS:
+        if isinstance(of_model, kind):
+            return row(name, label=title, **arguments)
     if of_model.choices:
-        return attrs.ChoiceAttr(name, label=label(name))
-    if of_model.many_to_one:
-        return attrs.RelatedObjectAttr(name, label=label(name), linkify=True)
-    if of_model.many_to_many:
-        return attrs.RelatedObjectListAttr(name, label=label(name), linkify=True)
-    return attrs.TextAttr(name, label=label(name), style='text-break')
+        return attrs.ChoiceAttr(name, label=title)
+    style = MONOSPACE_CLASSES if name.endswith(('_path', '_url')) else 'text-break'
+    return attrs.TextAttr(name, label=title, style=style)
 
 
 def card(group: Group) -> panels.ObjectAttributesPanel:
@@ -100,7 +106,7 @@ def card(group: Group) -> panels.ObjectAttributesPanel:
     shown = {}
     for name in group.names:
         if name in shown_in('cards'):
-            shown[name] = attribute(name)
+            shown[name] = SPECIAL_ATTRIBUTES.get(name) or attribute(field(name))
         shown |= DERIVED_ATTRIBUTES.get(name, {})
     return type('GroupPanel', (panels.ObjectAttributesPanel,), {**shown, 'title': group.title})()
 
@@ -110,22 +116,15 @@ def cards() -> list[panels.ObjectAttributesPanel]:
     return [card(group) for group in GROUPS]
 
 
-class CredentialPanel(panels.ObjectAttributesPanel):
-    """Shows the fields of a credential but its name, which is the page's title. Its secret is masked."""
-
-    title = _('Credential')
-
-    description = attrs.TextAttr('description', label=_('Description'))
-    type = attrs.ChoiceAttr('type', label=_('Type'))
-    hosts = ListAttr('hosts', label=_('Hosts'), style='text-break')
-    username = attrs.TextAttr('username', label=_('User'), style='text-break')
-    header = attrs.TextAttr('header', label=_('Header'))
-    secret = attrs.TextAttr('secret', label=pgettext_lazy('webhooks', 'Secret'))
-    valid_until = attrs.DateTimeAttr('valid_until', label=_('Valid until'), spec='date')
-    token_url = attrs.TextAttr('token_url', label=_('Token URL'), style=MONOSPACE_CLASSES)
-    scope = attrs.TextAttr('scope', label=_('Scope'), style='text-break')
-    audience = attrs.TextAttr('audience', label=_('Audience'), style='text-break')
-    ca_file_path = attrs.TextAttr('ca_file_path', label=_('CA file'), style=MONOSPACE_CLASSES)
+# The fields of a credential but its name, which is the page's title. Its secret is masked.
+CredentialPanel = type(
+    'CredentialPanel',
+    (panels.ObjectAttributesPanel,),
+    {
+        'title': _('Credential'),
+        **{name: attribute(credential_fields.field(name)) for name in credential_fields.shown_in('card')},
+    },
+)
 
 
 class HealthPanel(panels.ObjectAttributesPanel):

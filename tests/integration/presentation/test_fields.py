@@ -1,4 +1,4 @@
-"""Each field is in all places, or presentation/fields.py gives the reason."""
+"""Each field is in all places, or its file in presentation/ gives the reason."""
 
 import re
 from collections.abc import Iterable
@@ -14,14 +14,23 @@ from utilities.querydict import prepare_cloned_fields
 
 import webhooks
 from webhooks import tables
-from webhooks.api.serializers import WebhookSerializer
+from webhooks.api.serializers import CredentialSerializer, WebhookSerializer
+from webhooks.django_admin.credential import CredentialForm as AdminCredentialForm
 from webhooks.django_admin.forms import WebhookForm as AdminForm
-from webhooks.filtersets import WebhookFilterSet
-from webhooks.forms import WebhookBulkEditForm, WebhookFilterForm, WebhookForm, WebhookImportForm
+from webhooks.filtersets import CredentialFilterSet, WebhookFilterSet
+from webhooks.forms import (
+    CredentialBulkEditForm,
+    CredentialForm,
+    WebhookBulkEditForm,
+    WebhookFilterForm,
+    WebhookForm,
+    WebhookImportForm,
+)
 from webhooks.forms.filters import filter_name
 from webhooks.graphql.filters import WebhookFilter
-from webhooks.graphql.types import WebhookType
-from webhooks.models import Webhook
+from webhooks.graphql.types import CredentialType, WebhookType
+from webhooks.models import Credential, Webhook
+from webhooks.presentation import credential_fields
 from webhooks.presentation.fields import FORM_ONLY, GROUPS, KINDS, LEFT_OUT, NAMES, field, help_of, is_switch
 from webhooks.ui import panels
 
@@ -55,8 +64,8 @@ def in_docs() -> Iterable[str]:
     return {name for cell in cells for name in re.findall(r'`(\w+)`|\b(tags)\b', cell) for name in name}
 
 
-def graphql_fields() -> Iterable[str]:
-    return {one.python_name for one in WebhookType.__strawberry_definition__.fields}
+def graphql_fields(of_type: type = WebhookType) -> Iterable[str]:
+    return {one.python_name for one in of_type.__strawberry_definition__.fields}
 
 
 def graphql_filters() -> Iterable[str]:
@@ -79,24 +88,45 @@ PLACES = {
     'help': lambda: {name for name in NAMES if help_of(name)},
     'docs': in_docs,
 }
+PLACES_OF_CREDENTIAL = {
+    'form': lambda: CredentialForm().fields,
+    'admin': lambda: AdminCredentialForm().fields,
+    'bulk edit': lambda: CredentialBulkEditForm.fieldsets[0].items,
+    'list': lambda: tables.CredentialTable.base_columns,
+    'card': lambda: panels.CredentialPanel()._attrs,
+    'API': lambda: CredentialSerializer().fields,
+    'filters': lambda: CredentialFilterSet._meta.fields,
+    'GraphQL': lambda: {*graphql_fields(CredentialType)} - {'tags'},
+    'copy': lambda: Credential.clone_fields,
+}
+ALL_PLACES = [
+    *(pytest.param(place, PLACES, LEFT_OUT, NAMES, id=place) for place in PLACES),
+    *(
+        pytest.param(place, PLACES_OF_CREDENTIAL, credential_fields.LEFT_OUT, credential_fields.NAMES, id=f'of {place}')
+        for place in PLACES_OF_CREDENTIAL
+    ),
+]
 
 
 def test_the_source_names_every_field_of_the_model():
     columns = {one.name for one in (*Webhook._meta.fields, *Webhook._meta.many_to_many)}
     assert {*NAMES} == {*columns, 'tags'} - NOT_SET
     assert len(NAMES) == len({*NAMES})
+    columns = {one.name for one in Credential._meta.fields}
+    assert {*credential_fields.NAMES} == {*columns, 'tags'} - NOT_SET
 
 
 def test_every_place_is_looked_at():
     assert PLACES.keys() == LEFT_OUT.keys()
+    assert PLACES_OF_CREDENTIAL.keys() == credential_fields.LEFT_OUT.keys()
 
 
-@pytest.mark.parametrize('place', PLACES)
-def test_every_field_is_there_or_left_out_with_a_reason(place):
-    found, left_out = {*PLACES[place]()}, LEFT_OUT[place]
-    assert not [name for name in NAMES if name not in found and name not in left_out], 'missing, without a reason'
+@pytest.mark.parametrize(('place', 'places', 'reasons', 'names'), ALL_PLACES)
+def test_every_field_is_there_or_left_out_with_a_reason(place, places, reasons, names):
+    found, left_out = {*places[place]()}, reasons[place]
+    assert not [name for name in names if name not in found and name not in left_out], 'missing, without a reason'
     assert not [name for name in left_out if name in found], 'there all the same'
-    assert left_out.keys() <= {*NAMES}
+    assert left_out.keys() <= {*names}
     assert all(left_out.values())
 
 

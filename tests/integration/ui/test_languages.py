@@ -20,8 +20,8 @@ from support.log import change_set, delivery, event
 from devstack.folders import CHECKOUT
 from webhooks import urls
 from webhooks.choices import StatusChoices
-from webhooks.forms.credential import CREDENTIAL_NAMES
 from webhooks.models import Backfill, Credential, Health
+from webhooks.presentation import credential_fields
 from webhooks.presentation.fields import NAMES
 
 pytestmark = pytest.mark.usefixtures('saves')
@@ -155,7 +155,7 @@ def test_no_text_of_our_pages_is_english(admin_pages, objects, language):
     english = {text: page for text, page in shown.items() if untranslated.fullmatch(text) or sentence.search(text)}
     # The import names the fields.
     theirs = {text for text, page in shown.items() if page.startswith(JOBS) and text in OF_DJANGO_RQ}
-    excused = {*NAMES, *CREDENTIAL_NAMES, *theirs}
+    excused = {*NAMES, *credential_fields.NAMES, *theirs}
     assert {text: page for text, page in english.items() if text not in excused} == {}
 
 
