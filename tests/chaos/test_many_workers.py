@@ -119,7 +119,7 @@ class Turmoil:
         self._workers.append(self._children.fork(toil))
 
     def _redeliver(self) -> None:
-        redelivery.replay(self._webhooks[REPEATED])
+        redelivery.redeliver(redelivery.select(self._webhooks[REPEATED]))
 
     def _save(self) -> None:
         """The test's own copy stays."""

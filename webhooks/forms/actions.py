@@ -8,17 +8,15 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
-from users.models import User
 from utilities.forms import add_blank_choice
 
 from .. import object_types
 from ..choices import CLOSED_CHOICES
 from ..constants import MAX_QUERY_CHARS
-from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
 from ..presentation.states import rotation_warning
 from ..security import signing
-from ..services import backfill, redelivery
+from ..services import redelivery
 from .fields import TimeField
 from .secret import KeepPreviousField
 
@@ -116,21 +114,6 @@ class BackfillForm(forms.Form):
         types = self.fields['object_types']
         types.queryset = object_types.allowed().filter(pk__in=webhook.object_types.all())
         types.label_from_instance = object_types.name_of
-        self._webhook = webhook
-
-    def start(self, user: User) -> bool:
-        """Start the backfill that the valid form asks for.
-
-        Return False if that is refused: the form then has the error.
-        """
-        cleaned = self.cleaned_data
-        try:
-            choice = backfill.choose(self._webhook, cleaned['object_types'] or None, cleaned['filter'], user)
-            backfill.start(self._webhook, choice, user)
-        except DefinitionError as error:
-            self.add_error(error.field if error.field in self.fields else None, str(error))
-            return False
-        return True
 
 
 class RotateSecretForm(forms.Form):

@@ -1,9 +1,9 @@
 """Failed deliveries by cause: the same webhook, and errors that begin alike (models/delivery.py, CAUSE_CHARS)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Count, Max, Min, QuerySet
@@ -85,30 +85,6 @@ class Causes:
             text = ngettext('%(count)s more cause is not shown.', '%(count)s more causes are not shown.', self.others)
             parts.append(text % {'count': intcomma(self.others)})
         return ' '.join(parts)
-
-
-class Row(NamedTuple):
-    """A row of webhooks/inc/causes.html. NetBox's pages and the admin have lists of their own.
-
-    `redeliver_url` is '' without the permission.
-    """
-
-    cause: Cause
-    webhook_url: str
-    list_url: str
-    redeliver_url: str
-
-
-class Table(NamedTuple):
-    """The context of webhooks/inc/causes.html."""
-
-    rows: list[Row]
-    note: str
-
-
-def table(found: Causes, row: Callable[[Cause], Row]) -> Table | None:
-    """Return the causes as a table; `row` adds the links of the caller's pages. None: nothing has failed."""
-    return Table([row(cause) for cause in found.shown], found.note) if found.shown else None
 
 
 def find(reader: Reader | None = None, webhook: Webhook | None = None, action: str = 'view') -> Causes:

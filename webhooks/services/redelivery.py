@@ -278,16 +278,6 @@ def select(
     return closed.filter(**{name: value for name, value in filters.items() if value is not None})
 
 
-def replay(
-    webhook: Webhook, since: datetime | None = None, until: datetime | None = None, status: str | None = None
-) -> int:
-    """Redeliver the closed deliveries of a webhook in this period, and return their number.
-
-    Arguments as in `select`.
-    """
-    return redeliver(select(webhook, since, until, status))
-
-
 def announce(count: int) -> str:
     """Return the message to the user after a redelivery. It says so if the plugin is off: then they wait."""
     told = ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count

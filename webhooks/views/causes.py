@@ -1,32 +1,45 @@
 """Failed deliveries by cause, with the links of NetBox's pages."""
 
+from typing import NamedTuple
+
 from django.urls import reverse
 from django.utils.http import urlencode
 
 from ..models import Webhook
 from ..services.actions import REDELIVER
-from ..services.causes import Cause, Row, Table, find, table
+from ..services.causes import Cause, find
 from ..visibility import Reader
+
+
+class Row(NamedTuple):
+    """A row of webhooks/inc/causes.html. `redeliver_url` is '' without the permission."""
+
+    cause: Cause
+    list_url: str
+    redeliver_url: str
+
+
+class Table(NamedTuple):
+    """The context of webhooks/inc/causes.html."""
+
+    rows: list[Row]
+    note: str
 
 
 def causes_for(reader: Reader, return_url: str, webhook: Webhook | None = None) -> Table | None:
     """Return the table of causes that the reader may view, in all webhooks or in one.
 
-    None: nothing has failed, or the reader may not view deliveries. A row has no link to redeliver without the
-    permission. After a redelivery the user comes back to `return_url`.
+    None: nothing has failed, or the reader may not view deliveries. After a redelivery the user comes back to
+    `return_url`.
     """
     if not reader.has_perm('webhooks.view_delivery'):
         return None
     may_redeliver = reader.has_perm(REDELIVER.full_permission)
-
-    def row(cause: Cause) -> Row:
+    deliveries = reverse('plugins:webhooks:delivery_list')
+    redeliver, back = reverse('plugins:webhooks:delivery_bulk_redeliver'), urlencode({'return_url': return_url})
+    found = find(reader, webhook)
+    rows = []
+    for cause in found.shown:
         filters = urlencode(cause.filters)
-        back = urlencode({'return_url': return_url})
-        return Row(
-            cause,
-            cause.webhook.get_absolute_url(),
-            f'{reverse("plugins:webhooks:delivery_list")}?{filters}',
-            f'{reverse("plugins:webhooks:delivery_bulk_redeliver")}?{filters}&{back}' if may_redeliver else '',
-        )
-
-    return table(find(reader, webhook), row)
+        rows.append(Row(cause, f'{deliveries}?{filters}', f'{redeliver}?{filters}&{back}' if may_redeliver else ''))
+    return Table(rows, found.note) if rows else None

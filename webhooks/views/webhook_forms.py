@@ -1,8 +1,10 @@
 """The actions on one webhook that ask for something first, each by a form. The others are in actions.py."""
 
+from typing import Any
+
 from django.contrib import messages
 from django.forms import Form
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from utilities.views import register_model_view
@@ -11,24 +13,52 @@ from .. import forms
 from ..exceptions import DefinitionError
 from ..models import Webhook
 from ..presentation.states import both_sign
-from ..services import actions, secret_rotation, send_waiting
+from ..services import actions, backfill, secret_rotation, send_waiting
 from .actions import ActionView
 from .delivery import confirm_or_redeliver
 
 
 class FormView(ActionView):
-    """The base of these actions."""
+    """The base of these actions. A subclass makes the form, and does what a valid one asks for."""
 
     queryset = Webhook.objects.all()
     template_name = 'webhooks/webhook_action.html'
 
-    def render_form(self, request: HttpRequest, webhook: Webhook, form: Form, figures: object = '') -> HttpResponse:
-        """Return the action's page with the form. `figures` is a line above the form, '' for none."""
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        return self._ask(request, webhook, self.make_form(webhook))
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = self.make_form(webhook, request.POST)
+        if form.is_valid():
+            try:
+                return self.act(request, webhook, form) or redirect(webhook.get_absolute_url())
+            except DefinitionError as error:
+                form.add_error(error.field if error.field in form.fields else None, str(error))
+        return self._ask(request, webhook, form)
+
+    def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
+        """Return the form, with what was entered if it was posted."""
+        raise NotImplementedError
+
+    def act(self, request: HttpRequest, webhook: Webhook, form: Any) -> HttpResponse | None:
+        """Do what the valid form asks for. Return an answer, or None to lead to the webhook's page.
+
+        A DefinitionError that it raises is shown in the form.
+        """
+        raise NotImplementedError
+
+    def figures(self, webhook: Webhook) -> object:
+        """Return a line above the form, '' for none."""
+        return ''
+
+    def _ask(self, request: HttpRequest, webhook: Webhook, form: Form) -> HttpResponse:
         shown = {
             'object': webhook,
             'form': form,
             'action': self.action,
-            'figures': figures,
+            'figures': self.figures(webhook),
             'return_url': webhook.get_absolute_url(),
         }
         return render(request, self.template_name, shown)
@@ -40,15 +70,10 @@ class WebhookReplayView(FormView):
 
     action = actions.REPLAY
 
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        form = forms.ReplayForm(initial={'since': request.GET.get('since')})
-        return self.render_form(request, self.get_object(pk=pk), form)
+    def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
+        return forms.ReplayForm(entered, initial={'since': self.request.GET.get('since')})
 
-    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
-        webhook = self.get_object(pk=pk)
-        form = forms.ReplayForm(request.POST)
-        if not form.is_valid():
-            return self.render_form(request, webhook, form)
+    def act(self, request: HttpRequest, webhook: Webhook, form: forms.ReplayForm) -> HttpResponse:
         return confirm_or_redeliver(request, form.select(webhook), self.action, webhook.get_absolute_url())
 
 
@@ -58,22 +83,15 @@ class WebhookSendWaitingView(FormView):
 
     action = actions.SEND_WAITING
 
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        webhook = self.get_object(pk=pk)
-        return self.render_form(request, webhook, forms.SendWaitingForm(), send_waiting.measure(webhook))
+    def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
+        return forms.SendWaitingForm(entered)
 
-    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
-        webhook = self.get_object(pk=pk)
-        form = forms.SendWaitingForm(request.POST)
-        if not form.is_valid():
-            return self.render_form(request, webhook, form, send_waiting.measure(webhook))
-        try:
-            superseded = send_waiting.send(webhook, latest_only=form.latest_only)
-        except DefinitionError as error:
-            form.add_error(None, str(error))
-            return self.render_form(request, webhook, form, send_waiting.measure(webhook))
+    def figures(self, webhook: Webhook) -> object:
+        return send_waiting.measure(webhook)
+
+    def act(self, request: HttpRequest, webhook: Webhook, form: forms.SendWaitingForm) -> None:
+        superseded = send_waiting.send(webhook, latest_only=form.latest_only)
         messages.success(request, send_waiting.announce(webhook, superseded, latest_only=form.latest_only))
-        return redirect(webhook.get_absolute_url())
 
 
 @register_model_view(Webhook, 'backfill')
@@ -82,16 +100,13 @@ class WebhookBackfillView(FormView):
 
     action = actions.BACKFILL
 
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        webhook = self.get_object(pk=pk)
-        return self.render_form(request, webhook, forms.BackfillForm(webhook=webhook))
+    def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
+        return forms.BackfillForm(entered, webhook=webhook)
 
-    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
-        webhook = self.get_object(pk=pk)
-        form = forms.BackfillForm(request.POST, webhook=webhook)
-        if not form.is_valid() or not form.start(request.user):
-            return self.render_form(request, webhook, form)
-        return redirect(webhook.get_absolute_url())
+    def act(self, request: HttpRequest, webhook: Webhook, form: forms.BackfillForm) -> None:
+        cleaned = form.cleaned_data
+        choice = backfill.choose(webhook, cleaned['object_types'] or None, cleaned['filter'], request.user)
+        backfill.start(webhook, choice, request.user)
 
 
 @register_model_view(Webhook, 'rotate_secret', path='rotate-secret')
@@ -103,21 +118,11 @@ class WebhookRotateSecretView(FormView):
 
     action = actions.ROTATE_SECRET
 
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        webhook = self.get_object(pk=pk)
-        return self.render_form(request, webhook, forms.RotateSecretForm(webhook=webhook))
+    def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
+        return forms.RotateSecretForm(entered, webhook=webhook)
 
-    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
-        webhook = self.get_object(pk=pk)
-        form = forms.RotateSecretForm(request.POST, webhook=webhook)
-        if not form.is_valid():
-            return self.render_form(request, webhook, form)
-        try:
-            webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
-        except DefinitionError as error:
-            form.add_error(None, str(error))
-            return self.render_form(request, webhook, form)
+    def act(self, request: HttpRequest, webhook: Webhook, form: forms.RotateSecretForm) -> None:
+        webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
         secret_rotation.show_once(request.session, webhook, secret)
         told = [_('Requests are signed with the new secret from now on.'), both_sign(webhook)]
         messages.success(request, ' '.join(filter(None, told)))
-        return redirect(webhook.get_absolute_url())

@@ -825,7 +825,7 @@ class TestWhatPeopleDo:
         start(webhook)
         work()
         start(webhook)
-        assert redelivery.replay(webhook) == 2
+        assert redelivery.redeliver(redelivery.select(webhook)) == 2
         ask(webhook)
         work()
         assert sorted(ids(receiver)) == sorted(made * 2)

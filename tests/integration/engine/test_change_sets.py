@@ -406,7 +406,7 @@ class TestAgain:
     def test_a_delivered_set_is_replayed_under_a_new_id(self, receiver: Receiver, webhook):
         make_sites('a', 'b')
         (first,) = received(receiver, 1)
-        assert redelivery.replay(webhook) == 2
+        assert redelivery.redeliver(redelivery.select(webhook)) == 2
         second = received(receiver, 2)[1]
         assert second.body == first.body
         assert second.header('webhook-id') != first.header('webhook-id')

@@ -266,10 +266,10 @@ class TestLater:
         webhook = subscribe(NOWHERE, Site, conditions=ACTIVE, max_attempts=1)
         site(status='planned')
         assert dispatched() == []
-        assert redelivery.replay(webhook) == 0
+        assert redelivery.redeliver(redelivery.select(webhook)) == 0
         site(status='active')
         assert work() == '1 failed'
-        assert redelivery.replay(webhook) == 1
+        assert redelivery.redeliver(redelivery.select(webhook)) == 1
 
     def test_conditions_are_those_of_the_moment_of_dispatch(self):
         webhook = subscribe(NOWHERE, Site, conditions=ACTIVE)

@@ -340,7 +340,7 @@ def test_a_redelivery_that_needs_no_locked_table_is_rendered_anew(receiver, tena
     with at_each(VLAN, fail):
         assert work() == '3 failed'
     with locked(Tenant):
-        assert redelivery.replay(webhook) == 3
+        assert redelivery.redeliver(redelivery.select(webhook)) == 3
     assert work() == '2 delivered, 1 failed'
     assert [request.json()['data']['id'] for request in receiver.requests] == [one.pk for one in others]
     (failed,) = deliveries('failed')
@@ -361,7 +361,7 @@ def test_a_redelivery_of_many_waits_for_it_with_few(receiver, tenant):
     with at_each(VLAN, fail):
         assert work() == f'{count} failed'
     with locked(Tenant), CaptureQueriesContext(connection) as captured:
-        assert redelivery.replay(webhook) == count
+        assert redelivery.redeliver(redelivery.select(webhook)) == count
     # All together, then some alone.
     waited = [query for query in captured if f'FROM "{Tenant._meta.db_table}"' in query['sql']]
     assert len(waited) == 1 + commands.HELD_EVENTS_PER_MODEL

@@ -557,7 +557,7 @@ class TestRedelivery:
             site()
         work()
         events = [one.event for one in deliveries()]
-        count = redelivery.replay(webhook, since=events[1].timestamp, until=events[3].timestamp)
+        count = redelivery.redeliver(redelivery.select(webhook, since=events[1].timestamp, until=events[3].timestamp))
         assert count == 2
         receiver.clear()
         work()
@@ -567,7 +567,7 @@ class TestRedelivery:
         site()
         work()
         assert [len(deliveries(status)) for status in (DELIVERED, FAILED)] == [1, 1]
-        assert redelivery.replay(failed.webhook, status=FAILED) == 1
+        assert redelivery.redeliver(redelivery.select(failed.webhook, status=FAILED)) == 1
         receiver.clear()
         work()
         assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]

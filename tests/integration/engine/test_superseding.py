@@ -604,7 +604,7 @@ class TestRedelivery:
         work()
         receiver.clear()
         with away():
-            redelivery.replay(webhook)
+            redelivery.redeliver(redelivery.select(webhook))
         work()
         assert told(receiver) == [(CREATED, 'b')]
 
@@ -614,7 +614,7 @@ class TestRedelivery:
             place = site(name='a')
             rename(place, 'b')
         work()
-        redelivery.replay(webhook)
+        redelivery.redeliver(redelivery.select(webhook))
         work()
         first, second = [request.json() for request in receiver.requests]
         assert first == second

@@ -137,9 +137,9 @@ class TestRedelivered:
         assert [one.status for one in deliveries()] == [DELIVERED, FAILED]
 
     def test_a_replay_leaves_it_out_unless_it_is_asked_for(self, both, webhook):
-        assert redelivery.replay(webhook) == 1
+        assert redelivery.redeliver(redelivery.select(webhook)) == 1
         assert [one.status for one in deliveries()] == [SUPERSEDED, PENDING]
-        assert redelivery.replay(webhook, status=SUPERSEDED) == 1
+        assert redelivery.redeliver(redelivery.select(webhook, status=SUPERSEDED)) == 1
         assert [one.status for one in deliveries()] == [PENDING, PENDING]
 
     def test_a_job_of_the_status_page_tells_what_became_of_it(self, both):

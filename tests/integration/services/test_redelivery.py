@@ -168,7 +168,7 @@ class TestDelivered:
         for _ in range(3):
             receiver.clear()
             assert redelivery.foretell(redelivery.select(webhook)).count == 2
-            assert redelivery.replay(webhook) == 2
+            assert redelivery.redeliver(redelivery.select(webhook)) == 2
             work()
             assert len(receiver.requests) == 2
 

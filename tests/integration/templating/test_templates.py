@@ -173,7 +173,7 @@ class TestFailing:
         site()
         failure()
         Webhook.objects.filter(pk=webhook.pk).update(body_template='mended')
-        redelivery.replay(webhook)
+        redelivery.redeliver(redelivery.select(webhook))
         (request,) = received(receiver)
         assert request.body == b'mended'
 
