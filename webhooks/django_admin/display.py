@@ -1,21 +1,16 @@
 """Texts and HTML that several admin pages show."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from django.contrib.contenttypes.models import ContentType
-from django.db.models import Model
-from django.urls import NoReverseMatch
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from ..models import Delivery, Event, Webhook
+from ..models import Delivery, Webhook
 from ..presentation import states
 from ..presentation.moments import moment
-
-# By (id of the content type, id).
-Objects = Mapping[tuple[int, int], Model]
+from ..services.why_not_sent import wait_of
 
 
 def last_call(webhook: Webhook) -> str:
@@ -33,6 +28,13 @@ def word(text: str, color: str, title: str = '') -> SafeString:
     return format_html('<span class="wh-word wh-{}" title="{}">{}</span>', color, title, text)
 
 
+def delivery_status(delivery: Delivery) -> SafeString:
+    """Return the delivery's status, and in a word or two why it waits. A tooltip says it in a sentence."""
+    wait = wait_of(delivery, timezone.now())
+    shown = word(delivery.get_status_display(), delivery.get_status_color(), wait.text if wait else '')
+    return format_html('{} <span class="wh-quiet">{}</span>', shown, wait.label) if wait else shown
+
+
 def reason_word(text: str) -> SafeString:
     """Return an error as a red label that may have several lines."""
     return format_html('<span class="wh-word wh-reason wh-red">{}</span>', text)
@@ -46,27 +48,3 @@ def block(text: str) -> SafeString | str:
 def headers_block(headers: Mapping[str, str]) -> SafeString | str:
     """Return headers by name, one a line, as a block. '' if there is no header."""
     return block('\n'.join(f'{name}: {value}' for name, value in sorted(headers.items())))
-
-
-def existing_objects(rows: Iterable[Delivery | Event]) -> Objects:
-    """Return the objects that still exist, by (id of the content type, id). Takes one query a model."""
-    by_type: dict[int, set[int]] = defaultdict(set)
-    for row in rows:
-        by_type[row.object_type_id].add(row.object_id)
-    return {
-        (type_id, pk): instance
-        for type_id, pks in by_type.items()
-        if (model := ContentType.objects.get_for_id(type_id).model_class())
-        for pk, instance in model._default_manager.in_bulk(pks).items()
-    }
-
-
-def object_link(row: Delivery | Event, objects: Objects) -> SafeString | str:
-    """Return the object's name at the event. It is a link if the object is among `objects` and has a page."""
-    event = row.event if isinstance(row, Delivery) else row
-    text = event.object_repr or str(row.object_id)
-    instance = objects.get((row.object_type_id, row.object_id))
-    try:
-        return format_html('<a href="{}">{}</a>', instance.get_absolute_url(), text) if instance else text
-    except (AttributeError, NoReverseMatch):  # a plugin's model may have no page
-        return text

@@ -8,16 +8,15 @@ from django.urls import include, path
 from django_rq.urls import app_name, get_admin_urlpatterns, get_api_urlpatterns
 
 from .. import metrics
-from .failed_jobs import REPLACED_VIEWS
 from .install import previous_urlconf
 from .rq_errors import answered
 
 _previous = import_module(previous_urlconf)
 
-# As `django_rq.urls`, but the admin decides who may enter, some views are ours, and errors are answered.
+# As `django_rq.urls`, but the admin decides who may enter, and errors are answered.
 _status_page = [
     *get_api_urlpatterns(),
-    *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(REPLACED_VIEWS.get(view, view)))),
+    *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(view))),
 ]
 
 urlpatterns = [
