@@ -1,7 +1,5 @@
 """The endpoint `failures/`: failed deliveries by cause, and their redelivery."""
 
-from typing import Any
-
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers
@@ -14,7 +12,7 @@ from ..models import Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
 from ..services import actions, causes, redelivery
 from .action_serializers import FiguresSerializer, figures_of
-from .actions import post_needs
+from .actions import post_needs, read
 from .refusals import RefusingMixin
 from .serializers import StorableMixin, WebhookSerializer
 
@@ -74,9 +72,7 @@ class FailureViewSet(RefusingMixin, GenericViewSet):
     @action(detail=False, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request) -> Response:
         """Redeliver what failed for one cause, or only count it."""
-        serializer = FailureRedeliverySerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        wanted: dict[str, Any] = serializer.validated_data
+        wanted = read(FailureRedeliverySerializer, request.data)
         chosen = causes.failed(request.user, actions.REDELIVER.permission)
         if 'webhook' in wanted:
             chosen = chosen.filter(webhook=wanted['webhook'])

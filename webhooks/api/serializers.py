@@ -3,7 +3,8 @@
 NetBox finds serializers here by their models' names.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.db.models import Model
@@ -43,6 +44,15 @@ CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allo
 UNSTORABLE_TEXT = _('The value contains a character that cannot be stored, or it is nested too deeply.')
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn a DefinitionError in the block into an error at its field."""
+    try:
+        yield
+    except DefinitionError as error:
+        raise serializers.ValidationError({error.field: str(error)}) from None
+
+
 class StorableMixin:
     """Refuses values that PostgreSQL cannot store, with an error at the field."""
 
@@ -72,15 +82,10 @@ class KeysMixin:
     def _check_keys(self, data: dict[str, Any]) -> None:
         for name, check in KEYS.items():
             if not data.keys().isdisjoint({name, 'object_types'}):
-                self._check_each(name, check, data)
-
-    def _check_each(self, name: str, check: Callable[..., None], data: dict[str, Any]) -> None:
-        stored = self.instance or Webhook()
-        types = data.get('object_types', stored.object_types.all() if stored.pk else ())
-        try:
-            check(data.get(name, getattr(stored, name)), object_types.models_of(types))
-        except DefinitionError as error:
-            raise serializers.ValidationError({error.field: str(error)}) from None
+                stored = self.instance or Webhook()
+                types = data.get('object_types', stored.object_types.all() if stored.pk else ())
+                with refusals():
+                    check(data.get(name, getattr(stored, name)), object_types.models_of(types))
 
 
 class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
@@ -214,10 +219,8 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
 
     def to_internal_value(self, data: Any) -> Any:
         if not self.nested and isinstance(data, dict):
-            try:
+            with refusals():
                 refuse_batch(data)
-            except DefinitionError as error:
-                raise serializers.ValidationError({error.field: str(error)}) from None
         return super().to_internal_value(data)
 
     def validate_payload_url(self, value: str) -> str:
@@ -244,10 +247,8 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     def _check_may_filter(self, data: dict[str, Any]) -> None:
         request = self.context.get('request')
         if request and 'filters' in data:
-            try:
+            with refusals():
                 check_may_filter(request.user, data['filters'], self.instance.filters if self.instance else {})
-            except DefinitionError as error:
-                raise serializers.ValidationError({error.field: str(error)}) from None
 
     def _check_credential(self, credential: Credential) -> None:
         if self.instance and self.instance.credential_id == credential.pk:
@@ -261,10 +262,8 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     def _merged_headers(self, data: dict[str, Any]) -> str:
         stored = self.instance or Webhook()
         moved = bool(stored.pk) and is_moved(stored, data)
-        try:
+        with refusals():
             return merge_headers(data['additional_headers'], stored.additional_headers, moved)
-        except DefinitionError as error:
-            raise serializers.ValidationError({error.field: str(error)}) from None
 
     def validate_conditions(self, value: Any) -> Any:
         if value is not None and not isinstance(value, dict):

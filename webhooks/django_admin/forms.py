@@ -6,13 +6,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 from extras.models import CustomField, Tag
-from utilities.forms.fields import JSONField
 
 from .. import object_types
 from ..forms.definition import DefinitionForm
-from ..forms.fields import FlatDecoder
 from ..models import Webhook
-from ..presentation.fields import label
+from ..presentation.fields import json_names, label
 from .base import BaseForm
 
 
@@ -25,10 +23,6 @@ class WebhookForm(BaseForm, DefinitionForm):
         required=False,
         widget=forms.CheckboxSelectMultiple(attrs={'class': 'wh-groups'}),
     )
-    conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
-    success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
-    fields = JSONField(label=label('fields'), required=False, decoder=FlatDecoder)
-    omit = JSONField(label=label('omit'), required=False, decoder=FlatDecoder)
     # A masked URL may be longer than the column. The model's field would refuse it.
     payload_url = forms.CharField(
         label=label('payload_url'), required=False, widget=AdminTextInputWidget(attrs={'class': 'wh-wide'})
@@ -61,7 +55,7 @@ class WebhookForm(BaseForm, DefinitionForm):
         self.fields['object_types'].choices = object_types.by_app
         self.fields['tags'].queryset = _tags()
         # NetBox's field sets its own classes, which the admin's styles do not know.
-        for name in ('conditions', 'success_conditions', 'fields', 'omit'):
+        for name in json_names():
             self.fields[name].widget.attrs.update({'class': 'wh-code', 'rows': 4})
 
 

@@ -27,7 +27,7 @@ from ..choices import CredentialTypeChoices, FormatChoices
 from ..exceptions import DefinitionError
 from ..models import Credential, Webhook
 from ..presentation import credential_fields
-from ..presentation.fields import MORE_HELP, help_of, label, shown_in
+from ..presentation.fields import MORE_HELP, help_of, json_names, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from ..validation.body import refuse_batch
 from .definition import check_keys
@@ -202,7 +202,17 @@ def _without_batch(columns: Columns) -> Columns:
     return columns and {name: value for name, value in columns.items() if name != 'batch'}
 
 
-class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
+ImportedJsonFields = type(
+    'ImportedJsonFields',
+    (StrictImportForm,),
+    {
+        name: forms.JSONField(label=label(name), required=False, decoder=FlatDecoder, help_text=help_of(name))
+        for name in json_names()
+    },
+)
+
+
+class WebhookImportForm(MaskedFieldsMixin, ImportedJsonFields):
     """Adds a webhook, or changes a webhook by its `id`."""
 
     object_types = ObjectTypesField(
@@ -236,17 +246,6 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         help_text=_('Names separated by commas, encased with double quotes'),
     )
     filters = FiltersField(label=label('filters'), required=False, help_text=help_of('filters'))
-    conditions = forms.JSONField(
-        label=label('conditions'), required=False, decoder=FlatDecoder, help_text=help_of('conditions')
-    )
-    success_conditions = forms.JSONField(
-        label=label('success_conditions'),
-        required=False,
-        decoder=FlatDecoder,
-        help_text=help_of('success_conditions'),
-    )
-    fields = forms.JSONField(label=label('fields'), required=False, decoder=FlatDecoder, help_text=help_of('fields'))
-    omit = forms.JSONField(label=label('omit'), required=False, decoder=FlatDecoder, help_text=help_of('omit'))
     secret = forms.CharField(label=label('secret'), required=False, help_text=help_of('secret'))
 
     class Meta:

@@ -13,12 +13,24 @@ from utilities.forms.rendering import FieldSet, InlineFields
 
 from .. import object_types
 from ..exceptions import DefinitionError
-from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, SECRET_WISHES, Group, Row, help_of, label, shown_in
+from ..presentation.fields import (
+    EXAMPLES,
+    GROUPS,
+    KINDS,
+    NAMES,
+    SECRET_WISHES,
+    Group,
+    Row,
+    help_of,
+    json_names,
+    label,
+    shown_in,
+)
 from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
 from ..services import preview, preview_sources
 from ..services.keys import KEYS, check_may_filter
-from .fields import FiltersField
+from .fields import FiltersField, FlatDecoder
 from .masked import EnteredAgainMixin, MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
@@ -38,7 +50,15 @@ def _begun(value: Any, field: forms.Field) -> Any:
     return value
 
 
-class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
+# A field for each that is entered as JSON. It refuses what cannot be stored.
+JsonFields = type(
+    'JsonFields',
+    (forms.ModelForm,),
+    {name: JSONField(label=label(name), required=False, decoder=FlatDecoder) for name in json_names()},
+)
+
+
+class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, JsonFields):
     """The base of both forms of a webhook. A new webhook begins with the values of a preset, if one is chosen.
 
     Help texts and placeholders come from presentation/fields.py.

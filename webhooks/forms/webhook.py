@@ -10,17 +10,17 @@ from django.utils.translation import gettext as _
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
 from users.models import User
-from utilities.forms.fields import ContentTypeMultipleChoiceField, JSONField
+from utilities.forms.fields import ContentTypeMultipleChoiceField
 from utilities.forms.rendering import FieldSet
 from utilities.forms.widgets import SplitMultiSelectWidget
 
 from .. import object_types
 from ..models import Credential, Webhook
-from ..presentation.fields import GROUPS, NAMES, Row, label
+from ..presentation.fields import GROUPS, NAMES, Row, json_names, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
 from .definition import DefinitionForm, fieldset, fieldsets, groups_for
-from .fields import FilterOfEachType, FiltersField, FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
+from .fields import FilterOfEachType, FiltersField, ModelChoiceField, ModelMultipleChoiceField
 
 MONOSPACE_ATTRS = {'class': 'font-monospace'}
 
@@ -55,10 +55,6 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         label=label('secret'), required=False, widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'})
     )
     filters = FiltersField(label=label('filters'), required=False, widget=FilterOfEachType)
-    conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
-    success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
-    fields = JSONField(label=label('fields'), required=False, decoder=FlatDecoder)
-    omit = JSONField(label=label('omit'), required=False, decoder=FlatDecoder)
 
     fieldsets = fieldsets('form')
 
@@ -72,9 +68,8 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.fields['conditions'].widget.attrs['rows'] = 5
-        for name in ('success_conditions', 'fields', 'omit'):
-            self.fields[name].widget.attrs['rows'] = 3
+        for name in json_names():
+            self.fields[name].widget.attrs['rows'] = 5 if name == 'conditions' else 3
         self._name_for_screen_readers()
         if not self.instance.secret:
             del self.fields['clear_secret'], self.fields['keep_previous']

@@ -7,7 +7,7 @@ in LEFT_OUT for each place that does without it.
 from collections.abc import Container
 from typing import NamedTuple
 
-from django.db.models import BooleanField, Field
+from django.db.models import BooleanField, Field, JSONField
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
@@ -165,54 +165,33 @@ _OF_ONE = 'belongs to one endpoint'
 _NETBOX = 'NetBox has it on every page'
 _OF_TYPES = 'belongs to the object types'
 _LIST = 'a list of texts'
+_TEXTS = {
+    **dict.fromkeys(('body_template', 'conditions', 'success_conditions', 'filters', 'fields', 'omit'), _LONG),
+    **dict.fromkeys(('expand', 'only_if_changed'), _LIST),
+}
+_SECRETS = dict.fromkeys(('payload_url', 'additional_headers', 'secret'), _MASKED)
+_FILES = dict.fromkeys(('ca_file_path', 'client_cert_path', 'client_key_path'), _OF_ONE)
 # {place: {field: why the place leaves it out}}
 LEFT_OUT = {
     'bulk edit': {
         'name': 'unique',
         'tags': _NETBOX,
-        'additional_headers': _OF_ONE,
-        'body_template': _OF_ONE,
-        'conditions': _OF_ONE,
-        'success_conditions': _OF_ONE,
-        'filters': _OF_TYPES,
         'object_types': 'would replace all of them: the import does that',
-        'expand': _OF_TYPES,
-        'fields': _OF_TYPES,
-        'omit': _OF_TYPES,
-        'only_if_changed': _OF_TYPES,
-        'include_config_contexts': _OF_TYPES,
+        **dict.fromkeys(('additional_headers', 'body_template', 'conditions', 'success_conditions'), _OF_ONE),
+        **dict.fromkeys(
+            ('filters', 'expand', 'fields', 'omit', 'only_if_changed', 'include_config_contexts'), _OF_TYPES
+        ),
     },
     'form': {},
     'import': {},
     'export': {},
-    'filters': {
-        'payload_url': _MASKED,
-        'additional_headers': _MASKED,
-        'secret': _MASKED,
-        'body_template': _LONG,
-        'conditions': _LONG,
-        'success_conditions': _LONG,
-        'filters': _LONG,
-        'expand': _LIST,
-        'fields': _LONG,
-        'omit': _LONG,
-        'only_if_changed': _LIST,
-    },
+    'filters': {**_SECRETS, **_TEXTS},
     'list': {
         'secret': 'encrypted',
         'additional_headers': 'encrypted',
-        'body_template': _LONG,
-        'conditions': _LONG,
-        'success_conditions': _LONG,
-        'filters': _LONG,
-        'expand': _LIST,
-        'fields': _LONG,
-        'omit': _LONG,
-        'only_if_changed': _LIST,
         'ignore_users': 'a query for each row',
-        'ca_file_path': _OF_ONE,
-        'client_cert_path': _OF_ONE,
-        'client_key_path': _OF_ONE,
+        **_TEXTS,
+        **_FILES,
     },
     'cards': {
         'body_template': 'a card of its own',
@@ -227,22 +206,7 @@ LEFT_OUT = {
     },
     'API': {},
     'GraphQL': {'secret': 'write-only'},
-    'GraphQL filters': {
-        'payload_url': _MASKED,
-        'additional_headers': _MASKED,
-        'secret': _MASKED,
-        'body_template': _LONG,
-        'conditions': _LONG,
-        'success_conditions': _LONG,
-        'filters': _LONG,
-        'expand': _LIST,
-        'fields': _LONG,
-        'omit': _LONG,
-        'only_if_changed': _LIST,
-        'ca_file_path': _OF_ONE,
-        'client_cert_path': _OF_ONE,
-        'client_key_path': _OF_ONE,
-    },
+    'GraphQL filters': {**_SECRETS, **_TEXTS, **_FILES},
     'copy': {
         'name': 'unique',
         'enabled': 'a copy begins as a new webhook does',
@@ -275,6 +239,11 @@ def field(name: str) -> Field:
 def is_switch(name: str) -> bool:
     """Whether the field is true or false."""
     return isinstance(field(name), BooleanField)
+
+
+def json_names() -> list[str]:
+    """Return the names of the fields that are entered as JSON."""
+    return [name for name in NAMES if isinstance(field(name), JSONField) and name != 'filters']
 
 
 def label(name: str) -> str:

@@ -2,17 +2,16 @@
 
 import time
 
-from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import ngettext
 from rich.progress import Progress
 
-from ... import object_types
 from ...choices import BackfillStateChoices
 from ...exceptions import DefinitionError
 from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
+from .. import options as find
 
 # Between two looks at the progress.
 PROGRESS_INTERVAL_SECONDS = 0.5
@@ -48,9 +47,10 @@ class Command(BaseCommand):
         parser.add_argument('--dry-run', action='store_true', help='only count the objects; send nothing')
 
     def handle(self, *args, **options) -> None:
-        webhook = _webhook(options['name'])
+        webhook = find.webhook(options['name'])
+        types = options['model'] and [find.allowed_type(label, '--model: ') for label in options['model']]
         try:
-            choice = backfill.choose(webhook, _types(options['model']), options['filter'])
+            choice = backfill.choose(webhook, types, options['filter'])
             if not options['dry_run']:
                 backfill.start(webhook, choice)
         except DefinitionError as error:
@@ -78,20 +78,3 @@ def _announcement(total: int, dry_run: bool) -> str:
     if dry_run:
         return ngettext('%d object would be sent', '%d objects would be sent', total) % total
     return ngettext('%d object will be sent', '%d objects will be sent', total) % total
-
-
-def _webhook(name: str) -> Webhook:
-    try:
-        return Webhook.objects.get(name=name)
-    except Webhook.DoesNotExist:
-        raise CommandError(f'there is no webhook with the name {name!r}') from None
-
-
-def _types(labels: list[str] | None) -> list[ContentType] | None:
-    if labels is None:
-        return None
-    known = object_types.by_label()
-    try:
-        return [known[label.lower()] for label in labels]
-    except KeyError as error:
-        raise CommandError(f'--model: webhooks may not send {error}; see the setting allowed_models') from None

@@ -3,8 +3,8 @@
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...exceptions import Busy, DefinitionError
-from ...models import Webhook
 from ...services import lists
+from .. import options as find
 
 
 class Command(BaseCommand):
@@ -20,9 +20,7 @@ class Command(BaseCommand):
         parser.add_argument('--dry-run', action='store_true', help='only say what differs; send nothing')
 
     def handle(self, *args, **options) -> None:
-        webhook = Webhook.objects.filter(name=options['name']).first()
-        if webhook is None:
-            raise CommandError(f'there is no webhook with the name {options["name"]!r}')
+        webhook = find.webhook(options['name'])
         try:
             if not options['dry_run']:
                 lists.compare(webhook)

@@ -11,9 +11,9 @@ from django.utils.dateparse import parse_datetime
 from rich.progress import track
 
 from ...choices import StatusChoices
-from ...models import Webhook
 from ...services import redelivery
 from ...storable import is_storable_time
+from .. import options as find
 
 
 def moment(text: str) -> datetime:
@@ -51,8 +51,9 @@ class Command(BaseCommand):
         parser.add_argument('--yes', '--no-input', action='store_true', help='do not ask before the redelivery')
 
     def handle(self, *args, **options) -> None:
+        name = options['webhook']
         chosen = redelivery.select(
-            webhook=_webhook(options['webhook']),
+            webhook=None if name is None else find.webhook(name, '--webhook: '),
             since=options['since'],
             until=options['until'],
             status=options['status'],
@@ -71,15 +72,6 @@ class Command(BaseCommand):
             counted_at = figures.counted_at
         bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
         self.stdout.write(redelivery.announce(redelivery.redeliver(chosen, watch=bar, counted_at=counted_at)))
-
-
-def _webhook(name: str | None) -> Webhook | None:
-    if name is None:
-        return None
-    try:
-        return Webhook.objects.get(name=name)
-    except Webhook.DoesNotExist:
-        raise CommandError(f'--webhook: there is no webhook with the name {name!r}') from None
 
 
 def _object_type(label: str | None) -> int | None:

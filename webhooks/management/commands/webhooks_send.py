@@ -2,10 +2,9 @@
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import object_types
 from ...exceptions import Busy, DefinitionError
-from ...models import Webhook
 from ...services import send_now
+from .. import options as find
 
 
 class Command(BaseCommand):
@@ -23,14 +22,9 @@ class Command(BaseCommand):
         parser.add_argument('--dry-run', action='store_true', help='only count the objects; send nothing')
 
     def handle(self, *args, **options) -> None:
-        webhook = Webhook.objects.filter(name=options['name']).first()
-        if webhook is None:
-            raise CommandError(f'there is no webhook with the name {options["name"]!r}')
-        object_type = object_types.by_label().get(options['model'].lower())
-        if object_type is None:
-            raise CommandError(f'webhooks may not send {options["model"]!r}; see the setting allowed_models')
+        webhook = find.webhook(options['name'])
         try:
-            choice = send_now.choose(webhook, object_type, dict.fromkeys(options['ids']))
+            choice = send_now.choose(webhook, find.allowed_type(options['model']), dict.fromkeys(options['ids']))
             if options['dry_run']:
                 self.stdout.write(f'{len(choice.pks)} of {len(set(options["ids"]))} objects would be sent')
                 for one in choice.excluded:
