@@ -1,6 +1,6 @@
 """Keeps our models out of the branches of netbox-branching, because workers read the main schema only.
 
-outbox/merges.py tells of their merges.
+outbox/merges.py has their merges.
 """
 
 from django.apps import apps

@@ -14,8 +14,8 @@ from .models import stored_urls
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
 class WebhooksRetentionJob(JobRunner):
-    """Deletes old events and deliveries, seals URLs that a script or 1.0.0 stored in clear, and tells of certificates
-    and credentials that end soon.
+    """Deletes old events and deliveries, seals URLs that a script or 1.0.0 stored in clear, and notifies of
+    certificates and credentials that end soon.
     """
 
     class Meta:
@@ -24,7 +24,7 @@ class WebhooksRetentionJob(JobRunner):
     def run(self, *args, **kwargs) -> None:
         """Delete for JOB_SECONDS, in slices. Then a new job does the rest, so that other jobs get their turn.
 
-        The job that finds no more to delete tells of endings.
+        The job that finds no more to delete notifies of them.
         """
         stored_urls.seal(connection)
         end, pruned = time.monotonic() + JOB_SECONDS, 0

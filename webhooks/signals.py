@@ -1,4 +1,4 @@
-"""Records changes as Django's signals tell of them.
+"""Records the changes that Django's signals report.
 
 Handlers never catch an error: without its event, a save must fail.
 """

@@ -37,7 +37,7 @@ def drain() -> str:
         result = f'events processed: {count}'
     else:
         counts = _send()
-        count, result = counts.total(), told(counts)
+        count, result = counts.total(), summary(counts)
     if not count:
         get_current_job().result_ttl = 0
         return result
@@ -67,7 +67,7 @@ def _send(except_for: str | None = None) -> Counter[str]:
     return counts
 
 
-def told(counts: Counter[str]) -> str:
+def summary(counts: Counter[str]) -> str:
     """Return the counts of deliveries by status as a sentence, such as "3 delivered, 1 to retry"."""
     parts = [
         (StatusChoices.DELIVERED, 'delivered'),

@@ -20,14 +20,14 @@ from webhooks.engine.process.dispatcher import DispatcherRole
 from webhooks.engine.registry import DISPATCH, SEND, SUSPECTS, Member
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import failed_jobs
-from webhooks.worker import told
+from webhooks.worker import summary
 
 
 def work() -> str:
     """Work until nothing is due."""
     counts = inline.run(seconds=300)
     failed_jobs.publish()
-    return told(counts)
+    return summary(counts)
 
 
 def try_suspects() -> None:

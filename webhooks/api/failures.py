@@ -79,5 +79,5 @@ class FailureViewSet(RefusingMixin, GenericViewSet):
         if 'error' in wanted:
             chosen = chosen.with_cause(request.user).filter(cause=wanted['error'])
         if wanted['dry_run']:
-            return Response(figures_of(redelivery.foretell(chosen)))
+            return Response(figures_of(redelivery.measure(chosen)))
         return Response({'count': redelivery.redeliver(chosen)})

@@ -113,7 +113,7 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         """Redeliver past events, or only count them."""
         chosen = redelivery.select(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
         if wanted['dry_run']:
-            return Response(figures_of(redelivery.foretell(chosen)))
+            return Response(figures_of(redelivery.measure(chosen)))
         return Response({'count': redelivery.redeliver(chosen)})
 
     @extend_schema(responses=WaitingSerializer)

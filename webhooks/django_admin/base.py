@@ -59,8 +59,8 @@ def _each(one: Action) -> Callable:
             except DefinitionError as error:
                 self.message_user(request, f'{found}: {error}', messages.ERROR)
             else:
-                if told := one.tell(found, result):
-                    self.message_user(request, told[1], told[0])
+                if message := one.message(found, result):
+                    self.message_user(request, message[1], message[0])
 
     act.__name__ = one.name
     return act

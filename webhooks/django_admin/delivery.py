@@ -149,7 +149,7 @@ class DeliveryAdmin(LogAdmin):
         if counted_at is None:
             shown = {
                 **self.admin_site.each_context(request),
-                **confirmation.context(request, redelivery.foretell(deliveries), REDELIVER),
+                **confirmation.context(request, redelivery.measure(deliveries), REDELIVER),
                 'opts': self.opts,
                 'title': REDELIVER.label,
                 'return_url': request.get_full_path(),

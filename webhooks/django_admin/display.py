@@ -16,7 +16,8 @@ from ..services.why_not_sent import wait_of
 def last_call(webhook: Webhook) -> str:
     """Return how the webhook's last request went: its error, else its time, else that it made none yet.
 
-    Nothing is told of a feed without requests: it makes none."""
+    '' for a feed without requests: it makes none.
+    """
     health = getattr(webhook, 'health', None)
     if health is None or health.last_attempt_at is None:
         return '' if webhook.is_feed else _('no request yet')

@@ -103,7 +103,7 @@ class WebhookAdmin(BaseAdmin):
         # Django may keep a message in a cookie. So the secret is no message.
         secret_rotation.show_once(request.session, webhook, form.generated_secret)
         if '_addanother' in request.POST:
-            self.message_user(request, secret_rotation.told_waiting(webhook), messages.WARNING)
+            self.message_user(request, secret_rotation.waiting_message(webhook), messages.WARNING)
 
     def response_post_save_add(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
         return self._show_secret(request, obj) or super().response_post_save_add(request, obj)

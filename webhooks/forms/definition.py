@@ -18,7 +18,7 @@ from ..presentation.fields import (
     GROUPS,
     KINDS,
     NAMES,
-    SECRET_WISHES,
+    SECRET_CHOICES,
     Group,
     Row,
     help_of,
@@ -92,7 +92,7 @@ class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, Js
             self.fields['secret'].help_text = self._describe_secret()
 
     def _begin(self, given: Mapping[str, Any]) -> None:
-        """Set the first values of a new webhook: its preset's, all kinds of change, and the wish for a secret.
+        """Set the first values of a new webhook: its preset's, all kinds of change, and that a secret is generated.
 
         Values in the page's address win.
         """
@@ -195,7 +195,7 @@ def groups_for(preset: Preset | None) -> Sequence[Group]:
     """
     if preset is None:
         return GROUPS
-    unsigned = () if preset.is_signed else ('secret', *SECRET_WISHES)
+    unsigned = () if preset.is_signed else ('secret', *SECRET_CHOICES)
     done = {*preset.fields, 'description', *unsigned}.difference(preset.asks)
     first, *others = (
         group._replace(rows=tuple(row for row in group.rows if row not in preset.asks)) for group in GROUPS

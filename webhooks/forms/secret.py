@@ -61,7 +61,7 @@ class SecretFieldsMixin(forms.ModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.generated_secret = ''
-        # A new webhook's form may begin with the wish to generate one. If a secret is entered too, that wins.
+        # A new webhook's form may offer to generate one. If a secret is entered too, that wins.
         self._is_generated_by_default = not self.instance.pk
         self._stored_secret: Sealed = self.instance.secret
 

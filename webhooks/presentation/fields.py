@@ -47,17 +47,17 @@ class Group(NamedTuple):
 # The switches for kinds of change. Forms show them in one row.
 KINDS = ('type_create', 'type_update', 'type_delete')
 # Fields of the form alone: they say how to replace the secret.
-SECRET_WISHES = ('generate_secret', 'clear_secret', 'keep_previous')
+SECRET_CHOICES = ('generate_secret', 'clear_secret', 'keep_previous')
 # A field of the form alone: whether the present objects of a new list are sent.
 SEND_LIST = 'send_list'
-FORM_ONLY = (*SECRET_WISHES, SEND_LIST)
+FORM_ONLY = (*SECRET_CHOICES, SEND_LIST)
 
 GROUPS = (
     Group(
         _('Webhook'),
         (
             'name', 'description', 'object_types', 'filters', SEND_LIST,
-            Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url', 'secret_path', 'secret', *SECRET_WISHES,
+            Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url', 'secret_path', 'secret', *SECRET_CHOICES,
         ),
         is_folded=False,
     ),
@@ -201,8 +201,8 @@ LEFT_OUT = {
         'omit': 'a card of its own',
         'tags': 'a card of its own',
         **dict.fromkeys(KINDS, 'in one line'),
-        'enabled': 'told by the state',
-        'paused': 'told by the state',
+        'enabled': 'the state says it',
+        'paused': 'the state says it',
     },
     'API': {},
     'GraphQL': {'secret': 'write-only'},

@@ -52,8 +52,8 @@ class Action:
     list, which takes the selected objects.
 
     `service` gets the object and the user; None: a form calls it with what was entered. It raises Busy or
-    DefinitionError if the action is not possible. `tell` gets the object and what the service returned, and returns a
-    message to the user: the level, of django.contrib.messages, and the text, or None. `is_offered` says whether the
+    DefinitionError if the action is not possible. `message` gets the object and what the service returned. It returns
+    the level, of django.contrib.messages, and the text of a message to the user, or None. `is_offered` says whether the
     object's page has the button. `obstacle` says why the button is disabled, '' if it is not.
     """
 
@@ -68,7 +68,7 @@ class Action:
     path: str = ''
     where: Where = Where.NOWHERE
     service: Any = None
-    tell: Callable[[Any, Any], tuple[int, str] | None] = lambda _one, _result: None
+    message: Callable[[Any, Any], tuple[int, str] | None] = lambda _one, _result: None
     is_offered: Callable[[Any], bool] = lambda _one: True
     obstacle: Callable[[Any], str] = lambda _one: ''
 
@@ -104,7 +104,7 @@ TEST = Action(
     icon='send-check',
     where=Where.BUTTON | Where.ADMIN | Where.REST,
     service=trial.send_test,
-    tell=lambda _webhook, delivery: trial.announce(delivery),
+    message=lambda _webhook, delivery: trial.announce(delivery),
 )
 PAUSE = Action(
     model=Webhook,
@@ -114,7 +114,7 @@ PAUSE = Action(
     icon='pause',
     where=Where.BUTTON | Where.ADMIN,
     service=partial(switching.switch_as, paused=True),
-    tell=lambda _webhook, _nothing: (
+    message=lambda _webhook, _nothing: (
         messages.SUCCESS,
         gettext('Paused. Resume the webhook before its changes expire.'),
     ),
@@ -128,7 +128,7 @@ RESUME = Action(
     icon='play',
     where=Where.BUTTON | Where.ADMIN,
     service=partial(switching.switch_as, paused=False),
-    tell=lambda webhook, _nothing: switching.told_resumed(webhook),
+    message=lambda webhook, _nothing: switching.resumed_message(webhook),
     is_offered=lambda webhook: webhook.paused,
 )
 SEND_WAITING = Action(
@@ -193,7 +193,7 @@ COMPARE = Action(
     icon='compare',
     where=Where.BUTTON | Where.REST,
     service=lambda webhook, _user: lists.compare(webhook),
-    tell=lambda _webhook, _nothing: (
+    message=lambda _webhook, _nothing: (
         messages.SUCCESS,
         gettext('The lists are being compared. What differs is sent.'),
     ),
@@ -265,7 +265,7 @@ REDELIVER = Action(
     icon='send',
     where=Where.BUTTON | Where.ADMIN | Where.REST,
     service=lambda delivery, _user: redelivery.redeliver_one(delivery),
-    tell=lambda _delivery, count: (messages.SUCCESS, redelivery.announce(count)),
+    message=lambda _delivery, count: (messages.SUCCESS, redelivery.announce(count)),
     obstacle=lambda delivery: redelivery.STILL_OPEN if delivery.is_open else '',
 )
 

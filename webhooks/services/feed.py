@@ -270,7 +270,7 @@ def _items(webhook: Webhook, user: Reader, rows: Sequence[_Row]) -> tuple[list[I
 def _types_in(deliveries: Iterable[Delivery]) -> set[int]:
     """Return the types of all objects in these items. The webhook may have had other types than now.
 
-    A ping tells of the feed's own webhook, which the reader may view.
+    A ping is about the feed's own webhook, which the reader may view.
     """
     types: set[int] = set()
     for delivery in deliveries:

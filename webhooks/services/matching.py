@@ -75,7 +75,7 @@ class Refusals(NamedTuple):
     """The webhooks that did not take an event, as one reader may see them.
 
     `hidden`: how many more did not: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone. `problem`: why
-    nothing is told.
+    no reasons are given.
     """
 
     shown: list[Refusal]
@@ -108,8 +108,8 @@ def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
         return Refusal(webhook, [_('Hidden, because you may not view the object.')], None)
     names = [user.username for user in webhook.ignore_users.all()]
     is_newer = bool(webhook.last_updated and event.dispatched_at and webhook.last_updated > event.dispatched_at)
-    told = reasons(webhook, event, names) or _possible_reasons(webhook, event, is_newer)
-    return Refusal(webhook, told, webhook.last_updated if is_newer else None)
+    found = reasons(webhook, event, names) or _possible_reasons(webhook, event, is_newer)
+    return Refusal(webhook, found, webhook.last_updated if is_newer else None)
 
 
 def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[str]:

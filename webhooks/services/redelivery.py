@@ -1,4 +1,4 @@
-"""Sends closed deliveries again, and foretells before how many that would be."""
+"""Sends closed deliveries again, and counts them before."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -30,22 +30,23 @@ STILL_OPEN = gettext_lazy(
 # A transaction redelivers at most this many, and the rest of their change sets.
 DELIVERIES_PER_PART = 500
 
-# Lock the deliveries' events against pruning, until the commit. It skips events that pruning has locked: they go.
+# Lock the deliveries' events until the commit, so that they are not pruned. Skip events that pruning has locked: they
+# are about to be deleted.
 LOCK_EVENTS = """
     SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
 
-# Give new deliveries the span of the old ones that they repeat. `seen`: the receiver knows of the object, so it must
-# hear of its deletion.
-TELL_AGAIN = """
+# Copy the span of delivered ones to the new deliveries that repeat them. `seen`: the receiver knows the object, so its
+# deletion must be sent.
+COPY_SPANS = """
     UPDATE webhooks_delivery n SET span = coalesce(d.span, '{}') || '{"seen": true}'
-    FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
+    FROM unnest(%(old_ids)s::bigint[], %(new_ids)s::bigint[]) AS v(old, new)
     JOIN webhooks_delivery d ON d.id = v.old JOIN webhooks_event e ON e.id = d.event_id
     WHERE n.id = v.new AND (d.span IS NOT NULL OR e.kind = 'created')"""
 
 
 # Read the oldest change among these deliveries, and how many are outdated: a later change of their object has arrived.
-FORETELL = """
+READ_FIGURES = """
     SELECT min(e.timestamp), count(*) FILTER (WHERE EXISTS (
         SELECT 1 FROM webhooks_delivery l JOIN webhooks_event le ON le.id = l.event_id
         WHERE (l.object_type_id, l.object_id, l.webhook_id) = (d.object_type_id, d.object_id, d.webhook_id)
@@ -91,15 +92,15 @@ class Figures:
         """The figures for people: the number first, then surprising facts."""
         if not self.count:
             return [_('Nothing to redeliver: only finished deliveries can be redelivered.')]
-        told = [f'{self._what_is_sent} {self._age}']
+        sentences = [f'{self._what_is_sent} {self._age}']
         if self.delivered:
             text = ngettext(
                 '%(shown)s was delivered before. It gets a new webhook-id, as the receiver might ignore the old one.',
                 '%(shown)s were delivered before. They get a new webhook-id, as the receiver might ignore the old one.',
                 self.delivered,
             )
-            told.append(text % {'shown': intcomma(self.delivered)})
-        return told
+            sentences.append(text % {'shown': intcomma(self.delivered)})
+        return sentences
 
     @property
     def _what_is_sent(self) -> str:
@@ -124,11 +125,11 @@ class Figures:
         return text.format(time=oldest, count=intcomma(self.outdated))
 
 
-def foretell(deliveries: QuerySet[Delivery]) -> Figures:
+def measure(deliveries: QuerySet[Delivery]) -> Figures:
     """Count the deliveries that `redeliver` would send again. Sends and changes nothing."""
     now = sql.fetch_value('SELECT clock_timestamp()')
     found = _find(deliveries)
-    oldest, outdated = sql.fetch(FORETELL, {'ids': [one.pk for one in found]})[0]
+    oldest, outdated = sql.fetch(READ_FIGURES, {'ids': [one.pk for one in found]})[0]
     delivered = sum(one.status == StatusChoices.DELIVERED for one in found)
     return Figures(len(found), Counter(one.webhook_id for one in found), oldest, outdated, delivered, now)
 
@@ -216,19 +217,20 @@ def _redeliver(part: Sequence[int], delivered: Collection[int], counted_at: date
         reopened = commands.reopen(Delivery.objects.filter(pk__in=[pk for pk, *_ in unsent], status__in=AS_ITSELF))
         # Many take minutes. Meanwhile somebody else may have redelivered the same.
         again = _without_repeated(there.filter(status=StatusChoices.DELIVERED, pk__in=delivered), counted_at)
-        told = _tell_again(again)
+        made = _send_anew(again)
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)
-        return reopened + told
+        return reopened + made
 
 
-def _tell_again(delivered: QuerySet[Delivery]) -> int:
+def _send_anew(delivered: QuerySet[Delivery]) -> int:
     found = list(delivered.order_by('sequence', 'pk').values_list('pk', 'webhook_id', 'event_id'))
-    olds = {(webhook_id, event_id): pk for pk, webhook_id, event_id in found}
+    old_ids = {(webhook_id, event_id): pk for pk, webhook_id, event_id in found}
     made = commands.make([(webhook_id, event_id) for _pk, webhook_id, event_id in found])
-    news = [pk for pk, *_ in made]
-    sql.execute(TELL_AGAIN, {'olds': [olds[webhook_id, event_id] for _pk, webhook_id, event_id in made], 'news': news})
+    new_ids = [pk for pk, *_ in made]
+    repeated = [old_ids[webhook_id, event_id] for _pk, webhook_id, event_id in made]
+    sql.execute(COPY_SPANS, {'old_ids': repeated, 'new_ids': new_ids})
     return len(made)
 
 
@@ -280,10 +282,10 @@ def select(
 
 def announce(count: int) -> str:
     """Return the message to the user after a redelivery. It says so if the plugin is off: then they wait."""
-    told = ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
+    text = ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
     if conf.get().enabled:
-        return told
-    return f'{told} {_('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')}'
+        return text
+    return f'{text} {_('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')}'
 
 
 #

@@ -44,7 +44,7 @@ def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
     return SESSION_KEY.format(webhook.pk) in session
 
 
-def told_waiting(webhook: Webhook) -> str:
+def waiting_message(webhook: Webhook) -> str:
     """Return a sentence for a user who is led elsewhere than to the page that shows the new secret."""
     return _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=webhook)
 

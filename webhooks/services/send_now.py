@@ -71,7 +71,7 @@ def choose(webhook: Webhook, object_type: ContentType, pks: Collection[int], use
     left_out = {one.pk for one in excluded}
     going = [pk for pk in pks if pk not in left_out]
     if not going:
-        raise DefinitionError(IDS, told_excluded(excluded))
+        raise DefinitionError(IDS, excluded_message(excluded))
     return Choice(webhook, object_type, going, excluded)
 
 
@@ -156,10 +156,10 @@ def announce(choice: Choice, count: int) -> str:
         '%(count)d object is being sent to %(webhook)s.', '%(count)d objects are being sent to %(webhook)s.', count
     )
     sentences = [text % {'count': count, 'webhook': choice.webhook}]
-    return ' '.join([*sentences, *([told_excluded(choice.excluded)] if choice.excluded else [])])
+    return ' '.join([*sentences, *([excluded_message(choice.excluded)] if choice.excluded else [])])
 
 
-def told_excluded(excluded: Sequence[Excluded]) -> str:
+def excluded_message(excluded: Sequence[Excluded]) -> str:
     """Return the sentence that names the objects that are not sent."""
     return _('The conditions of the webhook exclude: {objects}').format(objects=_list(excluded))
 

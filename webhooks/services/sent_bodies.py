@@ -72,14 +72,14 @@ def next_body(delivery: Delivery, last: Body) -> str:
 def _note(delivery: Delivery, attempts: Sequence[Attempt]) -> str:
     settings = _('It is built from the current settings of the webhook.')
     if attempts:
-        told = _('What was sent is unknown. This body would be sent now.')
+        text = _('What was sent is unknown. This body would be sent now.')
     elif delivery.position:
-        told = _('Readers of the feed get this body.')
+        text = _('Readers of the feed get this body.')
     elif delivery.is_open:
-        told = _('The next attempt would send this body.')
+        text = _('The next attempt would send this body.')
     else:
-        told = _('Nothing was sent. This body would be sent now.')
-    return f'{told} {settings}'
+        text = _('Nothing was sent. This body would be sent now.')
+    return f'{text} {settings}'
 
 
 def _now(delivery: Delivery) -> str:

@@ -19,7 +19,7 @@ def switch(webhook: Webhook, **wanted: bool) -> None:
     webhook.save()
 
 
-def told_resumed(webhook: Webhook) -> tuple[int, str]:
+def resumed_message(webhook: Webhook) -> tuple[int, str]:
     """Return the level (of django.contrib.messages) and the text of the message after a webhook was resumed."""
     if state := states.hindering(webhook):
         text = _('Resumed, but nothing is sent yet. State of the webhook: {state}.').format(state=state.label)

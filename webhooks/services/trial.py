@@ -164,7 +164,7 @@ def _test_event(webhook: Webhook, user: User | None) -> Event:
 
 
 def _save_ping(webhook: Webhook, user: User | None) -> Event:
-    """Save an event that tells of the webhook itself: there is no object of its types."""
+    """Save an event about the webhook itself: there is no object of its types."""
     now = timezone.now()
     data = {
         'id': webhook.pk,

@@ -129,10 +129,10 @@ def _suspended(health: Health) -> Hindrance:
         )
         of_delivery = _('The receiver is away. The next attempt is at {time}.')
     probe, label = moment(health.probe_at), states.SUSPENDED.label
-    told = text.format(since=moment(since), error=health.last_error.rstrip('.'), probe=probe)
+    shown = text.format(since=moment(since), error=health.last_error.rstrip('.'), probe=probe)
     return Hindrance(
         label,
-        Banner('warning', 'alert-outline', label, told),
+        Banner('warning', 'alert-outline', label, shown),
         of_delivery.format(since=moment(since), time=probe),
         outlook,
         health.probe_at,
@@ -352,8 +352,8 @@ def _until_quiet(delivery: Delivery) -> Wait:
 def _until_next_attempt(delivery: Delivery) -> Wait:
     limit = delivery.attempt_limit or delivery.webhook.max_attempts
     text = _('The last attempt failed. Attempt {number} of {limit} is at {time}.')
-    told = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(delivery.due_at))
-    return Wait(str(RETRYING), told, at=delivery.due_at)
+    shown = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(delivery.due_at))
+    return Wait(str(RETRYING), shown, at=delivery.due_at)
 
 
 # What to say of a delivery whose time is still to come.

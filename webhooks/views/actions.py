@@ -59,8 +59,8 @@ class ServiceView(ActionView):
             clear_events.send(sender=type(self))
             messages.error(request, refusal.message)
             return redirect(found.get_absolute_url())
-        if told := self.action.tell(found, result):
-            messages.add_message(request, *told)
+        if message := self.action.message(found, result):
+            messages.add_message(request, *message)
         return redirect((result if _may_view(request, result) else found).get_absolute_url())
 
 

@@ -109,7 +109,7 @@ def confirm_or_redeliver(
     """
     counted_at = confirmation.confirmed_at(request)
     if counted_at is None:
-        shown = confirmation.context(request, redelivery.foretell(deliveries), action, **more)
+        shown = confirmation.context(request, redelivery.measure(deliveries), action, **more)
         return render(request, 'webhooks/redeliver.html', {**shown, 'return_url': return_url})
     count = redelivery.redeliver(deliveries, counted_at=counted_at)
     messages.success(request, redelivery.announce(count))

@@ -175,7 +175,7 @@ class WebhookEditView(generic.ObjectEditView):
         if answer.status_code == HTTPStatus.FOUND and not is_used(self.edited):
             messages.warning(request, preview_sources.WITHOUT_TYPES)
         if '_addanother' in request.POST and secret_rotation.is_waiting(request.session, self.edited):
-            messages.warning(request, secret_rotation.told_waiting(self.edited))
+            messages.warning(request, secret_rotation.waiting_message(self.edited))
         return answer
 
     def _begin_anew(self, request: HttpRequest, **kwargs) -> HttpResponse:

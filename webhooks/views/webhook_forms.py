@@ -124,5 +124,5 @@ class WebhookRotateSecretView(FormView):
     def act(self, request: HttpRequest, webhook: Webhook, form: forms.RotateSecretForm) -> None:
         webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
         secret_rotation.show_once(request.session, webhook, secret)
-        told = [_('Requests are signed with the new secret from now on.'), both_sign(webhook)]
-        messages.success(request, ' '.join(filter(None, told)))
+        sentences = [_('Requests are signed with the new secret from now on.'), both_sign(webhook)]
+        messages.success(request, ' '.join(filter(None, sentences)))

@@ -34,7 +34,7 @@ def pending() -> int:
 
 
 def foretell(**filters: object) -> redelivery.Figures:
-    return redelivery.foretell(Delivery.objects.filter(**filters))
+    return redelivery.measure(Delivery.objects.filter(**filters))
 
 
 class TestFigures:

@@ -167,7 +167,7 @@ class TestDelivered:
         work()
         for _ in range(3):
             receiver.clear()
-            assert redelivery.foretell(redelivery.select(webhook)).count == 2
+            assert redelivery.measure(redelivery.select(webhook)).count == 2
             assert redelivery.redeliver(redelivery.select(webhook)) == 2
             work()
             assert len(receiver.requests) == 2
@@ -176,7 +176,7 @@ class TestDelivered:
         site()
         work()
         chosen = redelivery.select(webhook)
-        counted_at = redelivery.foretell(chosen).counted_at
+        counted_at = redelivery.measure(chosen).counted_at
         receiver.clear()
         for done in (1, 0):
             assert redelivery.redeliver(chosen, counted_at=counted_at) == done
@@ -198,7 +198,7 @@ class TestDelivered:
 
     def test_tests_are_no_part_of_a_period(self, webhook, receiver):
         trial.send_test(webhook)
-        assert redelivery.foretell(redelivery.select(webhook)).count == 0
+        assert redelivery.measure(redelivery.select(webhook)).count == 0
 
     def test_the_message_says_so_where_nothing_is_sent(self, monkeypatch):
         assert redelivery.announce(1) == '1 delivery is being redelivered.'

@@ -60,11 +60,11 @@ class Command(BaseCommand):
             object_type=_object_type(options['model']),
         )
         if options['dry_run']:
-            self.stdout.write('\n'.join(redelivery.foretell(chosen).sentences))
+            self.stdout.write('\n'.join(redelivery.measure(chosen).sentences))
             return
         counted_at = None
         if sys.stdin.isatty() and not options['yes']:
-            figures = redelivery.foretell(chosen)
+            figures = redelivery.measure(chosen)
             self.stdout.write('\n'.join(figures.sentences))
             if not figures.count or input("Type 'yes' to continue, or 'no' to cancel: ") != 'yes':
                 self.stdout.write('Nothing was redelivered.')
