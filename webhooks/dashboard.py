@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from urllib.parse import urlencode
 
 from django.db.models import QuerySet, Sum
 from django.http import HttpRequest
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -19,6 +17,7 @@ from . import conf
 from .choices import StatusChoices
 from .models import Delivery, Event, Hour, Webhook
 from .outbox import redis_queue
+from .presentation.links import page_url
 from .presentation.states import IS_SUSPENDED
 from .services.backlog import not_held, waiting_since
 
@@ -95,7 +94,7 @@ def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
     since = timezone.now() - timedelta(hours=FAILURE_RATE_HOURS)
     hours = Hour.objects.filter(health__webhook__in=webhooks, start__gt=since)
     sums = hours.aggregate(delivered=Sum('delivered'), failed=Sum('failed'))
-    url = _list_url(status=StatusChoices.FAILED, test='false', finished_at__gte=since.isoformat())
+    url = page_url('delivery_list', status=StatusChoices.FAILED, test='false', finished_at__gte=since.isoformat())
     return LastDay(sums['delivered'] or 0, sums['failed'] or 0, url)
 
 
@@ -107,7 +106,7 @@ def _unsent(user: User, webhooks: QuerySet[Webhook]) -> Unsent:
         moments.append(undispatched.order_by('sequence').values_list('timestamp', flat=True).first())
     return Unsent(
         waiting=deliveries.filter(status=StatusChoices.PENDING).count(),
-        url=_list_url(status=StatusChoices.PENDING, sort='created'),
+        url=page_url('delivery_list', status=StatusChoices.PENDING, sort='created'),
         oldest=min((moment for moment in moments if moment), default=None),
         unseen=None if undispatched is None else undispatched.count(),
         workers=redis_queue.count_workers(),
@@ -126,9 +125,5 @@ def _suspended(webhooks: QuerySet[Webhook]) -> dict[str, object]:
     return {
         'count': found.count(),
         'first': list(found.order_by('health__suspended_since')[:MAX_SUSPENDED_NAMED]),
-        'url': f'{reverse("plugins:webhooks:webhook_list")}?suspended=true',
+        'url': page_url('webhook_list', suspended='true'),
     }
-
-
-def _list_url(**filters: object) -> str:
-    return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters, doseq=True)}'

@@ -14,7 +14,6 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join, strip_tags
-from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from netbox.tables import NetBoxTable, columns
@@ -26,6 +25,7 @@ from .models import Attempt, Credential, Delivery, Event, Webhook
 from .models.querysets import attempts_of
 from .presentation import credential_fields, states
 from .presentation.fields import is_switch, label, shown_in
+from .presentation.links import page_url
 from .services import why_not_sent
 
 # Attributes of cells: a date must not break, a long name is cut, and an error is shown whole. With NetBox's menu beside
@@ -148,8 +148,7 @@ class WaitingColumn(tables.Column):
         waiting = self.value(record)
         if not waiting:
             return '' if waiting is None else '0'
-        filters = urlencode({'webhook_id': record.pk, 'status': StatusChoices.PENDING})
-        address = f'{reverse("plugins:webhooks:delivery_list")}?{filters}'
+        address = page_url('delivery_list', webhook_id=record.pk, status=StatusChoices.PENDING)
         more = '+' if waiting >= states.MAX_WAITING_COUNTED else ''
         return format_html('<a href="{}">{}{}</a>', address, intcomma(waiting), more)
 

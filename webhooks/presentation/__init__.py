@@ -4,6 +4,7 @@ fields: the fields of a webhook, in groups, and which place leaves which field o
 credential_fields: the fields of a credential, likewise.
 headlines: a delivery in one line.
 json_text: JSON laid out for people.
+links: addresses of NetBox's pages about our models.
 moments: times for people.
 progress: how far a backfill, or a walk over config contexts, is, as one reader may see it.
 states: the state of a webhook in a word.

@@ -1,6 +1,6 @@
-"""The installation's state in a few lines, for the page *Status* in NetBox and the index of the admin."""
+"""The installation's state in a few lines, for the page *Status* in NetBox."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,12 +10,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import conf
+from ..choices import WAITING_STATUSES, StatusChoices
 from ..models import Webhook
 from ..payload import schema_guard
+from ..presentation.links import page_url
 from ..visibility import Reader
 from . import backlog
 from .backlog import Backlog
 from .not_sending import MAX_NAMED, NotSending, name_some
+
+# The list of workers, on the same page.
+WORKERS_URL = '#workers'
 
 
 @dataclass(frozen=True)
@@ -29,49 +34,43 @@ class Line:
     text: str = ''
 
 
-def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
-    """Yield the lines that the user may see. User None sees all.
-
-    `urls` has the keys 'workers', 'waiting', 'failed', 'webhooks', 'suspended', 'paused' and 'gone': where the lines
-    link to.
-    """
+def lines(user: Reader) -> Iterator[Line]:
+    """Yield the lines that the user may see, with links to NetBox's lists."""
     found = backlog.measure(user)
     if not conf.get().enabled:
         text = _(
             'Changes are not recorded, and nothing is sent. To switch the plugin on, set "enabled" (or '
             'WEBHOOKS_ENABLED) to True.'
         )
-        yield Line(_('Webhooks'), urls['workers'], _('Off'), 'red', text)
-    yield _workers(urls['workers'], found)
-    if _may_view(user, 'delivery'):
-        yield _waiting(urls['waiting'], found)
+        yield Line(_('Webhooks'), WORKERS_URL, _('Off'), 'red', text)
+    yield _workers(found)
+    if user.has_perm('webhooks.view_delivery'):
+        waiting = page_url('delivery_list', status=WAITING_STATUSES)
+        yield _waiting(waiting, found)
         if found.suspect_events or found.suspect_deliveries:
-            yield _suspects(urls['waiting'], found)
-        color = 'red' if found.failed else 'green'
-        yield Line(_('Failed deliveries'), urls['failed'], intcomma(found.failed), color)
-    if _may_view(user, 'webhook'):
+            yield _suspects(waiting, found)
+        failed = page_url('delivery_list', status=StatusChoices.FAILED, test='false')
+        yield Line(_('Failed deliveries'), failed, intcomma(found.failed), 'red' if found.failed else 'green')
+    if user.has_perm('webhooks.view_webhook'):
         color = 'orange' if found.suspended else 'green'
-        yield _named(_('Suspended webhooks'), urls['suspended'], found.suspended, color)
+        yield _named(_('Suspended webhooks'), page_url('webhook_list', suspended='true'), found.suspended, color)
         if found.paused:
-            yield _named(_('Paused webhooks'), urls['paused'], found.paused, 'yellow')
+            yield _named(_('Paused webhooks'), page_url('webhook_list', state='paused'), found.paused, 'yellow')
         if found.gone:
-            yield Line(_('Webhooks disabled by their receivers'), urls['gone'], intcomma(found.gone), 'orange')
-        webhooks = Webhook.objects.all() if user is None else Webhook.objects.restrict(user, 'view')
+            gone = page_url('webhook_list', state='gone')
+            yield Line(_('Webhooks disabled by their receivers'), gone, intcomma(found.gone), 'orange')
+        webhooks = Webhook.objects.restrict(user, 'view')
         if unknown := [*islice(schema_guard.unknown(webhooks), MAX_NAMED + 1)]:
             text = _('No payload has these keys: {names}').format(names=name_some(unknown))
-            yield Line(_('Unknown keys'), urls['webhooks'], _('Check these webhooks'), 'orange', text)
+            yield Line(_('Unknown keys'), page_url('webhook_list'), _('Check these webhooks'), 'orange', text)
 
 
 def _named(label: str, url: str, webhooks: Sequence[NotSending], color: str) -> Line:
     return Line(label, url, intcomma(len(webhooks)), color, name_some(webhooks))
 
 
-def _may_view(user: Reader | None, model: str) -> bool:
-    return user is None or user.has_perm(f'webhooks.view_{model}')
-
-
-def _workers(url: str, found: Backlog) -> Line:
-    label = _('Workers')
+def _workers(found: Backlog) -> Line:
+    label, url = _('Workers'), WORKERS_URL
     if found.workers:
         return Line(label, url, _('{count} running').format(count=found.workers), 'green')
     if found.workers is None:

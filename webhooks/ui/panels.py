@@ -7,9 +7,7 @@ from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db.models import BooleanField, DateField, Field, ForeignKey, ManyToManyField
-from django.urls import reverse
 from django.utils import timezone
-from django.utils.http import urlencode
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 from netbox.ui import attrs, panels
@@ -18,6 +16,7 @@ from ..choices import StatusChoices
 from ..models import Attempt, Delivery
 from ..presentation import credential_fields, progress
 from ..presentation.fields import GROUPS, Group, field, label, shown_in
+from ..presentation.links import page_url
 from ..services import actions
 from ..services.actions import Action
 from . import history
@@ -170,8 +169,7 @@ class HistoryPanel(panels.Panel):
             return ''
         since = figures['slots'][0].since.isoformat()
         filters = {'webhook_id': context['object'].pk, 'status': StatusChoices.FAILED, 'test': 'false'}
-        filters['finished_at__gte'] = since
-        return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters)}'
+        return page_url('delivery_list', **filters, finished_at__gte=since)
 
 
 class BackfillPanel(panels.Panel):

@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-from django.urls import reverse
-from django.utils.http import urlencode
-
 from ..models import Webhook
+from ..presentation.links import page_url
 from ..services.actions import REDELIVER
 from ..services.causes import Cause, find
 from ..visibility import Reader
@@ -35,11 +33,13 @@ def causes_for(reader: Reader, return_url: str, webhook: Webhook | None = None) 
     if not reader.has_perm('webhooks.view_delivery'):
         return None
     may_redeliver = reader.has_perm(REDELIVER.full_permission)
-    deliveries = reverse('plugins:webhooks:delivery_list')
-    redeliver, back = reverse('plugins:webhooks:delivery_bulk_redeliver'), urlencode({'return_url': return_url})
     found = find(reader, webhook)
-    rows = []
-    for cause in found.shown:
-        filters = urlencode(cause.filters)
-        rows.append(Row(cause, f'{deliveries}?{filters}', f'{redeliver}?{filters}&{back}' if may_redeliver else ''))
+    rows = [
+        Row(
+            cause,
+            page_url('delivery_list', **cause.filters),
+            page_url('delivery_bulk_redeliver', **cause.filters, return_url=return_url) if may_redeliver else '',
+        )
+        for cause in found.shown
+    ]
     return Table(rows, found.note) if rows else None

@@ -3,11 +3,8 @@
 from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
-from django.utils.http import urlencode
 from django.views.generic import View
 
-from ..choices import WAITING_STATUSES, StatusChoices
 from ..outbox import redis_queue
 from ..services import database_health, status
 from ..services.actions import REDELIVER
@@ -27,23 +24,10 @@ class StatusView(PermissionRequiredMixin, View):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         shown = {
-            'lines': status.lines(_urls(), request.user),
+            'lines': status.lines(request.user),
             'workers': redis_queue.workers(),
             'causes': causes_for(request.user, request.path),
             'database': database_health.measure() if request.user.is_superuser else None,
             'may_redeliver': request.user.has_perm(REDELIVER.full_permission),
         }
         return render(request, 'webhooks/status.html', shown)
-
-
-def _urls() -> dict[str, str]:
-    deliveries, webhooks = reverse('plugins:webhooks:delivery_list'), reverse('plugins:webhooks:webhook_list')
-    return {
-        'workers': '#workers',
-        'waiting': f'{deliveries}?{urlencode({"status": WAITING_STATUSES}, doseq=True)}',
-        'failed': f'{deliveries}?{urlencode({"status": StatusChoices.FAILED, "test": "false"})}',
-        'webhooks': webhooks,
-        'suspended': f'{webhooks}?suspended=true',
-        'paused': f'{webhooks}?state=paused',
-        'gone': f'{webhooks}?state=gone',
-    }
