@@ -26,17 +26,16 @@ TAIL = r"""
 A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
 `additional_headers` and `payload_url` are masked, and `secret` is missing. `health` says how the endpoint does.
 
-Masked values follow one rule. Sent back as it was read, `payload_url` keeps the stored URL, and each
-`Name: ********` of `additional_headers` the header's stored value. So does `"secret": "********"`, also of a
-credential. A new object needs the values themselves. So do the headers of a webhook that moves to another host: 400
-names the field.
+Masked values follow one rule. If you send a mask back, the stored value stays: in `payload_url`, in each
+`Name: ********` of `additional_headers`, and in `"secret": "********"`, which credentials have too. A new object needs
+the values themselves. A webhook that moves to another host needs the values of its headers: 400 names the field.
 
 `fingerprints` has a digest of each of these values, such as `{"secret": "5f0c…", "additional_headers": ""}`. It changes
-if and only if the value does, so a tool sees whether the value is still the one that it has set. It depends on NetBox's
+if and only if the value does, so a tool sees whether somebody has replaced its value. It depends on NetBox's
 `SECRET_KEY` and on the object, and is null for users who may not change the object.
 
-An asterisk marks what a request needs. Fields that the reader may not see are null, and `restricted` is true. 503 means
-too many tests or previews at once: try again.
+An asterisk marks a field that a request needs. Fields that the reader may not see are null, and `restricted` is true.
+503 means too many tests or previews at once: try again.
 """
 
 

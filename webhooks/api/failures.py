@@ -71,7 +71,7 @@ class FailureViewSet(RefusingMixin, GenericViewSet):
     @extend_schema(request=FailureRedeliverySerializer, responses=FiguresSerializer)
     @action(detail=False, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request) -> Response:
-        """Redeliver what failed for one cause, or only count it."""
+        """Redeliver the deliveries of one cause, or only count them."""
         wanted = read(FailureRedeliverySerializer, request.data)
         chosen = causes.failed(request.user, actions.REDELIVER.permission)
         if 'webhook' in wanted:

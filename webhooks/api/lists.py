@@ -74,7 +74,7 @@ class ListsMixin:
     )
     @action(detail=True, methods=['get'])
     def members(self, request: Request, pk: str) -> Response:
-        """List the objects that the receiver should have: those of the webhook's lists."""
+        """List the objects that the receiver should have, by the webhook's lists."""
         webhook = get_object_or_404(Webhook.objects.restrict(request.user, 'view'), pk=pk)
         found = Member.objects.filter(visibility.query(request.user), webhook_id=webhook.pk, **_wanted(request))
         page = self.paginate_queryset(found.select_related('object_type'))
@@ -82,7 +82,7 @@ class ListsMixin:
 
     @acts(actions.COMPARE, takes=CompareSerializer, returns=AnswerSerializer)
     def compare(self, request: Request, webhook: Webhook, wanted: Mapping[str, Any]) -> Response:
-        """Compare the webhook's lists with what was sent, and send what differs; or only say what does."""
+        """Compare the webhook's lists with the objects that were sent, and send or only report the differences."""
         if not wanted['dry_run']:
             lists.compare(webhook)
             return Response({'lists': []})

@@ -24,7 +24,7 @@ class SchemasMixin:
     @extend_schema(responses={200: OpenApiTypes.OBJECT, 304: NOT_CHANGED})
     @action(detail=True, methods=['get'], url_path='schema')
     def body_schema(self, request: Request, pk: str) -> HttpResponseBase:
-        """Show the JSON Schema of the webhook's bodies. Those of a body template have none."""
+        """Show the JSON Schema of the webhook's bodies, unless a body template makes them."""
         return _tagged(request, json_schema.of_types(self.get_object()))
 
     @extend_schema(responses={200: OpenApiTypes.OBJECT, 304: NOT_CHANGED}, filters=True)
