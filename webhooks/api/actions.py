@@ -24,7 +24,7 @@ def post_needs(permission: str) -> type[TokenPermissions]:
 def acts(one: Action, takes: type[BaseSerializer] | None = None, returns: Any = None) -> Callable[[Callable], Callable]:
     """Return a decorator that makes a method the endpoint of an action: POST, its address, permission and schema.
 
-    The method is called as `for_permitted` says. `returns` is what drf-spectacular takes as responses.
+    The method is called as `for_permitted` says. `returns` goes to drf-spectacular as `responses`.
     """
     permissions = [post_needs(one.permission)]
     route = action(detail=True, methods=['post'], url_path=one.address, permission_classes=permissions)

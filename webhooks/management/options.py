@@ -1,4 +1,4 @@
-"""What several commands find by their options. Each raises CommandError if there is no such thing."""
+"""Look-ups that several commands share. Each raises CommandError if there is no such thing."""
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import CommandError

@@ -2,8 +2,8 @@
 
 NetBox's pages, the admin and the REST API read it. A row with a `service` is complete: NetBox's page and the admin
 offer it, as `where` says, and the REST API needs a method for its answer. The admin may also write the action out, if
-it asks first or takes many objects at once. A row without a service has a form in each place, which calls a service
-with what the user entered.
+it asks first or takes many objects at once. A row without a service has a form in each place, which passes
+the entered values to a service.
 
 Commands need no permission, so they call the services themselves. Credentials have no actions but NetBox's own.
 """
@@ -51,7 +51,7 @@ class Action:
     has one. `path` is the last part of its address, if that is not the name. `list_label` is for the button below a
     list, which takes the selected objects.
 
-    `service` gets the object and the user; None: a form calls it with what was entered. It raises Busy or
+    `service` gets the object and the user; None: a form passes the entered values to one. It raises Busy or
     DefinitionError if the action is not possible. `message` gets the object and what the service returned. It returns
     the level, of django.contrib.messages, and the text of a message to the user, or None. `is_offered` says whether the
     object's page has the button. `obstacle` says why the button is disabled, '' if it is not.

@@ -77,7 +77,7 @@ def _visible(manager: Manager, user: Reader | None) -> QuerySet:
 
 
 def not_held(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    """Leave out what somebody holds: with a paused or disabled webhook, or a paused backfill."""
+    """Leave out deliveries that somebody holds: their webhook is paused or disabled, or their backfill is paused."""
     webhooks = list(Webhook.objects.filter(IS_HELD).values_list('pk', flat=True))
     backfills = list(Backfill.objects.filter(state=BackfillStateChoices.PAUSED).values_list('pk', flat=True))
     return deliveries.exclude(webhook__in=webhooks).exclude(webhook__in=backfills, backfill=True)
@@ -87,7 +87,7 @@ def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
     """Return since when the oldest of `deliveries` waits, pending or undecided. None: nothing waits.
 
     The first to expire counts as the oldest, because an index finds it. The wait begins with its event, or with a
-    redelivery. What waits until its object is quiet is not late, and does not count.
+    redelivery. A delivery that waits until its object is quiet is not late, and does not count.
     """
     deliveries = deliveries.filter(state__in=WAITING_STATES).exclude(state=DeliveryState.RESTING, waits_until__gt=Now())
     first = deliveries.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()

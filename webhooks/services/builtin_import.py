@@ -36,8 +36,8 @@ OUR_FIELDS = (
     'include_snapshots', 'fields', 'omit', 'filters', 'only_if_changed', 'only_real_changes',
 )  # fmt: skip
 COMPARED_FIELDS = (*OUR_FIELDS, *COPIED_FIELDS, 'payload_format', 'ssl_verification', 'ca_file_path')
-# These may differ: they name or sign in otherwise, or decide when and how often a request is made. A new field of a
-# webhook belongs here or to the others.
+# These may differ: they name or sign in otherwise, or decide when and how often a request is made. Put a new field
+# of a webhook here, or into OUR_FIELDS.
 FREE_FIELDS = (
     'name', 'description', 'tags', 'secret_path', 'credential', 'standard_headers', 'client_cert_path',
     'client_key_path', 'success_conditions', 'max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered',
@@ -74,7 +74,7 @@ class Plan:
         return self.rule.enabled and not self.reasons and not self.gaps()
 
     def gaps(self) -> list[str]:
-        """Return the settings by which the existing webhook sends less than the rule, or other requests.
+        """Return the settings that make the existing webhook send less than the rule, or different requests.
 
         Empty: it may replace it.
         """

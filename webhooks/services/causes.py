@@ -31,9 +31,9 @@ MAX_ANSWER_CHARS = 200
 
 @dataclass(frozen=True)
 class Cause:
-    """Failed deliveries of one webhook with the same beginning of their error, which failed from `first` to `last`.
+    """Deliveries to a webhook that failed from `first` to `last`, with errors that begin alike.
 
-    `answer` is what the receiver said last, '' if it said nothing or the reader may not see it. `is_cut`: some of the
+    `answer` is the receiver's last answer, '' if there was none or the reader may not see it. `is_cut`: some of the
     errors are longer than `error`.
     """
 

@@ -1,4 +1,4 @@
-"""Measures the plugin's tables in PostgreSQL, and names what keeps dead rows in them, for monitoring and *Status*."""
+"""Measures the plugin's tables in PostgreSQL, and finds the reason for dead rows, for monitoring and *Status*."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class Table:
 class DatabaseHealth:
     """The plugin's tables, the largest first. Problems are sentences that say what to do.
 
-    `bytes_per_day`: what the deliveries of the last day took. `bytes_expected`: the size of the log once it is as old
+    `bytes_per_day`: the size of the last day's deliveries. `bytes_expected`: the size of the log once it is as old
     as retention allows, if every day is like that one. `oldest_transaction`: when it began; None if none is open.
     """
 

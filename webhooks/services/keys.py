@@ -156,7 +156,7 @@ def check_filters(wanted: Mapping[str, str], models: Collection[type[Model]]) ->
 def check_may_filter(user: Any, wanted: Mapping[str, str], known: Mapping[str, str]) -> None:
     """Raise DefinitionError if the user may not view all objects of a type whose filter is new or changed.
 
-    What enters and leaves a list reveals data of its objects.
+    An object that enters or leaves a list reveals its data.
     """
     models = [apps.get_model(label) for label, query in wanted.items() if known.get(label) != query]
     if hidden := [model for model in models if not visibility.may_view_all(user, model)]:

@@ -54,8 +54,8 @@ class Part(NamedTuple):
 class Verdict(NamedTuple):
     """Whether a webhook takes an event, in sentences.
 
-    `reasons` say why it does not, `undecided` what nobody can tell any more. `conditions` say what each part of the
-    conditions found, and `warnings` what is probably a mistake in them.
+    `reasons` say why it does not. `undecided` names requirements that nobody can check any more. `conditions` has the
+    result of each part of the conditions, and `warnings` the probable mistakes in them.
     """
 
     reasons: list[str]
@@ -113,7 +113,7 @@ def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
 
 
 def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[str]:
-    """Return what remains where no reason can be shown. Empty: by its present settings it takes the event."""
+    """Return guesses where no reason can be shown. Empty: by its present settings it takes the event."""
     is_changed = _is_changed(webhook, event)
     unknown = [] if is_changed else _unknown_change(webhook)
     has_pattern = matching.has_pattern(webhook.conditions or {})
@@ -129,7 +129,8 @@ def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[st
 def comparison(webhook: Webhook, event: Event) -> str:
     """Return the setting that may have refused this update because nothing that it asks for changed, in words.
 
-    '' if no setting compares, and for what is never compared: creations, deletions, backfills, tests, derived changes.
+    '' if no setting compares, and for events that are never compared: creations, deletions, backfills, tests, derived
+    changes.
     """
     is_compared = event.kind == KindChoices.UPDATED and not (event.backfill or event.caused_by or event.test)
     if not is_compared or not webhook.compares:
@@ -188,9 +189,9 @@ def _unknown_change(webhook: Webhook) -> list[str]:
 
 
 def _is_changed(webhook: Webhook, event: Event) -> bool | None:
-    """Return whether what the webhook compares has changed. None: only dispatch could tell.
+    """Return whether a value that the webhook compares has changed. None: only dispatch could tell.
 
-    Dispatch removes what was before. The change log's data are kept if some webhook shows them.
+    Dispatch removes the state before. The change log's data are kept if some webhook shows them.
     """
     if not comparison(webhook, event):
         return True
@@ -199,7 +200,7 @@ def _is_changed(webhook: Webhook, event: Event) -> bool | None:
     if event.pk is None or before is None or after is None:
         return None
     if not webhook.only_if_changed:
-        # The time of the save does not count. What the change log leaves out may have changed.
+        # The time of the save does not count. The change log leaves out some values, which may have changed.
         return {**before, 'last_updated': None} != {**after, 'last_updated': None} or None
     found = [_is_key_changed(key, event.object_type, before, after) for key in webhook.only_if_changed]
     if any(found):
@@ -260,7 +261,7 @@ def unmet(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
 
 
 def parts(conditions: Any, data: Mapping[str, Any]) -> list[Part]:
-    """Return each part of the conditions, in their order: what it found in the data, and whether that meets it."""
+    """Return each part of the conditions, in order: the value that it found in the data, and whether it is met."""
     return list(_parts(conditions, data)) if isinstance(conditions, dict) else []
 
 

@@ -38,13 +38,13 @@ class NotSending:
 
 
 def suspended(webhooks: QuerySet[Webhook]) -> list[NotSending]:
-    """Return those of `webhooks` that are suspended, the longest suspended first."""
+    """Return the suspended ones among `webhooks`, the longest suspended first."""
     rows = webhooks.filter(IS_SUSPENDED).order_by('health__suspended_since', 'name')
     return [NotSending(*row) for row in rows.values_list('name', 'health__suspended_since')]
 
 
 def paused(webhooks: QuerySet[Webhook], changes: QuerySet[ObjectChange]) -> list[NotSending]:
-    """Return those of `webhooks` that are paused, by name. `changes`: where to look for who paused them."""
+    """Return the paused ones among `webhooks`, by name. `changes`: where to look for who paused them."""
     names = dict(webhooks.filter(IS_PAUSED).order_by('name').values_list('pk', 'name'))
     switched = changes.filter(
         changed_object_type=ContentType.objects.get_for_model(Webhook), changed_object_id__in=names
@@ -58,6 +58,6 @@ def paused(webhooks: QuerySet[Webhook], changes: QuerySet[ObjectChange]) -> list
 
 
 def name_some(webhooks: Sequence[object]) -> str:
-    """Return the first MAX_NAMED of the webhooks, or of what str() names of them, in one line."""
+    """Return the first MAX_NAMED of these webhooks, or other items, as text in one line."""
     named = ' · '.join(map(str, webhooks[:MAX_NAMED]))
     return f'{named} · …' if len(webhooks) > MAX_NAMED else named

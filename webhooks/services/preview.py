@@ -29,7 +29,7 @@ from .preview_sources import Draft
 class Preview:
     """A request that was not sent, with masked secrets, and whether the webhook would send it.
 
-    `warnings` name what is probably a mistake in the definition. `size`: of the body, in bytes.
+    `warnings` name probable mistakes in the definition. `size`: of the body, in bytes.
     """
 
     event: Event

@@ -1,4 +1,4 @@
-"""Sends chosen objects to a webhook as they are now: a few of them at once, where a backfill sends all in time.
+"""Sends chosen objects to a webhook in their present state: a few at once, where a backfill sends all over time.
 
 The events are a backfill's: updates for this webhook only, marked as a backfill. But they are urgent. Their deliveries
 go in turn with changes, so no running, paused or canceled backfill holds them up or removes them.
@@ -49,7 +49,7 @@ class Excluded(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """The objects that somebody chose, all of one type: the ids of those to send, and those that conditions exclude."""
+    """The chosen objects, all of the same type: the ids to send, and the objects that conditions exclude."""
 
     webhook: Webhook
     object_type: ContentType
@@ -111,7 +111,7 @@ def _excluded(webhook: Webhook, object_type: ContentType, pks: Collection[int], 
 
 
 def _events(webhook: Webhook, object_type: ContentType, pks: Collection[int]) -> Sequence[Event]:
-    """Return the events that would be recorded, with what the conditions see. They are not saved."""
+    """Return the events that would be recorded, with the data that conditions look at. They are not saved."""
     events = preview_sources.events_of(object_type, pks, KindChoices.UPDATED)
     if webhook.expand:
         found = Expander().find([(event.payload_data or {}, webhook.expand) for event in events])
@@ -128,7 +128,7 @@ def _readable(reasons: list[str], event: Event, user: Any) -> list[str]:
 
 
 def send(choice: Choice, user: Any = None) -> int:
-    """Record the objects as they are now, and return how many. A worker sends them within seconds.
+    """Record the present state of the objects, and return how many they are. A worker sends them within seconds.
 
     The events name the user. Raises Busy if somebody is changing one of the objects.
     """

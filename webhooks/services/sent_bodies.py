@@ -38,7 +38,7 @@ def body_of(attempt: Attempt) -> Body | None:
 
 
 def read_bodies(attempts: Sequence[Attempt]) -> None:
-    """Read what these attempts keep of their bodies, in one query."""
+    """Read the bodies that these attempts keep, in one query."""
     kept_bodies = dict(Attempt.objects.filter(pk__in=[one.pk for one in attempts]).values_list('pk', 'request_body'))
     for attempt in attempts:
         attempt.request_body = kept_bodies.get(attempt.pk)

@@ -356,7 +356,7 @@ def _until_next_attempt(delivery: Delivery) -> Wait:
     return Wait(str(RETRYING), shown, at=delivery.due_at)
 
 
-# What to say of a delivery whose time is still to come.
+# How to explain a delivery that is not due yet.
 OF_STATE: Mapping[str, Callable[[Delivery], Wait]] = {
     DeliveryState.READY: _in_turn,
     DeliveryState.RESTING: _until_quiet,

@@ -19,7 +19,7 @@ from .delivery import confirm_or_redeliver
 
 
 class FormView(ActionView):
-    """The base of these actions. A subclass makes the form, and does what a valid one asks for."""
+    """The base of these actions. A subclass makes the form, and acts on a valid one."""
 
     queryset = Webhook.objects.all()
     template_name = 'webhooks/webhook_action.html'
@@ -39,11 +39,11 @@ class FormView(ActionView):
         return self._ask(request, webhook, form)
 
     def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
-        """Return the form, with what was entered if it was posted."""
+        """Return the form, with the entered values if it was posted."""
         raise NotImplementedError
 
     def act(self, request: HttpRequest, webhook: Webhook, form: Any) -> HttpResponse | None:
-        """Do what the valid form asks for. Return an answer, or None to lead to the webhook's page.
+        """Act on the valid form. Return an answer, or None to lead to the webhook's page.
 
         A DefinitionError that it raises is shown in the form.
         """

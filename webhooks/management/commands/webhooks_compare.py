@@ -1,4 +1,4 @@
-"""manage.py webhooks_compare: compare a webhook's lists with what was sent, and send what differs."""
+"""manage.py webhooks_compare: compare a webhook's lists with the objects that were sent, and send the differences."""
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -8,16 +8,16 @@ from .. import options as find
 
 
 class Command(BaseCommand):
-    """Lets the workers compare the lists of a webhook, or only says what differs.
+    """Lets the workers compare the lists of a webhook, or only reports the differences.
 
     Fails if there is no such webhook, if it has no filters or is disabled, and if a filter fails.
     """
 
-    help = 'Compare the lists of a webhook with what its receiver was told. The workers send what differs.'
+    help = 'Compare the lists of a webhook with the objects that were sent. The workers send the differences.'
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument('name', metavar='NAME', help='name of the webhook')
-        parser.add_argument('--dry-run', action='store_true', help='only say what differs; send nothing')
+        parser.add_argument('--dry-run', action='store_true', help='only report the differences; send nothing')
 
     def handle(self, *args, **options) -> None:
         webhook = find.webhook(options['name'])

@@ -1,4 +1,4 @@
-"""manage.py webhooks_remove: remove what NetBox keeps about the plugin, before its tables are dropped."""
+"""manage.py webhooks_remove: remove NetBox's own rows about the plugin, before its tables are dropped."""
 
 import sys
 from collections import Counter
@@ -28,7 +28,7 @@ First export what you want to keep."""
 class Command(BaseCommand):
     """Asks, then removes the rows of NetBox's that would break its pages, or keep the content types from being removed.
 
-    Fails while the plugin is switched on. docs/installation.md says what else to do.
+    Fails while the plugin is switched on. docs/installation.md has the other steps.
     """
 
     help = 'Remove what NetBox keeps about webhooks. Run it before "migrate webhooks zero". It asks first.'
