@@ -116,3 +116,18 @@ class BaseAdmin(admin.ModelAdmin):
 
     def view_on_site(self, obj: Model) -> str:
         return obj.get_absolute_url()
+
+
+class LoggedAdmin(BaseAdmin):
+    """The base of the pages whose objects can be changed. NetBox's change log gets their state before."""
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Model | None:
+        found = super().get_object(request, object_id, from_field)
+        if found is not None and request.method == 'POST':
+            found.snapshot()
+        return found
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for found in queryset:
+            found.snapshot()
+            found.delete()

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from django import forms
-from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from ..forms.masked import EnteredAgainMixin, SecretMixin
 from ..models import Credential, Webhook
 from ..presentation.credential_fields import shown_in
-from .base import BaseAdmin, BaseForm
+from .base import BaseForm, LoggedAdmin
+from .display import column
 
 
 class CredentialForm(BaseForm, EnteredAgainMixin, SecretMixin):
@@ -28,35 +27,22 @@ class CredentialForm(BaseForm, EnteredAgainMixin, SecretMixin):
         }
 
 
-class CredentialAdmin(BaseAdmin):
-    """Lists, adds, changes and deletes credentials. Snapshots are taken for NetBox's changelog."""
+class CredentialAdmin(LoggedAdmin):
+    """Lists, adds, changes and deletes credentials."""
 
     form = CredentialForm
     list_display = ('name', 'type', 'where', 'valid_until', 'description')
     list_filter = ('type',)
     search_fields = ('name', 'description')
 
-    @admin.display(description=_('Hosts'))
-    def where(self, credential: Credential) -> str:
-        return ', '.join(credential.hosts)
+    where = column(_('Hosts'), lambda credential: ', '.join(credential.hosts))
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse filters by the secret: matches would reveal a sealed value."""
         return lookup.partition('__')[0] != 'secret' and super().lookup_allowed(lookup, value, request)
-
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Credential | None:
-        credential = super().get_object(request, object_id, from_field)
-        if credential is not None and request.method == 'POST':
-            credential.snapshot()
-        return credential
 
     def get_deleted_objects(self, objs: Sequence[Credential], request: HttpRequest) -> tuple[list, dict, set, list]:
         """Name the webhooks that use these credentials as a reason not to delete them."""
         users = Webhook.objects.filter(credential__in=[credential.pk for credential in objs])
         counts = {Credential._meta.verbose_name_plural: len(objs)}
         return [str(credential) for credential in objs], counts, set(), [str(webhook) for webhook in users]
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
-        for credential in queryset:
-            credential.snapshot()
-            credential.delete()

@@ -23,9 +23,9 @@ from ..presentation.moments import moment
 from ..services import confirmation, redelivery, sent_bodies
 from ..services.actions import REDELIVER
 from ..services.why_not_sent import next_attempt_at, wait_of
-from .display import block, delivery_status, headers_block, reason_word, word
+from .display import block, column, delivery_status, headers_block, reason_word, word
 from .filters import ObjectTypeFilter
-from .log import LogAdmin, ReadOnly, column
+from .log import LogAdmin, ReadOnly
 
 # Such an action can be taken in the list, for selected rows, and on an object's page.
 BOTH = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]

@@ -1,7 +1,10 @@
 """Texts and HTML that several admin pages show."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from django.contrib import admin
+from django.db.models import Model
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -11,6 +14,16 @@ from ..models import Delivery, Webhook
 from ..presentation import states
 from ..presentation.moments import moment
 from ..services.why_not_sent import wait_of
+
+
+def column(title: str, show: Callable[[Any], Any], **options: Any) -> Callable:
+    """Return a column of a list, or a field of a page: `show` gets the row. Options are those of `admin.display`."""
+
+    @admin.display(description=title, **options)
+    def shown(_admin: Any, row: Model) -> Any:
+        return show(row)
+
+    return shown
 
 
 def last_call(webhook: Webhook) -> str:

@@ -10,9 +10,9 @@ from django.utils.translation import gettext_lazy as _
 from ..models import Delivery, Event, querysets
 from ..presentation.json_text import readable
 from ..presentation.moments import moment
-from .display import block, delivery_status
+from .display import block, column, delivery_status
 from .filters import ObjectTypeFilter
-from .log import LogAdmin, ReadOnly, column
+from .log import LogAdmin, ReadOnly
 
 
 class DeliveryInline(ReadOnly, admin.TabularInline):

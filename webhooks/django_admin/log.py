@@ -1,10 +1,9 @@
 """What the admin's pages of deliveries and events share: nothing can be changed, and the search."""
 
 import uuid
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
-from django.contrib import admin
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -17,16 +16,7 @@ from ..presentation.states import marks_of
 from ..storable import is_key
 from ..tables import object_url
 from .base import BaseAdmin
-
-
-def column(title: str, show: Callable[[Any], Any], **options: Any) -> Callable:
-    """Return a column of a list, or a field of a page: `show` gets the row. Options are those of `admin.display`."""
-
-    @admin.display(description=title, **options)
-    def shown(_admin: Any, row: Model) -> Any:
-        return show(row)
-
-    return shown
+from .display import column
 
 
 class ReadOnly:

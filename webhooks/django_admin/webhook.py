@@ -21,8 +21,8 @@ from ..models.webhook import SEALED_FIELDS
 from ..presentation import states
 from ..presentation.fields import GROUPS, Group, Row
 from ..services import secret_rotation
-from .base import BaseAdmin
-from .display import last_call, word
+from .base import LoggedAdmin
+from .display import column, last_call, word
 from .filters import StateFilter, SubscribedTypeFilter
 from .forms import WebhookForm
 
@@ -32,7 +32,23 @@ MODELS_SHOWN = 3
 URL_CHARS_SHOWN = 60
 
 
-class WebhookAdmin(BaseAdmin):
+def _state(webhook: Webhook) -> SafeString:
+    state = states.state_of(webhook)
+    return format_html('{} <span class="wh-quiet">{}</span>', word(state.label, state.color), last_call(webhook))
+
+
+def _models(webhook: Webhook) -> SafeString:
+    names = sorted(object_types.name_of(object_type) for object_type in webhook.object_types.all())
+    rest = f' +{len(names) - MODELS_SHOWN}' if len(names) > MODELS_SHOWN else ''
+    return format_html('<span title="{}">{}{}</span>', ', '.join(names), ', '.join(names[:MODELS_SHOWN]), rest)
+
+
+def _url(webhook: Webhook) -> SafeString:
+    masked = webhook.masked_url or gettext('Feed')
+    return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(URL_CHARS_SHOWN))
+
+
+class WebhookAdmin(LoggedAdmin):
     """Lists, adds, changes, tests and deletes webhooks. NetBox's pages have all else, and are linked."""
 
     form = WebhookForm
@@ -44,42 +60,17 @@ class WebhookAdmin(BaseAdmin):
     actions = ('delete_selected',)
     readonly_fields = ('state',)
 
+    state = column(_('State'), _state)
+    models = column(_('Object types'), _models)
+    events = column(_('Events'), lambda webhook: webhook.kind_labels)
+    url = column(_('URL'), _url)
+
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse filters by a masked field: matches would reveal its value."""
         return lookup.partition('__')[0] not in MASKED_FIELDS and super().lookup_allowed(lookup, value, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         return states.with_states(super().get_queryset(request)).prefetch_related('object_types')
-
-    @admin.display(description=_('State'))
-    def state(self, webhook: Webhook) -> SafeString:
-        state = states.state_of(webhook)
-        return format_html('{} <span class="wh-quiet">{}</span>', word(state.label, state.color), last_call(webhook))
-
-    @admin.display(description=_('Object types'))
-    def models(self, webhook: Webhook) -> SafeString:
-        names = sorted(object_types.name_of(object_type) for object_type in webhook.object_types.all())
-        rest = f' +{len(names) - MODELS_SHOWN}' if len(names) > MODELS_SHOWN else ''
-        return format_html('<span title="{}">{}{}</span>', ', '.join(names), ', '.join(names[:MODELS_SHOWN]), rest)
-
-    @admin.display(description=_('Events'))
-    def events(self, webhook: Webhook) -> str:
-        return webhook.kind_labels
-
-    @admin.display(description=_('URL'))
-    def url(self, webhook: Webhook) -> SafeString:
-        masked = webhook.masked_url or gettext('Feed')
-        return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(URL_CHARS_SHOWN))
-
-    #
-    # Change and delete
-    #
-
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Webhook | None:
-        webhook = super().get_object(request, object_id, from_field)
-        if webhook is not None and request.method == 'POST':
-            webhook.snapshot()
-        return webhook
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> list:
         """Return the groups of fields. A new webhook has no state, and no secret to remove."""
@@ -126,11 +117,6 @@ class WebhookAdmin(BaseAdmin):
     @transaction.atomic
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
         return delete_selected(self, request, queryset)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        for webhook in queryset:
-            webhook.snapshot()
-            webhook.delete()
 
 
 def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row]) -> tuple:
