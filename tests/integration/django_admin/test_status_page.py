@@ -361,7 +361,7 @@ class TestPages:
         [job] = client.get(page('failed_jobs')).context['jobs']
         job.origin = 'default'
         job.save()
-        answer = confirm(client, client.get(page('requeue_all')), follow=True)
+        answer = client.post(page('requeue_all'), follow=True)
         assert 'This job has not failed' in text_of(answer)
         assert answer.redirect_chain == [(page('failed_jobs'), HTTPStatus.FOUND)]
 
