@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from .. import object_types, visibility
-from ..models import ListWalk, Member, Webhook
+from ..models import Member, Webhook
 from ..services import actions, lists
 from ..storable import is_key
 from .actions import acts
@@ -52,8 +52,10 @@ class ComparedSerializer(serializers.Serializer):
     query = serializers.CharField()
     listed = serializers.IntegerField(help_text=_('Number of objects in the list.'))
     missing = serializers.IntegerField(help_text=_('Number of those that the receiver was not told.'))
+    stale = serializers.IntegerField(help_text=_('Number of those that have changed since the receiver was told.'))
     extra = serializers.IntegerField(help_text=_('Number of objects that it was told, and that are not in the list.'))
     names_of_missing = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
+    names_of_stale = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
     names_of_extra = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
 
 
@@ -86,10 +88,7 @@ class ListsMixin:
         if not wanted['dry_run']:
             lists.compare(webhook)
             return Response({'lists': []})
-        types = ListWalk.objects.filter(webhook_id=webhook.pk).values_list('object_type', flat=True)
-        if not {*types} <= {*visibility.whole_types(request.user)}:
-            raise ValidationError({'dry_run': _('You need the permission to view all objects of these types.')})
-        return Response({'lists': [one._asdict() for one in lists.foretell(webhook)]})
+        return Response({'lists': [one._asdict() for one in lists.foretell(webhook, request.user)]})
 
 
 def _wanted(request: Request) -> dict[str, object]:

@@ -267,6 +267,7 @@ class Migration(migrations.Migration):
                         ('object_id', models.BigIntegerField()),
                         ('sequence', models.BigIntegerField()),
                         ('digest', models.TextField()),
+                        ('state', models.UUIDField(null=True)),
                         (
                             'object_type',
                             models.ForeignKey(

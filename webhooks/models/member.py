@@ -84,6 +84,8 @@ class Member(models.Model):
     object_id = models.BigIntegerField(_('object ID'))
     sequence = models.BigIntegerField(_('sequence'))
     digest = models.TextField(_('digest'))
+    # A digest of its row when that was sent or taken as known (outbox/unchanged.py). Null: it has to be compared anew.
+    state = models.UUIDField(null=True)
 
     _netbox_private = True
 

@@ -16,7 +16,7 @@ from ..choices import KindChoices
 from ..models import Event
 from ..rendering.derived import MAINTAINED
 from ..rendering.keys import is_stored_whole
-from .snapshots import UNLOCKED
+from .snapshots import UNLOCKED, expression
 
 # Columns that NetBox sets by itself. A save that changes only these changes nothing.
 KEPT_BY_NETBOX = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation')
@@ -79,10 +79,21 @@ def _among(type_id: int, pks: Sequence[int]) -> list[int]:
 
 
 @cache
+def state(model: type[models.Model]) -> str:
+    """Return SQL for a digest (uuid) of what a row `t` of the model stores, links too. NULL if there is no row."""
+    columns = f'jsonb_strip_nulls(to_jsonb(t) - {_kept(model)})'
+    return f"md5({columns}::text || ({expression(model)} -> 'm2m')::text)::uuid"
+
+
+def _kept(model: type[models.Model], *more: str) -> str:
+    counters = [field.attname for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)]
+    return f"'{{{','.join((*KEPT_BY_NETBOX, *counters, *more))}}}'::text[]"
+
+
+@cache
 def _is_same(model: type[models.Model], before: str, after: str) -> str:
     """Return an SQL condition: whether both snapshots show the same. It is not true if the state before is unknown."""
-    counters = [field.attname for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)]
-    kept = f"'{{{','.join((*KEPT_BY_NETBOX, *counters, CUSTOM_FIELDS))}}}'::text[]"
+    kept = _kept(model, CUSTOM_FIELDS)
     fields = [f"({one} -> 'row' -> '{CUSTOM_FIELDS}')" for one in (before, after)]
     return f"""{before} -> 'm2m' = {after} -> 'm2m' AND ({before} -> 'row') - {kept} = ({after} -> 'row') - {kept}
         AND {HAS_SAME_FIELDS.format(before=fields[0], after=fields[1])} AND NOT {before} ? '{UNLOCKED}'"""

@@ -8,11 +8,13 @@ from django.db import transaction
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 
+from .. import object_types
 from ..engine.walks.lists import difference
 from ..exceptions import STATE, Busy, DefinitionError
 from ..models import ListWalk, Webhook
 from ..models.member import label_of
 from ..outbox import wakeup
+from ..visibility import Reader, may_view_all
 
 # Objects that are looked at together.
 OBJECTS_PER_LOOK = 1000
@@ -30,8 +32,10 @@ class Compared(NamedTuple):
     query: str
     listed: int
     missing: int
+    stale: int
     extra: int
     names_of_missing: list[str]
+    names_of_stale: list[str]
     names_of_extra: list[str]
 
 
@@ -42,15 +46,18 @@ def compare(webhook: Webhook) -> None:
     transaction.on_commit(wakeup.wake, robust=True)
 
 
-def foretell(webhook: Webhook) -> list[Compared]:
+def foretell(webhook: Webhook, reader: Reader | None = None) -> list[Compared]:
     """Return what comparing would send now, for each list. Sends and writes nothing.
 
-    Changes that are still to be dispatched count as differences. Raises DefinitionError without lists and for a filter
-    that fails, and Busy after DRY_RUN_SECONDS.
+    Changes that are on their way count as told. Raises DefinitionError without lists, for a filter that fails, and for
+    a reader who may not view all objects; Busy after DRY_RUN_SECONDS.
     """
     _check(webhook)
     until = time.monotonic() + DRY_RUN_SECONDS
     lists = ListWalk.objects.filter(webhook_id=webhook.pk).select_related('object_type').order_by('object_type_id')
+    models = object_types.models_of(one.object_type for one in lists)
+    if reader is not None and not all(may_view_all(reader, model) for model in models):
+        raise DefinitionError('dry_run', _('You need the permission to view all objects of these types.'))
     return [_compared(one, until) for one in lists if one.object_type.model_class()]
 
 
@@ -63,18 +70,19 @@ def _check(webhook: Webhook) -> None:
 
 def _compared(listed: ListWalk, until: float) -> Compared:
     model = listed.object_type.model_class()
-    missing, extra, count = [], [], 0
+    missing, stale, extra, count = [], [], [], 0
     for found, inside in _slices(listed, until):
         count += inside
         missing += found.missing
+        stale += found.stale
         extra += [*found.extra, *found.gone]
-    named = {one.pk: one for one in model._base_manager.filter(pk__in=_first(missing) + _first(extra))}
+    parts = (missing, stale, extra)
+    named = {one.pk: one for one in model._base_manager.filter(pk__in=[pk for part in parts for pk in _first(part)])}
 
     def names(pks: Sequence[int]) -> list[str]:
         return [Truncator(str(named.get(pk, f'#{pk}'))).chars(MAX_NAME_CHARS) for pk in _first(pks)]
 
-    label = label_of(listed.object_type)
-    return Compared(label, listed.query, count, len(missing), len(extra), names(missing), names(extra))
+    return Compared(label_of(listed.object_type), listed.query, count, *map(len, parts), *map(names, parts))
 
 
 def _slices(listed: ListWalk, until: float) -> Iterator[tuple]:

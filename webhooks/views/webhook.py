@@ -26,11 +26,12 @@ from utilities.permissions import get_permission_for_model
 from utilities.views import ViewTab, register_model_view
 
 from .. import filtersets, forms, tables
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Webhook, querysets
 from ..presentation.fields import label
 from ..presentation.states import is_used, with_states, with_waiting
-from ..services import feed, preview, preview_sources, secret_rotation, why_not_sent
-from ..services.actions import REDELIVER
+from ..services import feed, lists, preview, preview_sources, secret_rotation, why_not_sent
+from ..services.actions import COMPARE, REDELIVER
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver
 from .causes import causes_for
@@ -280,3 +281,29 @@ class WebhookPreviewView(generic.ObjectView):
         source, text = request.GET.get('source', ''), request.GET.get('name', '')
         shown = preview.context(draft, request.user, source)
         return {**shown, 'choices': preview_sources.choices(draft, request.user, text), 'source': source, 'name': text}
+
+
+@register_model_view(Webhook, 'differences')
+class WebhookDifferencesView(generic.ObjectView):
+    """Shows on a tab what *Compare now* would send. Nothing is sent."""
+
+    queryset = Webhook.objects.all()
+    template_name = 'webhooks/webhook_differences.html'
+    tab = ViewTab(
+        label=gettext_lazy('Differences'),
+        permission=COMPARE.full_permission,
+        visible=lambda webhook: bool(webhook.filters),
+        weight=510,
+    )
+
+    def get_required_permission(self) -> str:
+        return COMPARE.full_permission
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).restrict(request.user, 'view')
+
+    def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
+        try:
+            return {'lists': lists.foretell(instance, request.user)}
+        except (Busy, DefinitionError) as error:
+            return {'problem': str(error)}

@@ -15,13 +15,14 @@ from django.utils.http import urlencode
 from support.builders import named, site, subscribe
 from support.engine import deliveries, work
 from tenancy.models import Tenant, TenantGroup
+from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import KindChoices
 from webhooks.engine.dispatch import memberships
 from webhooks.models import ListWalk, Member, Webhook
-from webhooks.services import backfill
+from webhooks.services import backfill, lists
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -269,24 +270,81 @@ class TestProof:
         assert (one['object_type'], one['object_id'], len(one['digest'])) == ('dcim.site', second.pk, 64)
         assert api_client.get(f'{address}?object_id=x').status_code == 400
 
-    def test_a_dry_run_names_what_is_missing_and_too_much(self, receiver: Receiver, api_client):
+    def test_a_dry_run_names_what_is_missing_stale_and_too_much(self, receiver: Receiver, api_client, admin_pages):
         webhook = mirror(receiver)
-        extra, missing = site(name='Basel'), site(name='Bern', status='planned')
-        assert len(told(receiver)) == 1
+        extra, stale, _same = site(name='Basel'), site(name='Chur'), site(name='Davos')
+        missing = site(name='Bern', status='planned')
+        assert len(told(receiver)) == 3
         Site.objects.filter(pk=extra.pk).update(status='retired')
         Site.objects.filter(pk=missing.pk).update(status='active')
+        Site.objects.filter(pk=stale.pk).update(description='changed')
         address = f'{API}{webhook.pk}/compare/'
         (found,) = api_client.post(address, {'dry_run': True}, format='json').json()['lists']
-        assert (found['missing'], found['names_of_missing']) == (1, ['Bern'])
+        assert (found['listed'], found['missing'], found['names_of_missing']) == (3, 1, ['Bern'])
+        assert (found['stale'], found['names_of_stale']) == (1, ['Chur'])
         assert (found['extra'], found['names_of_extra']) == (1, ['Basel'])
-        assert told(receiver) == []
         output = StringIO()
         call_command('webhooks_compare', webhook.name, '--dry-run', stdout=output)
         assert output.getvalue().splitlines() == [
-            'dcim.site status=active: 1 objects, 1 missing, 1 too much', '  missing: Bern', '  too much: Basel',
+            'dcim.site status=active: 3 objects, 1 missing, 1 stale, 1 too much', '  missing: Bern', '  stale: Chur',
+            '  too much: Basel',
         ]  # fmt: skip
+        page = admin_pages.get(f'{webhook.get_absolute_url()}differences/').content.decode()
+        rows = re.findall(r'<th scope="row">([\w ]+):[^<]*</th>\s*<td>(\d+)<div[^>]*>([^<]*)</div>', page)
+        assert rows == [('Missing', '1', 'Bern'), ('Stale', '1', 'Chur'), ('Too much', '1', 'Basel')]
+        assert told(receiver) == []
         assert api_client.post(address, format='json').status_code == 200
+        assert sorted(told(receiver)) == [
+            ('created', missing.pk, 'entered'), ('deleted', extra.pk, 'left'), ('updated', stale.pk, None),
+        ]  # fmt: skip
+
+    def test_a_dry_run_leaves_out_what_is_on_its_way(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        one, other = site(), site(status='planned')
+        assert len(told(receiver)) == 1
+        change(one, description='changed')
+        change(other, status='active')
+        (found,) = lists.foretell(webhook)
+        assert (found.missing, found.stale, found.extra) == (0, 0, 0)
         assert len(told(receiver)) == 2
+
+    def test_what_changed_while_the_webhook_was_disabled_is_sent_afterwards(self, receiver: Receiver):
+        known = site()
+        webhook = mirror(receiver)
+        sent, same = site(), site()
+        assert len(told(receiver)) == 2
+        webhook.enabled = False
+        webhook.save()
+        for one in (known, sent):
+            change(one, description='changed')
+        change(same)
+        webhook.enabled = True
+        webhook.save()
+        assert sorted(told(receiver)) == [('updated', known.pk, None), ('updated', sent.pk, None)]
+        compare(webhook)
+        assert told(receiver) == []
+
+    def test_what_an_ignored_user_changes_is_not_stale(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        one = site()
+        assert len(told(receiver)) == 1
+        webhook.ignore_users.add(User.objects.create(username='robot'))
+        Site.objects.filter(pk=one.pk).update(description='changed')
+        compare(webhook)
+        assert told(receiver) == []
+        webhook.ignore_users.clear()
+        compare(webhook)
+        assert told(receiver) == [('updated', one.pk, None)]
+
+    def test_a_row_that_was_saved_again_before_its_event_is_judged_is_stale(self, receiver: Receiver):
+        """No event tells of the second save."""
+        webhook = mirror(receiver)
+        one = site()
+        Site.objects.filter(pk=one.pk).update(description='not sent', last_updated=timezone.now())
+        assert told(receiver) == [('created', one.pk, None)]
+        assert [found.names_of_stale for found in lists.foretell(webhook)] == [[one.name]]
+        compare(webhook)
+        assert told(receiver) == [('updated', one.pk, None)]
 
 
 class TestPages:

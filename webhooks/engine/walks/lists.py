@@ -11,12 +11,12 @@ event (dispatch/memberships.py).
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection
 from django.db.models import Model
 
 from ... import delivery_states as states
@@ -27,6 +27,7 @@ from ...outbox import restating
 from ...storable import MAX_KEY, storable
 from .. import sql
 from ..dispatch import loop as dispatch
+from ..dispatch.memberships import of_model
 from .loop import Walk
 
 # While a webhook has this many unsent deliveries, no further slice is recorded.
@@ -82,10 +83,19 @@ MOVE_WALK = """
         FOR UPDATE SKIP LOCKED
     ))"""
 
-# Read the objects in a range of keys that the receiver was told of, and whether each still exists.
+# Read the objects in a range of keys that the receiver was told of: whether each still exists, and whether it has
+# changed since. What ignored users change is not sent.
 READ_MEMBERS = """
-    SELECT m.object_id, EXISTS (SELECT FROM {table} t WHERE t.{pk} = m.object_id) FROM webhooks_member m
+    SELECT m.object_id, t.{pk} IS NOT NULL, coalesce(m.state <> {state}, m.sequence > 0) AND NOT EXISTS (
+        SELECT FROM webhooks_webhook_ignore_users i WHERE i.webhook_id = m.webhook_id)
+    FROM webhooks_member m LEFT JOIN {table} t ON t.{pk} = m.object_id
     WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s"""
+
+# Note the state of objects that were taken as known.
+LEARN_STATES = """
+    UPDATE webhooks_member m SET state = {state} FROM {table} t
+    WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s
+      AND m.state IS NULL AND m.sequence = 0 AND t.{pk} = m.object_id"""
 
 # Leave out objects about which something is under way: that is judged by itself.
 LEAVE_OUT_OPEN = """
@@ -110,16 +120,18 @@ RECORD_GONE = """
     RETURNING id"""
 
 
+@dataclass(frozen=True)
 class Difference:
     """What differs in a range of keys between a list and what the receiver was told of it: ids of objects.
 
-    `missing`: in the list, not told. `extra`: told, and not in the list any more. `gone`: told, and deleted.
+    `missing`: in the list, not told. `stale`: in the list, and changed since it was told. `extra`: told, and not in the
+    list any more. `gone`: told, and deleted. Objects about which something is under way are left out.
     """
 
-    def __init__(self, inside: Sequence[int], members: dict[int, bool]) -> None:
-        self.missing = [pk for pk in inside if pk not in members]
-        self.extra = [pk for pk, exists in members.items() if exists and pk not in set(inside)]
-        self.gone = [pk for pk, exists in members.items() if not exists]
+    missing: list[int]
+    stale: list[int]
+    extra: list[int]
+    gone: list[int]
 
 
 def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -> tuple[Difference, int, int | None]:
@@ -128,10 +140,18 @@ def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -
     Returns also the last key that was looked at, None at the end. Raises as list_filters.after().
     """
     inside, upto = list_filters.after(model, listed.query, last_id, count)
-    quote = connection.ops.quote_name
-    statement = READ_MEMBERS.format(table=quote(model._meta.db_table), pk=quote(model._meta.pk.column))
     bounds = [listed.webhook_id, listed.object_type_id, last_id, MAX_KEY if upto is None else upto]
-    return Difference(inside, dict(sql.fetch(statement, bounds))), len(inside), upto
+    rows = sql.fetch(of_model(READ_MEMBERS, model), bounds)
+    told, listed_now = {pk for pk, *_is in rows}, {*inside}
+    parts = (
+        listed_now - told,
+        {pk for pk, _exists, is_stale in rows if is_stale} & listed_now,
+        {pk for pk, exists, _is_stale in rows if exists} - listed_now,
+        {pk for pk, exists, _is_stale in rows if not exists},
+    )
+    known = {'type': listed.object_type_id, 'webhook': listed.webhook_id}
+    quiet = {*sql.fetch_column(LEAVE_OUT_OPEN, {**known, 'objects': [*set.union(*parts)]})}
+    return Difference(*(sorted(part & quiet) for part in parts)), len(inside), upto
 
 
 class WalkOfList(Walk):
@@ -155,7 +175,7 @@ class WalkOfList(Walk):
     def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
         """Return the next objects that differ."""
         self._difference, _count, upto = difference(self._list, model, self.last_id, count)
-        return [*self._difference.missing, *self._difference.extra], upto
+        return [*self._difference.missing, *self._difference.stale, *self._difference.extra], upto
 
     def move(self, position: int, last_id: int, looked: int) -> bool:
         """Write its place. At the end of the table it ends."""
@@ -163,15 +183,15 @@ class WalkOfList(Walk):
         return bool(sql.execute(MOVE_WALK, {**now, 'last_id': last_id, 'walking': position == 0}))
 
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
-        """Record an event for each object that differs, unless something is under way about it."""
+        """Record an event for each object that differs, and learn the states of those that were taken as known."""
         webhook = Webhook.objects.get(pk=self._list.webhook_id)
-        known = {'type': type_id, 'webhook': webhook.pk, 'now': now}
-        if pks and (some := sql.fetch_column(LEAVE_OUT_OPEN, {**known, 'objects': list(pks)})):
-            restating.restate(webhook, model, some, now, urgent=True)
+        if pks:
+            restating.restate(webhook, model, pks, now, urgent=True)
         if gone := self._difference.gone:
-            some = sql.fetch_column(LEAVE_OUT_OPEN, {**known, 'objects': gone})
-            events = sql.fetch_column(RECORD_GONE, {**known, 'objects': some})
+            known = {'type': type_id, 'webhook': webhook.pk, 'now': now, 'objects': gone}
+            events = sql.fetch_column(RECORD_GONE, known)
             dispatch.make_deliveries((), [(webhook.pk, pk) for pk in events], are_new=True)
+        sql.execute(of_model(LEARN_STATES, model), [webhook.pk, type_id, self.last_id, upto])
         return True
 
     def end(self, now: datetime) -> bool:
