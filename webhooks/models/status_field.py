@@ -1,15 +1,16 @@
 """The field `status` of a delivery, which has no column of its own: it is computed from the state."""
 
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
-from django.db import DataError, models
+from django.db import models
 from django.db.models.expressions import Col
 from django.db.models.lookups import In
 
 from ..choices import StatusChoices
 from ..delivery_states import STATES_OF_STATUS, STATUS_OF_STATE
+
+RENAMED = ' '.join(f"WHEN '{state}' THEN '{status}'" for state, status in STATUS_OF_STATE.items() if state != status)
 
 
 class StatusField(models.CharField):
@@ -28,23 +29,28 @@ class StatusField(models.CharField):
         return self.get_attname(), None
 
     def get_col(self, alias: str, output_field: models.Field | None = None) -> Col:
-        """Return the column of the state, as a status: lookups below get it."""
-        return Col(alias, self.model._meta.get_field('state'), self)
-
-    def from_db_value(self, value: str, *_others: Any) -> str:
-        """Return the status of a state, for `values` and the like."""
-        return STATUS_OF_STATE[value]
+        """Return the column of the state, as a status."""
+        return _StatusCol(alias, self.model._meta.get_field('state'), self)
 
 
 def _status_of(delivery: models.Model) -> str:
     return STATUS_OF_STATE[delivery.state]
 
 
-class _InStates(In):
-    """Some statuses as their states. An unknown status has none."""
+class _StatusCol(Col):
+    """The status in SQL, which all lookups of texts take."""
 
-    def __init__(self, lhs: Any, statuses: Collection[str]) -> None:
-        super().__init__(lhs, [state for status in statuses for state in STATES_OF_STATUS.get(status, ())])
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        state, parameters = super().as_sql(compiler, connection)
+        return f'CASE {state} {RENAMED} ELSE {state} END', parameters
+
+
+class _InStates(In):
+    """Some statuses as their states, for which there are indexes. An unknown status has none."""
+
+    def __init__(self, lhs: Col, statuses: Collection[str]) -> None:
+        known = [state for status in statuses for state in STATES_OF_STATUS.get(status, ())]
+        super().__init__(Col(lhs.alias, lhs.target), known)
 
 
 @StatusField.register_lookup
@@ -60,31 +66,5 @@ class StatusExact(_InStates):
 
     lookup_name = 'exact'
 
-    def __init__(self, lhs: Any, status: str) -> None:
+    def __init__(self, lhs: Col, status: str) -> None:
         super().__init__(lhs, [status])
-
-
-def _found(status: str, pattern: str) -> object:
-    """Search for the pattern, and raise DataError for a wrong one, as PostgreSQL does."""
-    try:
-        return re.search(pattern, status)
-    except re.error as error:
-        raise DataError(str(error)) from None
-
-
-def _register(name: str, matches: Callable[[str, str], object]) -> None:
-    """Register a lookup, as NetBox's filters make them of texts: all statuses that match the text."""
-
-    def __init__(self: _InStates, lhs: Any, text: str | None) -> None:
-        _InStates.__init__(self, lhs, [status for status in STATES_OF_STATUS if text and matches(status, text)])
-
-    # The class keeps the name `in`: by the other names Django would compare upper case.
-    StatusField.register_lookup(type(f'Status_{name}', (_InStates,), {'__init__': __init__}), name)
-
-
-_register('iexact', lambda status, text: status == text.lower())
-_register('icontains', lambda status, text: text.lower() in status)
-_register('istartswith', lambda status, text: status.startswith(text.lower()))
-_register('iendswith', lambda status, text: status.endswith(text.lower()))
-_register('regex', _found)
-_register('iregex', _found)

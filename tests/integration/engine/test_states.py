@@ -166,7 +166,7 @@ def test_queries_filter_sort_and_read_by_the_status_of_the_state():
         assert {one.state for one in found} == set(states)
         assert {one.status for one in found} == set(found.values_list('status', flat=True)) == {status}
         assert {one.state for one in Delivery.objects.exclude(status__in=[status])} == NAMES.keys() - set(states)
-    assert [one.state for one in Delivery.objects.order_by('status')] == sorted(NAMES)
+    assert [one.status for one in Delivery.objects.order_by('status')] == sorted(STATUS_OF_STATE.values())
     assert not Delivery.objects.filter(status='unknown').exists()
 
 
