@@ -19,7 +19,7 @@ LATE_SEQUENCES = 1000
 # One dispatcher at a time chooses events, until its transaction ends.
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# Find the oldest and the newest undispatched events. An object's events wait behind one in other hands, or a suspect.
+# Find the oldest or the newest undispatched events. An object's events wait behind one in other hands, or a suspect.
 READY_EVENTS = """
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
@@ -28,21 +28,13 @@ READY_EVENTS = """
         SELECT object_type_id, object_id, sequence FROM webhooks_event
         WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s
     )
-    (SELECT e.id, e.sequence FROM webhooks_event e
-     WHERE e.dispatched_at IS NULL AND e.sequence > %(since)s AND (e.retry_at IS NULL OR e.retry_at <= now())
-       AND NOT EXISTS (
-           SELECT FROM held h
-           WHERE h.object_type_id = e.object_type_id AND h.object_id = e.object_id AND h.sequence <= e.sequence
-       )
-     ORDER BY e.sequence LIMIT %(oldest)s)
-    UNION ALL
-    (SELECT e.id, e.sequence FROM webhooks_event e
-     WHERE e.dispatched_at IS NULL AND e.sequence > %(since)s AND (e.retry_at IS NULL OR e.retry_at <= now())
-       AND NOT EXISTS (
-           SELECT FROM held h
-           WHERE h.object_type_id = e.object_type_id AND h.object_id = e.object_id AND h.sequence <= e.sequence
-       )
-     ORDER BY e.sequence DESC LIMIT %(newest)s)"""
+    SELECT e.id, e.sequence FROM webhooks_event e
+    WHERE e.dispatched_at IS NULL AND e.sequence > %(since)s AND (e.retry_at IS NULL OR e.retry_at <= now())
+      AND NOT EXISTS (
+          SELECT FROM held h
+          WHERE h.object_type_id = e.object_type_id AND h.object_id = e.object_id AND h.sequence <= e.sequence
+      )
+    ORDER BY e.sequence {direction} LIMIT %(most)s"""
 
 # Find suspects that are due and in nobody else's hands, the longest due first.
 READY_SUSPECT_EVENTS = """
@@ -86,21 +78,24 @@ class Reading:
         """
         sql.execute(LOCK_CLAIMS)
         # If all of the newest events wait for an earlier one of their object, the oldest are read after all.
-        if self._newest and (events := _take(member, self._read(member, self._since, newest=NEWEST_EVENTS_PER_BATCH))):
-            self._newest = False
-            return events
+        if self._newest:
+            newest = _read(member, self._since, NEWEST_EVENTS_PER_BATCH, 'DESC')
+            if events := _take(member, newest):
+                self._newest = False
+                return events
         began = time.monotonic()
         is_full = self._everything.is_due(began)
-        found = self._read(member, 0 if is_full else self._since, oldest=EVENTS_PER_BATCH)
+        found = _read(member, 0 if is_full else self._since, EVENTS_PER_BATCH, 'ASC')
         if is_full:
             self._everything.note(began, time.monotonic())
             self._since = min(sequence for _id, sequence in found) - LATE_SEQUENCES if found else self._since
         self._newest = len(found) == EVENTS_PER_BATCH
         return _take(member, found)
 
-    def _read(self, member: Member, since: int, oldest: int = 0, newest: int = 0) -> list[tuple[int, int]]:
-        bounds = {'since': since, 'oldest': oldest, 'newest': newest, 'given_up': GIVEN_UP}
-        return sql.fetch(READY_EVENTS, {'id': member.pk, **bounds})
+
+def _read(member: Member, since: int, most: int, direction: str) -> list[tuple[int, int]]:
+    bounds = {'id': member.pk, 'since': since, 'most': most, 'given_up': GIVEN_UP}
+    return sql.fetch(READY_EVENTS.format(direction=direction), bounds)
 
 
 def take_suspects(member: Member) -> list[Event]:
