@@ -217,12 +217,10 @@ class Lanes:
     def _form(self, turn: Turn) -> None:
         """Form the change sets of transactions that are dispatched to the end: their parts are read after that."""
         held = self._held(turn)
-        transactions = {one.transaction_id for lane in held for one in lane.unformed}
-        unfinished = queue.unfinished(transactions)
-        undecided = queue.undecided([lane.webhook_id for lane in held], transactions - unfinished)
+        sets = {(lane.webhook_id, one.transaction_id) for lane in held for one in lane.unformed}
+        growing = sets & queue.growing(sets)
         for lane in held:
-            asked = {one.transaction_id for one in lane.unformed}
-            lane.unfinished = {one for one in asked if one in unfinished or (lane.webhook_id, one) in undecided}
+            lane.unfinished = {transaction for webhook_id, transaction in growing if webhook_id == lane.webhook_id}
         whole = [one for lane in held for one in lane.unformed if one.transaction_id not in lane.unfinished]
         # A set must not wait for a backfill of its objects.
         replaced = superseding.replace_backfills({one.webhook_id for one in whole}, turn.now, self.in_hand)

@@ -153,18 +153,18 @@ READ_PARTS = f"""
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
 
-# Read which transactions have events that are still to be dispatched. The event of a component's owner may be put off
-# for long while somebody holds the owner's row.
-READ_UNFINISHED = """
-    SELECT t.id FROM unnest(%s::bigint[]) AS t(id) WHERE EXISTS (
+# Read which change sets may still grow: events of the transaction are still to be dispatched, or deliveries to be
+# decided. The event of a component's owner does not count while somebody holds the owner's row: that may take long.
+READ_GROWING = """
+    SELECT s.webhook_id, s.transaction_id
+    FROM unnest(%(webhooks)s::bigint[], %(transactions)s::bigint[]) AS s(webhook_id, transaction_id)
+    WHERE EXISTS (
         SELECT FROM webhooks_event e
-        WHERE e.transaction_id = t.id AND e.dispatched_at IS NULL AND e.lapses = 0
+        WHERE e.transaction_id = s.transaction_id AND e.dispatched_at IS NULL AND e.lapses = 0
           AND (e.caused_by IS NULL OR e.retry_at IS NULL)
-    )"""
-
-# Read which transactions have undecided deliveries of these webhooks: their change sets may still grow.
-READ_UNDECIDED = """
-    SELECT DISTINCT d.webhook_id, e.transaction_id FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
+    )
+    UNION
+    SELECT d.webhook_id, e.transaction_id FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.status = 'undecided' AND d.webhook_id = ANY(%(webhooks)s) AND e.transaction_id = ANY(%(transactions)s)"""
 
 
@@ -264,15 +264,12 @@ def fetch(pks: Collection[int]) -> dict[int, Delivery]:
     return {pk: found[pk] for pk in found.keys() - order.blocked(found)}
 
 
-def unfinished(transactions: Collection[int]) -> set[int]:
-    """Return which of these transactions have events that are still to be dispatched."""
-    return set(sql.fetch_column(READ_UNFINISHED, [list(transactions)])) if transactions else set()
-
-
-def undecided(webhook_ids: Collection[int], transactions: Collection[int]) -> set[tuple[int, int]]:
-    """Return the (webhook id, transaction id) with a regular expression that is still to be evaluated."""
-    asked = {'webhooks': list(webhook_ids), 'transactions': list(transactions)}
-    return set(sql.fetch(READ_UNDECIDED, asked)) if transactions else set()
+def growing(sets: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Return the (webhook id, transaction id) of change sets that may still grow, among others these `sets`."""
+    if not sets:
+        return set()
+    webhooks, transactions = map(list, zip(*sets, strict=True))
+    return set(sql.fetch(READ_GROWING, {'webhooks': webhooks, 'transactions': transactions}))
 
 
 def ensure_lanes() -> None:

@@ -90,14 +90,7 @@ def record(judged: Sequence[tuple[Call, Verdict]], now: datetime) -> list[Entry]
     for call, verdict in mine:
         _log(call, verdict)
     return [
-        Entry(
-            call.delivery.webhook_id,
-            verdict.status,
-            len(call.deliveries),
-            call.outcome,
-            call.delivery.webhook,
-            call.pks,
-        )
+        Entry(call.delivery.webhook_id, verdict.status, len(call.pks), call.outcome, call.delivery.webhook, call.pks)
         for call, verdict in mine
     ]
 
