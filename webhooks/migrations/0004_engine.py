@@ -9,6 +9,8 @@ rule sends, they insert the delivery themselves. So the columns and tables which
 until a migration of the release after 2.0.0 drops them: Retire, DropModel(leave=…) and ACCEPT_OLD name them.
 """
 
+from typing import Any
+
 from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.db import migrations, models
@@ -136,6 +138,44 @@ SPLIT = f"""
 
 
 QUEUED = ['held', 'pending', 'resting', 'retrying', 'doubtful']
+RARE = ['undecided', 'suspect', 'sending', 'failed', 'superseded']
+
+
+def _index(name: str, *fields: str, **condition: Any) -> models.Index:
+    return models.Index(fields=fields, condition=Q(**condition) if condition else None, name=f'webhooks_{name}')
+
+
+INDEXES = [
+    ('subscription', _index('subscription_any_save', 'object_type', until=None, unchanged=True)),
+    ('subscription', _index('subscription_deletion', 'object_type', until=None, kind='deleted')),
+    ('event', _index('event_suspect', 'sequence', dispatched_at=None, lapses__gt=0)),
+    ('event', _index('event_chain', 'object_type', 'object_id', 'sequence', dispatched_at=None)),
+    ('event', _index('event_backfill', 'backfill_for', dispatched_at=None, backfill_for__isnull=False)),
+    ('delivery', _index('delivery_next', 'webhook', 'backfill', 'due_at', 'id', state__in=QUEUED)),
+    ('delivery', _index('delivery_order', 'object_type', 'object_id', 'webhook', 'state', 'sequence')),
+    ('delivery', _index('delivery_overdue', 'webhook', 'expires_at', state__in=['undecided', *QUEUED, 'suspect'])),
+    ('delivery', _index('delivery_rare', 'state', '-id', state__in=RARE)),
+    ('delivery', _index('delivery_lead', 'lead', lead__isnull=False)),
+    (
+        'delivery',
+        _index(
+            'delivery_change_set',
+            'webhook',
+            'change_set',
+            'part',
+            'id',
+            state__in=[*QUEUED, 'suspect'],
+            change_set__isnull=False,
+        ),
+    ),
+    ('delivery', _index('delivery_undecided', 'webhook', 'id', state='undecided')),
+    ('delivery', _index('delivery_failed', 'webhook', '-id', state='failed')),
+    ('delivery', _index('delivery_published', 'webhook', 'position', position__isnull=False)),
+    (
+        'attempt',
+        GinIndex(fields=['members'], condition=Q(members__isnull=False), name='webhooks_attempt_members'),
+    ),
+]
 
 
 def hand_over(apps, schema_editor) -> None:
@@ -179,108 +219,7 @@ class Migration(migrations.Migration):
                     ),
                 ]
             ),
-            BuildIndex(
-                'subscription',
-                models.Index(
-                    fields=['object_type'],
-                    condition=Q(until=None, unchanged=True),
-                    name='webhooks_subscription_any_save',
-                ),
-            ),
-            BuildIndex(
-                'subscription',
-                models.Index(
-                    fields=['object_type'],
-                    condition=Q(until=None, kind='deleted'),
-                    name='webhooks_subscription_deletion',
-                ),
-            ),
-            BuildIndex(
-                'event',
-                models.Index(
-                    fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
-                ),
-            ),
-            BuildIndex(
-                'event',
-                models.Index(
-                    fields=['object_type', 'object_id', 'sequence'],
-                    condition=Q(dispatched_at=None),
-                    name='webhooks_event_chain',
-                ),
-            ),
-            BuildIndex(
-                'event',
-                models.Index(
-                    fields=['backfill_for'],
-                    condition=Q(dispatched_at=None, backfill_for__isnull=False),
-                    name='webhooks_event_backfill',
-                ),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(
-                    fields=['webhook', 'backfill', 'due_at', 'id'],
-                    condition=Q(state__in=QUEUED),
-                    name='webhooks_delivery_next',
-                ),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(
-                    fields=['object_type', 'object_id', 'webhook', 'state', 'sequence'], name='webhooks_delivery_order'
-                ),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(
-                    fields=['webhook', 'expires_at', 'id'],
-                    condition=Q(state__in=['undecided', *QUEUED, 'suspect']),
-                    name='webhooks_delivery_overdue',
-                ),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(
-                    fields=['state', '-id'],
-                    condition=Q(state__in=['undecided', 'suspect', 'sending', 'failed', 'superseded']),
-                    name='webhooks_delivery_rare',
-                ),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(fields=['lead'], condition=Q(lead__isnull=False), name='webhooks_delivery_lead'),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(
-                    fields=['webhook', 'change_set', 'part', 'id'],
-                    condition=Q(state__in=[*QUEUED, 'suspect'], change_set__isnull=False),
-                    name='webhooks_delivery_change_set',
-                ),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(
-                    fields=['webhook', 'id'], condition=Q(state='undecided'), name='webhooks_delivery_undecided'
-                ),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(fields=['webhook', '-id'], condition=Q(state='failed'), name='webhooks_delivery_failed'),
-            ),
-            BuildIndex(
-                'delivery',
-                models.Index(
-                    fields=['webhook', 'position'],
-                    condition=Q(position__isnull=False),
-                    name='webhooks_delivery_published',
-                ),
-            ),
-            BuildIndex(
-                'attempt',
-                GinIndex(fields=['members'], condition=Q(members__isnull=False), name='webhooks_attempt_members'),
-            ),
+            *(BuildIndex(model, index) for model, index in INDEXES),
             migrations.RunPython(advance, migrations.RunPython.noop),
             # The log outlives its webhook, and no edit of a webhook holds up those who write it.
             Gently(

@@ -179,7 +179,7 @@ class Delivery(models.Model):
             ),
             # The first to expire, which has waited longest.
             models.Index(
-                fields=['webhook', 'expires_at', 'id'],
+                fields=['webhook', 'expires_at'],
                 condition=Q(state__in=WAITING_STATES),
                 name='webhooks_delivery_overdue',
             ),

@@ -19,7 +19,7 @@ OVERDUE = f"""
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         SELECT d.id FROM webhooks_delivery d
         WHERE d.webhook_id = h.webhook_id AND d.status {states.WAITING} AND d.expires_at < %(now)s
-        ORDER BY d.expires_at, d.id LIMIT %(each)s
+        ORDER BY d.expires_at LIMIT %(each)s
     ) o
     WHERE h.former_until IS NULL
     LIMIT %(part)s
