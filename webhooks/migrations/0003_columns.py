@@ -69,12 +69,6 @@ class Migration(migrations.Migration):
             ),
             Gently(
                 ['subscription'],
-                # Present ones get the time of the migration.
-                migrations.AddField(
-                    'subscription',
-                    'opened_at',
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-                ),
                 migrations.AddField('subscription', 'opened_by', models.BigIntegerField(null=True)),
                 migrations.AddField('subscription', 'closed_by', models.BigIntegerField(null=True)),
                 migrations.AddField('subscription', 'cluster', models.BigIntegerField(null=True)),

@@ -12,7 +12,6 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import ProgrammingError, connection, models, transaction
 from django.db.models import Case, F, Q, QuerySet, When
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Now
 from django.db.models.signals import m2m_changed, post_save, pre_save
 from django.dispatch import receiver
 from psycopg.errors import UndefinedTable
@@ -228,8 +227,6 @@ class Subscription(models.Model):
     cluster = models.BigIntegerField(null=True)
     # Whether `cluster` is the present one. Only `near` sets it.
     is_here: bool = False
-    # By PostgreSQL's clock, a moment after `since` was drawn.
-    opened_at = models.DateTimeField(db_default=Now())
     before = models.BooleanField(default=False)
     # Whether saves that change nothing are wanted. Version 1.0.0 sends them all.
     unchanged = models.BooleanField(default=True, db_default=True)
