@@ -9,15 +9,16 @@ from importlib import import_module
 
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import QueryDict
 from django.utils.translation import gettext as _
+from extras.models import SavedFilter
 from netbox.registry import registry
 from psycopg.errors import QueryCanceled
 
 from . import patience
 from .exceptions import DefinitionError
-from .storable import is_storable
+from .storable import is_key, is_storable
 
 # Keys in the address of a list that are no filters.
 BESIDE = ('sort', 'page', 'per_page')
@@ -54,7 +55,7 @@ def objects(model: type[Model], query: str) -> QuerySet:
     filterset_class = registry['filtersets'].get(name)
     if filterset_class is None:
         raise DefinitionError(FILTER, _('Objects of the model {model} cannot be filtered.').format(model=name))
-    parameters = QueryDict(query, mutable=True)
+    parameters = _parameters(query)
     for beside in BESIDE:
         parameters.pop(beside, None)
     filterset = filterset_class(parameters, queryset=everything)
@@ -69,6 +70,24 @@ def objects(model: type[Model], query: str) -> QuerySet:
         raise DefinitionError(FILTER, problems)
     # A filter over many related objects may repeat an object.
     return filterset.qs.distinct()
+
+
+def _parameters(query: str) -> QueryDict:
+    """Return the parameters of a query and of its saved filters. Raises DefinitionError if one of these is not shared.
+
+    NetBox ignores a saved filter that is private or was deleted. Then the list would be that of all objects.
+    """
+    parameters = QueryDict(query, mutable=True)
+    ids, slugs = parameters.pop('filter_id', []), parameters.pop('filter', [])
+    keys = [one for one in ids if is_key(one)]
+    saved = SavedFilter.objects.filter(Q(pk__in=keys) | Q(slug__in=slugs), shared=True) if ids or slugs else ()
+    if gone := {*ids, *slugs} - {str(one.pk) for one in saved} - {one.slug for one in saved}:
+        text = _('There is no saved filter {names} that is shared.')
+        raise DefinitionError(FILTER, text.format(names=', '.join(sorted(gone))))
+    for one in saved:
+        for name, value in one.parameters.items():
+            parameters.setlistdefault(name).extend(value if isinstance(value, list) else [value])
+    return parameters
 
 
 def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[list[int], int | None]:

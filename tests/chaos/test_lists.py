@@ -4,7 +4,6 @@
 """
 
 import random
-import time
 from collections import defaultdict
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -13,14 +12,16 @@ import pytest
 from core.models import ObjectType
 from dcim.models import Region, Site
 from django.db import Error, connection, transaction
+from django.db.models import Q
 from extras.models import CustomField, Tag
 from support.builders import forget_events, site, subscribe
 from support.chaos.audit import Regret, finish, is_whole
 from support.chaos.seeds import seeds
-from support.chaos.victims import Children, toil
-from support.engine import deliveries, work
+from support.chaos.victims import Children, freeze, strike_before, toil
+from support.engine import deliveries, pass_alive, work
 from tenancy.models import Tenant, TenantGroup
 
+from devstack.process import wait_until
 from devstack.receiver import Answer, Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
 from webhooks.engine.walks import loop as walks
@@ -153,17 +154,23 @@ def test_each_copy_ends_equal_to_the_list(webhooks, receiver, children: Children
     chance = random.Random(seed)
     people = [children.fork(lambda seed=seed + 100 * number: write(seed)) for number in range(WRITERS)]
     workers = [children.fork(toil) for _ in range(WORKERS)]
-    while Event.objects.filter(backfill_for=None).count() < (CHANGES if seed == 1 else MORE_CHANGES):
+    stopped: list[int] = []
+    changes = 0
+    while changes < (CHANGES if seed == 1 else MORE_CHANGES):
         fail_a_third(receiver, chance)
-        if chance.random() < 0.3:
-            children.kill(workers.pop(0))
-            workers.append(children.fork(toil))
-        if chance.random() < 0.3:
-            ListWalk.objects.filter(pk=chance.choice(ListWalk.objects.values_list('pk', flat=True))).update(asked=True)
-        time.sleep(0.2)
+        _disturb(chance, children, workers, stopped)
+        if chance.random() < 0.1:
+            _switch(chance.choice(webhooks))
+        # Until something has changed: a webhook that is disabled records nothing, but five are not disabled for long.
+        latest = changes
+        assert wait_until(lambda latest=latest: _changes() > latest, timeout=60)
+        changes = _changes()
         assert all(map(children.is_running, people)), 'somebody who changes things has given up'
-    for pid in [*people, *workers]:
+    for pid in [*people, *workers, *stopped]:
         children.kill(pid)
+    for webhook in webhooks:
+        if not webhook.enabled:
+            _switch(webhook)
     for path in FILTERS:
         receiver.answers(path, 200)
     finish()
@@ -175,6 +182,7 @@ def test_each_copy_ends_equal_to_the_list(webhooks, receiver, children: Children
     now = {query: listed(api_client, query).keys() for query in FILTERS.values()}
     assert any(before[query] - now[query] for query in before)
     assert any(now[query] - before[query] for query in before)
+    Site.objects.filter(pk__in=[*listed(api_client, 'limit=1000')][::7]).update(description='changed without an event')
     ListWalk.objects.update(asked=True)
     finish_walks()
 
@@ -190,15 +198,65 @@ def test_each_copy_ends_equal_to_the_list(webhooks, receiver, children: Children
         assert {*Member.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True)} == told.keys()
 
 
-def finish_walks() -> None:
-    for _ in range(20):
-        finish()
-        if not ListWalk.objects.filter(asked=True).exists() and not ListWalk.objects.filter(walking=True).exists():
-            finish()
-            return
+def test_others_go_on_where_a_worker_is_stopped_in_a_walk(receiver, children: Children):
+    subscribe(receiver.url('/status'), Site, filters={'dcim.site': 'status=active'})
+    subscribe(receiver.url('/other'), Tenant)
+    one = site(status='planned')
+    work()
+    Site.objects.filter(pk=one.pk).update(status='active')
+    ListWalk.objects.update(asked=True)
+
+    def stops() -> None:
+        strike_before('webhooks.outbox.restating.restate', 1, freeze)
         work()
-        time.sleep(0.2)
-    raise AssertionError('the walks do not end')
+
+    pid = children.fork(stops)
+    assert wait_until(lambda: children.is_frozen(pid), timeout=60)
+    Tenant.objects.create(name='Other', slug='other')
+    pass_alive()
+    assert wait_until(lambda: work() and receiver.requests, timeout=60), 'others were stopped'
+    assert [request.path for request in receiver.requests] == ['/other']
+    children.thaw(pid)
+    assert children.ends_well(pid)
+    finish_walks()
+    assert [request.json()['membership'] for request in receiver.requests if request.path == '/status'] == ['entered']
+
+
+def _disturb(chance: random.Random, children: Children, workers: list[int], stopped: list[int]) -> None:
+    """Kill a worker, stop one, let one go on, and ask for a walk: each at times."""
+    if stopped and chance.random() < 0.5:
+        children.thaw(stopped[0])
+        workers.append(stopped.pop())
+    elif len(workers) > 1 and chance.random() < 0.2:
+        stopped.append(workers.pop())
+        children.freeze(stopped[0])
+    if chance.random() < 0.3:
+        children.kill(workers.pop(0))
+        workers.append(children.fork(toil))
+    if chance.random() < 0.3:
+        ListWalk.objects.filter(pk=chance.choice(ListWalk.objects.values_list('pk', flat=True))).update(asked=True)
+
+
+def _changes() -> int:
+    return Event.objects.filter(backfill_for=None).count()
+
+
+def _switch(webhook: Webhook) -> None:
+    """What changes while it is disabled has no event."""
+    webhook.enabled = not webhook.enabled
+    webhook.save()
+
+
+def finish_walks() -> None:
+    """A walk rests between slices."""
+
+    def are_walks_ended() -> bool:
+        work()
+        finish()
+        return not ListWalk.objects.filter(Q(asked=True) | Q(walking=True)).exists()
+
+    assert wait_until(are_walks_ended, timeout=300), 'the walks do not end'
+    finish()
 
 
 def listed(api_client: Any, query: str) -> dict[int, dict[str, Any]]:

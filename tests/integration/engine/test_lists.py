@@ -1,17 +1,25 @@
 """A webhook that subscribes to a list: its receiver's copy is what the list of NetBox shows."""
 
+import json
 import re
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
 from io import StringIO
 
 import pytest
+from core.models import ObjectType
+from dcim.filtersets import SiteFilterSet
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.http import urlencode
+from extras.models import SavedFilter
+from netbox.registry import registry
 from support.builders import named, site, subscribe
 from support.engine import deliveries, work
 from tenancy.models import Tenant, TenantGroup
@@ -19,8 +27,11 @@ from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
+from webhooks import list_filters
 from webhooks.choices import KindChoices
+from webhooks.engine import sql
 from webhooks.engine.dispatch import memberships
+from webhooks.engine.walks import lists as lists_walk
 from webhooks.models import ListWalk, Member, Webhook
 from webhooks.services import backfill, lists
 
@@ -67,6 +78,18 @@ def form() -> dict[str, object]:
         'http_content_type': 'application/json', 'payload_format': 'default', 'max_attempts': 8, 'concurrency': 16,
         'ordered': True, 'object_types_1': [ContentType.objects.get_for_model(one).pk for one in (Site, Tenant)],
     }  # fmt: skip
+
+
+def saved_filter(**fields: object) -> SavedFilter:
+    one = SavedFilter.objects.create(**named('filter'), parameters={'status': ['active']}, **{'shared': True, **fields})
+    one.object_types.set([ObjectType.objects.get_for_model(Site)])
+    return one
+
+
+def _written() -> int:
+    """As if nothing was written that the filter reads."""
+    tables = lists_walk._tables(Site, 'status=active')
+    return sql.fetch_value(lists_walk.COUNT_WRITES, [list(tables)])
 
 
 class TestChanges:
@@ -223,6 +246,148 @@ class TestDefinitions:
         assert other.pk
         page = admin_pages.get(webhook.get_absolute_url()).content.decode()
         assert 'cf_gone' in page.partition('<h2 class="card-header">Lists</h2>')[2].partition('</table>')[0]
+
+
+class TestFilters:
+    @pytest.fixture
+    def filtered(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[QuerySet], QuerySet]], None]:
+        """Filter sites as a plugin would."""
+
+        def by(narrow: Callable[[QuerySet], QuerySet]) -> None:
+            class Filtered(SiteFilterSet):
+                @property
+                def qs(self) -> QuerySet:
+                    return narrow(super().qs)
+
+            monkeypatch.setitem(registry['filtersets'], 'dcim.site', Filtered)
+
+        return by
+
+    @pytest.mark.parametrize(
+        ('narrow', 'reason'),
+        [
+            (lambda _sites: threading.Event().wait(), 'TooSlow'),
+            (lambda sites: sites.extra(where=['(SELECT pg_sleep(60)) IS NOT NULL']), 'PostgreSQL takes too long'),
+        ],
+    )
+    def test_one_that_hangs_is_named_and_holds_no_other_webhook(
+        self, receiver: Receiver, filtered, monkeypatch, narrow, reason
+    ):
+        webhook = mirror(receiver)
+        subscribe(receiver.url('/other'), Site)
+        leaves = site()
+        assert len(told(receiver)) == 2
+        with monkeypatch.context() as hasty:
+            hasty.setattr(list_filters, 'FILTER_SECONDS', 1.0)
+            hasty.setattr(list_filters, 'FILTER_MS', 300)
+            filtered(narrow)
+            enters = site()
+            Site.objects.filter(pk=leaves.pk).update(status='retired')
+            compare(webhook)
+            work()
+        assert [request.path for request in receiver.requests] == ['/other']
+        assert reason in ListWalk.objects.get(webhook_id=webhook.pk).error
+        receiver.clear()
+        filtered(lambda sites: sites)
+        compare(webhook)
+        assert sorted(told(receiver)) == [('created', enters.pk, None), ('deleted', leaves.pk, 'left')]
+        assert ListWalk.objects.get(webhook_id=webhook.pk).error == ''
+
+    def test_what_becomes_true_by_the_clock_is_told_after_an_hour_at_the_latest(self, receiver: Receiver, filtered):
+        today = ['2030-01-01']
+        filtered(lambda sites: sites.filter(description__lte=today[0]))
+        mirror(receiver)
+        one = site(description='2030-01-02')
+        assert told(receiver) == []
+        today[0] = '2030-01-02'
+        for minutes, events in ((59, []), (61, [('created', one.pk, 'entered')])):
+            ListWalk.objects.update(begun_at=timezone.now() - timedelta(minutes=minutes), written=_written())
+            assert told(receiver) == events
+
+    def test_a_saved_filter_that_is_changed_changes_the_list(self, receiver: Receiver):
+        saved = saved_filter()
+        active, retired = site(), site(status='retired')
+        mirror(receiver, f'filter_id={saved.pk}')
+        saved.parameters = {'status': ['retired']}
+        saved.save()
+        ListWalk.objects.update(begun_at=timezone.now() - timedelta(minutes=2))
+        assert wait_until(lambda: len(receiver.requests) == 2 or not work(), timeout=60)
+        assert sorted(told(receiver)) == [('created', retired.pk, 'entered'), ('deleted', active.pk, 'left')]
+
+    def test_a_saved_filter_narrows_beside_other_parameters(self, receiver: Receiver):
+        mirror(receiver, f'filter={saved_filter().slug}&name=Bern')
+        site(), site(name='Bern', status='retired')
+        assert told(receiver) == []
+        one = Site.objects.get(name='Bern')
+        change(one, status='active')
+        assert told(receiver) == [('created', one.pk, 'entered')]
+
+    @pytest.mark.parametrize('loss', [lambda one: one.delete(), lambda _one: SavedFilter.objects.update(shared=False)])
+    def test_a_saved_filter_that_is_gone_is_named_and_nothing_is_told(self, receiver: Receiver, loss):
+        """NetBox shows all objects then."""
+        saved = saved_filter()
+        inside, _outside = site(), site(status='retired')
+        webhook = mirror(receiver, f'filter_id={saved.pk}')
+        pk = saved.pk
+        loss(saved)
+        change(inside, status='retired')
+        compare(webhook)
+        assert told(receiver) == []
+        assert f'saved filter {pk}' in ListWalk.objects.get().error
+        assert members(webhook) == [inside.pk]
+
+    def test_one_that_nobody_shares_is_refused(self, receiver: Receiver, api_client):
+        private = saved_filter(shared=False)
+        for query in (f'filter_id={private.pk}', f'filter={private.slug}', 'filter_id=x'):
+            sent = {
+                'name': 'list', 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'], 'type_create': True,
+                'filters': {'dcim.site': query},
+            }  # fmt: skip
+            answer = api_client.post(API, sent, format='json')
+            assert (answer.status_code, [*answer.json()]) == (400, ['filters'])
+            assert query.partition('=')[2] in str(answer.json())
+
+
+class TestFeeds:
+    def test_a_feed_has_what_enters_changes_and_leaves(self, api_client):
+        webhook = subscribe('', Site, filters=ACTIVE)
+        one, _outside = site(status='planned'), site(status='planned')
+        work()
+        for fields in ({'status': 'active'}, {'description': 'changed'}, {'status': 'retired'}):
+            change(one, **fields)
+            work()
+        items = api_client.get(f'{API}{webhook.pk}/feed/').json()['items']
+        bodies = [json.loads(item['body']) for item in items]
+        assert [(body['event'], body['data']['id'], body.get('membership')) for body in bodies] == [
+            ('created', one.pk, 'entered'), ('updated', one.pk, None), ('deleted', one.pk, 'left'),
+        ]  # fmt: skip
+
+    def test_a_walk_publishes_what_differs(self, api_client):
+        webhook = subscribe('', Site, filters=ACTIVE)
+        one = site(status='planned')
+        work()
+        Site.objects.filter(pk=one.pk).update(status='active')
+        compare(webhook)
+        work()
+        (item,) = api_client.get(f'{API}{webhook.pk}/feed/').json()['items']
+        assert json.loads(item['body'])['membership'] == 'entered'
+        (member,) = api_client.get(f'{API}{webhook.pk}/members/').json()['results']
+        assert (member['object_id'], member['sequence']) == (one.pk, json.loads(item['body'])['sequence'])
+
+
+class TestDeletion:
+    def test_a_deleted_webhook_leaves_no_list_and_stops_no_other(self, receiver: Receiver):
+        webhook, other = mirror(receiver), mirror(receiver, 'status=planned')
+        site()
+        assert len(told(receiver)) == 1
+        one = site()
+        compare(webhook)
+        webhook.delete()
+        assert told(receiver) == []
+        change(one, status='planned')
+        assert told(receiver) == [('created', one.pk, 'entered')]
+        assert {*ListWalk.objects.values_list('webhook_id', flat=True)} == {other.pk}
+        assert {*Member.objects.values_list('webhook_id', flat=True)} == {other.pk}
 
 
 class TestRefusals:

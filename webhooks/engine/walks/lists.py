@@ -18,6 +18,7 @@ from functools import lru_cache
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
+from extras.models import SavedFilter
 
 from ... import delivery_states as states
 from ... import list_filters
@@ -221,7 +222,8 @@ def _tables(model: type[Model], query: str) -> frozenset[str]:
         found |= reached
     known = {one._meta.db_table for one in apps.get_models(include_auto_created=True)}
     named = set(NAME.findall(_statement(model, query))) & known
-    return frozenset(named | {one._meta.db_table for one in found}) - {model._meta.db_table}
+    read = named | {one._meta.db_table for one in (*found, SavedFilter)}
+    return frozenset(read) - {model._meta.db_table}
 
 
 def _related(model: type[Model]) -> Iterator[type[Model]]:
