@@ -3,7 +3,6 @@
 No filter searches encrypted or masked values: matches would reveal them. `distinct=False` keeps long logs fast.
 """
 
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from functools import reduce
@@ -41,7 +40,7 @@ from .models.delivery import cause_of, where_error_is_found
 from .presentation import credential_fields
 from .presentation.fields import field, shown_in
 from .presentation.states import IS_SUSPENDED, STATES, in_state, with_states
-from .storable import NO_SUCH_OFFSET, is_storable_time
+from .storable import NO_SUCH_OFFSET, is_storable_time, uuid_of
 from .validation.credential import normalized
 
 REGEX_LOOKUPS = ('regex', 'iregex')
@@ -225,7 +224,7 @@ class EventFilterSet(LogFilterSet):
         fields = ('id', 'test')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        if found := _uuid(value):
+        if found := uuid_of(value):
             return queryset.filter(uuid=found)
         named = Q(object_repr__icontains=value) | Q(username__icontains=value)
         return queryset.filter(named & self.visible())
@@ -283,7 +282,7 @@ class DeliveryFilterSet(LogFilterSet):
         fields = ('id', 'backfill')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        if found := _uuid(value):
+        if found := uuid_of(value):
             return queryset.filter(uuid=found)
         webhooks = Webhook.objects.filter(name__icontains=value).values_list('pk', flat=True)
         errors = Q(error__icontains=value) & ~Q(error='') & where_error_is_found(self.reader)
@@ -308,10 +307,3 @@ class DeliveryFilterSet(LogFilterSet):
         if not value:
             return queryset
         return queryset.filter(event__in=value)
-
-
-def _uuid(value: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(value)
-    except ValueError:
-        return None

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
 
@@ -41,6 +42,14 @@ def printable(text: str) -> str:
 def is_key(text: str) -> bool:
     """Return whether the text can be a primary key. int() would raise ValueError for thousands of digits."""
     return text.isdecimal() and len(text) <= MAX_KEY_DIGITS
+
+
+def uuid_of(text: str) -> UUID | None:
+    """Return the UUID that the text spells. None: it is not one."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def is_storable_time(moment: datetime) -> bool:

@@ -1,6 +1,5 @@
 """What the admin's pages of deliveries and events share: nothing can be changed, and the search."""
 
-import uuid
 from collections.abc import Container, Iterable
 from typing import Any
 
@@ -13,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import object_types
 from ..models import Delivery, Event
 from ..presentation.states import marks_of
-from ..storable import is_key
+from ..storable import is_key, uuid_of
 from ..tables import object_url
 from .base import BaseAdmin
 from .display import column
@@ -75,11 +74,10 @@ class LogAdmin(ReadOnly, BaseAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        try:
-            return queryset.filter(uuid=uuid.UUID(term)), False
-        except ValueError:
-            named = Q(**{f'{self.name_lookup}__icontains': term})
-            return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named), False
+        if found := uuid_of(term):
+            return queryset.filter(uuid=found), False
+        named = Q(**{f'{self.name_lookup}__icontains': term})
+        return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named), False
 
 
 def _without(rows: Iterable[tuple[str, ...]], blank: Container[str]) -> list[tuple[str, ...]]:

@@ -4,7 +4,6 @@ PostgreSQL leads: after a loss of Redis the newest failures come back.
 """
 
 import logging
-import uuid
 from collections.abc import Collection, Iterable, Sequence
 from itertools import batched
 
@@ -21,6 +20,7 @@ from ..constants import STATUS_PAGE_JOBS
 from ..engine import sql
 from ..models import Delivery
 from ..outbox import redis_queue
+from ..storable import uuid_of
 
 logger = logging.getLogger('webhooks.status')
 
@@ -98,19 +98,11 @@ def _mark_listed(deliveries: Sequence[Delivery]) -> None:
 
 def _sweep() -> None:
     registry = _registry()
-    listed = [job_id for job_id in registry.get_job_ids(cleanup=False) if _is_uuid(job_id)]
+    listed = [job_id for job_id in registry.get_job_ids(cleanup=False) if uuid_of(job_id)]
     failed = Delivery.objects.filter(uuid__in=listed, status=StatusChoices.FAILED).values_list('uuid', flat=True)
     there = set(map(str, failed))
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     _remove(registry, [job.id for job in gone if job is not None and redis_queue.function(job) == REDELIVER])
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _list(deliveries: Iterable[Delivery]) -> None:

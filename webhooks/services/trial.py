@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import closing
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
@@ -165,7 +166,6 @@ def _test_event(webhook: Webhook, user: User | None) -> Event:
 
 def _save_ping(webhook: Webhook, user: User | None) -> Event:
     """Save an event about the webhook itself: there is no object of its types."""
-    now = timezone.now()
     data = {
         'id': webhook.pk,
         'url': reverse('plugins-api:webhooks-api:webhook-detail', args=[webhook.pk]),
@@ -174,37 +174,32 @@ def _save_ping(webhook: Webhook, user: User | None) -> Event:
         'name': webhook.name,
         'description': webhook.description,
     }
-    return Event.objects.create(
-        sequence=draw(),
+    return _save(
+        user,
         kind=PING_KIND,
         object_type=ContentType.objects.get_for_model(Webhook),
         object_id=webhook.pk,
         object_repr=webhook.name,
-        timestamp=now,
-        username=user.username if user else None,
         data=json.dumps(data, ensure_ascii=False),
-        test=True,
-        transaction_id=0,
-        transaction_time=now,
-        dispatched_at=now,
     )
 
 
 def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: Webhook, user: User | None) -> Event:
-    event = Event(
-        sequence=draw(),
-        kind=webhook.kinds[0],
-        object_type=object_type,
-        object_id=pk,
-        timestamp=timezone.now(),
-        username=user.username if user else None,
-        snapshot=json.loads(snapshot),
-        test=True,
-        transaction_id=0,
-        transaction_time=timezone.now(),
-        dispatched_at=timezone.now(),
-    )
-    event.save()
+    event = _save(user, kind=webhook.kinds[0], object_type=object_type, object_id=pk, snapshot=json.loads(snapshot))
     commands.render_again([event], {event.pk: [webhook]})
     event.refresh_from_db()
     return event
+
+
+def _save(user: User | None, **fields: Any) -> Event:
+    now = timezone.now()
+    return Event.objects.create(
+        sequence=draw(),
+        timestamp=now,
+        username=user.username if user else None,
+        test=True,
+        transaction_id=0,
+        transaction_time=now,
+        dispatched_at=now,
+        **fields,
+    )
