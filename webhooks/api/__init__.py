@@ -1,14 +1,14 @@
 """The REST API, below /api/plugins/webhooks/.
 
 views: the endpoints of webhooks, credentials, events and deliveries.
-actions: addresses and permissions of the endpoints of actions.
+endpoints: addresses and permissions of the endpoints of actions.
 failures: the endpoint of failed deliveries by cause.
 feed: the endpoint of a feed. lists: those of lists.
 apply: the endpoint that applies a document.
 schemas: the endpoints that describe bodies.
 serializers: webhooks, credentials and the log as JSON.
 action_serializers: requests and answers of actions, such as a redelivery.
-fields: fields of serializers.
+serializer_fields: object types, and masked texts.
 refusals: errors as HTTP answers.
 urls: the routes.
 

@@ -14,7 +14,7 @@ from ..security import signing
 from ..services import feed, secret_rotation, send_now
 from ..services.redelivery import Figures
 from ..storable import MAX_KEY
-from .fields import AllowedTypeField
+from .serializer_fields import AllowedTypeField
 from .serializers import KeysMixin, StorableMixin
 
 SOURCE_HELP = _(

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 
 from ..as_code.apply import apply, plan
 from ..as_code.document import DocumentError, of
-from .actions import read
+from .endpoints import read
 
 
 class ApplyQuerySerializer(serializers.Serializer):

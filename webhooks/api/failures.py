@@ -12,7 +12,7 @@ from ..models import Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
 from ..services import actions, causes, redelivery
 from .action_serializers import FiguresSerializer, figures_of
-from .actions import post_needs, read
+from .endpoints import post_needs, read
 from .refusals import RefusingMixin
 from .serializers import StorableMixin, WebhookSerializer
 

@@ -14,7 +14,7 @@ from users.models import User
 from ..models import Webhook
 from ..services import feed as service
 from .action_serializers import FeedQuerySerializer, FeedSerializer
-from .actions import read
+from .endpoints import read
 
 
 class ReadFeedPermission(TokenPermissions):

@@ -17,7 +17,7 @@ from .. import object_types, visibility
 from ..models import Member, Webhook
 from ..services import actions, lists
 from ..storable import is_key
-from .actions import acts
+from .endpoints import acts
 
 
 @extend_schema_serializer(component_name='WebhookMember')

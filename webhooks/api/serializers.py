@@ -38,7 +38,7 @@ from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
 from ..validation.secret import merge_secret
 from ..validation.url import merge_url
-from .fields import AllowedTypeField, MaskedField
+from .serializer_fields import AllowedTypeField, MaskedField
 
 CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
 UNSTORABLE_TEXT = _('The value contains a character that cannot be stored, or it is nested too deeply.')

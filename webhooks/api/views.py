@@ -49,7 +49,7 @@ from .action_serializers import (
     WaitingSerializer,
     figures_of,
 )
-from .actions import acts, for_permitted, post_needs, read
+from .endpoints import acts, for_permitted, post_needs, read
 from .feed import FeedMixin
 from .lists import ListsMixin
 from .refusals import RefusingMixin

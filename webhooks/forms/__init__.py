@@ -1,12 +1,12 @@
 """The forms of NetBox's pages. The admin uses some of them.
 
-webhook, credential: one object. definition: what the admin's form of a webhook shares. actions: what an action asks.
+webhook, credential: one object. definition: both forms of a webhook. action_forms: the questions of actions.
 filters: beside lists. bulk_edit, bulk_import: many objects at once.
 masked: stored secrets in forms. secret: a new signing secret.
-fields: kinds of fields.
+form_fields: kinds of fields.
 """
 
-from .actions import BackfillForm, ReplayForm, RotateSecretForm, SendNowForm, SendWaitingForm
+from .action_forms import BackfillForm, ReplayForm, RotateSecretForm, SendNowForm, SendWaitingForm
 from .bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
 from .bulk_import import CredentialImportForm, ImportedTextForm, WebhookImportForm
 from .credential import CredentialForm

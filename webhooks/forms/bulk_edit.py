@@ -17,7 +17,7 @@ from ..models.fields import SealedField
 from ..presentation import credential_fields
 from ..presentation.fields import field, shown_in
 from .definition import fieldsets
-from .fields import switch
+from .form_fields import switch
 
 EDITED_OF_WEBHOOK = shown_in('bulk edit')
 EDITED_OF_CREDENTIAL = [credential_fields.field(name) for name in credential_fields.shown_in('bulk edit')]

@@ -31,7 +31,7 @@ from ..presentation.fields import MORE_HELP, help_of, json_names, label, shown_i
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from ..validation.body import refuse_batch
 from .definition import check_keys
-from .fields import FiltersField, FlatDecoder
+from .form_fields import FiltersField, FlatDecoder
 from .masked import MaskedFieldsMixin, SecretMixin
 
 # Other types, such as a date of YAML, would crash a field. So they become text.

@@ -30,7 +30,7 @@ from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
 from ..services import preview, preview_sources
 from ..services.keys import KEYS, check_may_filter
-from .fields import FiltersField, FlatDecoder
+from .form_fields import FiltersField, FlatDecoder
 from .masked import EnteredAgainMixin, MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 

@@ -15,7 +15,7 @@ from ..choices import CredentialTypeChoices, KindChoices, StatusChoices
 from ..models import Credential, Delivery, Event, Webhook
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..presentation.states import STATES
-from .fields import TimeField, switch
+from .form_fields import TimeField, switch
 
 
 class ObjectTypeFilterMixin(forms.Form):

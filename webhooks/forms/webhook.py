@@ -20,7 +20,7 @@ from ..presentation.fields import GROUPS, NAMES, Row, json_names, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
 from .definition import DefinitionForm, fieldset, fieldsets, groups_for
-from .fields import FilterOfEachType, FiltersField, ModelChoiceField, ModelMultipleChoiceField
+from .form_fields import FilterOfEachType, FiltersField, ModelChoiceField, ModelMultipleChoiceField
 
 MONOSPACE_ATTRS = {'class': 'font-monospace'}
 

@@ -1,4 +1,4 @@
-"""NetBox's pages of webhooks, but for the actions: these are in actions.py and webhook_forms.py."""
+"""NetBox's pages of webhooks, but for the actions: these are in action_views.py and webhook_forms.py."""
 
 import copy
 from collections.abc import Sized

@@ -1,4 +1,4 @@
-"""The actions on one webhook that ask for something first, each by a form. The others are in actions.py."""
+"""The actions on one webhook that ask for something first, each by a form. The others are in action_views.py."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..exceptions import DefinitionError
 from ..models import Webhook
 from ..presentation.states import both_sign
 from ..services import actions, backfill, secret_rotation, send_waiting
-from .actions import ActionView
+from .action_views import ActionView
 from .delivery import confirm_or_redeliver
 
 

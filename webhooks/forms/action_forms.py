@@ -17,7 +17,7 @@ from ..models import Delivery, Webhook
 from ..presentation.states import rotation_warning
 from ..security import signing
 from ..services import redelivery
-from .fields import TimeField
+from .form_fields import TimeField
 from .secret import KeepPreviousField
 
 # The values of the choice in SendWaitingForm.
