@@ -13,5 +13,6 @@ refusals: errors as HTTP answers.
 urls: the routes.
 
 The docstrings of serializers and actions are descriptions in NetBox's OpenAPI, so people who write programs read them.
+A serializer's name without its end is that of the component, so it begins with Webhook.
 A viewset with a route must not have a docstring: NetBox would show it for each action, in place of the action's own.
 """

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from ..choices import CLOSED_CHOICES, BackfillStateChoices
@@ -23,8 +22,7 @@ SOURCE_HELP = _(
 )
 
 
-@extend_schema_serializer(component_name='WebhookReplay')
-class ReplaySerializer(StorableMixin, serializers.Serializer):
+class WebhookReplaySerializer(StorableMixin, serializers.Serializer):
     """The range of past events to redeliver: from `since`, and before `until`."""
 
     since = serializers.DateTimeField()
@@ -42,8 +40,7 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
         return data
 
 
-@extend_schema_serializer(component_name='WebhookFeedQuery')
-class FeedQuerySerializer(StorableMixin, serializers.Serializer):
+class WebhookFeedQuerySerializer(StorableMixin, serializers.Serializer):
     """Which part of a feed to read, and how long to wait for it."""
 
     after = serializers.CharField(
@@ -60,8 +57,7 @@ class FeedQuerySerializer(StorableMixin, serializers.Serializer):
     )
 
 
-@extend_schema_serializer(component_name='WebhookFeedItem')
-class FeedItemSerializer(serializers.Serializer):
+class WebhookFeedItemSerializer(serializers.Serializer):
     """A change, as a request would have carried it."""
 
     cursor = serializers.CharField(read_only=True, help_text=_('Pass it as `after` to continue after this item.'))
@@ -74,11 +70,10 @@ class FeedItemSerializer(serializers.Serializer):
     error = serializers.CharField(read_only=True, help_text=_('Why there is no body.'))
 
 
-@extend_schema_serializer(component_name='WebhookFeed')
-class FeedSerializer(serializers.Serializer):
+class WebhookFeedSerializer(serializers.Serializer):
     """The changes after a cursor."""
 
-    items = FeedItemSerializer(many=True, read_only=True)
+    items = WebhookFeedItemSerializer(many=True, read_only=True)
     cursor = serializers.CharField(read_only=True, help_text=_('Pass it as `after` to continue after this answer.'))
     unread = serializers.IntegerField(read_only=True, help_text=_('How many changes come after this answer.'))
     unread_since = serializers.DateTimeField(
@@ -86,15 +81,13 @@ class FeedSerializer(serializers.Serializer):
     )
 
 
-@extend_schema_serializer(component_name='WebhookDeliveryCount')
-class CountSerializer(serializers.Serializer):
+class WebhookDeliveryCountSerializer(serializers.Serializer):
     """The number of redelivered deliveries."""
 
     count = serializers.IntegerField(read_only=True, help_text=_('Number of deliveries that are redelivered.'))
 
 
-@extend_schema_serializer(component_name='WebhookRedeliveryFigures')
-class FiguresSerializer(CountSerializer):
+class WebhookRedeliveryFiguresSerializer(WebhookDeliveryCountSerializer):
     """The number of redelivered deliveries. After a dry run: how many would be redelivered, with more about them."""
 
     # The schema would call read-only fields required.
@@ -114,11 +107,10 @@ class FiguresSerializer(CountSerializer):
 def figures_of(figures: Figures) -> dict[str, Any]:
     """Return the answer to a dry run of a redelivery, as JSON."""
     values = {name: getattr(figures, name) for name in ('count', 'oldest', 'outdated', 'delivered')}
-    return dict(FiguresSerializer(values | {'webhooks': len(figures.by_webhook)}).data)
+    return dict(WebhookRedeliveryFiguresSerializer(values | {'webhooks': len(figures.by_webhook)}).data)
 
 
-@extend_schema_serializer(component_name='WebhookWaiting')
-class WaitingSerializer(serializers.Serializer):
+class WebhookWaitingSerializer(serializers.Serializer):
     """The changes that wait for a webhook."""
 
     changes = serializers.IntegerField(read_only=True, help_text=_('Number of waiting changes, counted up to 100,000.'))
@@ -130,8 +122,7 @@ class WaitingSerializer(serializers.Serializer):
     )
 
 
-@extend_schema_serializer(component_name='WebhookSendWaiting')
-class SendWaitingSerializer(StorableMixin, serializers.Serializer):
+class WebhookSendWaitingSerializer(StorableMixin, serializers.Serializer):
     """Which of the waiting changes to send."""
 
     latest_only = serializers.BooleanField(
@@ -140,8 +131,7 @@ class SendWaitingSerializer(StorableMixin, serializers.Serializer):
     )
 
 
-@extend_schema_serializer(component_name='WebhookSentWaiting')
-class SentWaitingSerializer(WaitingSerializer):
+class WebhookSentWaitingSerializer(WebhookWaitingSerializer):
     """The changes that still wait, and the number of replaced deliveries."""
 
     superseded = serializers.IntegerField(
@@ -149,8 +139,7 @@ class SentWaitingSerializer(WaitingSerializer):
     )
 
 
-@extend_schema_serializer(component_name='WebhookBackfillStart')
-class BackfillStartSerializer(StorableMixin, serializers.Serializer):
+class WebhookBackfillStartSerializer(StorableMixin, serializers.Serializer):
     """The objects to send in their present state."""
 
     object_types = serializers.ListField(
@@ -168,8 +157,7 @@ class BackfillStartSerializer(StorableMixin, serializers.Serializer):
     dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects. Nothing is sent.'))
 
 
-@extend_schema_serializer(component_name='WebhookBackfill')
-class BackfillSerializer(serializers.Serializer):
+class WebhookBackfillSerializer(serializers.Serializer):
     """The last backfill of a webhook, and how far it is."""
 
     state = serializers.ChoiceField(choices=BackfillStateChoices, read_only=True, source='backfill.state')
@@ -194,8 +182,7 @@ class BackfillSerializer(serializers.Serializer):
     finished_at = serializers.DateTimeField(read_only=True, allow_null=True, source='backfill.finished_at')
 
 
-@extend_schema_serializer(component_name='WebhookSendNow')
-class SendNowSerializer(StorableMixin, serializers.Serializer):
+class WebhookSendNowSerializer(StorableMixin, serializers.Serializer):
     """The objects to send now, all of one type."""
 
     object_type = AllowedTypeField()
@@ -207,8 +194,7 @@ class SendNowSerializer(StorableMixin, serializers.Serializer):
     dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects. Nothing is sent.'))
 
 
-@extend_schema_serializer(component_name='WebhookExcludedObject')
-class ExcludedSerializer(serializers.Serializer):
+class WebhookExcludedObjectSerializer(serializers.Serializer):
     """An object that is not sent, because the conditions of the webhook exclude it."""
 
     id = serializers.IntegerField(read_only=True, source='pk')
@@ -216,16 +202,14 @@ class ExcludedSerializer(serializers.Serializer):
     reasons = serializers.ListField(child=serializers.CharField(), read_only=True)
 
 
-@extend_schema_serializer(component_name='WebhookSentNow')
-class SentNowSerializer(serializers.Serializer):
+class WebhookSentNowSerializer(serializers.Serializer):
     """How many objects are sent, and which are not."""
 
     count = serializers.IntegerField(read_only=True, help_text=_('Number of objects that are sent.'))
-    excluded = ExcludedSerializer(many=True, read_only=True)
+    excluded = WebhookExcludedObjectSerializer(many=True, read_only=True)
 
 
-@extend_schema_serializer(component_name='WebhookBackfillCount')
-class BackfillCountSerializer(serializers.Serializer):
+class WebhookBackfillCountSerializer(serializers.Serializer):
     """The answer to a dry run of a backfill."""
 
     total = serializers.IntegerField(
@@ -235,8 +219,7 @@ class BackfillCountSerializer(serializers.Serializer):
     )
 
 
-@extend_schema_serializer(component_name='WebhookRotation')
-class RotateSerializer(StorableMixin, serializers.Serializer):
+class WebhookRotationSerializer(StorableMixin, serializers.Serializer):
     """The kind of the new secret, and how long the present one stays valid."""
 
     prefix = serializers.ChoiceField(
@@ -251,8 +234,7 @@ class RotateSerializer(StorableMixin, serializers.Serializer):
     )
 
 
-@extend_schema_serializer(component_name='WebhookSecret')
-class SecretSerializer(serializers.Serializer):
+class WebhookSecretSerializer(serializers.Serializer):
     """The new secret. It is shown only once."""
 
     secret = serializers.CharField(read_only=True, help_text=_('Shown only once.'))
@@ -266,8 +248,7 @@ class PreviewSourceSerializer(StorableMixin, serializers.Serializer):
     source = serializers.CharField(required=False, allow_blank=True, max_length=200, help_text=SOURCE_HELP)
 
 
-@extend_schema_serializer(component_name='WebhookPreview')
-class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
+class WebhookPreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
     """The fields of a request. Others keep the webhook's values."""
 
     source = serializers.CharField(
@@ -289,16 +270,14 @@ class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
         return super().validate(data)
 
 
-@extend_schema_serializer(component_name='WebhookConditionPart')
-class PartSerializer(serializers.Serializer):
+class WebhookConditionPartSerializer(serializers.Serializer):
     """A part of the conditions, and what it found."""
 
     text = serializers.CharField(read_only=True, help_text=_('The attribute and its value.'))
     is_met = serializers.BooleanField(read_only=True)
 
 
-@extend_schema_serializer(component_name='WebhookPreviewed')
-class PreviewedSerializer(serializers.Serializer):
+class WebhookPreviewedSerializer(serializers.Serializer):
     """A request that was not sent, and whether the webhook would send it."""
 
     method = serializers.CharField(read_only=True)
@@ -324,7 +303,7 @@ class PreviewedSerializer(serializers.Serializer):
         source='verdict.undecided',
         help_text=_('Other requirements for a change, which can no longer be checked.'),
     )
-    conditions = PartSerializer(
+    conditions = WebhookConditionPartSerializer(
         many=True,
         read_only=True,
         source='verdict.conditions',

@@ -11,14 +11,13 @@ from rest_framework.viewsets import GenericViewSet
 from ..models import Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
 from ..services import actions, causes, redelivery
-from .action_serializers import FiguresSerializer, figures_of
+from .action_serializers import WebhookRedeliveryFiguresSerializer, figures_of
 from .endpoints import post_needs, read
 from .refusals import RefusingMixin
 from .serializers import StorableMixin, WebhookSerializer
 
 
-@extend_schema_serializer(component_name='WebhookFailure')
-class FailureSerializer(serializers.Serializer):
+class WebhookFailureSerializer(serializers.Serializer):
     """One cause: a webhook and an error."""
 
     webhook = WebhookSerializer(nested=True, read_only=True)
@@ -37,11 +36,10 @@ class FailuresSerializer(serializers.Serializer):
     is_bounded = serializers.BooleanField(
         read_only=True, help_text=_('Whether only the newest 20,000 failures are grouped.')
     )
-    results = FailureSerializer(many=True, read_only=True)
+    results = WebhookFailureSerializer(many=True, read_only=True)
 
 
-@extend_schema_serializer(component_name='WebhookFailureRedelivery')
-class FailureRedeliverySerializer(StorableMixin, serializers.Serializer):
+class WebhookFailureRedeliverySerializer(StorableMixin, serializers.Serializer):
     """The deliveries that failed for one cause. Without `error`: all that failed for a webhook. Without both: all."""
 
     webhook = serializers.PrimaryKeyRelatedField(
@@ -57,22 +55,22 @@ class FailureRedeliverySerializer(StorableMixin, serializers.Serializer):
 class FailureViewSet(RefusingMixin, GenericViewSet):
     # Permissions are about this model.
     queryset = Delivery.objects.all()
-    serializer_class = FailureSerializer
+    serializer_class = WebhookFailureSerializer
     pagination_class = None
 
     @extend_schema(responses=FailuresSerializer, filters=False)
     def list(self, request: Request) -> Response:
         """Show why deliveries failed: the same webhook and error are one cause."""
         found = causes.find(request.user)
-        results = FailureSerializer(found.shown, many=True, context=self.get_serializer_context()).data
+        results = WebhookFailureSerializer(found.shown, many=True, context=self.get_serializer_context()).data
         count = len(found.shown) + found.others
         return Response({'count': count, 'is_bounded': found.is_bounded, 'results': results})
 
-    @extend_schema(request=FailureRedeliverySerializer, responses=FiguresSerializer)
+    @extend_schema(request=WebhookFailureRedeliverySerializer, responses=WebhookRedeliveryFiguresSerializer)
     @action(detail=False, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request) -> Response:
         """Redeliver the deliveries of one cause, or only count them."""
-        wanted = read(FailureRedeliverySerializer, request.data)
+        wanted = read(WebhookFailureRedeliverySerializer, request.data)
         chosen = causes.failed(request.user, actions.REDELIVER.permission)
         if 'webhook' in wanted:
             chosen = chosen.filter(webhook=wanted['webhook'])

@@ -13,7 +13,7 @@ from users.models import User
 
 from ..models import Webhook
 from ..services import feed as service
-from .action_serializers import FeedQuerySerializer, FeedSerializer
+from .action_serializers import WebhookFeedQuerySerializer, WebhookFeedSerializer
 from .endpoints import read
 
 
@@ -34,9 +34,9 @@ class FeedMixin:
     """Adds the endpoint `feed/` to the viewset of webhooks."""
 
     @extend_schema(
-        parameters=[FeedQuerySerializer],
+        parameters=[WebhookFeedQuerySerializer],
         responses={
-            200: FeedSerializer,
+            200: WebhookFeedSerializer,
             403: OpenApiResponse(
                 description=_('You may not read feeds, or you may not view all objects of its types.')
             ),
@@ -49,7 +49,7 @@ class FeedMixin:
     def feed(self, request: Request, pk: str) -> Response:
         """Read the changes that a feed has published after a cursor."""
         webhook = _readable(request, pk)
-        wanted = read(FeedQuerySerializer, request.query_params)
+        wanted = read(WebhookFeedQuerySerializer, request.query_params)
         after, seconds = wanted.get('after'), wanted['wait']
         try:
             if seconds:
@@ -62,7 +62,7 @@ class FeedMixin:
             raise Gone({'detail': str(gone), 'cursor': gone.cursor}) from None
         except service.Hidden as hidden:
             raise PermissionDenied(str(hidden)) from None
-        return Response(FeedSerializer(page).data)
+        return Response(WebhookFeedSerializer(page).data)
 
 
 def _readable(request: Request, pk: str) -> Webhook:

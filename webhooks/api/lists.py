@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from netbox.api.fields import ContentTypeField
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -20,8 +20,7 @@ from ..storable import is_key
 from .endpoints import acts
 
 
-@extend_schema_serializer(component_name='WebhookMember')
-class MemberSerializer(serializers.ModelSerializer):
+class WebhookMemberSerializer(serializers.ModelSerializer):
     """An object that a receiver was told to be in a list."""
 
     object_type = ContentTypeField(read_only=True)
@@ -37,15 +36,13 @@ class MemberSerializer(serializers.ModelSerializer):
         fields = ('object_type', 'object_id', 'sequence', 'digest')
 
 
-@extend_schema_serializer(component_name='WebhookCompare')
-class CompareSerializer(serializers.Serializer):
+class WebhookCompareSerializer(serializers.Serializer):
     """Whether to compare only."""
 
     dry_run = serializers.BooleanField(default=False, help_text=_('Only say what differs. Nothing is sent.'))
 
 
-@extend_schema_serializer(component_name='WebhookComparedList')
-class ComparedSerializer(serializers.Serializer):
+class WebhookComparedListSerializer(serializers.Serializer):
     """What differs in a list."""
 
     object_type = serializers.CharField()
@@ -59,11 +56,10 @@ class ComparedSerializer(serializers.Serializer):
     names_of_extra = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
 
 
-@extend_schema_serializer(component_name='WebhookCompared')
-class AnswerSerializer(serializers.Serializer):
+class WebhookComparedSerializer(serializers.Serializer):
     """What differs in each list. Without a dry run there is none: workers compare in the background."""
 
-    lists = ComparedSerializer(many=True)
+    lists = WebhookComparedListSerializer(many=True)
 
 
 class ListsMixin:
@@ -71,7 +67,7 @@ class ListsMixin:
 
     @extend_schema(
         parameters=[OpenApiParameter('object_type', str), OpenApiParameter('object_id', int)],
-        responses=MemberSerializer(many=True),
+        responses=WebhookMemberSerializer(many=True),
         filters=False,
     )
     @action(detail=True, methods=['get'])
@@ -80,9 +76,9 @@ class ListsMixin:
         webhook = get_object_or_404(Webhook.objects.restrict(request.user, 'view'), pk=pk)
         found = Member.objects.filter(visibility.query(request.user), webhook_id=webhook.pk, **_wanted(request))
         page = self.paginate_queryset(found.select_related('object_type'))
-        return self.get_paginated_response(MemberSerializer(page, many=True).data)
+        return self.get_paginated_response(WebhookMemberSerializer(page, many=True).data)
 
-    @acts(actions.COMPARE, takes=CompareSerializer, returns=AnswerSerializer)
+    @acts(actions.COMPARE, takes=WebhookCompareSerializer, returns=WebhookComparedSerializer)
     def compare(self, request: Request, webhook: Webhook, wanted: Mapping[str, Any]) -> Response:
         """Compare the webhook's lists with the objects that were sent, and send or only report the differences."""
         if not wanted['dry_run']:

@@ -64,8 +64,7 @@ class StorableMixin:
         return super().to_internal_value(data)
 
 
-@extend_schema_serializer(component_name='WebhookHealth')
-class HealthSerializer(serializers.ModelSerializer):
+class WebhookHealthSerializer(serializers.ModelSerializer):
     """How the endpoint of a webhook does."""
 
     class Meta:
@@ -203,7 +202,7 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
         help_text=_('Preset that fills the fields of a new webhook. Fields in the request take precedence.'),
     )
     public_key = serializers.CharField(read_only=True)
-    health = HealthSerializer(read_only=True, allow_null=True)
+    health = WebhookHealthSerializer(read_only=True, allow_null=True)
 
     class Meta:
         model = Webhook
@@ -326,8 +325,7 @@ class EventSerializer(RestrictedSerializer):
         return None if self.get_restricted(event) else event.caused_by
 
 
-@extend_schema_serializer(component_name='WebhookAttempt')
-class AttemptSerializer(serializers.ModelSerializer):
+class WebhookAttemptSerializer(serializers.ModelSerializer):
     """A request of a delivery, and its answer. Restricted fields are null."""
 
     # Clients such as pynetbox take `url` for the address of an object of NetBox.
@@ -370,7 +368,7 @@ class DeliverySerializer(RestrictedSerializer):
         help_text=_('Null if nothing is planned: it is closed, held, or behind an earlier change of its object.')
     )
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
-    attempts = AttemptSerializer(many=True, read_only=True, source='sent')
+    attempts = WebhookAttemptSerializer(many=True, read_only=True, source='sent')
 
     class Meta:
         model = Delivery

@@ -31,22 +31,22 @@ from ..services import actions, backfill, preview, redelivery, secret_rotation, 
 from ..visibility import permitted
 from . import serializers
 from .action_serializers import (
-    BackfillCountSerializer,
-    BackfillSerializer,
-    BackfillStartSerializer,
-    CountSerializer,
-    FiguresSerializer,
-    PreviewedSerializer,
-    PreviewSerializer,
     PreviewSourceSerializer,
-    ReplaySerializer,
-    RotateSerializer,
-    SecretSerializer,
-    SendNowSerializer,
-    SendWaitingSerializer,
-    SentNowSerializer,
-    SentWaitingSerializer,
-    WaitingSerializer,
+    WebhookBackfillCountSerializer,
+    WebhookBackfillSerializer,
+    WebhookBackfillStartSerializer,
+    WebhookDeliveryCountSerializer,
+    WebhookPreviewedSerializer,
+    WebhookPreviewSerializer,
+    WebhookRedeliveryFiguresSerializer,
+    WebhookReplaySerializer,
+    WebhookRotationSerializer,
+    WebhookSecretSerializer,
+    WebhookSendNowSerializer,
+    WebhookSendWaitingSerializer,
+    WebhookSentNowSerializer,
+    WebhookSentWaitingSerializer,
+    WebhookWaitingSerializer,
     figures_of,
 )
 from .endpoints import acts, for_permitted, post_needs, read
@@ -108,7 +108,7 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)
 
-    @acts(actions.REPLAY, takes=ReplaySerializer, returns=FiguresSerializer)
+    @acts(actions.REPLAY, takes=WebhookReplaySerializer, returns=WebhookRedeliveryFiguresSerializer)
     def replay(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Redeliver past events, or only count them."""
         chosen = redelivery.select(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
@@ -116,34 +116,36 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
             return Response(figures_of(redelivery.measure(chosen)))
         return Response({'count': redelivery.redeliver(chosen)})
 
-    @extend_schema(responses=WaitingSerializer)
+    @extend_schema(responses=WebhookWaitingSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.SEND_WAITING.permission)])
     def waiting(self, request: Request, pk: str) -> Response:
         """Count the changes that wait for the webhook."""
         webhook = get_object_or_404(self.queryset, pk=pk)
-        return Response(WaitingSerializer(send_waiting.measure(webhook)).data)
+        return Response(WebhookWaitingSerializer(send_waiting.measure(webhook)).data)
 
-    @extend_schema(request=SendWaitingSerializer, responses=SentWaitingSerializer)
+    @extend_schema(request=WebhookSendWaitingSerializer, responses=WebhookSentWaitingSerializer)
     @waiting.mapping.post
-    @for_permitted(actions.SEND_WAITING, takes=SendWaitingSerializer)
+    @for_permitted(actions.SEND_WAITING, takes=WebhookSendWaitingSerializer)
     def send_waiting(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Send the waiting changes now: all, or each object's latest."""
         superseded = send_waiting.send(webhook, latest_only=wanted['latest_only'])
         shown = {**asdict(send_waiting.measure(webhook)), 'superseded': superseded}
-        return Response(SentWaitingSerializer(shown).data)
+        return Response(WebhookSentWaitingSerializer(shown).data)
 
-    @extend_schema(responses={200: BackfillSerializer, 404: OpenApiResponse(description='There was no backfill.')})
+    @extend_schema(
+        responses={200: WebhookBackfillSerializer, 404: OpenApiResponse(description='There was no backfill.')}
+    )
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.BACKFILL.permission)])
     def backfill(self, request: Request, pk: str) -> Response:
         """Show the progress of the last backfill."""
         return self._progress(get_object_or_404(self.queryset, pk=pk))
 
     @extend_schema(
-        request=BackfillStartSerializer,
-        responses={200: BackfillCountSerializer, 201: BackfillSerializer},
+        request=WebhookBackfillStartSerializer,
+        responses={200: WebhookBackfillCountSerializer, 201: WebhookBackfillSerializer},
     )
     @backfill.mapping.post
-    @for_permitted(actions.BACKFILL, takes=BackfillStartSerializer)
+    @for_permitted(actions.BACKFILL, takes=WebhookBackfillStartSerializer)
     def start_backfill(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Send all objects in their present state, or only count them."""
         choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
@@ -153,19 +155,19 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         backfill.start(webhook, choice, request.user)
         return self._progress(webhook, status.HTTP_201_CREATED)
 
-    @acts(actions.PAUSE_BACKFILL, returns=BackfillSerializer)
+    @acts(actions.PAUSE_BACKFILL, returns=WebhookBackfillSerializer)
     def pause_backfill(self, request: Request, webhook: Webhook) -> Response:
         """Pause the backfill."""
         backfill.pause(webhook)
         return self._progress(webhook)
 
-    @acts(actions.RESUME_BACKFILL, returns=BackfillSerializer)
+    @acts(actions.RESUME_BACKFILL, returns=WebhookBackfillSerializer)
     def resume_backfill(self, request: Request, webhook: Webhook) -> Response:
         """Resume the backfill."""
         backfill.resume(webhook)
         return self._progress(webhook)
 
-    @acts(actions.CANCEL_BACKFILL, returns=BackfillSerializer)
+    @acts(actions.CANCEL_BACKFILL, returns=WebhookBackfillSerializer)
     def cancel_backfill(self, request: Request, webhook: Webhook) -> Response:
         """Cancel the backfill; unsent objects stay unsent."""
         backfill.cancel(webhook)
@@ -175,38 +177,42 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         found = progress.of(webhook, self.request.user)
         if found is None:
             raise NotFound
-        return Response(BackfillSerializer(found).data, status=code)
+        return Response(WebhookBackfillSerializer(found).data, status=code)
 
-    @acts(actions.SEND_NOW, takes=SendNowSerializer, returns={200: SentNowSerializer, 201: SentNowSerializer})
+    @acts(
+        actions.SEND_NOW,
+        takes=WebhookSendNowSerializer,
+        returns={200: WebhookSentNowSerializer, 201: WebhookSentNowSerializer},
+    )
     def send_now(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Send chosen objects in their present state, or only count them."""
         choice = send_now.choose(webhook, wanted['object_type'], wanted['ids'], request.user)
         count = len(choice.pks) if wanted['dry_run'] else send_now.send(choice, request.user)
-        shown = SentNowSerializer({'count': count, 'excluded': choice.excluded}).data
+        shown = WebhookSentNowSerializer({'count': count, 'excluded': choice.excluded}).data
         return Response(shown, status=status.HTTP_200_OK if wanted['dry_run'] else status.HTTP_201_CREATED)
 
-    @acts(actions.ROTATE_SECRET, takes=RotateSerializer, returns=SecretSerializer)
+    @acts(actions.ROTATE_SECRET, takes=WebhookRotationSerializer, returns=WebhookSecretSerializer)
     def rotate_secret(self, request: Request, webhook: Webhook, wanted: Wanted) -> Response:
         """Sign with a new secret, and for a while with the present one too. Shown only here."""
         webhook, secret = secret_rotation.rotate(webhook.pk, wanted['prefix'], wanted['overlap'])
         shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
-        return Response(SecretSerializer(shown).data, headers={'Cache-Control': 'no-store'})
+        return Response(WebhookSecretSerializer(shown).data, headers={'Cache-Control': 'no-store'})
 
-    @extend_schema(parameters=[PreviewSourceSerializer], responses=PreviewedSerializer)
+    @extend_schema(parameters=[PreviewSourceSerializer], responses=WebhookPreviewedSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])
     def preview(self, request: Request, pk: str) -> Response:
         """Show the request for the latest event."""
         wanted = read(PreviewSourceSerializer, request.query_params)
         return self._preview(get_object_or_404(self.queryset, pk=pk), wanted)
 
-    @extend_schema(request=PreviewSerializer, responses=PreviewedSerializer)
+    @extend_schema(request=WebhookPreviewSerializer, responses=WebhookPreviewedSerializer)
     @preview.mapping.post
     def preview_changes(self, request: Request, pk: str) -> Response:
         """Show the request with unsaved changes."""
         # NetBox limits self.queryset to the webhooks that the user may add, as in each POST.
         editable = permitted(Webhook.objects.all(), request.user, 'change')
         webhook = get_object_or_404(editable, pk=pk)
-        serializer = PreviewSerializer(webhook, data=request.data, partial=True)
+        serializer = WebhookPreviewSerializer(webhook, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         return self._preview(webhook, serializer.validated_data)
 
@@ -214,7 +220,7 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         fields = dict(changes)
         source = fields.pop('source', '')
         shown = preview.show(preview.Draft.of(webhook), self.request.user, source, fields)
-        return Response(PreviewedSerializer(shown).data)
+        return Response(WebhookPreviewedSerializer(shown).data)
 
 
 class CredentialViewSet(SecretiveViewSet):
@@ -265,7 +271,7 @@ class DeliveryViewSet(LogViewSet):
     filterset_class = filtersets.DeliveryFilterSet
     ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')
 
-    @acts(actions.REDELIVER, returns=CountSerializer)
+    @acts(actions.REDELIVER, returns=WebhookDeliveryCountSerializer)
     def redeliver(self, request: Request, delivery: Delivery) -> Response:
         """Redeliver a closed delivery; after success as a new delivery."""
         return Response({'count': redelivery.redeliver_one(delivery)})
