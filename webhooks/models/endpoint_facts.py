@@ -9,7 +9,7 @@ from ..validation.headers import mask_headers
 from .fields import SEALED_MARK
 
 # Whether any enabled webhook has a template, or conditions with regular expressions. A sealed URL may have one.
-ANY_TEMPLATE = f"""
+IS_ANY_TEMPLATED = f"""
     SELECT EXISTS (SELECT FROM webhooks_webhook
         WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{{%' OR payload_url LIKE '%{SEALED_MARK}%'
                            OR conditions::text LIKE '%"regex"%'))"""
@@ -46,5 +46,5 @@ class EndpointFacts:
     def any_is_templated(cls) -> bool:
         """Whether workers need a renderer. Headers are encrypted, so templates in them do not count."""
         with connection.cursor() as cursor:
-            cursor.execute(ANY_TEMPLATE)
+            cursor.execute(IS_ANY_TEMPLATED)
             return cursor.fetchone()[0]

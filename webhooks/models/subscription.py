@@ -26,7 +26,7 @@ from .webhook import Webhook
 
 # Read each object type with an open subscription once. It jumps from type to type in the index, so a thousand webhooks
 # cost as much as one.
-OPEN_OBJECT_TYPES = """
+READ_OPEN_TYPES = """
     WITH RECURSIVE step AS (
         (SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL ORDER BY object_type_id LIMIT 1)
         UNION ALL
@@ -39,14 +39,14 @@ OPEN_OBJECT_TYPES = """
 # Kinds of subscriptions to what a model's changes mean for other objects: COMPONENT and SOURCE.
 FOR_OTHERS = "IN ('component', 'source')"
 # A type with fewer open subscriptions is read by READ_OPEN_OF_TYPE, and Python sums them up: PostgreSQL plans that in
-# half the time of ASKED_OF_TYPES.
+# half the time of READ_ASKED_OF_TYPES.
 MAX_SUBSCRIPTIONS_READ = 30
 # Read what each open subscription of an object type asks for.
 READ_OPEN_OF_TYPE = f"""
     SELECT before, kind = 'deleted', unchanged, kind {FOR_OTHERS} FROM webhooks_subscription
     WHERE until IS NULL AND object_type_id = {{object_type_id:d}} LIMIT {MAX_SUBSCRIPTIONS_READ}"""
 # Read what all open subscriptions of each object type ask for together.
-ASKED_OF_TYPES = f"""
+READ_ASKED_OF_TYPES = f"""
     SELECT t.object_type_id, EXISTS (
         SELECT 1 FROM webhooks_subscription b
         WHERE b.object_type_id = t.object_type_id AND b.until IS NULL AND b.before
@@ -67,7 +67,7 @@ IN_SAVEPOINT = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look
 UNDO_SAVEPOINT = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
 # Draw a sequence, and read which transaction and which cluster this is.
-DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
+DRAW_SEQUENCE = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
 # Whether a subscription's transaction ids are from this cluster. After a restore into another, they mean nothing.
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
@@ -153,7 +153,7 @@ class SubscriptionManager(models.Manager):
 
         None: the tables were removed. An open transaction survives that.
         """
-        return _asked(OPEN_OBJECT_TYPES)
+        return _asked(READ_OPEN_TYPES)
 
     def open_object_type(self, object_type_id: int) -> dict[int, Asked] | None:
         """Return the same for one object type, more cheaply: {} if no webhook wants it, None if the tables were
@@ -293,7 +293,7 @@ def _seen(visible: str) -> tuple[int, int, frozenset[int]]:
 
 
 def _asked(object_types: str) -> dict[int, Asked] | None:
-    rows = _look(ASKED_OF_TYPES.format(object_types=object_types))
+    rows = _look(READ_ASKED_OF_TYPES.format(object_types=object_types))
     return None if rows is None else {object_type_id: Asked(*asked) for object_type_id, *asked in rows}
 
 
@@ -315,7 +315,7 @@ def _look(query: str) -> list[tuple] | None:
 
 def _draw() -> tuple[int, int, int | None]:
     with connection.cursor() as cursor:
-        cursor.execute(DRAW.format(cluster=_cluster()))
+        cursor.execute(DRAW_SEQUENCE.format(cluster=_cluster()))
         return cursor.fetchone()
 
 

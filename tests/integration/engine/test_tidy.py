@@ -124,7 +124,7 @@ def test_a_delivery_in_hand_of_a_worker_does_not_expire(webhook):
 def test_a_delivery_that_was_redelivered_meanwhile_does_not_expire(webhook, monkeypatch):
     site()
     dispatch_all()
-    monkeypatch.setattr(tidy, 'OVERDUE', 'SELECT id FROM webhooks_delivery')
+    monkeypatch.setattr(tidy, 'FIND_OVERDUE', 'SELECT id FROM webhooks_delivery')
     assert not tidy.expire()
     assert deliveries(PENDING)
 

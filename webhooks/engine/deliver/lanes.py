@@ -223,8 +223,8 @@ class Lanes:
             lane.unfinished = {transaction for webhook_id, transaction in growing if webhook_id == lane.webhook_id}
         whole = [one for lane in held for one in lane.unformed if one.transaction_id not in lane.unfinished]
         # A set must not wait for a backfill of its objects.
-        replaced = superseding.replace_backfills({one.webhook_id for one in whole}, turn.now, self.in_hand)
-        turn.closed += endpoint.entries(StatusChoices.SUPERSEDED, replaced)
+        webhooks = {one.webhook_id for one in whole}
+        turn.note_superseded(superseding.replace_backfills(webhooks, turn.now, self.in_hand))
         settled = change_sets.form({(one.webhook_id, one.change_set) for one in whole}, turn.now)
         for one in whole:
             if (one.webhook_id, one.change_set) in settled:

@@ -20,7 +20,7 @@ LOCK_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) OR
 IS_UNTRIED = 'd.backfill AND d.attempt_count = 0'
 
 # Find deliveries that have to wait. An undecided delivery blocks as a pending one does: it may become one.
-BLOCKED = f"""
+FIND_BLOCKED = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
     CROSS JOIN LATERAL (
         SELECT FROM webhooks_delivery p
@@ -81,7 +81,7 @@ def lock_lanes(webhook_ids: Collection[int]) -> None:
 
 def blocked(ids: Collection[int]) -> set[int]:
     """Return which deliveries have to wait: for an earlier one of their object, or as their backfill does not run."""
-    return set(sql.fetch_column(BLOCKED, {'ids': list(ids)})) if ids else set()
+    return set(sql.fetch_column(FIND_BLOCKED, {'ids': list(ids)})) if ids else set()
 
 
 def hold(ids: Collection[int], now: datetime) -> None:

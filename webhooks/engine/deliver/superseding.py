@@ -29,7 +29,7 @@ Object = tuple[int, int, int]
 
 # Find objects with several waiting deliveries. Leave out an object with a delivery that is undecided or in a change
 # set, or that a stopped worker had in hand: its request may still be under way, and a later one must not overtake it.
-SEVERAL = f"""
+FIND_SEVERAL = f"""
     SELECT o.* FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)
     WHERE (
@@ -137,7 +137,7 @@ def supersede(objects: Iterable[Object], now: datetime, in_hand: Collection[int]
     """
     objects = set(objects)
     parameters = {'now': now, 'in_hand': list(in_hand)}
-    several = sql.fetch(SEVERAL, {**_columns(objects), **parameters}) if objects else []
+    several = sql.fetch(FIND_SEVERAL, {**_columns(objects), **parameters}) if objects else []
     return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _supersede(portion, now, in_hand))
 
 

@@ -20,7 +20,7 @@ LATE_SEQUENCES = 1000
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
 # Find the oldest or the newest undispatched events. An object's events wait behind one in other hands, or a suspect.
-READY_EVENTS = """
+FIND_READY_EVENTS = """
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
         WHERE dispatched_at IS NULL AND id = ANY(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
@@ -37,7 +37,7 @@ READY_EVENTS = """
     ORDER BY e.sequence {direction} LIMIT %(most)s"""
 
 # Find suspects that are due and in nobody else's hands, the longest due first.
-READY_SUSPECT_EVENTS = """
+FIND_SUSPECTS = """
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s AND retry_at <= now()
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
@@ -95,7 +95,7 @@ class Reading:
 
 def _read(member: Member, since: int, most: int, direction: str) -> list[tuple[int, int]]:
     bounds = {'id': member.pk, 'since': since, 'most': most, 'given_up': GIVEN_UP}
-    return sql.fetch(READY_EVENTS.format(direction=direction), bounds)
+    return sql.fetch(FIND_READY_EVENTS.format(direction=direction), bounds)
 
 
 def take_suspects(member: Member) -> list[Event]:
@@ -116,7 +116,7 @@ def is_any_suspect() -> bool:
 
 
 def _suspects(worker: int, most: int) -> list[tuple]:
-    return sql.fetch(READY_SUSPECT_EVENTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
+    return sql.fetch(FIND_SUSPECTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
 
 
 def discard(ids: Collection[int]) -> None:

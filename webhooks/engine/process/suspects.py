@@ -38,7 +38,7 @@ LOOK_PAUSE_SECONDS = 0.05
 SUSPECTS_PER_LOOK = 1000
 
 # Find suspects that are due and may be sent, and whose object has no earlier delivery that waits (deliver/order.py).
-READY_SUSPECT_DELIVERIES = f"""
+FIND_SUSPECTS = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
     WHERE d.status = 'suspect' AND d.due_at <= %(now)s
@@ -122,7 +122,7 @@ def _deliver(member: Member) -> bool:
 
 def _ready(now: datetime, most: int) -> list[tuple[int, int]]:
     """Return (id, webhook's id) of each, the oldest first."""
-    return sql.fetch(READY_SUSPECT_DELIVERIES, {'now': now, 'most': most})
+    return sql.fetch(FIND_SUSPECTS, {'now': now, 'most': most})
 
 
 def _take(member: Member) -> list[Delivery]:

@@ -15,7 +15,7 @@ ROWS_PER_TRANSACTION = 500
 ROWS_PER_WEBHOOK = 50
 
 # Read waiting deliveries whose time is over, of webhooks that exist. Lock their lanes, and leave out locked ones.
-OVERDUE = f"""
+FIND_OVERDUE = f"""
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         SELECT d.id FROM webhooks_delivery d
         WHERE d.webhook_id = h.webhook_id AND d.status {states.WAITING} AND d.expires_at < %(now)s
@@ -26,7 +26,7 @@ OVERDUE = f"""
     FOR UPDATE OF h SKIP LOCKED"""
 
 # Read tests whose process died, and deliveries of a worker of 1.0.0.
-UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
+FIND_UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
 # From open to failed: their time is over. Not those in hand, which is known under the lanes' locks only.
 EXPIRE = f"""
@@ -48,7 +48,7 @@ MARK_DELETED = f"""
 
 # Lock a lane with the log of a deleted webhook. Another webhook may have the id by now. Nobody adds to that log any
 # more: a lane is left a second after its last answer, and no dispatcher has an earlier event in hand.
-FORMER = """
+LOCK_FORMER = """
     SELECT webhook_id, former_until FROM webhooks_health h
     WHERE former_until IS NOT NULL AND owner_id IS NULL AND NOT EXISTS (
         SELECT FROM webhooks_event e
@@ -114,7 +114,7 @@ REMOVE_UNTRIED = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
 
 # Lock canceled backfills that left untried deliveries, which were in hand or in dispatch during the cancel. Their lanes
 # are locked too, so nobody holds or starts a backfill meanwhile.
-LEFT_BEHIND = f"""
+LOCK_LEFT_BEHIND = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS (
         SELECT FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
@@ -145,7 +145,7 @@ def expire() -> bool:
     """
     with sql.transaction() as now:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
-        overdue = sql.fetch_column(OVERDUE, bounds) + sql.fetch_column(UNANSWERED, bounds)
+        overdue = sql.fetch_column(FIND_OVERDUE, bounds) + sql.fetch_column(FIND_UNANSWERED, bounds)
         expired = dict(sql.fetch(EXPIRE, {'now': now, 'ids': overdue})) if overdue else {}
         order.release_next(list(expired), now)
         endpoint.note(StatusChoices.FAILED, Counter(expired.values()), now)
@@ -159,7 +159,7 @@ def forget_deleted() -> bool:
     """
     with sql.transaction():
         sql.execute(MARK_DELETED)
-        found = sql.fetch(FORMER)
+        found = sql.fetch(LOCK_FORMER)
         for webhook_id, until in found:
             bounds = {'webhook': webhook_id, 'until': until, 'part': ROWS_PER_TRANSACTION}
             sql.execute(FORGET_BACKFILL, bounds)
@@ -172,7 +172,7 @@ def forget_deleted() -> bool:
 def take_back() -> bool:
     """Delete the untried deliveries that canceled backfills have left. Returns whether there were any."""
     with sql.transaction() as now:
-        found = sql.fetch_column(LEFT_BEHIND)
+        found = sql.fetch_column(LOCK_LEFT_BEHIND)
         for webhook_id in found:
             remove_untried(webhook_id, now)
     return bool(found)
