@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> object:
     """NetBox's modules are no garbage. Looking for it among them takes a tenth of the processor time."""
+    if 'WEBHOOKS_STACK' in os.environ:
+        load_pages()
+    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     return session.config.pluginmanager.get_plugin('main').pytest_runtestloop(session)
@@ -37,6 +40,13 @@ def pytest_runtestloop(session: pytest.Session) -> object:
 # Python's stack grows by pieces of 16 KB. A loop at the end of one maps and unmaps the next at each call, which takes
 # another tenth. This frame has room for all.
 pytest_runtestloop.__code__ = pytest_runtestloop.__code__.replace(co_stacksize=2**18)
+
+
+def load_pages() -> None:
+    """Import all views, which the first event that is rendered needs in any case."""
+    from django.urls import get_resolver
+
+    get_resolver().url_patterns  # noqa: B018
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,6 @@
 """Folders of tests run in parts: each part is a `scripts/test` with its own servers.
 
-A part is a folder of test files, or a share of a large one. Its output is shown at its end.
+A part is a folder of test files, a share of a large one, or several small ones. Its output is shown at its end.
 """
 
 import math
@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +22,23 @@ AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 4
 # Folders that take minutes start first, divided into so many parts.
 SHARES = {
     'tests/chaos': 2,
-    'tests/integration/engine': 3,
-    'tests/integration/installation': 3,
+    'tests/integration/engine': 2,
+    'tests/integration/installation': 2,
+    'tests/integration/brokers': 1,
     'tests/integration/outbox': 2,
     'tests/hostile': 1,
     'tests/integration/payload': 1,
     'tests/browser': 1,
     'tests/integration/rendering': 1,
+    'tests/integration/services': 1,
 }
+# The servers and the NetBox of a part take some ten seconds of processor time until the first page is shown. So these
+# small folders share one.
+TOGETHER_IN = 'tests/integration'
+TOGETHER = (
+    ('api', 'ui'),
+    ('as_code', 'django_admin', 'presentation', 'security', 'templating', 'validation'),
+)
 
 # No colours: the closing line is read.
 COMMAND = (sys.executable, '-m', 'devstack', 'test', '--color=no')
@@ -67,7 +76,18 @@ def parts_of(folders: Iterable[str]) -> dict[str, list[str]]:
     found = {str(part.relative_to(CHECKOUT)) for folder in folders for part in _with_tests(CHECKOUT / folder)}
     order = list(SHARES)
     ordered = sorted(found, key=lambda folder: (order.index(folder) if folder in order else len(order), folder))
-    return {name: paths for folder in ordered for name, paths in _shares(folder)}
+    parts: dict[str, list[str]] = {}
+    for folder in ordered:
+        names = _together(folder, found)
+        united = {f'{TOGETHER_IN}/{{{",".join(names)}}}': [f'{TOGETHER_IN}/{name}' for name in names]}
+        parts |= united if len(names) > 1 else dict(_shares(folder))
+    return parts
+
+
+def _together(folder: str, found: Collection[str]) -> list[str]:
+    """Return the names of the folders that share a part with this one."""
+    group = next((group for group in TOGETHER if folder in {f'{TOGETHER_IN}/{name}' for name in group}), ())
+    return [name for name in group if f'{TOGETHER_IN}/{name}' in found]
 
 
 def _with_tests(folder: Path) -> list[Path]:

@@ -247,11 +247,14 @@ class TestNesting:
 
 @pytest.mark.parametrize('name', ['webhooks', 'deliveries', 'events'])
 @pytest.mark.parametrize(
-    'query', ['offset={}', 'limit={}', 'limit=-{}', 'id={}', 'offset=-{}&limit=0', 'page={}', 'per_page={}']
+    ('place', 'queries'),
+    [
+        (HOME, ['offset={}', 'limit={}', 'limit=-{}', 'id={}', 'offset=-{}&limit=0']),
+        ('plugins/webhooks/', ['id={}', 'page={}', 'per_page={}']),
+    ],
 )
-def test_numbers_out_of_range_find_nothing(ask, name: str, query: str):
+def test_numbers_out_of_range_find_nothing(ask, name: str, place: str, queries: list[str]):
     for number in (OUT_OF_RANGE, 2**63, 2**31):
-        for place in (HOME, 'plugins/webhooks/'):
-            answer = ask.get(f'/{place}{name}/?{query.format(number)}')
-            assert answer.status_code < 500
-            assert ask.get(f'/{place}{name}/{number}/').status_code == 404
+        assert ask.get(f'/{place}{name}/{number}/').status_code == 404
+        for query in queries:
+            assert ask.get(f'/{place}{name}/?{query.format(number)}').status_code < 500

@@ -1,5 +1,6 @@
 import datetime
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -97,15 +98,19 @@ class TestImport:
         assert pages.post(IMPORT, {}).status_code == 200
         assert pages.post(IMPORT, '{}', content_type='application/json').status_code == 200
 
-    def test_no_value_of_any_field_fails_the_server(self, db: None):
+    def test_no_value_of_any_field_fails_the_server(self, db: None, pytestconfig: pytest.Config):
+        """Without `--long`, fields of a kind share the values: each of them gets every fourth."""
         texts: tuple[Any, ...] = ('', '\x00', b'x', datetime.date.min)
         others: tuple[Any, ...] = (None, True, 0, 1.5, 10**30, float('nan'))
         odd = (*texts, *others, [], [[]], [{}], [None], {}, {'a': []}, {'a': datetime.date.min})
-        saved = 0
+        saved, tried = 0, Counter()
+        share = 1 if pytestconfig.getoption('--long') else 4
         for name in WebhookImportForm.Meta.fields:
-            for value in odd:
+            kind = type(WebhookImportForm.base_fields[name])
+            tried[kind] += 1
+            for value in odd if tried[kind] == 1 else odd[tried[kind] % share :: share]:
                 form = WebhookImportForm(data=DEFINITION | {name: value}, instance=Webhook())
                 if form.is_valid():
                     form.save().delete()
                     saved += 1
-        assert saved > 100
+        assert saved > 40

@@ -53,6 +53,12 @@ def test_the_part_that_takes_longest_starts_first():
     assert list(folders)[: len(parts.SHARES)] == [*parts.SHARES]
 
 
+def test_small_folders_share_a_part_and_one_alone_needs_none():
+    api, ui, other = (f'tests/integration/{name}' for name in ('api', 'ui', 'services'))
+    assert parts_of([other, ui, api]) == {other: [other], 'tests/integration/{api,ui}': [api, ui]}
+    assert parts_of([ui]) == {ui: [ui]}
+
+
 def test_a_folder_of_folders_is_split_and_one_of_tests_is_not():
     assert set(parts_of(['tests/integration'])) == {part for part in parts_of(['tests']) if 'integration' in part}
     assert parts_of(['tests/unit']) == {'tests/unit': ['tests/unit']}

@@ -42,10 +42,14 @@ def webhook(receiver: Receiver) -> Webhook:
 def rename(place: Site, *names: str) -> None:
     """Each name is a change of its own, and dispatched."""
     for name in names:
-        place.snapshot()
-        place.name = name
-        place.save()
+        change(place, name)
         dispatch_all()
+
+
+def change(place: Site, name: str) -> None:
+    place.snapshot()
+    place.name = name
+    place.save()
 
 
 def delete(place: Site) -> None:
@@ -207,7 +211,8 @@ class TestQuiet:
         places = [new(f'{number}') for number in range(10)]
         for number in range(25):
             for place in places:
-                rename(place, f'{place.pk}-{number}')
+                change(place, f'{place.pk}-{number}')
+            dispatch_all()
         pass_time(QUIET)
         assert work() == '10 delivered, 250 replaced'
         assert sorted(told(receiver)) == sorted((CREATED, f'{place.pk}-24') for place in places)

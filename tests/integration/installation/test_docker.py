@@ -87,7 +87,10 @@ class Container:
         return self.folder / 'etc/netbox/config'
 
     def variables(self, extra: dict[str, str]) -> dict[str, str]:
-        return {'PATH': os.environ['PATH'], 'HOME': str(self.folder), 'PYTHONPATH': str(CHECKOUT)} | {
+        return {
+            'PATH': os.environ['PATH'],
+            'HOME': str(self.folder),
+            'PYTHONPATH': os.environ['PYTHONPATH'],
             'NETBOX_ROOT': str(self.root),
             'PYTHONDONTWRITEBYTECODE': '1',
             **extra,

@@ -55,23 +55,24 @@ def bodies(receiver: Receiver) -> list[str]:
 
 class TestAsInNetBox:
     @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
-    @pytest.mark.parametrize('name', ['fields', 'omit'])
-    def test_any_keys_are_sent_as_netbox_shows_them(
-        self, receiver: Receiver, api_client, make: Callable[[], Model], name: str
-    ):
+    def test_any_keys_are_sent_as_netbox_shows_them(self, receiver: Receiver, api_client, make: Callable[[], Model]):
         instance = make()
         model = type(instance)
         known = sorted(keys.shown(model))
         label = model._meta.label_lower
-        picks = [random.Random(f'{label}{name}{seed}').sample(known, k=1 + seed * 3) for seed in range(4)]
-        for number, picked in enumerate(picks):
-            subscribe(receiver.url(f'/{number}'), model, kinds=('updated',), **{name: {label: picked}})
+        picks = {
+            f'/{name}/{seed}': (name, random.Random(f'{label}{name}{seed}').sample(known, k=1 + seed * 3))
+            for name in ('fields', 'omit')
+            for seed in range(4)
+        }
+        for path, (name, picked) in picks.items():
+            subscribe(receiver.url(path), model, kinds=('updated',), **{name: {label: picked}})
         change(instance)
         work()
-        for number, picked in enumerate(picks):
+        for path, (name, picked) in picks.items():
             answer = api_client.get(api_url(instance), {name: ','.join(picked)})
-            (request,) = (one for one in receiver.requests if one.path == f'/{number}')
-            assert request.json()['data'] == without_host(json.loads(answer.content)), picked
+            (request,) = (one for one in receiver.requests if one.path == path)
+            assert request.json()['data'] == without_host(json.loads(answer.content)), (name, picked)
 
 
 @pytest.mark.usefixtures('snmp')
