@@ -426,7 +426,7 @@ def look_at_everything(reader: Reader, user: Any) -> None:
 
 def look_at_the_log(reader: Reader) -> None:
     """Deliveries of a webhook with the same end show the same, and so do changes of an object of the same kind."""
-    kinds = Delivery.objects.order_by('webhook', 'status', '-pk').distinct('webhook', 'status')
+    kinds = Delivery.objects.order_by('webhook_id', 'status', '-pk').distinct('webhook_id', 'status')
     for delivery in kinds.filter(status='failed'):
         reader.page(of_queue('job_detail', str(delivery.uuid)))
         reader.page(f'/core/background-tasks/{delivery.uuid}/')
@@ -436,8 +436,8 @@ def look_at_the_log(reader: Reader) -> None:
         reader.page(f'/admin/webhooks/delivery/{delivery.pk}/change/')
     for event in Event.objects.all():
         reader.page(event.get_absolute_url())
-    changes = ObjectChange.objects.order_by('changed_object_type', 'changed_object_id', 'action', '-pk')
-    for change in changes.distinct('changed_object_type', 'changed_object_id', 'action'):
+    changes = ObjectChange.objects.order_by('changed_object_type_id', 'changed_object_id', 'action', '-pk')
+    for change in changes.distinct('changed_object_type_id', 'changed_object_id', 'action'):
         reader.page(change.get_absolute_url())
 
 
