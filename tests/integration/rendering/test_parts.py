@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.core import checks
+from django.core.checks import CheckMessage
 from django.db.models import Model
 from extras.api.customfields import CustomFieldsDataField
 from extras.models import ConfigContext, CustomField
@@ -18,6 +18,7 @@ from support.rest import get
 from utilities.views import get_viewname
 
 from webhooks import rendering
+from webhooks.checks import rendering_is_prepared
 from webhooks.outbox import snapshots
 from webhooks.rendering import bulk, configcontext, parts, serializer
 
@@ -46,8 +47,9 @@ def render(*instances: Model) -> list[dict[str, Any]]:
     return [one.data for one in rendering.render(type(instances[0]), [take(one) for one in instances])]
 
 
-def warnings() -> list[checks.CheckMessage]:
-    return [found for found in checks.run_checks(tags=['webhooks'], databases=[]) if found.id == 'webhooks.W004']
+def warnings() -> list[CheckMessage]:
+    """Return those of `migrate`."""
+    return rendering_is_prepared(None, databases=['default'])
 
 
 #

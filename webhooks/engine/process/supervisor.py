@@ -46,8 +46,9 @@ class Supervisor:
         It gets the arguments of RQ's Worker.work(). Told twice, it kills the processes that are ours.
         """
         sql.bound_connections()
-        # Loading the pages takes half a second. So it is done before all forks. These share no connection or setting.
-        get_resolver().url_patterns  # noqa: B018
+        # Loading the pages and their names takes a second. So it is done before all forks. These share no connection or
+        # setting.
+        get_resolver().reverse_dict  # noqa: B018
         clear_config()
         look, wake = os.pipe()
         os.set_blocking(wake, False)
