@@ -5,7 +5,7 @@ Transactions have limits: a frozen process holds its locks for seconds only. Par
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -62,6 +62,11 @@ def fetch_column(statement: str, parameters: Parameters = None) -> list[Any]:
 def fetch_value(statement: str, parameters: Parameters = None) -> Any:
     """Run a statement, and return the first column of its first row. Raises IndexError if there is no row."""
     return fetch(statement, parameters)[0][0]
+
+
+def array(ids: Iterable[int]) -> str:
+    """Return the ids as PostgreSQL writes an array, for a parameter. Psycopg takes milliseconds to quote thousands."""
+    return f'{{{",".join(map(str, ids))}}}'
 
 
 def execute(statement: str, parameters: Parameters = None) -> int:

@@ -123,7 +123,7 @@ FIND_DUE = f"""
     FROM webhooks_delivery d
     WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
       AND d.status {states.TIMED} AND d.due_at <= %(now)s AND d.expires_at > %(now)s
-      AND d.id <> ALL(%(held)s) AND {LEADS_SET}"""
+      AND d.id <> ALL(%(held)s::bigint[]) AND {LEADS_SET}"""
 
 # Read the oldest due deliveries of each request, and the newest if there are more: without these, a user's next change
 # would wait behind another user's import of thousands.
@@ -238,8 +238,8 @@ def read(requests: Collection[ReadRequest], held: Collection[int], now: datetime
     """
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*requests, strict=True)), strict=True))
-    rows = sql.fetch(READ_DUE, {**columns, 'held': list(held), 'now': now})
-    events = {pk: read for pk, *read in sql.fetch(READ_EVENTS, [[event_id for event_id, *_delivery in rows]])}
+    rows = sql.fetch(READ_DUE, {**columns, 'held': sql.array(held), 'now': now})
+    events = {pk: read for pk, *read in sql.fetch(READ_EVENTS, [sql.array(event_id for event_id, *_delivery in rows)])}
     due = [
         Due(*delivery, size + more * is_expanded, transaction_id, is_failed, change_set)
         for event_id, change_set, is_expanded, *delivery in rows
