@@ -163,8 +163,7 @@ class DeliveryAdmin(LogAdmin):
         if count:
             self.message_user(request, redelivery.announce(count), messages.SUCCESS)
         else:
-            text = _('Nothing to redeliver: only finished deliveries can be redelivered.')
-            self.message_user(request, text, messages.WARNING)
+            self.message_user(request, redelivery.NOTHING_CLOSED, messages.WARNING)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Delivery | None = None, **kwargs

@@ -12,13 +12,14 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, transaction
 from django.utils.translation import gettext as _
 
-from .. import conf, list_filters, object_types, visibility
+from .. import list_filters, object_types, visibility
 from ..choices import BackfillStateChoices
 from ..engine import commands, sql
 from ..exceptions import STATE, DefinitionError
 from ..list_filters import FILTER
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
+from . import switching
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,8 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
     If the last one was canceled, its untried deliveries are removed first. Raises DefinitionError if the plugin is off,
     if the webhook is disabled, or if another backfill is open.
     """
-    if not conf.get().enabled:
-        raise DefinitionError(
-            'enabled', _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
-        )
-    if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
-        raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
+    # Somebody may have disabled or deleted it since.
+    switching.check_on(Webhook.objects.filter(pk=webhook.pk).first() or Webhook(enabled=False))
     backfill = Backfill(
         webhook=webhook,
         state=BackfillStateChoices.RUNNING,

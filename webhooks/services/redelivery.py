@@ -13,20 +13,20 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
 from ..engine import commands, sql
 from ..exceptions import STATE, DefinitionError, DeliveryFailed
 from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
 from ..presentation.moments import moment
-from . import failed_jobs
+from . import failed_jobs, switching
 
 # Deliveries with these statuses were not confirmed by a receiver. So they go again under the same id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
 STILL_OPEN = gettext_lazy(
     'This delivery or its redelivery is still pending. Only finished deliveries can be redelivered.'
 )
+NOTHING_CLOSED = gettext_lazy('Nothing to redeliver: only finished deliveries can be redelivered.')
 # A transaction redelivers at most this many, and the rest of their change sets.
 DELIVERIES_PER_PART = 500
 
@@ -91,7 +91,7 @@ class Figures:
     def sentences(self) -> list[str]:
         """The figures for people: the number first, then surprising facts."""
         if not self.count:
-            return [_('Nothing to redeliver: only finished deliveries can be redelivered.')]
+            return [str(NOTHING_CLOSED)]
         sentences = [f'{self._what_is_sent} {self._age}']
         if self.delivered:
             text = ngettext(
@@ -282,10 +282,8 @@ def select(
 
 def announce(count: int) -> str:
     """Return the message to the user after a redelivery. It says so if the plugin is off: then they wait."""
-    text = ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
-    if conf.get().enabled:
-        return text
-    return f'{text} {_('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')}'
+    text = ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count)
+    return switching.with_warning(text % count)
 
 
 #

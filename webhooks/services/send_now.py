@@ -24,7 +24,7 @@ from ..exceptions import Busy, DefinitionError
 from ..models import Event, Webhook
 from ..outbox import restating, wakeup
 from ..payload_visibility import may_see_expanded
-from . import backfill, matching, preview_room, preview_sources, send_waiting
+from . import backfill, matching, preview_room, preview_sources, switching
 
 # The field of errors about the chosen objects.
 IDS = 'ids'
@@ -64,7 +64,7 @@ def choose(webhook: Webhook, object_type: ContentType, pks: Collection[int], use
     type, or excludes all objects, or if one of these does not exist for the user; Busy if others check conditions.
     """
     pks = list(dict.fromkeys(pks))
-    send_waiting.check_sends(webhook)
+    switching.check_sends(webhook)
     _check_takes(webhook, object_type)
     _check_exist(object_type, pks, user)
     excluded = list(_excluded(webhook, object_type, pks, user)) if webhook.conditions else []

@@ -7,12 +7,12 @@ from django.contrib.humanize.templatetags.humanize import intcomma
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import conf, delivery_states
+from .. import delivery_states
 from ..engine import commands, sql
-from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
 from ..outbox import wakeup
 from ..presentation import states
+from . import switching
 from .backlog import waiting_since
 
 # Count pending deliveries, and the objects that they are about.
@@ -56,25 +56,13 @@ def is_held(webhook: Webhook) -> bool:
     return webhook.paused or not webhook.enabled
 
 
-def check_sends(webhook: Webhook) -> None:
-    """Raise DefinitionError if nothing of the webhook is sent: it is disabled or paused, or the plugin is off."""
-    if not conf.get().enabled:
-        raise DefinitionError(
-            'enabled', _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
-        )
-    if not webhook.enabled:
-        raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
-    if webhook.paused:
-        raise DefinitionError('paused', _('The webhook is paused. Resume it first.'))
-
-
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
     """Make waiting deliveries due, without a probe or retry first. Return how many were superseded.
 
     `latest_only`: only the latest change of each object stays. It supersedes earlier ones, in a transaction for some
-    objects at a time. Raises DefinitionError as check_sends(), and changes nothing then.
+    objects at a time. Raises DefinitionError as switching.check_sends(), and changes nothing then.
     """
-    check_sends(webhook)
+    switching.check_sends(webhook)
     superseded = commands.supersede(webhook.pk) if latest_only else 0
     commands.retry_now(webhook.pk)
     wakeup.wake()

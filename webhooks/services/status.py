@@ -15,7 +15,7 @@ from ..models import Webhook
 from ..payload import schema_guard
 from ..presentation.links import page_url
 from ..visibility import Reader
-from . import backlog
+from . import backlog, switching
 from .backlog import Backlog
 from .not_sending import MAX_NAMED, NotSending, name_some
 
@@ -38,11 +38,7 @@ def lines(user: Reader) -> Iterator[Line]:
     """Yield the lines that the user may see, with links to NetBox's lists."""
     found = backlog.measure(user)
     if not conf.get().enabled:
-        text = _(
-            'Changes are not recorded, and nothing is sent. To switch the plugin on, set "enabled" (or '
-            'WEBHOOKS_ENABLED) to True.'
-        )
-        yield Line(_('Webhooks'), WORKERS_URL, _('Off'), 'red', text)
+        yield Line(_('Webhooks'), WORKERS_URL, _('Off'), 'red', str(switching.NOT_RECORDED))
     yield _workers(found)
     if user.has_perm('webhooks.view_delivery'):
         waiting = page_url('delivery_list', status=WAITING_STATUSES)
@@ -74,8 +70,7 @@ def _workers(found: Backlog) -> Line:
     if found.workers:
         return Line(label, url, _('{count} running').format(count=found.workers), 'green')
     if found.workers is None:
-        text = _('Changes are recorded, and running workers send them. Check that Redis is running.')
-        return Line(label, url, _('Redis cannot be reached'), 'red', text)
+        return Line(label, url, _('Redis cannot be reached'), 'red', str(switching.NO_REDIS))
     text = _('Nothing is sent. Start the service {worker}.').format(worker=conf.get().worker)
     return Line(label, url, _('None running'), 'red', text)
 

@@ -1,13 +1,43 @@
-"""Enables, disables, pauses and resumes webhooks."""
+"""Pauses and resumes webhooks, and says whether the plugin and a webhook are on."""
 
 from django.contrib import messages
 from django.db import transaction
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from utilities.exceptions import PermissionsViolation
 
+from .. import conf
+from ..exceptions import DefinitionError
 from ..models import Webhook
 from ..presentation import states
 from ..visibility import Reader, permitted
+
+PLUGIN_OFF = gettext_lazy('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
+NOT_RECORDED = gettext_lazy(
+    'Changes are not recorded, and nothing is sent. To switch the plugin on, set "enabled" (or WEBHOOKS_ENABLED) to '
+    'True.'
+)
+NO_REDIS = gettext_lazy('Changes are recorded, and running workers send them. Check that Redis is running.')
+
+
+def check_on(webhook: Webhook) -> None:
+    """Raise DefinitionError if the webhook is disabled, or the plugin is off."""
+    if not conf.get().enabled:
+        raise DefinitionError('enabled', str(PLUGIN_OFF))
+    if not webhook.enabled:
+        raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
+
+
+def check_sends(webhook: Webhook) -> None:
+    """Raise DefinitionError if nothing of the webhook is sent: it is disabled or paused, or the plugin is off."""
+    check_on(webhook)
+    if webhook.paused:
+        raise DefinitionError('paused', _('The webhook is paused. Resume it first.'))
+
+
+def with_warning(text: str) -> str:
+    """Return a message to the user. It says so if the plugin is off."""
+    return text if conf.get().enabled else f'{text} {PLUGIN_OFF}'
 
 
 @transaction.atomic

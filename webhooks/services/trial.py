@@ -14,9 +14,10 @@ from django.db import OperationalError, transaction
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from users.models import User
 
-from .. import conf, object_types
+from .. import object_types
 from ..delivery_states import DeliveryState
 from ..engine import commands, sql
 from ..engine.deliver.build import Call
@@ -27,11 +28,13 @@ from ..outbox import snapshots
 from ..payload.http_request import Builder
 from ..transport.client import Client
 from ..transport.exchange import Outcome
+from . import switching
 
 # A test's request ends after this time: a person and a thread of NetBox wait for it.
 MAX_TEST_SECONDS = 10
 # At a time, in all processes: each test holds a thread of NetBox.
 MAX_TESTS = 4
+TOO_MANY_TESTS = gettext_lazy('Too many tests are running at the moment. Try again in a few seconds.')
 # Beyond MAX_TEST_SECONDS. A test that is older has lost its process, and no longer counts as running.
 LOST_AFTER_SECONDS = 60
 # How long a test waits for others to be counted.
@@ -86,10 +89,7 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Call:
 def announce(delivery: Delivery) -> tuple[int, str]:
     """Return the level (of django.contrib.messages) and the text of the message to the tester."""
     level, text = _result(delivery)
-    if not conf.get().enabled:
-        off = _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
-        text = f'{text} {off}'
-    return level, text
+    return level, switching.with_warning(text)
 
 
 def _result(delivery: Delivery) -> tuple[int, str]:
@@ -126,13 +126,13 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
     except OperationalError as error:
         if not sql.is_lock_timeout(error):
             raise
-        raise Busy(_('Too many tests are running at the moment. Try again in a few seconds.')) from error
+        raise Busy(str(TOO_MANY_TESTS)) from error
     under_way = Delivery.objects.filter(event__test=True, state=DeliveryState.TESTING, expires_at__gt=now)
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:
         raise Busy(_('A test of this webhook is already running. Wait for its result.'))
     if len(testing) >= MAX_TESTS:
-        raise Busy(_('Too many tests are running at the moment. Try again in a few seconds.'))
+        raise Busy(str(TOO_MANY_TESTS))
 
 
 @transaction.atomic

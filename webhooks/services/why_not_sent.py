@@ -24,7 +24,7 @@ from ..outbox import redis_queue
 from ..presentation import states
 from ..presentation.moments import moment
 from ..presentation.states import State
-from . import actions, send_waiting
+from . import actions, send_waiting, switching
 from .actions import Action
 
 # If the oldest change waits longer, a banner offers to send all now.
@@ -223,10 +223,7 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
             'danger',
             'power-plug-off-outline',
             _('Webhooks are off'),
-            _(
-                'Changes are not recorded, and nothing is sent. To switch the plugin on, set "enabled" (or '
-                'WEBHOOKS_ENABLED) to True.'
-            ),
+            str(switching.NOT_RECORDED),
         )
     elif webhook.enabled and not (workers := redis_queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()
@@ -253,7 +250,7 @@ def _no_redis() -> Banner:
         'danger',
         'database-off-outline',
         _('Redis cannot be reached'),
-        _('Changes are recorded, and running workers send them. Check that Redis is running.'),
+        str(switching.NO_REDIS),
     )
 
 
