@@ -96,7 +96,16 @@ class CredentialFilterForm(NetBoxModelFilterSetForm):
     )
 
 
-class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
+class LogFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
+    """The filters that deliveries and events share."""
+
+    kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
+    test = switch(_('Test'))
+    backfill = switch(_('Backfill'))
+    object_id = forms.IntegerField(label=_('Object ID'), required=False)
+
+
+class DeliveryFilterForm(LogFilterForm):
     """Filters the list of all deliveries."""
 
     model = Delivery
@@ -109,11 +118,7 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     status = forms.MultipleChoiceField(label=_('Status'), choices=StatusChoices, required=False)
     webhook_id = DynamicModelMultipleChoiceField(label=_('Webhook'), queryset=Webhook.objects.all(), required=False)
     error = forms.CharField(label=_('Error'), required=False)
-    kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
     response_status = forms.IntegerField(label=_('Response status'), required=False)
-    test = switch(_('Test'))
-    backfill = switch(_('Backfill'))
-    object_id = forms.IntegerField(label=_('Object ID'), required=False)
     created__gte = TimeField(label=_('After'), required=False)
     created__lte = TimeField(label=_('Before'), required=False)
 
@@ -129,7 +134,7 @@ class WebhookDeliveryFilterForm(DeliveryFilterForm):
     webhook_id = None
 
 
-class EventFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
+class EventFilterForm(LogFilterForm):
     """Filters the list of events."""
 
     model = Event
@@ -139,11 +144,7 @@ class EventFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
         FieldSet('object_type_id', 'object_id', name=_('Object')),
         FieldSet('timestamp__gte', 'timestamp__lte', name=_('Time')),
     )
-    kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
     username = forms.CharField(label=_('User'), required=False)
     has_error = switch(_('Has an error'))
-    test = switch(_('Test'))
-    backfill = switch(_('Backfill'))
-    object_id = forms.IntegerField(label=_('Object ID'), required=False)
     timestamp__gte = TimeField(label=_('After'), required=False)
     timestamp__lte = TimeField(label=_('Before'), required=False)
