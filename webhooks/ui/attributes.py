@@ -1,5 +1,6 @@
 """Rows of cards that NetBox's own kinds of rows cannot show. Each gets the object, and returns a text or HTML."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,17 +12,8 @@ from utilities.object_types import object_type_name
 
 from ..models import Delivery, Event, Webhook, querysets
 from ..presentation.states import both_sign
-from ..services.why_not_sent import hindrance_of, next_attempt_at, wait_of
-from ..tables import object_url, state_badge
-
-
-class TimeoutAttr(attrs.TextAttr):
-    """Shows the webhook's timeout in seconds, or NetBox's default, marked as one."""
-
-    def get_value(self, obj: Any) -> str:
-        if obj.timeout:
-            return _('{timeout} seconds').format(timeout=obj.timeout)
-        return _('{timeout} seconds (default)').format(timeout=obj.effective_timeout)
+from ..services.why_not_sent import hindrance_of, wait_of
+from ..tables import object_url
 
 
 class LinesAttr(attrs.TextAttr):
@@ -37,35 +29,43 @@ class ListAttr(attrs.TextAttr):
         return ', '.join(super().get_value(obj) or ())
 
 
-class UrlAttr(attrs.TextAttr):
-    """Shows the masked URL, or the word *Feed* for a webhook without one."""
+class Computed:
+    """A mixin for rows that show no field, but what `show` returns for the object. Blank for None and ''."""
 
-    def get_value(self, obj: Any) -> str:
-        return super().get_value(obj) or _('Feed')
+    def __init__(self, show: Callable[[Any], Any], **kwargs: Any) -> None:
+        super().__init__('pk', **kwargs)
+        self._show = show
 
-
-class ObjectTypesAttr(LinesAttr):
-    """Shows the names of the webhook's object types, one a line. Takes one query."""
-
-    def get_value(self, obj: Any) -> str:
-        types = obj.object_types.order_by('app_label', 'model')
-        return '\n'.join(object_type_name(object_type) for object_type in types)
+    def get_value(self, obj: Any) -> Any:
+        return self._show(obj)
 
 
-class RequestIdAttr(attrs.TextAttr):
-    """Shows the webhook-id of a delivery's request. In a change set, that is the UUID of its part's first delivery."""
-
-    def get_value(self, obj: Delivery) -> UUID:
-        if is_first(obj):
-            return obj.uuid
-        return Delivery.objects.filter(pk=obj.lead).values_list('uuid', flat=True).first() or obj.uuid
+class ComputedText(Computed, attrs.TextAttr):
+    """Shows a computed text or HTML."""
 
 
-class OwnIdAttr(attrs.TextAttr):
-    """Shows the UUID of a delivery that went out under another one's. Blank if its own is the webhook-id."""
+class ComputedLines(Computed, LinesAttr):
+    """Shows a computed text with its line breaks."""
 
-    def get_value(self, obj: Delivery) -> UUID | str:
-        return '' if is_first(obj) else obj.uuid
+
+class ComputedTime(Computed, attrs.DateTimeAttr):
+    """Shows a computed time."""
+
+
+def timeout(webhook: Webhook) -> str:
+    """Return the webhook's timeout in seconds, or NetBox's default, marked as one."""
+    text = _('{timeout} seconds') if webhook.timeout else _('{timeout} seconds (default)')
+    return text.format(timeout=webhook.effective_timeout)
+
+
+def type_names(webhook: Webhook) -> str:
+    """Return the names of the webhook's object types, one a line. Takes one query."""
+    return '\n'.join(map(object_type_name, webhook.object_types.order_by('app_label', 'model')))
+
+
+def secret(webhook: Webhook) -> str:
+    """Return the masked secret. A second line says until when the previous one signs too, if it does."""
+    return '\n'.join(filter(None, (str(webhook.secret), both_sign(webhook))))
 
 
 def is_first(delivery: Delivery) -> bool:
@@ -73,18 +73,17 @@ def is_first(delivery: Delivery) -> bool:
     return delivery.lead in (None, delivery.pk)
 
 
-class StateAttr(attrs.TextAttr):
-    """Shows the webhook's state as a coloured badge."""
+def request_id(delivery: Delivery) -> UUID:
+    """Return the webhook-id of a delivery's request. In a change set, that is the UUID of its part's first delivery."""
+    if is_first(delivery):
+        return delivery.uuid
+    return Delivery.objects.filter(pk=delivery.lead).values_list('uuid', flat=True).first() or delivery.uuid
 
-    def get_value(self, obj: Any) -> str:
-        return state_badge(obj)
 
-
-class SecretAttr(LinesAttr):
-    """Shows the masked secret. A second line says until when the previous one signs too, if it does."""
-
-    def get_value(self, obj: Any) -> str:
-        return '\n'.join(filter(None, (str(super().get_value(obj)), both_sign(obj))))
+def probe_at(webhook: Webhook) -> datetime | None:
+    """Return when a suspended webhook is tried next. None: nothing is planned."""
+    hindrance = hindrance_of(webhook)
+    return hindrance.at if hindrance else None
 
 
 class ChangedObjectAttr(attrs.TemplatedAttr):
@@ -112,25 +111,3 @@ class StatusAttr(attrs.TemplatedAttr):
     def get_context(self, obj: Delivery, attr: str, value: Any, context: dict) -> dict[str, Any]:
         wait = wait_of(obj, timezone.now(), querysets.earlier_of(obj) if obj.is_open else None)
         return {**super().get_context(obj, attr, value, context), 'wait': wait}
-
-
-class NextAttemptAttr(attrs.DateTimeAttr):
-    """Shows when the delivery is tried next. Blank if nothing is planned."""
-
-    def get_value(self, obj: Delivery) -> datetime | None:
-        return next_attempt_at(obj)
-
-
-class ExpiryAttr(attrs.DateTimeAttr):
-    """Shows when an open delivery expires. Blank once it is closed."""
-
-    def get_value(self, obj: Delivery) -> datetime | None:
-        return obj.expires_at if obj.is_open else None
-
-
-class ProbeAttr(attrs.DateTimeAttr):
-    """Shows when a suspended webhook is tried next. Blank if nothing is planned."""
-
-    def get_value(self, obj: Webhook) -> datetime | None:
-        hindrance = hindrance_of(obj)
-        return hindrance.at if hindrance else None

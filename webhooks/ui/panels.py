@@ -19,23 +19,10 @@ from ..presentation.fields import GROUPS, Group, field, label, shown_in
 from ..presentation.links import page_url
 from ..services import actions
 from ..services.actions import Action
-from . import history
-from .attributes import (
-    ChangedObjectAttr,
-    ExpiryAttr,
-    LinesAttr,
-    ListAttr,
-    NextAttemptAttr,
-    ObjectTypesAttr,
-    OwnIdAttr,
-    ProbeAttr,
-    RequestIdAttr,
-    SecretAttr,
-    StateAttr,
-    StatusAttr,
-    TimeoutAttr,
-    UrlAttr,
-)
+from ..services.why_not_sent import next_attempt_at
+from ..tables import state_badge
+from . import attributes, history
+from .attributes import ChangedObjectAttr, ComputedLines, ComputedText, ComputedTime, LinesAttr, ListAttr, StatusAttr
 
 
 class ConditionsPanel(panels.JSONPanel):
@@ -59,12 +46,14 @@ class BodyTemplatePanel(panels.TextCodePanel):
 MONOSPACE_CLASSES = 'font-monospace text-break'
 # Fields whose row depends on more than their type.
 SPECIAL_ATTRIBUTES = {
-    'object_types': ObjectTypesAttr('object_types', label=label('object_types')),
-    'payload_url': UrlAttr('masked_url', label=label('payload_url'), style=MONOSPACE_CLASSES),
+    'object_types': ComputedLines(attributes.type_names, label=label('object_types')),
+    'payload_url': ComputedText(
+        lambda webhook: webhook.masked_url or _('Feed'), label=label('payload_url'), style=MONOSPACE_CLASSES
+    ),
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
-    'secret': SecretAttr('secret', label=label('secret')),
+    'secret': ComputedLines(attributes.secret, label=label('secret')),
     'filters': LinesAttr('filter_lines', label=label('filters'), style=MONOSPACE_CLASSES),
-    'timeout': TimeoutAttr('timeout', label=label('timeout')),
+    'timeout': ComputedText(attributes.timeout, label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} per second')),
     'quiet': attrs.TextAttr('quiet', label=label('quiet'), format_string=_('{} seconds')),
     'quiet_max': attrs.TextAttr('quiet_max', label=label('quiet_max'), format_string=_('{} seconds')),
@@ -131,7 +120,7 @@ class HealthPanel(panels.ObjectAttributesPanel):
 
     title = _('Health')
 
-    state = StateAttr('pk', label=_('State'))
+    state = ComputedText(state_badge, label=_('State'))
     delivered = attrs.NumericAttr('health.delivered', label=_('Delivered'))
     failed = attrs.NumericAttr('health.failed', label=_('Failed'))
     superseded = attrs.NumericAttr('health.superseded', label=_('Replaced'))
@@ -141,7 +130,7 @@ class HealthPanel(panels.ObjectAttributesPanel):
     last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
     refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Errors since'))
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
-    next_attempt_at = ProbeAttr('pk', label=_('Next attempt'))
+    next_attempt_at = ComputedTime(attributes.probe_at, label=_('Next attempt'))
 
     def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
         own = super().get_context(context)
@@ -274,17 +263,22 @@ class DeliveryPanel(FilledPanel):
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
     webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))
-    request_id = RequestIdAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
-    uuid = OwnIdAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
+    request_id = ComputedText(attributes.request_id, label='webhook-id', style='font-monospace', copy_button=True)
+    uuid = ComputedText(
+        lambda delivery: '' if attributes.is_first(delivery) else delivery.uuid,
+        label='UUID',
+        style='font-monospace',
+        copy_button=True,
+    )
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     change_set = attrs.NumericAttr('change_set', label=_('Change set'))
     shown_part = attrs.TextAttr('shown_part', label=_('Part of the change set'))
     position = attrs.NumericAttr('position', label=_('Position in the feed'))
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     created = attrs.DateTimeAttr('created', label=_('Created'))
-    next_attempt_at = NextAttemptAttr('status', label=_('Next attempt'))
+    next_attempt_at = ComputedTime(next_attempt_at, label=_('Next attempt'))
     finished_at = attrs.DateTimeAttr('finished_at', label=_('Finished'))
-    expires_at = ExpiryAttr('status', label=_('Expires'))
+    expires_at = ComputedTime(lambda delivery: delivery.expires_at if delivery.is_open else None, label=_('Expires'))
 
 
 class EventPanel(FilledPanel):
