@@ -68,6 +68,7 @@ class WebhooksConfig(PluginConfig):
         """Register all parts of the plugin. If it is off, no signal is connected, so nothing is recorded."""
         super().ready()
         from . import branching, checks, conf, dashboard, jobs, visibility  # noqa: F401  (importing checks, dashboard and jobs registers them)
+        from .as_code import definitions  # noqa: F401  (the same)
         from .django_admin import install
 
         if conf.get().admin:

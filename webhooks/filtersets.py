@@ -10,6 +10,7 @@ from operator import or_
 from typing import Any
 
 import django_filters
+from core.models import DataSource
 from django import forms
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -34,7 +35,7 @@ from utilities.filtersets import register_filterset
 
 from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
-from .models import Credential, Delivery, Event, Webhook
+from .models import Credential, Definition, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL_FIELDS, EVENT_PREFIX
 from .models.delivery import cause_of, where_error_is_found
 from .presentation import credential_fields
@@ -153,6 +154,7 @@ class CredentialFilterSet(NamedFilterSet):
 
     type = django_filters.MultipleChoiceFilter(choices=CredentialTypeChoices, distinct=False)
     host = MultiValueCharFilter(method='filter_hosts', label=_('Host'))
+    managed_by = MultiValueCharFilter(distinct=False, label=_('Managed by'))
 
     class Meta:
         model = Credential
@@ -162,6 +164,31 @@ class CredentialFilterSet(NamedFilterSet):
     def filter_hosts(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
         """Keep credentials for any such host, as people enter it: it is brought into one form first."""
         return queryset.filter(hosts__overlap=[normalized(host) for host in value])
+
+
+@register_filterset
+class DefinitionFilterSet(NetBoxModelFilterSet):
+    """Filters of definitions."""
+
+    data_source_id = django_filters.ModelMultipleChoiceFilter(
+        field_name='data_source', queryset=DataSource.objects.all(), distinct=False, label=_('Data source (ID)')
+    )
+    data_source = django_filters.ModelMultipleChoiceFilter(
+        field_name='data_source__name',
+        queryset=DataSource.objects.all(),
+        to_field_name='name',
+        distinct=False,
+        label=_('Data source (name)'),
+    )
+
+    class Meta:
+        model = Definition
+        form = FilterForm
+        fields = ('id', 'name', 'path', 'prune', 'apply_on_sync')
+
+    def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
+        """Keep definitions with the text in their name or path."""
+        return queryset.filter(Q(name__icontains=value) | Q(path__icontains=value))
 
 
 class LogFilterSet(BaseFilterSet):

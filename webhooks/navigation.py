@@ -20,19 +20,25 @@ class ItemForAny(PluginMenuItem):
         self._any_of = names
 
 
+def _add(model: str) -> PluginMenuButton:
+    return _button(model, 'add', _('Add'), 'mdi-plus-thick')
+
+
+def _import(model: str) -> PluginMenuButton:
+    return _button(model, 'bulk_import', _('Import'), 'mdi-upload')
+
+
 def _button(model: str, action: str, title: str, icon: str) -> PluginMenuButton:
     link = f'plugins:webhooks:{model}_{action}'
     return PluginMenuButton(link=link, title=title, icon_class=f'mdi {icon}', permissions=[f'webhooks.add_{model}'])
 
 
-def _item(model: str, text: str, is_added: bool = False) -> PluginMenuItem:
-    add = _button(model, 'add', _('Add'), 'mdi-plus-thick')
-    imported = _button(model, 'bulk_import', _('Import'), 'mdi-upload')
+def _item(model: str, text: str, *buttons: PluginMenuButton) -> PluginMenuItem:
     return PluginMenuItem(
         link=f'plugins:webhooks:{model}_list',
         link_text=text,
         permissions=[f'webhooks.view_{model}'],
-        buttons=(add, imported) if is_added else (),
+        buttons=buttons,
     )
 
 
@@ -47,7 +53,11 @@ menu = PluginMenu(
     groups=(
         (
             _('Webhooks'),
-            (_item('webhook', _('Webhooks'), is_added=True), _item('credential', _('Credentials'), is_added=True)),
+            (
+                _item('webhook', _('Webhooks'), _add('webhook'), _import('webhook')),
+                _item('credential', _('Credentials'), _add('credential'), _import('credential')),
+                _item('definition', _('Definitions'), _add('definition')),
+            ),
         ),
         (_('Log'), (status, _item('delivery', _('Deliveries')), _item('event', _('Events')))),
     ),

@@ -1,8 +1,8 @@
-"""Lists webhooks and credentials in NetBox's global search."""
+"""Lists webhooks, credentials and definitions in NetBox's global search."""
 
 from netbox.search import SearchIndex
 
-from .models import Credential, Webhook
+from .models import Credential, Definition, Webhook
 
 
 class WebhookIndex(SearchIndex):
@@ -27,4 +27,15 @@ class CredentialIndex(SearchIndex):
     display_attrs = ('description',)
 
 
-indexes = [WebhookIndex, CredentialIndex]
+class DefinitionIndex(SearchIndex):
+    """Finds definitions by name and path."""
+
+    model = Definition
+    fields = (
+        ('name', 100),
+        ('path', 500),
+    )
+    display_attrs = ('data_source', 'path')
+
+
+indexes = [WebhookIndex, CredentialIndex, DefinitionIndex]

@@ -21,7 +21,7 @@ from utilities.object_types import object_type_name
 from utilities.views import get_viewname
 
 from .choices import KindChoices, StatusChoices
-from .models import Attempt, Credential, Delivery, Event, Webhook
+from .models import Attempt, Credential, Definition, Delivery, Event, Webhook
 from .models.querysets import attempts_of
 from .presentation import credential_fields, states
 from .presentation.fields import is_switch, label, shown_in
@@ -217,6 +217,25 @@ class CredentialTable(NetBoxTable):
         model = Credential
         fields = ('pk', 'id', *credential_fields.shown_in('list'), 'created', 'last_updated')
         default_columns = ('pk', 'name', 'type', 'hosts', 'valid_until', 'description')
+
+
+class DefinitionTable(NetBoxTable):
+    """The list of definitions."""
+
+    name = tables.Column(verbose_name=_('Name'), linkify=True)
+    data_source = tables.Column(verbose_name=_('Data Source'), linkify=True)
+    prune = columns.BooleanColumn(verbose_name=_('Prune'))
+    apply_on_sync = columns.BooleanColumn(verbose_name=_('Apply on Sync'))
+    applied_by = tables.Column(verbose_name=_('Last Saved by'))
+    tags = columns.TagColumn(url_name='plugins:webhooks:definition_list')
+
+    class Meta(NetBoxTable.Meta):
+        model = Definition
+        fields = (
+            'pk', 'id', 'name', 'data_source', 'path', 'apply_on_sync', 'prune', 'applied_by', 'tags', 'created',
+            'last_updated',
+        )  # fmt: skip
+        default_columns = ('pk', 'name', 'data_source', 'path', 'apply_on_sync', 'prune', 'applied_by')
 
 
 class DeliveryTable(NetBoxTable):

@@ -18,6 +18,8 @@ urlpatterns = [
     path('webhooks/<int:pk>/', include(get_model_urls('webhooks', 'webhook'))),
     path('credentials/', include(get_model_urls('webhooks', 'credential', detail=False))),
     path('credentials/<int:pk>/', include(get_model_urls('webhooks', 'credential'))),
+    path('definitions/', include(get_model_urls('webhooks', 'definition', detail=False))),
+    path('definitions/<int:pk>/', include(get_model_urls('webhooks', 'definition'))),
     path('deliveries/', include(get_model_urls('webhooks', 'delivery', detail=False))),
     path('deliveries/<int:pk>/', include(get_model_urls('webhooks', 'delivery'))),
     path('events/', include(get_model_urls('webhooks', 'event', detail=False))),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from core.api.serializers import DataSourceSerializer
 from django.db.models import Model
 from django.utils import timezone
 from django.utils.functional import cached_property
@@ -23,7 +24,7 @@ from users.models import User
 from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
-from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, querysets
+from ..models import Attempt, Credential, Definition, Delivery, Event, Health, Webhook, querysets
 from ..payload import kept
 from ..presentation import credential_fields
 from ..presentation.fields import MORE_HELP, help_of, shown_in
@@ -279,6 +280,24 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
 
 # NetBox's own webhooks have the plain name in OpenAPI, and NetBox finds ours by it here.
 WebhookSerializer = ReliableWebhookSerializer
+
+
+class DefinitionSerializer(StorableMixin, NetBoxModelSerializer):
+    """Which file of a data source is applied. A save lets it be applied with the permissions of the request's user."""
+
+    data_source = DataSourceSerializer(nested=True)
+    applied_by = UserSerializer(nested=True, read_only=True)
+
+    class Meta:
+        model = Definition
+        fields = (
+            'id', 'url', 'display_url', 'display', 'name', 'data_source', 'path', 'prune', 'apply_on_sync',
+            'applied_by', 'tags', 'custom_fields', 'created', 'last_updated',
+        )  # fmt: skip
+        brief_fields = ('id', 'url', 'display', 'name')
+
+    def validate(self, data: Any) -> Any:
+        return super().validate(data if self.nested else {**data, 'applied_by': self.context['request'].user})
 
 
 class RestrictedSerializer(BaseModelSerializer):

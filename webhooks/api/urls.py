@@ -9,6 +9,7 @@ router = NetBoxRouter()
 router.APIRootView = views.WebhooksRootView
 router.register('webhooks', views.WebhookViewSet)
 router.register('credentials', views.CredentialViewSet)
+router.register('definitions', views.DefinitionViewSet)
 router.register('events', views.EventViewSet)
 router.register('deliveries', views.DeliveryViewSet)
 router.register('failures', failures.FailureViewSet, basename='failure')

@@ -1,4 +1,4 @@
-"""The endpoints of webhooks, credentials, events and deliveries.
+"""The endpoints of webhooks, credentials, definitions, events and deliveries.
 
 A viewset with a route must not have a docstring: NetBox's OpenAPI would show it for each action, in place of its own.
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from core.api.serializers import JobSerializer
 from django.db.models import Model, QuerySet
 from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
@@ -23,7 +24,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..models import Credential, Delivery, Event, Webhook, querysets
+from ..models import Credential, Definition, Delivery, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
 from ..payload_visibility import conceal, visible_deliveries, visible_events
 from ..presentation import progress
@@ -228,6 +229,19 @@ class CredentialViewSet(SecretiveViewSet):
     serializer_class = serializers.CredentialSerializer
     filterset_class = filtersets.CredentialFilterSet
     ordering_fields = ('id', 'name', 'description', 'type', 'created', 'last_updated')
+
+
+class DefinitionViewSet(RefusingMixin, NetBoxModelViewSet):
+    queryset = Definition.objects.all()
+    serializer_class = serializers.DefinitionSerializer
+    filterset_class = filtersets.DefinitionFilterSet
+    filter_backends = FILTER_BACKENDS
+
+    @acts(actions.APPLY, returns={201: JobSerializer})
+    def apply(self, request: Request, definition: Definition) -> Response:
+        """Let a job apply the file, with the permissions of the request's user, and return the job."""
+        job = actions.APPLY.service(definition, request.user)
+        return Response(JobSerializer(job, context={'request': request}).data, status=status.HTTP_201_CREATED)
 
 
 class LogViewSet(RefusingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):

@@ -23,6 +23,7 @@ SECRET_FIELDS = ('secret', 'additional_headers')
 # {field of an entry: the key of the related objects that it names}
 NATURAL_KEYS = {'credential': 'name', 'tags': 'slug', 'ignore_users': 'username', 'notification_groups': 'name'}
 CREATED, CHANGED, DELETED = 'created', 'changed', 'deleted'
+SIGNS = {CREATED: '+', CHANGED: '~', DELETED: '-'}
 
 
 @dataclass
@@ -33,6 +34,16 @@ class Change:
     name: str
     outcome: str
     fields: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What is done, for people."""
+        return {CREATED: _('Create'), CHANGED: _('Change'), DELETED: _('Delete')}[self.outcome]
+
+    def lines(self) -> list[str]:
+        """Return what it says to people: the object, then each changed field."""
+        head = f'{SIGNS[self.outcome]} {self.section}: {self.name}'
+        return [head, *(f'    {name}: {before!r} → {after!r}' for name, (before, after) in self.fields.items())]
 
 
 class _Undo(Exception):

@@ -126,7 +126,14 @@ def _plain(value: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but mappings are Located, and a key may not stand twice."""
+    """YAML's safe loader, but mappings are Located, a key may not stand twice, and there are no aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # A few lines of nested aliases stand for more values than fit into memory.
+        if self.check_event(yaml.AliasEvent):
+            problem = _('aliases are not supported: write it out')
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Located:

@@ -1,17 +1,19 @@
 """The forms of NetBox's pages. The admin uses some of them.
 
-webhook, credential: one object. definition: both forms of a webhook. action_forms: the questions of actions.
+webhook, credential, as_code: one object. definition: both forms of a webhook. action_forms: the questions of actions.
 filters: beside lists. bulk_edit, bulk_import: many objects at once.
 masked: stored secrets in forms. secret: a new signing secret.
 form_fields: kinds of fields.
 """
 
 from .action_forms import BackfillForm, ReplayForm, RotateSecretForm, SendNowForm, SendWaitingForm
+from .as_code import DefinitionForm
 from .bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
 from .bulk_import import CredentialImportForm, ImportedTextForm, WebhookImportForm
 from .credential import CredentialForm
 from .filters import (
     CredentialFilterForm,
+    DefinitionFilterForm,
     DeliveryFilterForm,
     EventFilterForm,
     WebhookDeliveryFilterForm,
@@ -25,6 +27,8 @@ __all__ = (
     'CredentialFilterForm',
     'CredentialForm',
     'CredentialImportForm',
+    'DefinitionFilterForm',
+    'DefinitionForm',
     'DeliveryFilterForm',
     'EventFilterForm',
     'ImportedTextForm',

@@ -1,5 +1,6 @@
 """The filters beside NetBox's lists of our models."""
 
+from core.models import DataSource
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext_lazy as _
@@ -12,7 +13,7 @@ from utilities.forms.widgets import DatePicker
 
 from .. import object_types
 from ..choices import CredentialTypeChoices, KindChoices, StatusChoices
-from ..models import Credential, Delivery, Event, Webhook
+from ..models import Credential, Definition, Delivery, Event, Webhook
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..presentation.states import STATES
 from .form_fields import TimeField, switch
@@ -74,9 +75,10 @@ class WebhookFilterForm(FieldFilters):
         label=_('State'), required=False, choices=[(key, state.label) for key, state in STATES.items()]
     )
     suspended = switch(_('Suspended'))
+    managed_by = forms.CharField(label=_('Managed by'), required=False)
     tag = TagFilterField(model)
     fieldsets = (
-        FieldSet('q', 'filter_id', 'tag', 'state', 'suspended'),
+        FieldSet('q', 'filter_id', 'tag', 'state', 'suspended', 'managed_by'),
         *(FieldSet(*_filters(group), name=group.title) for group in GROUPS),
     )
 
@@ -89,11 +91,25 @@ class CredentialFilterForm(NetBoxModelFilterSetForm):
     host = forms.CharField(label=_('Host'), required=False)
     username = forms.CharField(label=_('User'), required=False)
     valid_until__lte = forms.DateField(label=_('Ends by'), required=False, widget=DatePicker)
+    managed_by = forms.CharField(label=_('Managed by'), required=False)
     tag = TagFilterField(model)
     fieldsets = (
         FieldSet('q', 'filter_id', 'tag'),
-        FieldSet('type', 'host', 'username', 'valid_until__lte', name=_('Credential')),
+        FieldSet('type', 'host', 'username', 'valid_until__lte', 'managed_by', name=_('Credential')),
     )
+
+
+class DefinitionFilterForm(NetBoxModelFilterSetForm):
+    """Filters the list of definitions."""
+
+    model = Definition
+    data_source_id = DynamicModelMultipleChoiceField(
+        label=_('Data source'), queryset=DataSource.objects.all(), required=False
+    )
+    apply_on_sync = switch(_('Apply on sync'))
+    prune = switch(_('Prune'))
+    tag = TagFilterField(model)
+    fieldsets = (FieldSet('q', 'filter_id', 'tag', 'data_source_id', 'apply_on_sync', 'prune'),)
 
 
 class LogFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):

@@ -13,7 +13,8 @@ event, delivery, attempt: the log. sequence numbers it. status_field computes th
 config_context: what webhooks were told of config contexts. member: of lists that they subscribe to.
 worker: a process at work.
 concurrent: saves that two people make at once.
-exported: a webhook as YAML. managed: which document keeps an object.
+exported: a webhook as YAML. managed: which document keeps an object. definition: a file of a data source that is
+    applied.
 fields: encrypted and masked columns. stored_urls seals URLs that stand in clear.
 """
 
@@ -21,6 +22,7 @@ from .attempt import Attempt
 from .backfill import Backfill
 from .config_context import ContextDigest, ContextWalk
 from .credential import AccessToken, Credential
+from .definition import Definition
 from .delivery import Delivery
 from .event import Event
 from .health import Health
@@ -37,6 +39,7 @@ __all__ = (
     'ContextDigest',
     'ContextWalk',
     'Credential',
+    'Definition',
     'Delivery',
     'Event',
     'Health',

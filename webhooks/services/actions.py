@@ -1,4 +1,6 @@
-"""The table of actions that users may take on webhooks, backfills and deliveries. Each has a permission and a service.
+"""The table of actions that users may take on webhooks, backfills, definitions and deliveries.
+
+Each has a permission and a service.
 
 NetBox's pages, the admin and the REST API read it. A row with a `service` is complete: NetBox's page and the admin
 offer it, as `where` says, and the REST API needs a method for its answer. The admin may also write the action out, if
@@ -21,8 +23,9 @@ from django.utils.translation import gettext_lazy as _
 from utilities.permissions import get_permission_for_model
 
 from .. import visibility
+from ..as_code import definitions
 from ..choices import BackfillStateChoices
-from ..models import Delivery, Webhook
+from ..models import Definition, Delivery, Webhook
 from ..visibility import Reader
 from . import backfill, lists, redelivery, switching, trial
 
@@ -253,6 +256,21 @@ MOVES = {
 }
 
 #
+# Definitions
+#
+
+APPLY = Action(
+    model=Definition,
+    name='apply',
+    label=_('Apply'),
+    permission='change',
+    icon='check-all',
+    where=Where.BUTTON | Where.REST,
+    service=definitions.start,
+    message=lambda _definition, _job: (messages.SUCCESS, gettext('A job applies it. Its log says what has changed.')),
+)
+
+#
 # Deliveries
 #
 
@@ -282,6 +300,7 @@ TABLE = (
     PAUSE_BACKFILL,
     RESUME_BACKFILL,
     CANCEL_BACKFILL,
+    APPLY,
     REDELIVER,
 )
 

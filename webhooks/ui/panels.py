@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from netbox.ui import attrs, panels
 
 from ..choices import StatusChoices
-from ..models import Attempt, Delivery
+from ..models import Attempt, Definition, Delivery
 from ..presentation import credential_fields, progress
 from ..presentation.fields import GROUPS, Group, field, label, shown_in
 from ..presentation.links import page_url
@@ -111,6 +111,20 @@ CredentialPanel = type(
     {
         'title': _('Credential'),
         **{name: attribute(credential_fields.field(name)) for name in credential_fields.shown_in('card')},
+    },
+)
+
+
+# The fields of a definition but its name.
+DefinitionPanel = type(
+    'DefinitionPanel',
+    (panels.ObjectAttributesPanel,),
+    {
+        'title': _('Definition'),
+        **{
+            name: attribute(Definition._meta.get_field(name))
+            for name in ('data_source', 'path', 'apply_on_sync', 'prune', 'applied_by')
+        },
     },
 )
 

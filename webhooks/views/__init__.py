@@ -1,16 +1,17 @@
 """NetBox's pages for our models. urls.py imports them; that registers their views.
 
-webhook, credential, delivery, event, status: the pages. objects: the tab on NetBox's objects.
+webhook, credential, definition, delivery, event, status: the pages. objects: the tab on NetBox's objects.
 action_views: actions on an object. webhook_forms: those that ask something first. send_now: *Send now*.
 imports: from CSV, JSON or YAML. causes: failed deliveries by cause, as a part of pages.
 checked_input: refuses wrong filters and names in bulk actions.
 """
 
-from . import action_views, credential, delivery, event, objects, send_now, status, webhook, webhook_forms
+from . import action_views, credential, definition, delivery, event, objects, send_now, status, webhook, webhook_forms
 
 __all__ = (
     'action_views',
     'credential',
+    'definition',
     'delivery',
     'event',
     'objects',

@@ -1,12 +1,17 @@
 """Programs reach the REST API through clients that others wrote."""
 
+import json
+import subprocess
+import sys
+
 import pynetbox
 import pytest
 from dcim.models import Site
 from support.builders import NOWHERE, site, subscribe
 from support.log import delivery, event
 
-from webhooks.models import Delivery
+from devstack.folders import CHECKOUT
+from webhooks.models import Delivery, Webhook
 
 
 @pytest.fixture
@@ -52,3 +57,40 @@ def test_pynetbox_redelivers_what_failed(plugin):
     ).post(None)
     assert answer == {'count': 1}
     assert Delivery.objects.get(pk=log.pk).status == 'pending'
+
+
+ACTIVE, PLANNED = ({'attr': 'status.value', 'value': value} for value in ('active', 'planned'))
+
+
+def test_pynetbox_changes_conditions_as_the_example_does(netbox_server, api_token):
+    subscribe(NOWHERE, Site, name='CMDB', conditions=ACTIVE)
+    arguments = [netbox_server.url, api_token.partition(' ')[2], 'CMDB', json.dumps(PLANNED)]
+    command = [sys.executable, str(CHECKOUT / 'contrib/pynetbox_conditions.py'), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f'before: {json.dumps(ACTIVE)}\nafter: {json.dumps(PLANNED)}\n'
+    assert Webhook.objects.get().conditions == PLANNED
+
+
+def test_another_save_by_pynetbox_leaves_conditions_alone(plugin):
+    made = subscribe(NOWHERE, Site, name='CMDB', conditions=ACTIVE, fields={'dcim.site': ['id']})
+    shown = plugin.webhooks.get(made.pk)
+    shown.description = 'edited'
+    assert shown.save()
+    made = Webhook.objects.get()
+    assert (made.description, made.conditions, made.fields) == ('edited', ACTIVE, {'dcim.site': ['id']})
+
+
+@pytest.mark.parametrize('field', ['conditions', 'success_conditions', 'fields', 'omit'])
+def test_the_empty_string_that_pynetbox_makes_of_a_json_field_is_refused(plugin, field):
+    """It copies the field of another webhook, as if that were a related object."""
+    value = {'conditions': ACTIVE, 'success_conditions': {'attr': 'status', 'value': 200}}.get(field)
+    value = value or {'dcim.site': ['id']}
+    subscribe(NOWHERE, Site, name='One', **{field: value})
+    other = subscribe(NOWHERE, Site, name='Other')
+    before = getattr(other, field)
+    shown = plugin.webhooks.get(other.pk)
+    setattr(shown, field, getattr(plugin.webhooks.get(name='One'), field))
+    with pytest.raises(pynetbox.RequestError) as refused:
+        shown.save()
+    assert (refused.value.req.status_code, [*refused.value.req.json()]) == (400, [field])
+    assert getattr(Webhook.objects.get(pk=other.pk), field) == before

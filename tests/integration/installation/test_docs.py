@@ -171,6 +171,11 @@ def read_json(text: str) -> None:
     json.loads(text if text.startswith('{') else f'{{{text}}}')
 
 
+def read_hcl(text: str) -> None:
+    for opening, closing in ('{}', '[]', '()'):
+        assert text.count(opening) == text.count(closing)
+
+
 def read_plain(text: str) -> None:
     assert [line for line in text.splitlines() if COMMAND.match(line)] == []
 
@@ -189,6 +194,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     'console': read_console,
     'dockerfile': read_dockerfile,
     'graphql': graphql.parse,
+    'hcl': read_hcl,
     'http': read_http,
     'ini': read_ini,
     'js': str.split,  # the test of receivers runs it in Node-RED
@@ -241,6 +247,7 @@ def test_a_block_is_what_it_says(language: str, text: str):
         ('json', '{"a": }'),
         ('python', 'def'),
         ('yaml', 'a: ['),
+        ('hcl', 'provider "restapi" {'),
         ('graphql', '{ a('),
     ],
 )

@@ -1,13 +1,16 @@
 """Both UIs give an action the same name and permission."""
 
+from collections.abc import Callable
+
 import pytest
+from core.models import DataSource
 from dcim.models import Site
 from support.admin_browser import page_of
 from support.builders import NOWHERE, site, subscribe
 from support.log import delivery, event
 
 from webhooks.choices import StatusChoices
-from webhooks.models import Delivery, Webhook
+from webhooks.models import Credential, Definition, Delivery, Webhook
 from webhooks.services import actions
 from webhooks.services.actions import Action, Where
 
@@ -23,10 +26,19 @@ def rows(where: Where) -> pytest.MarkDecorator:
     return pytest.mark.parametrize('one', [one for one in actions.TABLE if one.where & where], ids=named)
 
 
-def something(one: Action) -> Webhook | Delivery:
+def something(one: Action) -> Webhook | Delivery | Definition:
     """Return an object that the action may be taken with."""
+    if one.model is Definition:
+        source = DataSource.objects.create(name='infra', type='local', source_url='/nowhere')
+        return Definition.objects.create(name='Ours', data_source=source, path='webhooks.yaml')
     webhook = subscribe(NOWHERE, Site)
     return webhook if one.model is Webhook else delivery(event(site()), webhook, status=StatusChoices.FAILED)
+
+
+def grant_more(one: Action, grant: Callable[..., None]) -> None:
+    """Grant what applying a definition also needs."""
+    for model in (Webhook, Credential) if one.model is Definition else ():
+        grant(model, 'add', 'change')
 
 
 @pytest.mark.parametrize('one', actions.TABLE, ids=named)
@@ -43,6 +55,7 @@ def test_an_action_has_a_view_that_asks_for_its_permission(clerk_pages, grant, o
     grant(Site, 'view')
     assert clerk_pages.get(address).status_code == 403
     grant(one.model, one.permission)
+    grant_more(one, grant)
     assert clerk_pages.get(address).status_code == (200 if one.has_form else 302)
 
 
@@ -54,6 +67,7 @@ def test_an_action_has_an_endpoint_that_asks_for_its_permission(clerk_api, grant
     grant(Site, 'view')
     assert clerk_api.post(address).status_code == 403
     grant(one.model, one.permission)
+    grant_more(one, grant)
     assert clerk_api.post(address).status_code in (200, 201, 409)
 
 

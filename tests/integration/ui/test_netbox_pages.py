@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from core.models import ObjectType
+from core.models import DataSource, ObjectType
 from dcim.models import Site
 from django import forms
 from django.apps import apps
@@ -23,7 +23,7 @@ from support.log import delivery, event
 from utilities.views import get_action_url
 
 from webhooks.event_types import EVENT_TYPES
-from webhooks.models import Credential, Webhook
+from webhooks.models import Credential, Definition, Webhook
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -115,8 +115,10 @@ def save(pages: Client, name: str, /, **values: Any) -> None:
 def ours() -> dict[type[Model], Model]:
     webhook = subscribe(NOWHERE, Site)
     credential = Credential.objects.create(name='Token', type='bearer', hosts=['a.example'], secret='sesame')
+    source = DataSource.objects.create(name='infra', type='local', source_url='/nowhere')
+    definition = Definition.objects.create(name='Ours', data_source=source, path='webhooks.yaml')
     log = delivery(event(site()), webhook)
-    found = {type(one): one for one in (webhook, credential, log, log.event)}
+    found = {type(one): one for one in (webhook, credential, definition, log, log.event)}
     assert found.keys() >= {*listed_models()}, 'make one of the new model, too'
     return found
 
@@ -230,7 +232,7 @@ def test_all_that_is_saved_about_our_models_opens(admin_pages, about_ours):
             continue
         count += len(opened(admin_pages, address))
     assert count > 100
-    assert (Bookmark.objects.count(), Subscription.objects.count()) == (2, 2)
+    assert (Bookmark.objects.count(), Subscription.objects.count()) == (3, 3)
 
 
 def _model_of(app: str, name: str) -> type[Model] | None:

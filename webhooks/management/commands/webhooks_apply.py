@@ -7,12 +7,11 @@ from pathlib import Path
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...as_code.apply import DELETED, Change, apply, plan
+from ...as_code.apply import apply, plan
 from ...as_code.document import Document, DocumentError, read
 
 # The exit code of --plan if there is something to do.
 PLANNED = 2
-SIGNS = {'created': '+', 'changed': '~', 'deleted': '-'}
 
 
 class Command(BaseCommand):
@@ -42,7 +41,7 @@ class Command(BaseCommand):
         if options['json']:
             self.stdout.write(json.dumps([asdict(change) for change in changes], indent=2, default=str))
         else:
-            self.stdout.write('\n'.join(line for change in changes for line in _lines(change)) or 'Nothing to do.')
+            self.stdout.write('\n'.join(line for change in changes for line in change.lines()) or 'Nothing to do.')
         if options['plan'] and changes:
             sys.exit(PLANNED)
 
@@ -54,10 +53,3 @@ def _read(file: str) -> Document:
         raise CommandError(f'cannot read {file}: {error}') from None
     except DocumentError as error:
         raise CommandError(str(error)) from None
-
-
-def _lines(change: Change) -> list[str]:
-    head = f'{SIGNS[change.outcome]} {change.section}: {change.name}'
-    if change.outcome == DELETED:
-        return [head]
-    return [head, *(f'    {name}: {before!r} → {after!r}' for name, (before, after) in change.fields.items())]

@@ -1,0 +1,78 @@
+"""NetBox's pages of definitions."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy
+from extras.ui.panels import CustomFieldsPanel, TagsPanel
+from netbox.object_actions import AddObject, BulkDelete, BulkExport, CloneObject, DeleteObject, EditObject
+from netbox.ui import layout
+from netbox.ui.panels import TemplatePanel
+from netbox.views import generic
+from utilities.views import register_model_view
+
+from .. import filtersets, forms, tables
+from ..as_code.definitions import plan_of
+from ..models import Definition
+from ..ui import panels
+from ..ui.buttons import buttons
+from .checked_input import CheckedSelectionMixin
+
+
+@register_model_view(Definition, 'list', path='', detail=False)
+class DefinitionListView(generic.ObjectListView):
+    """Lists definitions."""
+
+    queryset = Definition.objects.all()
+    filterset = filtersets.DefinitionFilterSet
+    filterset_form = forms.DefinitionFilterForm
+    table = tables.DefinitionTable
+    actions = (AddObject, BulkExport, BulkDelete)
+
+
+@register_model_view(Definition)
+class DefinitionView(generic.ObjectView):
+    """Shows a definition, and what the user would change by applying it now."""
+
+    queryset = Definition.objects.select_related('data_source', 'applied_by')
+    actions = (*buttons(Definition), CloneObject, EditObject, DeleteObject)
+    layout = layout.Layout(
+        layout.Row(
+            layout.Column(panels.DefinitionPanel()),
+            layout.Column(CustomFieldsPanel(), TagsPanel()),
+        ),
+        layout.Row(layout.Column(TemplatePanel('webhooks/panels/plan.html', title=gettext_lazy('Plan')))),
+    )
+
+    def get_extra_context(self, request: HttpRequest, instance: Definition) -> dict[str, Any]:
+        changes, refusal = plan_of(instance, request)
+        return {'changes': changes, 'refusal': refusal, 'last_job': instance.jobs.order_by('-created').first()}
+
+
+@register_model_view(Definition, 'add', detail=False)
+@register_model_view(Definition, 'edit')
+class DefinitionEditView(generic.ObjectEditView):
+    """Shows the form that adds or changes a definition, and saves it with the user whose permissions it has then."""
+
+    queryset = Definition.objects.all()
+    form = forms.DefinitionForm
+
+    def alter_object(self, obj: Definition, request: HttpRequest, url_args: Any, url_kwargs: Any) -> Definition:
+        obj.applied_by = request.user
+        return obj
+
+
+@register_model_view(Definition, 'delete')
+class DefinitionDeleteView(generic.ObjectDeleteView):
+    """Asks, then deletes a definition. Its webhooks and credentials stay."""
+
+    queryset = Definition.objects.all()
+
+
+@register_model_view(Definition, 'bulk_delete', path='delete', detail=False)
+class DefinitionBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
+    """Asks, then deletes the selected definitions."""
+
+    queryset = Definition.objects.all()
+    filterset = filtersets.DefinitionFilterSet
+    table = tables.DefinitionTable
