@@ -218,9 +218,11 @@ class Lanes:
         """Form the change sets of transactions that are dispatched to the end: their parts are read after that."""
         held = self._held(turn)
         sets = {(lane.webhook_id, one.transaction_id) for lane in held for one in lane.unformed}
-        growing = sets & queue.growing(sets)
+        growing: dict[int, set[int]] = defaultdict(set)
+        for webhook_id, transaction in sets & queue.growing(sets):
+            growing[webhook_id].add(transaction)
         for lane in held:
-            lane.unfinished = {transaction for webhook_id, transaction in growing if webhook_id == lane.webhook_id}
+            lane.unfinished = growing[lane.webhook_id]
         whole = [one for lane in held for one in lane.unformed if one.transaction_id not in lane.unfinished]
         # A set must not wait for a backfill of its objects.
         webhooks = {one.webhook_id for one in whole}
