@@ -36,7 +36,7 @@ def test_a_failure_is_seen_and_requeued(admin, api, receiver, webhook):
     job.get_by_role('checkbox').check()
     admin.page.get_by_label('Action').select_option(label='Requeue')
     admin.button('Go').click()
-    admin.button('Requeue').click()
+    admin.button('Requeue 1 job').click()
     expect(admin.page.locator('.messagelist')).to_contain_text('requeued')
     expect(job).to_have_count(0)
     assert receiver.wait_for(2, timeout=PATIENCE)[1].header('webhook-id') == failed['uuid']
