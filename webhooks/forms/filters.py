@@ -13,6 +13,7 @@ from utilities.forms.widgets import DatePicker
 
 from .. import object_types
 from ..choices import CredentialTypeChoices, KindChoices, StatusChoices
+from ..filtersets import SEARCH_LABEL
 from ..models import Credential, Definition, Delivery, Event, Webhook
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..presentation.states import STATES
@@ -131,6 +132,7 @@ class DeliveryFilterForm(LogFilterForm):
         FieldSet('object_type_id', 'object_id', name=_('Object')),
         FieldSet('created__gte', 'created__lte', name=_('Time')),
     )
+    q = forms.CharField(label=SEARCH_LABEL, required=False)
     status = forms.MultipleChoiceField(label=_('Status'), choices=StatusChoices, required=False)
     webhook_id = DynamicModelMultipleChoiceField(label=_('Webhook'), queryset=Webhook.objects.all(), required=False)
     error = forms.CharField(label=_('Error'), required=False)
