@@ -19,6 +19,7 @@ from benchmarks import (  # noqa: E402
     fields,
     isolation,
     lists,
+    mirrors,
     options,
     quiet,
     report,
@@ -46,6 +47,7 @@ SECTIONS = {
     'capacity': capacity.measure,
     'log': capacity.measure_log,
     'lists': lists.measure,
+    'mirrors': mirrors.measure,
     'brokers': brokers.measure,
 }
 

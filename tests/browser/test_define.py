@@ -40,6 +40,19 @@ def test_a_webhook_gets_its_object_types_by_keyboard(admin, api):
     assert sorted(webhook['object_types']) == ['dcim.rack', 'dcim.site']
 
 
+def test_a_list_of_netbox_becomes_a_copy_that_fills_itself(admin, api, receiver):
+    site = add_site(api)
+    admin.visit(f'dcim/sites/?status=active&name={site["name"]}')
+    admin.button('Webhook for this list').click()
+    admin.field('Name').fill('From a list')
+    admin.field('URL').fill(receiver.url('/copy'))
+    admin.field('Send the present list').check()
+    admin.button('Create').click()
+    [request] = receiver.wait_for(1, timeout=PATIENCE)
+    body = request.json()
+    assert (body['event'], body['membership'], body['data']['id']) == ('created', 'entered', site['id'])
+
+
 def test_each_selected_object_type_has_a_filter(admin, api):
     admin.visit('plugins/webhooks/webhooks/add/')
     admin.field('Name').fill('Lists')
