@@ -5,9 +5,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from dcim.models import Site
-from django_rq import get_queue
-from rq.job import Job
-from rq.registry import FinishedJobRegistry
 
 from benchmarks.report import Row, percentile
 from benchmarks.sides import BUILTIN, OURS, Bed
@@ -16,8 +13,7 @@ from webhooks.models import Attempt
 
 # The steps of ours, each from the end of the one before.
 STEPS = (
-    'the wake-up, until the dispatcher has it from Redis',
-    'the dispatcher, until it writes: take, render, match',
+    'the wake-up by Redis, then the dispatcher: take, render, match',
     'its commit, the poke, a turn of the sender, the build',
     'the request, until it has arrived',
 )
@@ -40,30 +36,17 @@ def _delays(bed: Bed, side: str) -> list[list[float]]:
 
 
 def _delay(bed: Bed, side: str, number: int) -> list[float]:
-    began = time.time()
     bed.save(bed.new_sites(1))
     moments = [time.time()]
     arrived = bed.receiver.wait_for(number, timeout=120)[number - 1].arrived
     if side == OURS:
-        moments += _moments(number, began)
+        moments += _moments(number)
     moments.append(arrived)
     return [(later - earlier) * 1000 for earlier, later in pairwise(moments)]
 
 
-def _moments(number: int, began: float) -> list[float]:
-    """Return when the job began that the save at `began` enqueued, when its delivery was made, and its request began.
-
-    All are unix seconds.
-    """
+def _moments(number: int) -> list[float]:
+    """Return when the dispatcher wrote the last delivery, and when its request began, as unix seconds."""
     wait_until(lambda: Attempt.objects.count() == number, timeout=120)
     attempt = Attempt.objects.select_related('delivery').latest('pk')
-    while not ((job := _last_job()) and job.started_at.timestamp() > began):
-        time.sleep(0.01)
-    moments = (job.started_at, attempt.delivery.created, attempt.started_at)
-    return [moment.timestamp() for moment in moments]
-
-
-def _last_job() -> Job | None:
-    queue = get_queue('low')
-    found = FinishedJobRegistry(queue=queue).get_job_ids(start=-1)
-    return queue.fetch_job(found[0]) if found else None
+    return [attempt.delivery.created.timestamp(), attempt.started_at.timestamp()]
