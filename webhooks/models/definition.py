@@ -35,7 +35,7 @@ class Definition(JobsMixin, NetBoxModel):
         default=False,
         help_text=_(
             'Apply the file each time the data source is synced, with the permissions of the user who last saved this. '
-            'Anyone who can write to the file then changes webhooks and credentials.'
+            'Anyone who can write to the file can then change webhooks and credentials.'
         ),
     )
     applied_by = models.ForeignKey(

@@ -51,6 +51,7 @@ class CredentialEditView(generic.ObjectEditView):
 
     queryset = Credential.objects.all()
     form = forms.CredentialForm
+    template_name = 'webhooks/credential_edit.html'
 
 
 @register_model_view(Credential, 'delete')

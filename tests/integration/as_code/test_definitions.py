@@ -79,7 +79,7 @@ def test_a_sync_applies_the_file_in_a_worker_and_brings_back_what_was_deleted(
     change = ObjectChange.objects.filter(changed_object_type__model='webhook', action='create').first()
     assert change.user == netbox_user
     assert all(log_of(job) == ['+ webhooks: CMDB'] for job in made.jobs.all())
-    assert 'Last applied' in admin_pages.get(made.get_absolute_url()).content.decode()
+    assert 'Last job' in admin_pages.get(made.get_absolute_url()).content.decode()
 
 
 def test_a_sync_leaves_alone_what_is_applied_by_a_button_only(netbox_user, source, write):
@@ -129,7 +129,7 @@ class TestPage:
     def test_it_says_what_apply_on_sync_means(self, netbox_user, source, write, admin_pages):
         made = definition(source, netbox_user)
         write(ONE)
-        meaning = 'Anyone who can write to the file changes these webhooks and credentials.'
+        meaning = 'Anyone who can write to the file can change these webhooks and credentials.'
         assert meaning not in self.shown(admin_pages, made)
         Definition.objects.update(apply_on_sync=True)
         page = self.shown(admin_pages, made)
