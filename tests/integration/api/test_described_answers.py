@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
+from core.models import DataSource
 from dcim.models import Site
 from django.urls import include, path
 from django.utils import timezone
@@ -62,8 +63,12 @@ def test_each_answer_is_as_the_schema_describes_it(program, receiver):
 
     login = {'name': 'AWX', 'type': 'bearer', 'hosts': ['http://127.0.0.1'], 'secret': 's3cret'}
     webhook = {'name': 'CMDB', 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'], 'type_update': True}
-    made = {name: manage(program, name, fields) for name, fields in (('credentials', login), ('webhooks', webhook))}
+    source = DataSource.objects.create(name='infra', type='local', source_url='/srv/infra')
+    file = {'name': 'Team', 'data_source': source.pk, 'path': 'webhooks.yaml'}
+    kinds = {'credentials': login, 'webhooks': webhook, 'definitions': file}
+    made = {name: manage(program, name, fields) for name, fields in kinds.items()}
 
+    send('POST', 'definitions/{id}/apply/', made['definitions'], status=201)
     act_on_webhook(program, made['webhooks'], place)
     read_feed(program)
     redeliver(program)
