@@ -55,8 +55,8 @@ def _time_of_look() -> float:
         start = time.perf_counter()
         queue.take(0, BEGINNING, 1, now, given=())
         lanes = [Lane(pk, used_at=0.0, state=state) for pk, state in queue.states(webhooks, now).items()]
-        if wishes := [wish for lane in lanes for wish in lane.wishes(everything=True)]:
-            queue.read(wishes, (), now)
+        if requests := [request for lane in lanes for request in lane.read_requests(everything=True)]:
+            queue.read(requests, (), now)
         taken = time.perf_counter() - start
         transaction.set_rollback(True)
     return taken * 1000
