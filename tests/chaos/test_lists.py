@@ -183,10 +183,13 @@ def test_each_copy_ends_equal_to_the_list(webhooks, receiver, children: Children
         for kind in range(3):
             _change_kind(chance, kind)
         now = {query: listed(api_client, query).keys() for query in FILTERS.values()}
-        if any(before[query] - now[query] for query in before) and any(now[query] - before[query] for query in before):
+        has_left = any(before[query] - now[query] for query in now)
+        has_entered = any(now[query] - before[query] for query in now)
+        # A list without objects would prove nothing.
+        if has_left and has_entered and all(now.values()):
             break
     else:
-        pytest.fail('no site has left a list, or none has entered one')
+        pytest.fail('no site has left a list, or none has entered one, or one is empty')
     Site.objects.filter(pk__in=[*listed(api_client, 'limit=1000')][::7]).update(description='changed without an event')
     ListWalk.objects.update(asked=True)
     finish_walks()
@@ -195,7 +198,6 @@ def test_each_copy_ends_equal_to_the_list(webhooks, receiver, children: Children
     for path, query in FILTERS.items():
         requests = receiver.matching(lambda one, path=path: one.path == path and is_whole(one))
         assert copy_of(requests) == listed(api_client, query)
-        assert listed(api_client, query), 'a list without objects proves nothing'
         assert not repeated(requests)
     for webhook in webhooks:
         (path,) = [path for path in FILTERS if webhook.payload_url.endswith(path)]
