@@ -1,6 +1,7 @@
 """support/chaos/audit.py lists the promises that hold."""
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from dcim.models import Site
 from django_rq import get_connection, get_worker
 from support.builders import subscribe
 from support.chaos.audit import Ledger, check_order, is_whole
+from support.chaos.victims import strike_before
 from support.others_code import proxy_router
 
 from devstack.ports import LOOPBACK
@@ -172,6 +174,28 @@ def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(
     change_all(ledger)
     assert_whole(ledger, receiver)
     assert not is_alive(int(note.read_text()))
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_a_sender_that_fails_says_so_and_another_one_goes_on(webhook, receiver, children, tmp_path):
+    note, log = tmp_path / 'pid', tmp_path / 'log'
+
+    def fail() -> None:
+        if not note.exists():
+            note.write_text(str(os.getpid()))
+            raise RuntimeError('a mistake of ours')
+
+    def work_and_fail() -> None:
+        logging.getLogger('webhooks').addHandler(logging.FileHandler(log))
+        strike_before('webhooks.engine.deliver.loop.Sender.turn', 1, fail)
+        get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work()
+
+    children.fork(work_and_fail)
+    ledger = Ledger()
+    change_all(ledger)
+    assert_whole(ledger, receiver)
+    assert not is_alive(int(note.read_text()))
+    assert 'sender=failed' in log.read_text() and 'a mistake of ours' in log.read_text()
 
 
 @pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')

@@ -1,5 +1,6 @@
 """The actions on one webhook that ask for something first, each by a form. The others are in action_views.py."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from django.contrib import messages
@@ -18,7 +19,7 @@ from .action_views import ActionView
 from .delivery import confirm_or_redeliver
 
 
-class FormView(ActionView):
+class FormView(ActionView, ABC):
     """The base of these actions. A subclass makes the form, and acts on a valid one."""
 
     queryset = Webhook.objects.all()
@@ -38,16 +39,16 @@ class FormView(ActionView):
                 form.add_error(error.field if error.field in form.fields else None, str(error))
         return self._ask(request, webhook, form)
 
+    @abstractmethod
     def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
         """Return the form, with the entered values if it was posted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def act(self, request: HttpRequest, webhook: Webhook, form: Any) -> HttpResponse | None:
         """Act on the valid form. Return an answer, or None to lead to the webhook's page.
 
         A DefinitionError that it raises is shown in the form.
         """
-        raise NotImplementedError
 
     def figures(self, webhook: Webhook) -> object:
         """Return a line above the form, '' for none."""

@@ -5,14 +5,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from dcim.filtersets import SiteFilterSet
 from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import OperationalError, transaction
 from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 from extras.models import Notification, NotificationGroup, Tag
-from netbox.registry import registry
 from support import log
 from support.builders import DELETED, forget_events, named, site, subscribe
 from support.engine import (
@@ -489,20 +487,6 @@ class TestSlices:
 
 
 class TestFilters:
-    @pytest.fixture
-    def filtered(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[QuerySet], QuerySet]], None]:
-        """Filter sites as a plugin would."""
-
-        def by(narrow: Callable[[QuerySet], QuerySet]) -> None:
-            class Filtered(SiteFilterSet):
-                @property
-                def qs(self) -> QuerySet:
-                    return narrow(super().qs)
-
-            monkeypatch.setitem(registry['filtersets'], 'dcim.site', Filtered)
-
-        return by
-
     def test_where_the_rows_take_too_long_it_ends_with_the_reason(self, webhook, filtered, monkeypatch):
         monkeypatch.setattr(list_filters, 'FILTER_MS', 300)
         sites(1)

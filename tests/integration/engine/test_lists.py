@@ -3,23 +3,19 @@
 import json
 import re
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
 from io import StringIO
 
 import pytest
 from core.models import ObjectType
-from dcim.filtersets import SiteFilterSet
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.http import urlencode
 from extras.models import SavedFilter
-from netbox.registry import registry
 from support.builders import named, site, subscribe
 from support.engine import deliveries, work
 from tenancy.models import Tenant, TenantGroup
@@ -249,20 +245,6 @@ class TestDefinitions:
 
 
 class TestFilters:
-    @pytest.fixture
-    def filtered(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[QuerySet], QuerySet]], None]:
-        """Filter sites as a plugin would."""
-
-        def by(narrow: Callable[[QuerySet], QuerySet]) -> None:
-            class Filtered(SiteFilterSet):
-                @property
-                def qs(self) -> QuerySet:
-                    return narrow(super().qs)
-
-            monkeypatch.setitem(registry['filtersets'], 'dcim.site', Filtered)
-
-        return by
-
     @pytest.mark.parametrize(
         ('narrow', 'reason'),
         [
