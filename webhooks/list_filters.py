@@ -21,7 +21,9 @@ from .exceptions import DefinitionError
 from .storable import is_key, is_storable
 
 # Keys in the address of a list that are no filters.
-BESIDE = ('sort', 'page', 'per_page')
+BESIDE = ('sort', 'page', 'per_page', 'tableconfig_id', 'include_columns', 'exclude_columns')
+# Keys that name saved filters, by id and by slug.
+SAVED = ('filter_id', 'filter')
 # The field that a DefinitionError names if the filter is wrong.
 FILTER = 'filter'
 # A filter may keep a process waiting: milliseconds in PostgreSQL, for a statement and for a locked table, and seconds
@@ -44,8 +46,8 @@ def load() -> None:
 def objects(model: type[Model], query: str) -> QuerySet:
     """Return the model's objects that match the query: all if it is blank, each once. It reads no object yet.
 
-    `query` is that of the model's list in NetBox (`status=active&site=bern`). Its keys for order and pages are ignored.
-    Raises DefinitionError for the field `filter` if the model has no such filter, or refuses the value.
+    `query` is that of the model's list in NetBox (`status=active&site=bern`). Its keys for order, pages and columns are
+    ignored. Raises DefinitionError for the field `filter` if the model has no such filter, or refuses the value.
     """
     everything = model._default_manager.using(DEFAULT_DB_ALIAS).all()
     if not query:
@@ -72,13 +74,22 @@ def objects(model: type[Model], query: str) -> QuerySet:
     return filterset.qs.distinct()
 
 
+def named(query: str) -> list[str]:
+    """Return the names of the filters in a query and in its saved filters. If one of these is gone, of the query's."""
+    try:
+        parameters = _parameters(query)
+    except DefinitionError:
+        parameters = QueryDict(query)
+    return [name for name in parameters if name not in (*BESIDE, *SAVED)]
+
+
 def _parameters(query: str) -> QueryDict:
     """Return the parameters of a query and of its saved filters. Raises DefinitionError if one of these is not shared.
 
     NetBox ignores a saved filter that is private or was deleted. Then the list would be that of all objects.
     """
     parameters = QueryDict(query, mutable=True)
-    ids, slugs = parameters.pop('filter_id', []), parameters.pop('filter', [])
+    ids, slugs = (parameters.pop(name, []) for name in SAVED)
     keys = [one for one in ids if is_key(one)]
     saved = SavedFilter.objects.filter(Q(pk__in=keys) | Q(slug__in=slugs), shared=True) if ids or slugs else ()
     if gone := {*ids, *slugs} - {str(one.pk) for one in saved} - {one.slug for one in saved}:

@@ -1,6 +1,7 @@
 """Lists that webhooks subscribe to, and which objects of them their receivers have been told of."""
 
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import EmptyResultSet
 from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
@@ -108,6 +109,9 @@ def _learn(webhook_id: int, type_id: int, query: str) -> None:
     model = ContentType.objects.get_for_id(type_id).model_class()
     if model is None:
         return
-    objects, parameters = list_filters.objects(model, query).order_by().values('pk').query.sql_with_params()
+    try:
+        objects, parameters = list_filters.objects(model, query).order_by().values('pk').query.sql_with_params()
+    except EmptyResultSet:  # the filter looks for a device, for example, that does not exist
+        return
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(LEARN.format(objects=objects), [webhook_id, type_id, *parameters])

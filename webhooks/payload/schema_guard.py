@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db.models import Model, Q, QuerySet
-from django.http import QueryDict
 from extras.models import CustomField
 from netbox.registry import registry
 
@@ -99,7 +98,7 @@ def named_by(webhook: Webhook) -> Iterator[Named]:
         for object_type, chosen in (getattr(webhook, name) or {}).items():
             yield from (Named(webhook, name, key, object_type) for key in chosen)
     for object_type, query in (webhook.filters or {}).items():
-        parameters = dict.fromkeys(name.partition('__')[0] for name in QueryDict(query))
+        parameters = dict.fromkeys(name.partition('__')[0] for name in list_filters.named(query))
         yield from (Named(webhook, 'filters', f'?{name}', object_type) for name in parameters)
     for name in TEMPLATES:
         yield from (Named(webhook, name, key) for key in named_in(_text(webhook, name)))

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
 from io import StringIO
@@ -15,8 +16,9 @@ from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
 from django.utils.http import urlencode
-from extras.models import SavedFilter
-from support.builders import named, site, subscribe
+from extras.models import SavedFilter, TableConfig
+from ipam.models import IPAddress, Prefix
+from support.builders import device, interface, named, site, subscribe
 from support.engine import deliveries, work
 from tenancy.models import Tenant, TenantGroup
 from users.models import User
@@ -86,6 +88,36 @@ def _written() -> int:
     """As if nothing was written that the filter reads."""
     tables = lists_walk._tables(Site, 'status=active')
     return sql.fetch_value(lists_walk.COUNT_WRITES, [list(tables)])
+
+
+def renamed_device() -> tuple[IPAddress, str, Callable[[], None]]:
+    host = device(name='old')
+    one = IPAddress.objects.create(address='10.0.0.1/24', assigned_object=interface(host))
+
+    def rename() -> None:
+        host.name = 'new'
+        host.save()
+
+    return one, 'device=new', rename
+
+
+def moved_parent() -> tuple[TenantGroup, str, Callable[[], None]]:
+    above, parent = (TenantGroup.objects.create(**named('group')) for _ in range(2))
+    one = TenantGroup.objects.create(parent=parent, **named('group'))
+
+    def move() -> None:
+        parent.parent = above
+        parent.save()
+
+    return one, f'ancestor={above.slug}', move
+
+
+def new_container() -> tuple[Prefix, str, Callable[[], None]]:
+    one = Prefix.objects.create(prefix='10.1.0.0/16')
+    return one, 'depth=1', lambda: Prefix.objects.create(prefix='10.0.0.0/8')
+
+
+CASES = (renamed_device, moved_parent, new_container)
 
 
 class TestChanges:
@@ -189,6 +221,16 @@ class TestWalks:
         ListWalk.objects.update(begun_at=begun)
         assert told(receiver) == []
         assert members(webhook) == [one.pk]
+
+    @pytest.mark.parametrize('case', CASES)
+    def test_so_does_one_to_another_object_of_the_same_type_or_that_the_filter_looks_up(self, receiver: Receiver, case):
+        one, query, write = case()
+        subscribe(receiver.url('/'), type(one), filters={type(one)._meta.label_lower: query})
+        work()
+        write()
+        told(receiver)
+        ListWalk.objects.update(begun_at=timezone.now() - timedelta(minutes=2))
+        assert wait_until(lambda: ('created', one.pk, 'entered') in told(receiver), timeout=60)
 
 
 class TestDefinitions:
@@ -496,7 +538,10 @@ class TestProof:
 
 class TestPages:
     def test_a_list_of_netbox_begins_a_webhook_for_it(self, admin_pages):
-        page = admin_pages.get('/dcim/sites/?status=active&sort=name&region=north').content.decode()
+        sites = ObjectType.objects.get_for_model(Site)
+        columns = TableConfig.objects.create(name='few', object_type=sites, table='SiteTable', columns=['name'])
+        beside = f'sort=name&tableconfig_id={columns.pk}&include_columns=status&exclude_columns=facility'
+        page = admin_pages.get(f'/dcim/sites/?status=active&{beside}&region=north').content.decode()
         (link,) = re.findall(r'href="(/plugins/webhooks/webhooks/add/[^"]+)"', page)
         page = admin_pages.get(unescape(link))
         assert 'value="status=active&amp;region=north"' in page.content.decode()

@@ -12,7 +12,7 @@ from django.core import checks
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
-from extras.models import CustomField
+from extras.models import CustomField, SavedFilter
 from jsonschema import Draft202012Validator
 from rest_framework import serializers
 from support.builders import NOWHERE, subscribe
@@ -84,7 +84,9 @@ class TestCompare:
             ({'fields': {'dcim.site': ['id', 'zone']}}, 'Fields: zone'),
             ({'omit': {'dcim.site': ['zone.code']}}, 'Omit: zone.code'),
             ({'filters': {'dcim.site': 'status=active&continent=7'}}, 'Filters: ?continent'),
+            ({'filters': {'dcim.site': 'filter=south&status=active'}}, 'Filters: ?continent'),
         ]
+        SavedFilter.objects.create(name='South', slug='south', shared=True, parameters={'continent': [7]})
         subscribe(NOWHERE, Site, name='Other', body_template='{{ data.facility }}')
         subscribe(NOWHERE, Rack, name='Racks', body_template='{{ data.contact }}')
         for number, (fields, _shown) in enumerate(named):
@@ -136,7 +138,9 @@ class TestUnknownKeys:
             body_template='{{ data.site.region.name }}{{ data.serial }}{{ data.custom_fields.owner }}{{ data.display }}'
             '{{ data.local_context_data.anything.goes }}',
         )
-        subscribe(NOWHERE, Site, filters={'dcim.site': 'status=active&name__ic=a&cf_owner=x'})
+        saved = SavedFilter.objects.create(name='a', slug='a', shared=True, parameters={'region__n': ['null']})
+        query = f'status=active&name__ic=a&cf_owner=x&filter_id={saved.pk}&sort=name'
+        subscribe(NOWHERE, Site, filters={'dcim.site': query})
         assert warnings() == []
 
     def test_checks_and_status_name_an_unknown_key(self, admin_pages: Client):

@@ -10,13 +10,16 @@ event (dispatch/memberships.py).
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
+from django.db import connection
 from django.db.models import Model
 from extras.models import SavedFilter
 
@@ -25,6 +28,7 @@ from ... import list_filters
 from ...exceptions import DefinitionError
 from ...models import ListWalk, Webhook
 from ...outbox import restating
+from ...rendering.derived import Derived
 from ...storable import MAX_KEY, storable
 from .. import sql
 from ..dispatch import loop as dispatch
@@ -215,15 +219,23 @@ def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:
 
 @lru_cache(MAX_LISTS_KNOWN)
 def _tables(model: type[Model], query: str) -> frozenset[str]:
-    """Return the tables that a filter of the model may read, but the model's own: its changes bring events."""
+    """Return the tables that a filter of the model may read.
+
+    The model's own is among them only if an object may enter the list without an event: because another object changed
+    (a tenant group, because its parent was renamed), or a column that NetBox keeps by itself.
+    """
     found, reached = {model}, {model}
     for _hop in range(MAX_HOPS):
         reached = {other for one in reached for other in _related(one)} - found
         found |= reached
     known = {one._meta.db_table for one in apps.get_models(include_auto_created=True)}
-    named = set(NAME.findall(_statement(model, query))) & known
-    read = named | {one._meta.db_table for one in (*found, SavedFilter)}
-    return frozenset(read) - {model._meta.db_table}
+    statements = _statements(model, query)
+    named = {*NAME.findall(statements)}
+    read = named & known | {one._meta.db_table for one in (*found, SavedFilter)}
+    own = model._meta.db_table
+    reads_others = len(re.findall(f'(?:FROM|JOIN) "{own}"', statements)) > 1
+    is_kept = not named.isdisjoint(Derived(model._default_manager.all()).columns)
+    return frozenset(read if reads_others or is_kept else read - {own})
 
 
 def _related(model: type[Model]) -> Iterator[type[Model]]:
@@ -234,8 +246,15 @@ def _related(model: type[Model]) -> Iterator[type[Model]]:
                 yield field.remote_field.through
 
 
-def _statement(model: type[Model], query: str) -> str:
-    try:
-        return str(list_filters.objects(model, query).query)
-    except Exception:  # the walk itself reports it
-        return ''
+def _statements(model: type[Model], query: str) -> str:
+    """Return the statement that finds the list, and those with which the filter itself looks for other objects."""
+    run: list[str] = []
+
+    def note(execute: Callable, statement: Any, *arguments: Any) -> Any:
+        run.append(str(statement))
+        return execute(statement, *arguments)
+
+    # The walk itself reports an error.
+    with connection.execute_wrapper(note), suppress(Exception):
+        run.append(str(list_filters.objects(model, query).order_by().values('pk').query))
+    return ' '.join(run)
