@@ -13,6 +13,8 @@ from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError
 from utilities.api import get_serializer_for_model
 
+from ..engine import sql
+from ..models import Webhook
 from ..models.fields import MaskedUrl, Sealed
 from ..security import references, signing
 from ..security.masking import MASK
@@ -22,6 +24,11 @@ from .document import FIELDS, SECTIONS, Document, DocumentError, Entry
 SECRET_FIELDS = ('secret', 'additional_headers')
 # {field of an entry: the key of the related objects that it names}
 NATURAL_KEYS = {'credential': 'name', 'tags': 'slug', 'ignore_users': 'username', 'notification_groups': 'name'}
+# Let other applies wait until the transaction ends: two that create the same name would end in an error. The number is
+# "weba" in ASCII.
+LOCK_APPLY = f'SELECT pg_advisory_xact_lock({0x77656261})'
+# Of a longer path and line, the end is kept.
+MAX_PLACE_CHARS = Webhook._meta.get_field('managed_in').max_length
 CREATED, CHANGED, DELETED = 'created', 'changed', 'deleted'
 SIGNS = {CREATED: '+', CHANGED: '~', DELETED: '-'}
 
@@ -73,6 +80,8 @@ def apply(documents: Sequence[Document], *, prune: bool = False, request: HttpRe
     With `prune`, those of the documents' sources are deleted that no document names any more. With a request, its user
     needs the permissions for each. Raises DocumentError, and PermissionDenied.
     """
+    _check_names(documents)
+    sql.execute(LOCK_APPLY)
     writer = _Writer(request)
     for section in SECTIONS:
         for document in documents:
@@ -82,6 +91,14 @@ def apply(documents: Sequence[Document], *, prune: bool = False, request: HttpRe
     if prune:
         writer.prune(documents)
     return writer.changes
+
+
+def _check_names(documents: Sequence[Document]) -> None:
+    names: set[tuple[str, str]] = set()
+    for entry in (entry for document in documents for entry in document.entries):
+        if (entry.section, entry.name) in names:
+            raise entry.error('name', _('"{name}" stands in the document twice').format(name=entry.name))
+        names.add((entry.section, entry.name))
 
 
 class _Writer:
@@ -109,7 +126,7 @@ class _Writer:
         self._check(model, instance, 'change' if stored else 'add', entry)
         if not stored or differences:
             self.changes.append(Change(entry.section, entry.name, CHANGED if stored else CREATED, differences))
-        kept = {'managed_by': source, 'managed_in': entry.place()}
+        kept = {'managed_by': source, 'managed_in': entry.place()[-MAX_PLACE_CHARS:]}
         if any(getattr(instance, name) != value for name, value in kept.items()):
             # Where the entry stands is no change of the definition: it leaves no trace in the change log.
             model.objects.filter(pk=instance.pk).update(**kept)
@@ -182,9 +199,9 @@ def _related(entry: Entry, name: str) -> Any:
     if not isinstance(value or [], list):
         raise entry.error(name, _('enter a list'))
     related = SECTIONS[entry.section]._meta.get_field(name).related_model.objects
-    found = dict(related.filter(**{f'{key}__in': value or []}).values_list(key, 'pk'))
+    found = dict(related.filter(**{f'{key}__in': [str(one) for one in value or ()]}).values_list(key, 'pk'))
     for one in value or ():
-        if one not in found:
+        if not isinstance(one, str) or one not in found:
             raise entry.error(name, _('there is no “{name}” here').format(name=one))
     return list(found.values())
 
@@ -214,7 +231,7 @@ def _headers(entry: Entry) -> str:
 def _reference(entry: Entry, name: str, given: Any) -> str:
     """Return the reference of {"env": NAME} or {"file": PATH} as it is stored. A secret itself is refused."""
     for key, prefix in (('env', references.VARIABLE), ('file', references.FILE)):
-        if isinstance(given, dict) and given.keys() == {key} and isinstance(given[key], str):
+        if isinstance(given, dict) and given.keys() == {key} and references.is_reference(f'{prefix}{given[key]}'):
             return f'{prefix}{given[key]}'
     reason = _('a document holds no secret. Enter {{env: NAME}} or {{file: /path}}, or leave it out to keep it')
     raise entry.error(name, reason.format())
@@ -224,9 +241,9 @@ def _differences(stored: Model, wanted: Mapping[str, Any]) -> dict[str, list[Any
     """Return {field: [before, after]} of the fields that validated data would change, masked."""
     found = {}
     for name, value in wanted.items():
-        before, after = _comparable(getattr(stored, name, None)), _comparable(value)
+        before, after = _comparable(name, getattr(stored, name, None)), _comparable(name, value)
         if name in SECRET_FIELDS:
-            after = _comparable(Sealed.of(value))
+            after = _comparable(name, Sealed.of(value))
         if name == 'custom_fields':
             before = {key: stored.cf.get(key) for key in value}
         if before != after:
@@ -234,14 +251,19 @@ def _differences(stored: Model, wanted: Mapping[str, Any]) -> dict[str, list[Any
     return found
 
 
-def _comparable(value: Any) -> Any:
+def _comparable(name: str, value: Any) -> Any:
+    """Return a value in the form in which the document has it. Secrets are revealed."""
     if isinstance(value, Sealed | MaskedUrl):
         return value.reveal()
     if hasattr(value, 'all'):  # the manager of related objects
-        return sorted(value.values_list('pk', flat=True))
-    if isinstance(value, list) and value and all(isinstance(one, Model) for one in value):
-        return sorted(one.pk for one in value)
-    return value.pk if isinstance(value, Model) else value
+        value = list(value.all())
+    if isinstance(value, list) and all(isinstance(one, Model) for one in value):
+        return sorted({_key_of(name, one) for one in value})
+    return _key_of(name, value) if isinstance(value, Model) else value
+
+
+def _key_of(name: str, related: Model) -> str:
+    return getattr(related, NATURAL_KEYS[name]) if name in NATURAL_KEYS else '.'.join(related.natural_key())
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -10,6 +10,7 @@ from ..exceptions import WebhooksError
 from ..models import Credential, Webhook
 from ..presentation import credential_fields
 from ..presentation.fields import shown_in
+from ..storable import is_storable
 
 # What a source is called that names none.
 DEFAULT_SOURCE = 'netbox'
@@ -47,13 +48,13 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name, by which the entry is found in NetBox."""
-        return self.fields['name']
+        """The name, by which the entry is found in NetBox. NetBox stores it without blanks around it."""
+        return self.fields['name'].strip()
 
     def place(self, field: str = '') -> str:
         """Return where the entry, or a field of it, stands: 'webhooks.yaml:12', or 'webhooks "CMDB"' without lines."""
         if isinstance(self.fields, Located):
-            return f'{self.file}:{self.fields.lines.get(field, self.fields.line)}'
+            return _place(self.fields, self.file, field)
         return f'{self.section} "{self.fields.get("name", "")}"'
 
     def error(self, field: str, reason: str) -> DocumentError:
@@ -70,6 +71,9 @@ class Document(NamedTuple):
 
 def read(text: str, file: str) -> Document:
     """Read a document from YAML or JSON. `file` is named in errors. Raises DocumentError."""
+    if text.lstrip().startswith('{'):
+        # YAML takes no tabs, but JSON has them between its values.
+        text = text.replace('\t', ' ')
     try:
         loader = _Loader(text)
         try:
@@ -79,6 +83,9 @@ def read(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         line = f'{file}:{error.problem_mark.line + 1}' if error.problem_mark else file
         raise DocumentError(_('no valid YAML: {problem}').format(problem=error.problem), line) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count('\n', 0, error.position) + 1
+        raise DocumentError(_('no valid YAML: {problem}').format(problem=error.reason), f'{file}:{line}') from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DocumentError(_('no valid YAML: {problem}').format(problem=error), file) from None
     return of(found, file)
@@ -88,34 +95,39 @@ def of(found: Any, file: str = '') -> Document:
     """Return the document of a parsed value. Raises DocumentError for unknown keys, and for an entry without a name."""
     if not isinstance(found, dict):
         raise DocumentError(_('a document is a mapping with the keys source, credentials and webhooks'), file)
-    if unknown := found.keys() - {'source', *SECTIONS}:
-        raise DocumentError(_('a document has no such key'), file, ', '.join(sorted(map(str, unknown))))
+    for key in found:
+        if key not in {'source', *SECTIONS}:
+            raise DocumentError(_('a document has no such key'), _place(found, file, key), str(key))
     source = found.get('source') or DEFAULT_SOURCE
-    if not isinstance(source, str) or len(source) > MAX_SOURCE_CHARS:
+    if not isinstance(source, str) or len(source) > MAX_SOURCE_CHARS or not is_storable(source):
         reason = _('enter a text of {limit} characters at most').format(limit=MAX_SOURCE_CHARS)
-        raise DocumentError(reason, file, 'source')
+        raise DocumentError(reason, _place(found, file, 'source'), 'source')
     return Document(source, [entry for section in SECTIONS for entry in _entries(found, section, file)])
 
 
 def _entries(found: dict[str, Any], section: str, file: str) -> Iterator[Entry]:
     listed = found.get(section) or []
     if not isinstance(listed, list):
-        raise DocumentError(_('enter a list'), file, section)
-    names: set[str] = set()
+        raise DocumentError(_('enter a list'), _place(found, file, section), section)
     for fields in listed:
         if not isinstance(fields, dict):
-            raise DocumentError(_('each entry is a mapping'), file, section)
+            raise DocumentError(_('each entry is a mapping'), _place(found, file, section), section)
         entry = Entry(section, fields, file)
-        if not isinstance(fields.get('name'), str) or not fields['name']:
+        if not isinstance(fields.get('name'), str) or not entry.name:
             raise entry.error('name', _('enter a name'))
-        if entry.name in names:
-            raise entry.error('name', _('"{name}" stands in the document twice').format(name=entry.name))
-        names.add(entry.name)
         for field, value in fields.items():
             if field not in FIELDS[section]:
                 raise entry.error(str(field), _('there is no such field'))
             fields[field] = _plain(value)
+            if not is_storable(fields[field]):
+                reason = _('The value contains a character that cannot be stored, or it is nested too deeply.')
+                raise entry.error(field, reason)
         yield entry
+
+
+def _place(found: dict[str, Any], file: str, key: Any) -> str:
+    """Return where a key stands, or else the mapping: 'webhooks.yaml:12', or only the file's name without lines."""
+    return f'{file}:{found.lines.get(key, found.line)}' if isinstance(found, Located) else file
 
 
 def _plain(value: Any) -> Any:
@@ -148,4 +160,10 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Located:
     return found
 
 
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """Return a text. JSON may write a character as two escapes, which YAML takes for two characters."""
+    return loader.construct_scalar(node).encode('utf-16', 'surrogatepass').decode('utf-16', 'surrogatepass')
+
+
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, _text)

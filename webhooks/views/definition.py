@@ -32,7 +32,7 @@ class DefinitionListView(generic.ObjectListView):
 
 @register_model_view(Definition)
 class DefinitionView(generic.ObjectView):
-    """Shows a definition, and what the user would change by applying it now."""
+    """Shows a definition, and with `?plan` what the user would change by applying it now: that may take seconds."""
 
     queryset = Definition.objects.select_related('data_source', 'applied_by')
     actions = (*buttons(Definition), CloneObject, EditObject, DeleteObject)
@@ -45,8 +45,10 @@ class DefinitionView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Definition) -> dict[str, Any]:
-        changes, refusal = plan_of(instance, request)
-        return {'changes': changes, 'refusal': refusal, 'last_job': instance.jobs.order_by('-created').first()}
+        is_planned = 'plan' in request.GET
+        changes, refusal = plan_of(instance, request) if is_planned else ([], '')
+        last_job = instance.jobs.order_by('-created').first()
+        return {'is_planned': is_planned, 'changes': changes, 'refusal': refusal, 'last_job': last_job}
 
 
 @register_model_view(Definition, 'add', detail=False)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from django.core.management import CommandError, call_command
 from extras.models import NotificationGroup, Tag
 from jsonschema import Draft202012Validator
 from support.builders import NOWHERE, site, subscribe
+from support.engine import in_thread, is_anybody_blocked, open_transaction
 from support.settings import change_settings
 from users.models import User
 
+from devstack.process import wait_until
 from webhooks.as_code import export
 from webhooks.as_code.schema import document_schema
 from webhooks.models import Credential, Event, Webhook
@@ -120,6 +123,21 @@ class TestApply:
         webhook = Webhook.objects.get()
         assert (webhook.kinds, webhook.timeout, webhook.secret.reveal()) == (['updated'], 7, secret)
 
+    def test_a_plan_names_related_objects_as_the_document_does(self, write):
+        run(write(ONE))
+        Tag.objects.create(name='Core', slug='core')
+        User.objects.create(username='robot')
+        text = ONE.replace('[dcim.site]', '[dcim.site, dcim.rack]').replace('    credential: cmdb\n', '')
+        (change,) = json.loads(
+            run(write(f'{text}    tags: [core]\n    ignore_users: [robot]\n'), '--plan', '--json')[0]
+        )
+        assert change['fields'] == {
+            'object_types': [['dcim.site'], ['dcim.rack', 'dcim.site']],
+            'credential': ['cmdb', None],
+            'tags': [[], ['core']],
+            'ignore_users': [[], ['robot']],
+        }
+
     def test_a_field_that_is_left_out_gets_its_default(self, write):
         subscribe(NOWHERE, Site, name='CMDB', description='by hand', paused=True, latest_only=True)
         run(write('webhooks: [{name: CMDB, type_create: true, payload_url: "https://a.example.com"}]'))
@@ -139,6 +157,24 @@ class TestApply:
         assert run(empty, '--prune') == ('- webhooks: CMDB\n- credentials: cmdb', 0)
         assert sorted(Webhook.objects.values_list('name', flat=True)) == ['Other', 'by hand']
 
+    def test_two_documents_may_not_name_the_same(self, write, tmp_path):
+        other = tmp_path / 'other.yaml'
+        file = write(ONE)
+        other.write_text('webhooks:\n  - {name: CMDB, type_update: true, payload_url: "https://a.example.com"}\n')
+        with pytest.raises(CommandError, match=f'^{other}:2: name: "CMDB" stands in the document twice$'):
+            run(file, str(other))
+        assert not Webhook.objects.exists()
+
+    def test_two_applies_at_once_go_one_after_the_other(self, write):
+        file = write(ONE)
+        second: list[tuple[str, int]] = []
+        with open_transaction(lambda: run(file)):
+            thread = in_thread(lambda: second.append(run(file)))
+            assert wait_until(is_anybody_blocked, timeout=60)
+        thread.join(60)
+        assert second == [('Nothing to do.', 0)]
+        assert (Webhook.objects.count(), Credential.objects.count()) == (1, 1)
+
     def test_all_or_nothing(self, write):
         file = write(ONE + '  - name: Wrong\n    type_create: true\n    payload_url: ftp://example.com\n')
         with pytest.raises(CommandError, match=r'webhooks\.yaml:18: payload_url: '):
@@ -152,8 +188,16 @@ class TestRefusals:
         [
             ('webhooks: [', 'webhooks.yaml:1: no valid YAML'),
             ('- a', 'a document is a mapping'),
-            ('hooks: []', 'hooks: a document has no such key'),
-            ('webhooks: {a: 1}', 'webhooks: enter a list'),
+            ('source: a\nhooks: []', 'webhooks.yaml:2: hooks: a document has no such key'),
+            ('source: a\nwebhooks: {a: 1}', 'webhooks.yaml:2: webhooks: enter a list'),
+            ('source: a\nwebhooks: [a]', 'webhooks.yaml:2: webhooks: each entry is a mapping'),
+            ('\nsource: "a\\0"', 'webhooks.yaml:2: source: enter a text'),
+            ('a: b\nb: "\0"', 'webhooks.yaml:2: no valid YAML: special characters are not allowed'),
+            ('webhooks:\n  - name: "a\\0"', 'webhooks.yaml:2: name: The value contains'),
+            ('webhooks:\n  - name: A\n    tags: ["a\\0"]', 'webhooks.yaml:3: tags: The value contains'),
+            ('webhooks:\n  - name: A\n    tags: [{a: b}]', 'webhooks.yaml:3: tags: there is no'),
+            ('webhooks:\n  - name: A\n    secret: {file: relative}', 'webhooks.yaml:3: secret: a document holds'),
+            ('webhooks:\n  - name: A\n    secret: {env: A B}', 'webhooks.yaml:3: secret: a document holds'),
             ('webhooks:\n  - enabled: true', 'webhooks.yaml:2: name: enter a name'),
             ('webhooks:\n  - name: A\n  - name: A', 'webhooks.yaml:3: name: "A" stands in the document twice'),
             ('webhooks:\n  - name: A\n    payload: x', 'webhooks.yaml:3: payload: there is no such field'),
@@ -176,6 +220,24 @@ class TestRefusals:
             run(write(text))
         assert error in str(refused.value)
         assert not Webhook.objects.exists()
+
+    def test_what_netbox_would_store_otherwise_is_no_change(self, write):
+        text = ONE.replace('name: CMDB', 'name: " CMDB "').replace('[dcim.site]', '[dcim.site, dcim.site]')
+        run(write(text))
+        assert run(write(text)) == ('Nothing to do.', 0)
+
+    def test_json_with_tabs_and_escapes_is_read(self, write):
+        document = yaml.safe_load(ONE)
+        document['webhooks'][0]['description'] = '\U0001f600'
+        file = write(json.dumps(document, indent='\t'))
+        run(file)
+        assert (Webhook.objects.get().description, run(file)) == ('\U0001f600', ('Nothing to do.', 0))
+
+    def test_of_a_long_path_the_end_is_kept(self, write, tmp_path):
+        folder = tmp_path.joinpath('a' * 200, 'b' * 200, 'c' * 200)
+        folder.mkdir(parents=True)
+        run(str(shutil.copy(write(ONE), folder)))
+        assert Webhook.objects.get().managed_in.endswith('c/webhooks.yaml:8')
 
 
 def some_definitions(seed: int) -> None:
@@ -269,6 +331,12 @@ class TestRest:
         assert count
         assert self.post(api_client, document).json() == {'changed': False, 'changes': []}
         assert ObjectChange.objects.count() == count
+
+    @pytest.mark.parametrize('wrong', [{'tags': [{}]}, {'tags': ['\0']}, {'name': 'a\0'}, {'credential': '\0'}])
+    def test_a_wrong_value_is_refused(self, api_client, wrong):
+        entry = {'name': 'A', 'payload_url': 'https://a.example.com', 'type_create': True, **wrong}
+        answer = self.post(api_client, {'webhooks': [entry]})
+        assert (answer.status_code, [*answer.json()]) == (400, [*wrong])
 
     def test_a_refusal_names_the_entry_and_the_field(self, api_client):
         answer = self.post(api_client, {'webhooks': [{'name': 'A', 'payload_url': 'ftp://a', 'type_create': True}]})

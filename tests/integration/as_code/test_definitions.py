@@ -93,7 +93,7 @@ def test_a_sync_leaves_alone_what_is_applied_by_a_button_only(netbox_user, sourc
 
 class TestPage:
     def shown(self, pages: Any, made: Definition) -> str:
-        return pages.get(made.get_absolute_url()).content.decode()
+        return pages.get(made.get_absolute_url(), {'plan': 'true'}).content.decode()
 
     def test_it_shows_the_plan_and_the_button_applies_it(self, netbox_user, source, write, admin_pages):
         made = definition(source, netbox_user, prune=True)
@@ -112,6 +112,12 @@ class TestPage:
         assert '<th scope="row">Delete</th>' in self.shown(admin_pages, made)
         assert log_of(applied(made, netbox_user)) == ['- webhooks: CMDB']
         assert not Webhook.objects.exists()
+
+    def test_it_plans_only_if_somebody_asks(self, netbox_user, source, write, admin_pages):
+        made = definition(source, netbox_user)
+        write(ONE)
+        page = admin_pages.get(made.get_absolute_url()).content.decode()
+        assert 'href="?plan=true"' in page and 'CMDB' not in page
 
     def test_it_shows_an_error_with_file_line_and_field(self, netbox_user, source, write, admin_pages):
         made = definition(source, netbox_user)
@@ -153,7 +159,7 @@ class TestPermissions:
         assert clerk_api.patch(f'{API}{made.pk}/', {'apply_on_sync': True}, format='json').status_code == 400
         assert clerk_api.post(f'{API}{made.pk}/apply/').status_code == 403
         assert clerk_pages.post(f'{made.get_absolute_url()}apply/').status_code == 403
-        page = clerk_pages.get(made.get_absolute_url()).content.decode()
+        page = clerk_pages.get(made.get_absolute_url(), {'plan': 'true'}).content.decode()
         assert 'You need these permissions' in page and 'CMDB' not in page
         assert (Definition.objects.count(), Job.objects.count()) == (1, 0)
 
