@@ -26,6 +26,23 @@ from webhooks.templating.named_keys import named_in
          ['tags', 'tags.name', 'tags.slug']),
         ('{% set place = data.site %}{{ place.name }}', ['site', 'site.name']),
         ('{% with place = data.site %}{{ place.name }}{% endwith %}', ['site', 'site.name']),
+        ('{% set place, owner = data.site, data.tenant %}{{ place.name }}{{ owner.slug }}',
+         ['site', 'site.name', 'tenant', 'tenant.slug']),
+        ('{% if x %}{% set on = data.device %}{% else %}{% set on = data.virtual_machine %}{% endif %}{{ on.serial }}',
+         ['device', 'device.serial', 'virtual_machine', 'virtual_machine.serial']),
+        ('{% for one in [data.site, data.tenant] %}{{ one.name }}{% endfor %}',
+         ['site', 'site.name', 'tenant', 'tenant.name']),
+        ('{% for group in data.tags | groupby("color") %}{{ group.grouper }}{{ group.list[0].slug }}{% endfor %}',
+         ['tags', 'tags.color', 'tags.slug']),
+        ('{{ data | attr("serial") }} {{ data.tags | join(", ", "slug") }}', ['serial', 'tags', 'tags.slug']),
+        ('{% for tag in data.tags | sort(false, false, "name,slug") %}{% endfor %}',
+         ['tags', 'tags.name', 'tags.slug']),
+        ('{% macro row(place) %}{{ place.name }}{% endmacro %}{{ row(data.site) }}{{ row(place=data.rack) }}',
+         ['rack', 'rack.name', 'site', 'site.name']),
+        ('{% macro row(data) %}{{ data.name }}{% endmacro %}{{ row(username) }}', []),
+        ('{% for one in data.tags %}{{ one.slug }}{% endfor %}{{ one.name }}', ['tags', 'tags.slug']),
+        ('{% for data in data.tags %}{{ data.slug }}{% endfor %}{{ data.serial }}', ['serial', 'tags', 'tags.slug']),
+        ('{% set data = data.site %}{{ data.name }}', ['site', 'site.name']),
         ('{% if data.status.value == "active" %}{{ event }}{% endif %}', ['status.value']),
         ('{% for name, value in data.custom_fields.items() %}{{ value }}{% endfor %}', ['custom_fields']),
         ('{{ data | tojson }} {{ snapshots.prechange.name }} {{ username }}', []),
@@ -41,3 +58,19 @@ from webhooks.templating.named_keys import named_in
 )  # fmt: skip
 def test_keys_are_found_wherever_a_template_names_them(template: str, keys: list[str]):
     assert named_in(template) == keys
+
+
+@pytest.mark.parametrize(
+    'template',
+    [
+        '{% set d = data %}' + '{% set d = d.a or d.b %}' * 60,
+        ''.join(
+            f'{{% macro m{n}(x) %}}{{{{ m{n - 1}(x.a) }}}}{{{{ m{n - 1}(x.b) }}}}{{% endmacro %}}' for n in range(60)
+        )
+        + '{{ m59(data) }}',
+        f'{{{{ {"(" * 3000}data.name{")" * 3000} }}}}',
+    ],
+    ids=['variables', 'macros', 'parentheses'],
+)
+def test_a_template_whose_lines_double_the_work_is_read_in_part(template: str):
+    assert len(named_in(template)) < 5000
