@@ -1,5 +1,6 @@
 """Writes the document of the webhooks and credentials that are there. It holds no secret."""
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import date
 from operator import attrgetter
@@ -17,13 +18,17 @@ from ..validation.headers import parse_headers
 from .apply import NATURAL_KEYS
 from .document import DEFAULT_SOURCE, FIELDS, SECTIONS
 
+# Line ends of Unicode, which YAML would read as blanks.
+LINE_END = re.compile(r'[\x85\u2028\u2029]')
+
 
 def export(credentials: Iterable[Credential], webhooks: Iterable[Webhook], source: str = DEFAULT_SOURCE) -> str:
     """Return the document as YAML. Fields with their default are left out, as is a credential's stored secret."""
     found: dict[str, Any] = {'source': source}
     found['credentials'] = [entry_of(one) for one in credentials]
     found['webhooks'] = [entry_of(one) for one in webhooks]
-    return yaml.safe_dump({key: value for key, value in found.items() if value}, sort_keys=False, allow_unicode=True)
+    shown = {key: value for key, value in found.items() if value}
+    return yaml.dump(shown, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def entry_of(instance: Model) -> dict[str, Any]:
@@ -96,3 +101,16 @@ APART: dict[str, Callable[[Any], Any]] = {
     'object_types': _object_types,
     'custom_fields': _custom_fields,
 }
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, but it escapes each LINE_END."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar(
+        yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, text, style='"' if LINE_END.search(text) else None
+    )
+
+
+_Dumper.add_representer(str, _text)

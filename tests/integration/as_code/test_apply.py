@@ -264,7 +264,7 @@ def some_definitions(seed: int) -> None:
             **chance.choice([{}, {'fields': {'dcim.site': ['id', 'name']}}, {'omit': {'dcim.site': ['tenant']}}]),
             **chance.choice([{}, {'quiet': 5, 'quiet_max': 50}, {'change_set': True}, {'latest_only': True}]),
             **chance.choice([{}, {'secret': 'whsec_' + 32 * 'A'}, {'secret': 'env:CMDB_SECRET'}]),
-            **chance.choice([{}, {'body_template': '{{ event }}\n  x: "y"\n'}]),
+            **chance.choice([{}, {'body_template': '{{ event }}\n  x: "y"\n'}, {'body_template': 'a\x85b\u2028c\r\n'}]),
             **chance.choice([{}, {'additional_headers': 'X-A: env:CMDB_A'}]),
             **chance.choice([{}, {'timeout': 7, 'rate_limit': 3, 'concurrency': 2, 'max_attempts': 1}]),
             **chance.choice([{}, {'credential': Credential.objects.first()}]),
