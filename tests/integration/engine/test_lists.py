@@ -31,7 +31,7 @@ from webhooks.engine import sql
 from webhooks.engine.dispatch import memberships
 from webhooks.engine.walks import lists as lists_walk
 from webhooks.models import ListWalk, Member, Webhook
-from webhooks.services import backfill, lists
+from webhooks.services import backfill, lists, send_now
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -496,6 +496,15 @@ class TestProof:
         (found,) = lists.foretell(webhook)
         assert (found.missing, found.stale, found.extra) == (0, 0, 0)
         assert len(told(receiver)) == 2
+
+    def test_what_is_on_its_way_to_another_webhook_only_is_not_left_out(self, receiver: Receiver):
+        webhook, other = mirror(receiver), subscribe(receiver.url('/other'), Site)
+        one = site(status='planned')
+        work()
+        Site.objects.filter(pk=one.pk).update(status='active')
+        send_now.send(send_now.choose(other, ContentType.objects.get_for_model(Site), [one.pk]))
+        (found,) = lists.foretell(webhook)
+        assert found.names_of_missing == [one.name]
 
     def test_what_changed_while_the_webhook_was_disabled_is_sent_afterwards(self, receiver: Receiver):
         known = site()

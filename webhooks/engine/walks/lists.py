@@ -102,12 +102,13 @@ LEARN_STATES = """
     WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s
       AND m.state IS NULL AND m.sequence = 0 AND t.{pk} = m.object_id"""
 
-# Leave out objects about which something is under way: that is judged by itself.
+# Leave out objects about which something is under way for the webhook: that is judged by itself.
 LEAVE_OUT_OPEN = """
     SELECT o.id FROM unnest(%(objects)s::bigint[]) AS o(id)
     WHERE NOT EXISTS (
         SELECT FROM webhooks_event e
         WHERE e.object_type_id = %(type)s AND e.object_id = o.id AND e.dispatched_at IS NULL
+          AND coalesce(e.backfill_for, %(webhook)s) = %(webhook)s
     ) AND NOT EXISTS (
         SELECT FROM webhooks_delivery d
         WHERE d.webhook_id = %(webhook)s AND d.object_type_id = %(type)s AND d.object_id = o.id
