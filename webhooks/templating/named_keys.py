@@ -75,6 +75,8 @@ class _Reader:
                 below = node.iter_child_nodes(exclude=('targets', 'values'))
             case nodes.Macro() | nodes.CallBlock():
                 self._names |= dict.fromkeys((one.name for one in node.args), NOTHING)
+            case _:
+                pass
         if isinstance(node, nodes.Macro):
             self._macros[node.name] = node
         self._branches += isinstance(node, nodes.If)
