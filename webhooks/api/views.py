@@ -220,7 +220,9 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
     def _preview(self, webhook: Webhook, changes: Mapping[str, Any]) -> Response:
         fields = dict(changes)
         source = fields.pop('source', '')
-        shown = preview.show(preview.Draft.of(webhook), self.request.user, source, fields)
+        for name, value in fields.items():
+            setattr(webhook, name, value)
+        shown = preview.show(preview.Draft.of(webhook), self.request.user, source)
         return Response(WebhookPreviewedSerializer(shown).data)
 
 

@@ -13,7 +13,7 @@ feed: shows the published changes of a feed.
 preview: shows a request without sending it.
 preview_sources: finds events and objects for a preview.
 preview_room: lets only a few people preview at once.
-matching: says why a webhook takes an event or not.
+matching: says why a webhook takes an event or not. conditions: which parts of its conditions are met.
 sent_bodies: shows the bodies that a delivery has sent.
 keys: checks the keys of the payload that a webhook names.
 switching: switches webhooks on and off.

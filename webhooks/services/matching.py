@@ -1,13 +1,11 @@
 """Says whether a webhook takes an event, and why not. It decides anew, and writes nothing."""
 
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
-from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from extras.conditions import Condition
 from users.models import User
@@ -17,20 +15,14 @@ from ..engine.dispatch import matching
 from ..engine.dispatch.changed_keys import value_at
 from ..engine.dispatch.render import Shown
 from ..exceptions import Busy
-from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Subscription, Webhook
 from ..payload_visibility import may_see_expanded
 from ..storable import nodes
-from . import preview_room
+from . import conditions, preview_room
+from .conditions import Part
 
-# A reason quotes at most this many of a value.
-MAX_VALUE_CHARS = 80
 # A page tells the reasons of this many webhooks at most: each evaluates its conditions.
 MAX_WEBHOOKS_EXPLAINED = 20
-
-LOGIC = {'and', 'or'}
-# The value of a key that the object does not have. It differs from null, which a key may have.
-ABSENT = object()
 
 
 class Refusal(NamedTuple):
@@ -42,13 +34,6 @@ class Refusal(NamedTuple):
     webhook: Webhook
     reasons: list[str]
     saved_at: datetime | None
-
-
-class Part(NamedTuple):
-    """A part of conditions with the value that it found, as a sentence, and whether it is met."""
-
-    text: str
-    is_met: bool
 
 
 class Verdict(NamedTuple):
@@ -108,7 +93,7 @@ def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
         return Refusal(webhook, [_('Hidden, because you may not view the object.')], None)
     names = [user.username for user in webhook.ignore_users.all()]
     is_newer = bool(webhook.last_updated and event.dispatched_at and webhook.last_updated > event.dispatched_at)
-    found = reasons(webhook, event, names) or _possible_reasons(webhook, event, is_newer)
+    found = [*_ignored(event, names), *unmet_conditions(webhook, event)] or _possible_reasons(webhook, event, is_newer)
     return Refusal(webhook, found, webhook.last_updated if is_newer else None)
 
 
@@ -147,16 +132,16 @@ def judge(webhook: Webhook, event: Event, ignored: Collection[str]) -> Verdict:
     """
     unknown = _unknown_conditions(webhook, event)
     is_changed = _is_changed(webhook, event)
-    data = data_of(webhook, event) if webhook.conditions else None
+    data = _data_of(webhook, event) if webhook.conditions else None
     return Verdict(
         reasons=[
             *_ignored(event, ignored),
-            *([] if unknown else _unmet_conditions(webhook, event)),
+            *([] if unknown else unmet_conditions(webhook, event)),
             *([comparison(webhook, event)] if is_changed is False else []),
         ],
         undecided=[*unknown, *([] if is_changed is not None else _unknown_change(webhook))],
-        conditions=[] if unknown or data is None else parts(webhook.conditions, data),
-        warnings=[] if data is None else warnings(webhook.conditions, data),
+        conditions=[] if unknown or data is None else list(conditions.parts(webhook.conditions, data)),
+        warnings=[] if data is None else list(conditions.warnings(webhook.conditions, data)),
     )
 
 
@@ -219,145 +204,26 @@ def _is_key_changed(key: str, object_type: ContentType, before: dict[str, Any], 
     return None if rest and name in names else True
 
 
-def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[str]:
-    """Return why the webhook does not take the event, a sentence each. Empty: it takes it, if it is a change to it.
-
-    `ignored` are names of users. Regular expressions run in the renderer's process.
-    """
-    return [*_ignored(event, ignored), *_unmet_conditions(webhook, event)]
-
-
 def _ignored(event: Event, ignored: Collection[str]) -> list[str]:
     if event.username in ignored and not event.backfill:
         return [_('Ignored user: {name}').format(name=event.username)]
     return []
 
 
-def _unmet_conditions(webhook: Webhook, event: Event) -> list[str]:
-    if not webhook.conditions or (data := data_of(webhook, event)) is None:
+def unmet_conditions(webhook: Webhook, event: Event) -> list[str]:
+    """Return the parts of the webhook's conditions that the event does not meet, a sentence each.
+
+    Regular expressions run in the renderer's process.
+    """
+    if not webhook.conditions or (data := _data_of(webhook, event)) is None:
         return []
-    return [_('Conditions: {part}').format(part=part) for part in unmet(webhook.conditions, data)]
+    return [_('Conditions: {part}').format(part=part) for part in conditions.unmet(webhook.conditions, data)]
 
 
-def data_of(webhook: Webhook, event: Event) -> dict[str, Any] | None:
+def _data_of(webhook: Webhook, event: Event) -> dict[str, Any] | None:
     """Return the data that conditions are about.
 
     None: the event has no data, and is taken in spite of all conditions.
     """
-    expanded = json.loads(event.expanded) if event.expanded else {}
-    shown = Shown(event, event.payload_data, snapshots=event.snapshots, expanded=expanded)
-    data = shown.data_for(webhook)
-    if data is None:
-        return None
-    return {**data, 'snapshots': event.snapshots, 'changelog_message': event.changelog_message or ''}
-
-
-def unmet(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """Return the parts of the conditions that are not met, with their values. Empty: all is met."""
-    is_met, problem = _evaluate(conditions, data)
-    if is_met:
-        return []
-    return list(_unmet_parts(conditions, data)) or [problem or _('they are not met')]
-
-
-def parts(conditions: Any, data: Mapping[str, Any]) -> list[Part]:
-    """Return each part of the conditions, in order: the value that it found in the data, and whether it is met."""
-    return list(_parts(conditions, data)) if isinstance(conditions, dict) else []
-
-
-def warnings(conditions: Any, data: Mapping[str, Any]) -> list[str]:
-    """Return probable mistakes in conditions: attributes that the object lacks, and lists without conditions."""
-    return list(_warnings(conditions, data)) if isinstance(conditions, dict) else []
-
-
-def _evaluate(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[bool, str]:
-    """Return whether they are met, and else the error, if there is one."""
-    try:
-        return matching.are_met(dict(conditions), dict(data)), ''
-    except INTERRUPTIONS:
-        raise
-    except Exception as error:
-        # A script may have saved conditions that nobody checked, so anything may be raised.
-        return False, str(error)
-
-
-def _parts(node: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Part]:
-    if not _is_set(node):
-        is_met, _problem = _evaluate(node, data)
-        yield Part(_describe(node, data, is_met), is_met)
-        return
-    ((_logic, below),) = node.items()
-    for part in below:
-        yield from _parts(part, data)
-
-
-def _unmet_parts(node: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
-    if not _is_set(node):
-        yield _describe(node, data, is_met=False)
-        return
-    ((logic, parts),) = node.items()
-    if not parts:
-        yield _without_parts(logic)
-    for part in parts:
-        if not _evaluate(part, data)[0]:
-            yield from _unmet_parts(part, data)
-
-
-def _describe(leaf: Mapping[str, Any], data: Mapping[str, Any], is_met: bool) -> str:
-    name, operator = leaf.get('attr', ''), leaf.get('op')
-    if operator in Condition.SNAPSHOT_OPERATORS:
-        is_changed = (operator == Condition.CHANGED) == (is_met != bool(leaf.get('negate')))
-        text = _('{name} changed') if is_changed else _('{name} did not change')
-        return text.format(name=name)
-    value = _value(data, name)
-    if value is ABSENT:
-        return _('{name} does not exist').format(name=name)
-    shown = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-    return _('{name} is {value}').format(name=name, value=Truncator(shown).chars(MAX_VALUE_CHARS))
-
-
-def _warnings(node: Any, data: Mapping[str, Any]) -> Iterator[str]:
-    if _is_set(node):
-        ((logic, parts),) = node.items()
-        if not parts:
-            yield _without_parts(logic)
-        for part in parts:
-            yield from _warnings(part, data)
-    elif 'attr' in node and _is_unknown(node, data):
-        yield _('The object has no attribute {name}.').format(name=node['attr'])
-
-
-def _is_unknown(leaf: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-    if leaf.get('op') not in Condition.SNAPSHOT_OPERATORS:
-        # After a creation or a deletion, only one snapshot has values.
-        return _value(data, leaf['attr']) is ABSENT
-    snapshots = [one for one in (data.get('snapshots') or {}).values() if one is not None]
-    return bool(snapshots) and all(_value(one, leaf['attr']) is ABSENT for one in snapshots)
-
-
-def _without_parts(logic: str) -> str:
-    if logic.lower() == 'or':
-        return _('{"or": []} is never met.')
-    return _('{"and": []} is always met.')
-
-
-def _is_set(node: Mapping[str, Any]) -> bool:
-    return len(node) == 1 and str(next(iter(node))).lower() in LOGIC
-
-
-def _value(data: Any, name: str) -> Any:
-    """Return the value that NetBox compares: null if something on the way is null, ABSENT if there is no such key."""
-    for key in name.split('.'):
-        if data is None:
-            return None
-        if isinstance(data, list):
-            data = [one.get(key, ABSENT) if isinstance(one, dict) else ABSENT for one in data]
-            if ABSENT in data:
-                return ABSENT
-        elif isinstance(data, dict):
-            data = data.get(key, ABSENT)
-            if data is ABSENT:
-                return ABSENT
-        else:
-            return ABSENT
-    return data
+    shown = Shown.of_dispatched(event)
+    return None if shown.data is None else matching.data_of(webhook, shown)

@@ -2,10 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
@@ -14,7 +13,6 @@ from users.models import User
 
 from .. import object_types, payload_visibility, validation
 from ..engine.deliver import change_sets
-from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..payload import http_request
@@ -42,21 +40,19 @@ class Preview:
     size: int
 
 
-def show(draft: Draft, user: User, source: str = '', changes: Mapping[str, Any] = MappingProxyType({})) -> Preview:
+def show(draft: Draft, user: User, source: str = '') -> Preview:
     """Return the request for an event or an object that the user may view.
 
-    `source` is 'event:<id>' or 'object:<model>:<id>', such as 'object:dcim.site:7'; '' is the latest event, else the
-    newest object. `changes` holds unsaved fields, and is written to `draft.webhook`: do not save that. Raises
-    DefinitionError for a wrong field, or if there is nothing to show, and Busy.
+    `source`: as preview_sources.find() takes it. Raises DefinitionError for a wrong field, or if there is nothing to
+    show, and Busy.
     """
     with preview_room.taken():
-        for name, value in changes.items():
-            setattr(draft.webhook, name, value)
         for name, reason in validation.errors(draft.webhook).items():
             raise DefinitionError(name, reason)
         event = preview_sources.find(draft, source, user)
-        if draft.webhook.expand:
-            _expand(event, draft.webhook.expand, user)
+        preview_sources.expand([event], draft.webhook)
+        if draft.webhook.expand and not payload_visibility.may_see_expanded(user, event.expanded_types):
+            raise DefinitionError('expand', _('You may not view all objects that this key adds to the body.'))
         return _preview(draft, event)
 
 
@@ -99,13 +95,6 @@ def _wrong_body(content_type: str, body: str) -> Iterator[str]:
         json.loads(body)
     except (ValueError, RecursionError) as error:
         yield _('The content type says JSON, but the body is not valid JSON: {error}').format(error=error)
-
-
-def _expand(event: Event, keys: Sequence[str], user: User) -> None:
-    (objects,) = Expander().find([(event.payload_data or {}, keys)])
-    if not payload_visibility.may_see_expanded(user, types_of(objects)):
-        raise DefinitionError('expand', _('You may not view all objects that this key adds to the body.'))
-    event.expanded = json.dumps(objects, ensure_ascii=False)
 
 
 def context(draft: Draft, user: User, source: str = '') -> dict[str, Any]:

@@ -19,6 +19,7 @@ from users.models import User
 
 from .. import object_types, payload_visibility, rendering, visibility
 from ..choices import KindChoices
+from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Webhook
@@ -79,13 +80,11 @@ def find(draft: Draft, source: str, user: User) -> Event:
             raise DefinitionError('object_types', reason if draft.object_types else WITHOUT_TYPES)
         return event
     kind, _colon, name = source.partition(':')
-    event = (
-        _event(name, user)
-        if kind == EVENT_SOURCE
-        else _event_of_object(draft, name, user)
-        if kind == OBJECT_SOURCE
-        else None
-    )
+    event = None
+    if kind == EVENT_SOURCE:
+        event = _event(name, user)
+    elif kind == OBJECT_SOURCE:
+        event = _event_of_object(draft, name, user)
     if event is None:
         raise DefinitionError('source', _('There is no such event or object, or you may not view it.'))
     return event
@@ -219,6 +218,16 @@ def events_of(object_type: ContentType, pks: Collection[int], kind: str, usernam
         )
         for pk, (display, data, logged) in zip(taken, _render(model, list(taken.values())), strict=True)
     ]
+
+
+def expand(events: Sequence[Event], webhook: Webhook) -> None:
+    """Add to unsaved events the related objects that the webhook expands, as they are now."""
+    if not webhook.expand:
+        return
+    found = Expander().find([(event.payload_data or {}, webhook.expand) for event in events])
+    for event, objects in zip(events, found, strict=True):
+        event.expanded = json.dumps(objects, ensure_ascii=False)
+        event.expanded_types = types_of(objects)
 
 
 def _newest(draft: Draft, user: User) -> Iterator[tuple[ContentType, int]]:

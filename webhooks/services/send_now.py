@@ -4,7 +4,6 @@ The events are a backfill's: updates for this webhook only, marked as a backfill
 go in turn with changes, so no running, paused or canceled backfill holds them up or removes them.
 """
 
-import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from django.utils.translation import ngettext
 from .. import visibility
 from ..choices import KindChoices
 from ..engine import sql
-from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
 from ..models import Event, Webhook
 from ..outbox import restating, wakeup
@@ -102,23 +100,14 @@ def too_many() -> str:
 def _excluded(webhook: Webhook, object_type: ContentType, pks: Collection[int], user: Any) -> Iterator[Excluded]:
     until = time.monotonic() + CHECK_SECONDS
     with preview_room.taken():
-        for event in _events(webhook, object_type, pks):
-            reasons = matching.reasons(webhook, event, ())
+        events = preview_sources.events_of(object_type, pks, KindChoices.UPDATED)
+        preview_sources.expand(events, webhook)
+        for event in events:
+            reasons = matching.unmet_conditions(webhook, event)
             if reasons:
                 yield Excluded(event.object_id, event.object_repr, _readable(reasons, event, user))
             if time.monotonic() > until:
                 return
-
-
-def _events(webhook: Webhook, object_type: ContentType, pks: Collection[int]) -> Sequence[Event]:
-    """Return the events that would be recorded, with the data that conditions look at. They are not saved."""
-    events = preview_sources.events_of(object_type, pks, KindChoices.UPDATED)
-    if webhook.expand:
-        found = Expander().find([(event.payload_data or {}, webhook.expand) for event in events])
-        for event, objects in zip(events, found, strict=True):
-            event.expanded = json.dumps(objects, ensure_ascii=False)
-            event.expanded_types = types_of(objects)
-    return events
 
 
 def _readable(reasons: list[str], event: Event, user: Any) -> list[str]:

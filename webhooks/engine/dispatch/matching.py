@@ -146,10 +146,8 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
     """
     if not webhook.conditions:
         return True  # somebody has removed them since
-    message = shown.event.changelog_message or ''
     try:
-        data = {**(shown.data_for(webhook) or {}), 'snapshots': shown.snapshots, 'changelog_message': message}
-        return are_met(webhook.conditions, data)
+        return are_met(webhook.conditions, data_of(webhook, shown))
     except INTERRUPTIONS:
         raise
     except Exception as error:
@@ -159,6 +157,12 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
             'webhook=%s name=%r event=%s conditions="%s"', webhook.pk, webhook.name, shown.event.uuid, reason
         )
         return False
+
+
+def data_of(webhook: Webhook, shown: Shown) -> dict[str, Any]:
+    """Return the data of a rendered event that the webhook's conditions are about."""
+    message = shown.event.changelog_message or ''
+    return {**(shown.data_for(webhook) or {}), 'snapshots': shown.snapshots, 'changelog_message': message}
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
