@@ -54,7 +54,7 @@ class SendWithWebhooks(EventRuleAction):
             return
         if _is_its_own(event_context, action_object):
             return
-        label = '.'.join(event_context['object_type'].natural_key())
+        label = object_types.label_of(event_context['object_type'])
         if event_context['event_type'] not in OWN_TYPES and label not in object_types.by_label():
             logger.warning(
                 'webhook=%s name=%r model=%s event not sent: the model is not in the setting allowed_models',

@@ -23,7 +23,7 @@ def allowed() -> QuerySet[ContentType]:
 
 def by_label() -> dict[str, ContentType]:
     """Return the allowed types as {"app.model": type}."""
-    return {f'{object_type.app_label}.{object_type.model}': object_type for object_type in allowed()}
+    return {label_of(object_type): object_type for object_type in allowed()}
 
 
 def by_app() -> list[tuple[str, list[tuple[int, str]]]]:
@@ -39,6 +39,26 @@ def name_of(object_type: ContentType) -> str:
     """Return the name of a type as NetBox shows it; its lower-case class name if its plugin is gone."""
     model = object_type.model_class()
     return title(model._meta.verbose_name) if model else object_type.model
+
+
+def label_of(object_type: ContentType) -> str:
+    """Return the label of a type, such as 'dcim.site'."""
+    return f'{object_type.app_label}.{object_type.model}'
+
+
+def label_of_id(type_id: int) -> str:
+    """Return the label of the type with this id, such as 'dcim.site'."""
+    return label_of(ContentType.objects.get_for_id(type_id))
+
+
+def id_of(label: str) -> int:
+    """Return the id of the type with this label. Raises ContentType.DoesNotExist."""
+    return ContentType.objects.get_by_natural_key(*label.split('.')).pk
+
+
+def model_of_id(type_id: int) -> type[models.Model] | None:
+    """Return the model of the type with this id, None if its plugin was removed."""
+    return ContentType.objects.get_for_id(type_id).model_class()
 
 
 def models_of(types: Iterable[ContentType]) -> list[type[models.Model]]:

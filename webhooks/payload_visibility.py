@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 
-from django.contrib.contenttypes.models import ContentType
-
 from .models import Attempt, Delivery, Event
 from .models.confidential import beginning
+from .object_types import model_of_id
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
 # Fields of an attempt that may show an object, beside its error.
@@ -65,7 +64,7 @@ def may_see_expanded(user: Reader, type_ids: Iterable[int]) -> bool:
     """Return whether the user may view all objects of each type. Types of removed plugins need a superuser."""
     if sees_everything(user):
         return True
-    models = [ContentType.objects.get_for_id(type_id).model_class() for type_id in type_ids]
+    models = [model_of_id(type_id) for type_id in type_ids]
     return all(user.is_superuser if model is None else may_view_all(user, model) for model in models)
 
 

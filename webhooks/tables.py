@@ -7,7 +7,6 @@ from html import unescape
 from typing import Any
 
 import django_tables2 as tables
-from django.contrib.contenttypes.models import ContentType
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
@@ -23,6 +22,7 @@ from utilities.views import get_viewname
 from .choices import KindChoices, StatusChoices
 from .models import Attempt, Credential, Definition, Delivery, Event, Webhook
 from .models.querysets import attempts_of
+from .object_types import model_of_id
 from .presentation import credential_fields, states
 from .presentation.fields import is_switch, label, shown_in
 from .presentation.links import page_url
@@ -71,7 +71,7 @@ def object_url(event: Event) -> str | None:
 
     None for deletions, and if the model is gone or has no page.
     """
-    model = ContentType.objects.get_for_id(event.object_type_id).model_class()
+    model = model_of_id(event.object_type_id)
     if event.kind == KindChoices.DELETED or model is None:
         return None
     try:

@@ -12,6 +12,7 @@ from django.db.models import Model
 from ..exceptions import DecryptionError
 from ..models import Credential, Webhook
 from ..models.fields import Sealed
+from ..object_types import label_of
 from ..security import references
 from ..security.masking import MASK
 from ..validation.headers import parse_headers
@@ -60,7 +61,7 @@ def _headers(webhook: Webhook) -> dict[str, Any]:
 
 
 def _object_types(webhook: Webhook) -> list[str]:
-    return sorted('.'.join(one.natural_key()) for one in webhook.object_types.all())
+    return sorted(label_of(one) for one in webhook.object_types.all())
 
 
 def _custom_fields(instance: Model) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from django.db import models
 from extras.choices import CustomFieldTypeChoices, CustomFieldUIEditableChoices
 from extras.models import CustomField
 
+from ..object_types import label_of
+
 # `id` comes first, and custom fields get keys of their own.
 EXPORTED_APART = ('id', 'custom_field_data')
 
@@ -37,7 +39,7 @@ class ExportedModel(models.Model):
             'secret': str(self.secret),
             'additional_headers': self.masked_headers,
             'credential': self.credential and self.credential.name,
-            'object_types': ['.'.join(one.natural_key()) for one in self.object_types.all()],
+            'object_types': [label_of(one) for one in self.object_types.all()],
             'ignore_users': [one.username for one in self.ignore_users.all()],
             'notification_groups': [one.name for one in self.notification_groups.all()],
             'tags': [one.slug for one in self.tags.all()],

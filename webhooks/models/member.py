@@ -6,6 +6,7 @@ from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from .. import list_filters
+from ..object_types import label_of, model_of_id
 from .webhook import Webhook
 
 # Take all objects of a list as known. `digest` is '' until a change of one is sent.
@@ -100,13 +101,8 @@ class Member(models.Model):
         return f'{self.webhook_id}: {self.object_type_id}:{self.object_id}'
 
 
-def label_of(object_type: ContentType) -> str:
-    """Return the name of an object type in `filters`, such as 'dcim.site'."""
-    return '.'.join(object_type.natural_key())
-
-
 def _learn(webhook_id: int, type_id: int, query: str) -> None:
-    model = ContentType.objects.get_for_id(type_id).model_class()
+    model = model_of_id(type_id)
     if model is None:
         return
     try:

@@ -19,6 +19,7 @@ from netbox.models import NetBoxModel
 from .. import constants, validation
 from ..choices import FormatChoices
 from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, MAX_URL_CHARS
+from ..object_types import label_of
 from ..validation.headers import MOVED
 from ..validation.moved import IDENTIFYING, is_moved
 from ..validation.url import UNMASKED
@@ -369,7 +370,7 @@ class Webhook(WantedChanges, EndpointFacts, SigningModel, ExportedModel, Managed
 
     def listed_types(self) -> list[ContentType]:
         """Return those of its object types that have a filter."""
-        return [one for one in self.object_types.all() if '.'.join(one.natural_key()) in self.filters]
+        return [one for one in self.object_types.all() if label_of(one) in self.filters]
 
     def clean(self) -> None:
         """Check all fields. Raises ValidationError. Drops the previous secret if the present one was replaced."""

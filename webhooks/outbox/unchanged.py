@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import connection, models
 from utilities.fields import CounterCacheField
 
 from ..choices import KindChoices
 from ..models import Event
+from ..object_types import model_of_id
 from ..rendering.derived import MAINTAINED
 from ..rendering.keys import is_stored_whole
 from .snapshots import UNLOCKED, expression
@@ -70,7 +70,7 @@ def among(events: Iterable[Event]) -> set[int]:
 
 
 def _among(type_id: int, pks: Sequence[int]) -> list[int]:
-    model = ContentType.objects.get_for_id(type_id).model_class()
+    model = model_of_id(type_id)
     if model is None or not is_stored_whole(model):
         return []
     with connection.cursor() as cursor:

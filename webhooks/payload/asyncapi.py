@@ -12,6 +12,7 @@ from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
 from ..brokers import address
 from ..models import Webhook
+from ..object_types import label_of
 from ..validation.headers import HEADER_NAME
 from ..version import VERSION
 from . import formats, json_schema
@@ -96,11 +97,9 @@ class _Channel:
         shown_address, parameters = _address(self._path if self.place else f'/{self._path}')
         messages = {}
         for object_type in self.webhook.object_types.order_by('app_label', 'model'):
-            name = f'{self.name}.{".".join(object_type.natural_key())}'
+            name = f'{self.name}.{label_of(object_type)}'
             components['messages'][name] = self._message(object_type, name, components['schemas'])
-            messages[UNFIT_IN_NAMES.sub('-', '.'.join(object_type.natural_key()))] = {
-                '$ref': f'#/components/messages/{name}'
-            }
+            messages[UNFIT_IN_NAMES.sub('-', label_of(object_type))] = {'$ref': f'#/components/messages/{name}'}
         shown: Document = {
             'title': self.webhook.name,
             'address': shown_address,
@@ -127,8 +126,8 @@ class _Channel:
         kinds = ', '.join(webhook.kinds)
         part = Part() if webhook.change_set else None
         shown: Document = {
-            'name': '.'.join(object_type.natural_key()),
-            'title': f'{".".join(object_type.natural_key())}: {kinds}',
+            'name': label_of(object_type),
+            'title': f'{label_of(object_type)}: {kinds}',
             'contentType': formats.content_type(webhook, part),
             'headers': {'type': 'object', 'properties': self._headers(key := self._key(object_type))},
         }
@@ -141,7 +140,7 @@ class _Channel:
     def _key(self, object_type: ContentType) -> Document:
         """Return the schema of the messages' key."""
         webhook = self.webhook
-        pattern = f'webhook:{webhook.pk}' if webhook.change_set else f'{".".join(object_type.natural_key())}:[0-9]+'
+        pattern = f'webhook:{webhook.pk}' if webhook.change_set else f'{label_of(object_type)}:[0-9]+'
         return {'type': 'string', 'pattern': f'^{pattern}$'}
 
     def _headers(self, key: Document) -> Document:

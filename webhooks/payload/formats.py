@@ -18,6 +18,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from .. import conf
 from ..choices import FormatChoices, KindChoices
 from ..models import Event, Webhook
+from ..object_types import label_of_id
 from ..validation.body import is_form
 from . import callbacks, change_set
 from .change_set import Part
@@ -266,7 +267,7 @@ def differences(event: Event) -> dict[str, dict[str, Any]] | None:
 
 def object_type(event: Event) -> str:
     """Return the label of the event's model, such as 'dcim.site'."""
-    return '.'.join(_type(event).natural_key())
+    return label_of_id(event.object_type_id)
 
 
 def model_name(event: Event) -> str:

@@ -175,7 +175,7 @@ def _topmost(names: Iterable[str]) -> list[str]:
 def concerned(differences: Mapping[str, Difference]) -> Iterator[Named]:
     """Yield what webhooks name that went from an object type of theirs. Reads all webhooks."""
     for webhook in Webhook.objects.filter(MAY_NAME_KEYS).prefetch_related('object_types').order_by('name'):
-        labels = {'.'.join(one.natural_key()) for one in webhook.object_types.all()}
+        labels = {object_types.label_of(one) for one in webhook.object_types.all()}
         for named in named_by(webhook):
             asked = labels if named.object_type is None else {named.object_type}
             if any(_is_in(named.key, key) for name in asked & differences.keys() for key in differences[name].went):

@@ -12,6 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from rest_framework.utils.encoders import JSONEncoder
 
 from ..models import Event, Webhook
+from ..object_types import label_of
 from ..rendering import expansion
 from ..rendering.expansion import Tree
 from ..rendering.keys import snapshot_names
@@ -67,7 +68,7 @@ def narrow(webhook: Webhook, events: Sequence[Event], expand: Collection[str]) -
 
 def _narrow(webhook: Webhook, event: Event, expand: Collection[str]) -> Event:
     object_type = ContentType.objects.get_for_id(event.object_type_id)
-    selection = of(webhook, '.'.join(object_type.natural_key()))
+    selection = of(webhook, label_of(object_type))
     if not event.data or not (expand or selection):
         return event
     copies = vars(event).setdefault('_narrowed', {})

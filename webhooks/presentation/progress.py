@@ -72,7 +72,7 @@ class Progress:
     @property
     def labels(self) -> list[str]:
         """Its object types for programs, such as 'dcim.site', in the order of sending."""
-        return ['.'.join(object_type.natural_key()) for object_type in self._types()]
+        return [object_types.label_of(object_type) for object_type in self._types()]
 
     def _types(self) -> list[ContentType]:
         found = ContentType.objects.in_bulk(self.backfill.object_types)

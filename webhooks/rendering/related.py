@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.contrib.contenttypes.fields import GenericForeignKey
-from django.contrib.contenttypes.models import ContentType
 from django.db.models import FETCH_PEERS, Field, ForeignKey, Model
 
+from ..object_types import model_of_id
 from . import gone
 from .decoding import as_peers
 
@@ -79,7 +79,7 @@ def attach_generic_keys(
         for instance in instances:
             by_type[getattr(instance, type_attname)].append(instance)
         for type_id, pointing in by_type.items():
-            model = ContentType.objects.get_for_id(type_id).model_class() if type_id is not None else None
+            model = model_of_id(type_id) if type_id is not None else None
             _attach_generic_key(pointing, field, model, related)
 
 

@@ -183,7 +183,7 @@ def _rule_reasons(rule: EventRule, types: Sequence[ContentType]) -> Iterator[str
     if not types:
         yield 'object_types: the event rule has none'
     allowed = object_types.by_label()
-    for label in sorted('.'.join(object_type.natural_key()) for object_type in types):
+    for label in sorted(object_types.label_of(object_type) for object_type in types):
         if label not in allowed:
             yield f'object_types: {label} is not in the setting allowed_models'
 

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
 from django.utils.translation import gettext as _
 from redis import RedisError
@@ -25,6 +24,7 @@ from ..engine.each import first_within
 from ..exceptions import Busy, DefinitionError, WebhooksError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Health, Webhook
+from ..object_types import label_of_id
 from ..payload.http_request import Builder, mask_signatures
 from ..payload_visibility import may_see_expanded
 from ..security.masking import MASK
@@ -170,7 +170,7 @@ def _check(user: Reader, type_ids: Iterable[int]) -> None:
     """
     hidden = [pk for pk in type_ids if not may_see_expanded(user, [pk])]
     if hidden:
-        raise Hidden('.'.join(ContentType.objects.get_for_id(pk).natural_key()) for pk in hidden)
+        raise Hidden(label_of_id(pk) for pk in hidden)
 
 
 def unread(feeds: Iterable[Health]) -> list[int]:

@@ -12,7 +12,6 @@ from .. import object_types
 from ..engine.walks.lists import difference
 from ..exceptions import STATE, Busy, DefinitionError
 from ..models import ListWalk, Webhook
-from ..models.member import label_of
 from ..outbox import wakeup
 from ..visibility import Reader, may_view_all
 
@@ -82,7 +81,8 @@ def _compared(listed: ListWalk, until: float) -> Compared:
     def names(pks: Sequence[int]) -> list[str]:
         return [Truncator(str(named.get(pk, f'#{pk}'))).chars(MAX_NAME_CHARS) for pk in _first(pks)]
 
-    return Compared(label_of(listed.object_type), listed.query, count, *map(len, parts), *map(names, parts))
+    label = object_types.label_of(listed.object_type)
+    return Compared(label, listed.query, count, *map(len, parts), *map(names, parts))
 
 
 def _slices(listed: ListWalk, until: float) -> Iterator[tuple]:

@@ -115,7 +115,7 @@ def _object_choices(object_type: ContentType, user: User, text: str) -> list[Cho
     model = object_type.model_class()
     if model is None:
         return []
-    label = '.'.join(object_type.natural_key())
+    label = object_types.label_of(object_type)
     found = visibility.viewable(user, model).order_by('-pk')
     filterset = registry['filtersets'].get(label)
     if text and not filterset:

@@ -91,7 +91,7 @@ class SendNowView(GetReturnURLMixin, BaseMultiObjectView):
     def _filtered(self, object_type: ContentType) -> list[int] | None:
         """Return the objects of the list by its filter, at most one more than may be sent. None: it is not valid."""
         found = visibility.viewable(self.request.user, object_type.model_class())
-        label = '.'.join(object_type.natural_key())
+        label = object_types.label_of(object_type)
         if filterset_class := registry['filtersets'].get(label):
             filterset = filterset_class(self.request.GET, found, request=self.request)
             if is_refused(self.request, filterset):

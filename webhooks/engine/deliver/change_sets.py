@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from django.apps import apps
 from django.contrib.contenttypes.fields import GenericRelation
-from django.contrib.contenttypes.models import ContentType
 from django.db.models import DB_SET_NULL, SET_NULL, Field, Model
 
 from ... import delivery_states as states
 from ...choices import KindChoices
 from ...models import Delivery
 from ...models.delivery import UNFORMED
+from ...object_types import model_of_id
 from .. import sql
 from ..each import portions
 from . import lane, order, queue
@@ -136,7 +136,7 @@ def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
 
 def _rank_of(object_type_id: int) -> int:
     """Return the rank of a model, given by its id: -1 if it is no longer installed, so it comes first."""
-    model = ContentType.objects.get_for_id(object_type_id).model_class()
+    model = model_of_id(object_type_id)
     return _of_installed_models().get(_label(model), -1) if model else -1
 
 

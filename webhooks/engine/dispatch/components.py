@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from dcim.models import CableTermination
-from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models import Model
 
@@ -19,6 +18,7 @@ from ...choices import KindChoices
 from ...components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT
 from ...interruptions import INTERRUPTIONS, Locked
 from ...models import Event, querysets
+from ...object_types import id_of, label_of_id, model_of_id
 from ...outbox import snapshots, unchanged
 from .. import sql
 from ..each import each_or_alone
@@ -99,7 +99,7 @@ def record_owner_updates(events: Sequence[Event]) -> None:
 
 def is_new_owner(event: Event) -> bool:
     """Whether the event creates an object that may own components. Their events may be in a later batch."""
-    return event.kind == KindChoices.CREATED and _label(event.object_type_id) not in EVERY_COMPONENT
+    return event.kind == KindChoices.CREATED and label_of_id(event.object_type_id) not in EVERY_COMPONENT
 
 
 def with_changed(events: Sequence[Event]) -> set[int]:
@@ -125,7 +125,7 @@ def with_changed(events: Sequence[Event]) -> set[int]:
 
 def _with_waiting(events: Sequence[Event]) -> set[int]:
     """Return the ids of events of owners with a component whose change is still to be dispatched."""
-    types = [_type_id(label) for label in EVERY_COMPONENT]
+    types = [id_of(label) for label in EVERY_COMPONENT]
     asked = {'ids': [event.pk for event in events], 'types': types, 'most': MAX_SIBLINGS_READ}
     siblings = sql.fetch_column(READ_SIBLINGS, asked)
     waiting = list(querysets.events().filter(pk__in=siblings))
@@ -147,7 +147,7 @@ def _transaction(event: Event) -> tuple[int, datetime]:
 
 def is_owner(event: Event) -> bool:
     """Return whether the event's object may have components."""
-    return _label(event.object_type_id) in COMPONENTS
+    return label_of_id(event.object_type_id) in COMPONENTS
 
 
 def _log(event: Event, error: Exception) -> None:
@@ -174,12 +174,12 @@ def _record_owner_updates(events: Sequence[Event]) -> Sequence[None]:
 def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
     """Yield (event, owner before or after the change, label of the component)."""
     through: list[tuple[Event, Reference, str]] = []
-    cables = [event for event in events if _label(event.object_type_id) == CABLE]
+    cables = [event for event in events if label_of_id(event.object_type_id) == CABLE]
     rows = Event.objects.filter(pk__in=[event.pk for event in events])
     columns = rows.values_list('pk', 'snapshot__row', 'prechange__row')
     states_of = {pk: list(filter(None, states)) for pk, *states in columns}
     for event in events:
-        label = _label(event.object_type_id)
+        label = label_of_id(event.object_type_id)
         # A module belongs to a device, but is no component: its changes are no updates of the device.
         states = states_of.get(event.pk, []) if label in EVERY_COMPONENT else []
         is_recabled = len({state.get('cable_id') for state in states}) > 1
@@ -200,8 +200,8 @@ def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
 def _direct(row: Row) -> Iterator[Reference]:
     for column, label in COLUMNS.items():
         if row.get(column) is not None:
-            yield _type_id(label), row[column]
-    if row.get('parent_object_type_id') is not None and _label(row['parent_object_type_id']) in COMPONENTS:
+            yield id_of(label), row[column]
+    if row.get('parent_object_type_id') is not None and label_of_id(row['parent_object_type_id']) in COMPONENTS:
         yield row['parent_object_type_id'], row['parent_object_id']
 
 
@@ -211,20 +211,12 @@ def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Referenc
         by_type[type_id].add(pk)
     found: dict[Reference, list[Reference]] = {}
     for type_id, pks in by_type.items():
-        model = ContentType.objects.get_for_id(type_id).model_class()
+        model = model_of_id(type_id)
         fields = {one.attname for one in model._meta.concrete_fields} if model else set()
         if model and (columns := [column for column in COLUMNS if column in fields]):
             rows = model._base_manager.filter(pk__in=pks).values('pk', *columns)
             found |= {(type_id, row['pk']): list(_direct(row)) for row in rows}
     return found
-
-
-def _label(type_id: int) -> str:
-    return '.'.join(ContentType.objects.get_for_id(type_id).natural_key())
-
-
-def _type_id(label: str) -> int:
-    return ContentType.objects.get_by_natural_key(*label.split('.')).pk
 
 
 def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> set[int]:
@@ -240,7 +232,7 @@ def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> s
     drawn: set[int] = set()
     for type_id, group in by_type.items():
         try:
-            drawn |= _draw(ContentType.objects.get_for_id(type_id).model_class(), group, member)
+            drawn |= _draw(model_of_id(type_id), group, member)
         except Locked:
             sql.execute(PUT_OFF, [[event.pk for event in group]])
     # A change committed since has a lower sequence and goes first.

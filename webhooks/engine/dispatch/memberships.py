@@ -10,14 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
 
 from ... import list_filters
 from ...choices import KindChoices
 from ...models import Event, Webhook
-from ...models.member import label_of
+from ...object_types import label_of_id, model_of_id
 from ...outbox import unchanged
 from ...payload.selection import narrow
 from .. import sql
@@ -60,7 +59,7 @@ class Judged(NamedTuple):
 
 def is_listed(webhook: Webhook, event: Event) -> bool:
     """Return whether the webhook has a filter for objects of this type."""
-    return bool(webhook.filters) and label_of(ContentType.objects.get_for_id(event.object_type_id)) in webhook.filters
+    return bool(webhook.filters) and label_of_id(event.object_type_id) in webhook.filters
 
 
 def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
@@ -80,8 +79,7 @@ def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Jud
 
 
 def _inside(webhook: Webhook, type_id: int, pks: set[int]) -> list[int]:
-    object_type = ContentType.objects.get_for_id(type_id)
-    return list_filters.among(object_type.model_class(), webhook.filters[label_of(object_type)], pks)
+    return list_filters.among(model_of_id(type_id), webhook.filters[label_of_id(type_id)], pks)
 
 
 def _judge(
@@ -112,7 +110,7 @@ def store(webhook: Webhook, judged: Sequence[Judged]) -> None:
             saved = (one.event.payload_data or {}).get('last_updated')
             stay[type_id].append((pk, one.event.sequence, digest_of(webhook, one.event), saved))
     for type_id, rows in stay.items():
-        statement = of_model(STORE_MEMBERS, ContentType.objects.get_for_id(type_id).model_class())
+        statement = of_model(STORE_MEMBERS, model_of_id(type_id))
         sql.execute(statement, [webhook.pk, type_id, *map(list, zip(*rows, strict=True))])
     if gone := [key for key, one in noted if one.kind == DELETED]:
         sql.execute(FORGET_MEMBERS, [*map(list, zip(*gone, strict=True)), webhook.pk])

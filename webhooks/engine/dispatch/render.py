@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.urls import reverse
 
@@ -16,6 +15,7 @@ from ... import patience, rendering
 from ...choices import KindChoices
 from ...interruptions import INTERRUPTIONS, Locked
 from ...models import Event, Webhook
+from ...object_types import model_of_id
 from ...rendering import expansion
 from ...storable import storable
 from .. import sql
@@ -123,7 +123,7 @@ class Renderer:
         sizes = dict(sql.fetch(READ_SNAPSHOT_BYTES, [[event.pk for event in events]]))
         by_model = defaultdict(list)
         for event in events:
-            by_model[ContentType.objects.get_for_id(event.object_type_id).model_class()].append(event)
+            by_model[model_of_id(event.object_type_id)].append(event)
         # Small groups first: they do not wait for an import.
         for model, group in sorted(by_model.items(), key=lambda one: (self._is_slow(one[0]), len(one[1]))):
             count = 1 if self._is_slow(model) else EVENTS_PER_SLICE

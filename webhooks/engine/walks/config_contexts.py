@@ -16,7 +16,6 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
 
@@ -25,6 +24,7 @@ from ...choices import KindChoices
 from ...config_contexts import CONFIG_CONTEXT, OWNERS, SOURCES
 from ...interruptions import Locked
 from ...models import Event
+from ...object_types import id_of, label_of_id, model_of_id
 from .. import sql
 from ..each import each_or_alone
 from .loop import Walk
@@ -144,7 +144,7 @@ def note(events: Collection[Event]) -> None:
 def _causes(events: Collection[Event]) -> Iterator[dict[str, Any]]:
     columns = ('sequence', 'first_sequence', 'visible', 'first_visible', *ORIGIN, 'kind', 'snapshot', 'prechange')
     for found in Event.objects.filter(pk__in=[event.pk for event in events]).values('object_type_id', *columns):
-        found['label'] = '.'.join(ContentType.objects.get_for_id(found['object_type_id']).natural_key())
+        found['label'] = label_of_id(found['object_type_id'])
         if _may_matter(found['label'], found['kind'], found['prechange'], found['snapshot']):
             yield found
 
@@ -171,7 +171,7 @@ def learn(events: Collection[Event]) -> None:
         by_type.setdefault(event.object_type_id, []).append(event.object_id)
     for type_id, pks in by_type.items():
         try:
-            digests = _digests(ContentType.objects.get_for_id(type_id).model_class(), pks)
+            digests = _digests(model_of_id(type_id), pks)
         except Locked:
             continue  # nobody knows them: then the next walk tells of them
         with sql.transaction():
@@ -226,7 +226,7 @@ def _digests(model: type[Model], pks: Sequence[int]) -> dict[int, str]:
 
 def _pending_causes(walk_id: int = 0) -> tuple[bool, bool]:
     """Return READ_CAUSES. Ask after the digests were computed: they show no change that it does not know of."""
-    types = {label: ContentType.objects.get_by_natural_key(*label.split('.')).pk for label in SOURCES}
+    types = {label: id_of(label) for label in SOURCES}
     return sql.fetch(READ_CAUSES, [walk_id, list(types.values()), types[CONFIG_CONTEXT]])[0]
 
 
@@ -243,7 +243,7 @@ class ConfigContextWalk(Walk):
     @classmethod
     def ready(cls) -> list['ConfigContextWalk']:
         """Return the first one: the others wait for it."""
-        types = [ContentType.objects.get_by_natural_key(*label.split('.')).pk for label in OWNERS]
+        types = [id_of(label) for label in OWNERS]
         return [cls(pk, types, *place) for pk, *place in sql.fetch(READ_FIRST_WALK)]
 
     def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:

@@ -18,7 +18,6 @@ from functools import lru_cache
 from typing import Any
 
 from django.apps import apps
-from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
 from extras.models import SavedFilter
@@ -27,6 +26,7 @@ from ... import delivery_states as states
 from ... import list_filters
 from ...exceptions import DefinitionError
 from ...models import ListWalk, Webhook
+from ...object_types import model_of_id
 from ...outbox import restating
 from ...rendering.derived import Derived
 from ...storable import MAX_KEY, storable
@@ -212,7 +212,7 @@ class WalkOfList(Walk):
 
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:
-    model = ContentType.objects.get_for_id(listed.object_type_id).model_class()
+    model = model_of_id(listed.object_type_id)
     count = sql.fetch_value(COUNT_WRITES, [list(_tables(model, listed.query))]) if model else 0
     if is_due or count != written:
         sql.execute(BEGIN_WALK, [count, listed.pk, listed.query])

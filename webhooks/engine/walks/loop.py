@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import ClassVar
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.db.models import Model
 from django.utils.translation import gettext as _
 
 from ...exceptions import DefinitionError
 from ...interruptions import BROKEN_OFF, INTERRUPTIONS, Locked
+from ...object_types import model_of_id
 from ...storable import MAX_KEY
 from .. import sql
 from ..each import rest_after
@@ -132,7 +132,7 @@ def _step(walk: Walk, count: int) -> bool:
         if walk.position == len(walk.object_types):
             return walk.end(now)
         type_id = walk.object_types[walk.position]
-        model = ContentType.objects.get_for_id(type_id).model_class()
+        model = model_of_id(type_id)
         if model is None:
             raise DefinitionError('object_types', _('A model is no longer installed.'))
         pks, upto = walk.find(model, type_id, count)

@@ -11,6 +11,7 @@ from django.utils.dateparse import parse_datetime
 from rich.progress import track
 
 from ...choices import StatusChoices
+from ...object_types import id_of
 from ...services import redelivery
 from ...storable import is_storable_time
 from .. import options as find
@@ -78,6 +79,6 @@ def _object_type(label: str | None) -> int | None:
     if label is None:
         return None
     try:
-        return ContentType.objects.get_by_natural_key(*label.lower().split('.')).pk
+        return id_of(label.lower())
     except (ContentType.DoesNotExist, TypeError):
         raise CommandError(f'--model: there is no model {label!r}; write APP.MODEL, such as dcim.site') from None
