@@ -1,21 +1,15 @@
-"""Takes and leaves lanes for a worker, reads their due deliveries, and chooses the requests that go next."""
+"""Takes and leaves lanes for a worker: which webhooks it sends to. turn.py chooses what goes next in them."""
 
 import time
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
-from ...choices import StatusChoices
 from ...models import Webhook
 from ...payload.http_request import Builder
 from ..each import FullLook
 from ..registry import Member
-from . import change_sets, endpoint, feed, order, queue, quiet, superseding
-from .build import Call
-from .choice import choose
-from .endpoint import Entry
-from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Due, Lane
+from . import queue
+from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Lane
+from .turn import Turn
 
 # Lanes that a look takes at most.
 LANES_PER_TAKE = 200
@@ -25,36 +19,6 @@ TAKE_SECONDS = 0.05
 GIVEN_SECONDS = 2.0
 # A worker that ends when nothing is due waits for lanes that rest no longer than this.
 SHORT_REST_SECONDS = 1.0
-
-
-@dataclass
-class Turn:
-    """What a turn does to lanes. It counts in memory once its transaction is committed, by Lanes.apply(), or never."""
-
-    # By PostgreSQL, and by time.monotonic().
-    now: datetime
-    clock: float
-    # The lanes that it has locked, by their webhooks' ids. It works on no others.
-    lanes: dict[int, Lane]
-    # Superseded or published, without requests.
-    closed: list[Entry] = field(default_factory=list)
-    # What goes next, each with its request, which is not built.
-    chosen: list[tuple[Due, Call]] = field(default_factory=list)
-
-    @property
-    def calls(self) -> list[Call]:
-        """Return the requests that are to begin after the commit."""
-        return [call for _due, call in self.chosen]
-
-    def is_quiet(self, one: Due) -> bool:
-        """Whether the delivery's webhook waits until its objects are quiet."""
-        return self.lanes[one.webhook_id].quiet is not None
-
-    def note_superseded(self, counts: Mapping[int, int]) -> None:
-        """Note how many deliveries were superseded, by the webhook's id. Their lanes are read anew."""
-        self.closed += endpoint.entries(StatusChoices.SUPERSEDED, counts)
-        for webhook_id in counts:
-            self.lanes[webhook_id].forget()
 
 
 class Lanes:
@@ -120,18 +84,13 @@ class Lanes:
         return Turn(now, clock, {pk: self.owned.get(pk) or Lane(pk, used_at=clock) for pk in locked})
 
     def choose_next(self, turn: Turn, free: int) -> None:
-        """Choose the requests that go next. `free`: how many threads are.
+        """Take and leave lanes, and choose the requests that go next in those owned. `free`: how many threads are.
 
-        On the way it takes and leaves lanes, forms change sets, and holds, merges and publishes deliveries, all in the
-        open transaction. If that is broken off, drop the turn, and call forget().
+        All that is in the open transaction. If it is broken off, drop the turn, and call forget().
         """
         self._take(turn)
         self._define(turn)
-        self._form(turn)
-        self._read(turn)
-        held = self._held(turn)
-        turn.closed += feed.publish([pk for lane in held if lane.is_feed for pk in lane.withdraw()], turn.now)
-        turn.chosen += self._fetch(turn, choose(held, free, turn.clock))
+        turn.choose_next(self._in_use(turn), free, self._all_due)
 
     def leave_all(self, turn: Turn) -> None:
         """Let others have all lanes with nothing in hand."""
@@ -146,13 +105,9 @@ class Lanes:
         for due, call in turn.chosen:
             call.lane.begin(due, turn.clock)
 
-    def _held(self, turn: Turn) -> list[Lane]:
+    def _in_use(self, turn: Turn) -> list[Lane]:
         """Return the lanes that the turn works on: it has locked them, and they are not for others."""
         return [lane for pk, lane in turn.lanes.items() if pk not in self._given]
-
-    #
-    # Which lanes
-    #
 
     def _take(self, turn: Turn) -> None:
         """Own lanes with due deliveries, as many as others own, and leave idle ones."""
@@ -208,77 +163,4 @@ class Lanes:
             lanes[pk].define(Builder(webhook))
         for pk, lane in lanes.items():
             lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
-        queue.retry([lane.webhook_id for lane in self._held(turn) if lane.state.is_saved], turn.now)
-
-    #
-    # Due deliveries
-    #
-
-    def _form(self, turn: Turn) -> None:
-        """Form the change sets of transactions that are dispatched to the end: their parts are read after that."""
-        held = self._held(turn)
-        sets = {(lane.webhook_id, one.transaction_id) for lane in held for one in lane.unformed}
-        growing: dict[int, set[int]] = defaultdict(set)
-        for webhook_id, transaction in sets & queue.growing(sets):
-            growing[webhook_id].add(transaction)
-        for lane in held:
-            lane.unfinished = growing[lane.webhook_id]
-        whole = [one for lane in held for one in lane.unformed if one.transaction_id not in lane.unfinished]
-        # A set must not wait for a backfill of its objects.
-        webhooks = {one.webhook_id for one in whole}
-        turn.note_superseded(superseding.replace_backfills(webhooks, turn.now, self.in_hand))
-        settled = change_sets.form({(one.webhook_id, one.change_set) for one in whole}, turn.now)
-        for one in whole:
-            if (one.webhook_id, one.change_set) in settled:
-                turn.lanes[one.webhook_id].waiting.pop(one.pk, None)
-
-    def _read(self, turn: Turn) -> None:
-        clock = time.monotonic()
-        everything = self._all_due.is_due(clock)
-        held = self._held(turn)
-        requests = [request for lane in held for request in lane.read_requests(everything=everything)]
-        if not requests:
-            return
-        due = queue.read(requests, [pk for lane in held for pk in lane.known], turn.now)
-        if everything:
-            self._all_due.note(clock, time.monotonic())
-        waits = self._hold(turn, due)
-        waits |= quiet.postpone([one.pk for one in due if turn.is_quiet(one) and one.pk not in waits], turn.now)
-        by_request: dict[tuple[int, bool], list[Due]] = defaultdict(list)
-        for one in due:
-            by_request[one.webhook_id, one.backfill].append(one)
-        for request in requests:
-            found = by_request[request.webhook_id, request.backfill]
-            turn.lanes[request.webhook_id].learn(request, found, clock, waits)
-        self._supersede(turn, due, waits)
-
-    def _hold(self, turn: Turn, due: Sequence[Due]) -> set[int]:
-        """Hold deliveries that wait for an earlier one of their object. Returns their ids."""
-        blocked = order.blocked([pk for one in due for pk in one.pks])
-        held = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
-        order.hold(held, turn.now)
-        return held
-
-    def _supersede(self, turn: Turn, due: Sequence[Due], waits: Collection[int]) -> None:
-        """Close deliveries that others make needless. `waits`: the ids of those that are due, but have to wait."""
-        folding = [one for one in due if turn.lanes[one.webhook_id].folds(one, waits)]
-        objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in folding]
-        changed = {one.webhook_id for one in due if not one.backfill}
-        turn.note_superseded(superseding.supersede(objects, turn.now, self.in_hand))
-        turn.note_superseded(superseding.replace_backfills(changed, turn.now, self.in_hand))
-
-    def _fetch(self, turn: Turn, chosen: Sequence[Due]) -> list[tuple[Due, Call]]:
-        """Return what is still to go, with its request: somebody may have closed a delivery, or opened an earlier one.
-
-        Nobody does so from here on: the lanes stay locked until it is known that these are in hand.
-        """
-        found = queue.fetch([pk for due in chosen for pk in due.pks])
-        going: list[tuple[Due, Call]] = []
-        for due in chosen:
-            lane = turn.lanes[due.webhook_id]
-            deliveries = [found[pk] for pk in due.pks if pk in found]
-            if len(deliveries) == len(due.pks):
-                going.append((due, Call(deliveries[0], lane.builder, deliveries[1:], lane=lane)))
-            else:
-                lane.forget()  # it is read anew
-        return going
+        queue.retry([lane.webhook_id for lane in self._in_use(turn) if lane.state.is_saved], turn.now)

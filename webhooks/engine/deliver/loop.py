@@ -25,7 +25,8 @@ from ..registry import ENDING, Lost, Member
 from . import endpoint, record
 from .build import Call, Threads
 from .endpoint import Entry
-from .lanes import Lanes, Turn
+from .lanes import Lanes
+from .turn import Turn
 
 logger = logging.getLogger('webhooks.sender')
 

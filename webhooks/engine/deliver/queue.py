@@ -1,4 +1,4 @@
-"""The statements of lanes.py: take and leave lanes, and read due deliveries."""
+"""The statements of lanes.py and turn.py: take and leave lanes, and read due deliveries."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
