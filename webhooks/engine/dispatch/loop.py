@@ -15,7 +15,7 @@ from redis import RedisError
 from ... import conf
 from ...config_contexts import SOURCES
 from ...interruptions import BROKEN_OFF, Locked
-from ...models import Event, Webhook
+from ...models import Event
 from ...models.delivery import UNFORMED
 from .. import rescue, sql
 from ..deliver import quiet
@@ -23,9 +23,9 @@ from ..each import each_or_alone, portions
 from ..registry import Lost, Member
 from ..walks import config_contexts
 from . import claim, components, render
-from .matching import accepts, match
+from .matching import Matched, accepts, match
 from .put_off import PutOff
-from .render import Matches, Renderer, Shown
+from .render import Renderer, Shown
 from .undecided import Undecided
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -79,8 +79,6 @@ class Dispatcher:
         self._take = claim.take_suspects if suspects else claim.Reading().take
         self._renderer = Renderer(self._live, limit=not suspects)
         self._undecided = None if suspects else Undecided()
-        # See Matched.derived, for the batch in hand.
-        self._derived: dict[int, list[Webhook]] = {}
 
     def batch(self) -> int:
         """Dispatch a batch of events, and decide some deliveries. Returns how many of both were done.
@@ -135,12 +133,13 @@ class Dispatcher:
     def _dispatch(self, events: Sequence[Event]) -> None:
         put_off = PutOff()
         with sql.reading():
-            matches, changed, sources, self._derived, unreported = match(events, put_off)
+            matched = match(events, put_off)
+        matches, changed, sources = matched.webhooks, matched.changed, matched.sources
         self._record_owner_updates(changed, put_off)
         # An event that is put off comes again each second. If each time were noted, all owners would be walked again.
         again = _seen_again(sources)
         config_contexts.note([event for event in sources if event.pk not in again])
-        config_contexts.learn(unreported)
+        config_contexts.learn(matched.unreported)
         of_owners = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(of_owners, [event.pk for event in events], self._member)
         # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
@@ -152,7 +151,7 @@ class Dispatcher:
         wanted = [event for event in events if event.pk not in waiting | unwanted]
         until = time.monotonic() + BATCH_SECONDS
         for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches, put_off):
-            decided, is_all = _decide([one for one in part if one.event not in put_off], matches)
+            decided, is_all = _decide([one for one in part if one.event not in put_off], matched)
             config_contexts.note([one.event for one in decided if one.event.pk in again])
             for some in portions(
                 decided, lambda one: len(one.webhooks) + len(one.undecided), DELIVERIES_PER_TRANSACTION
@@ -172,16 +171,11 @@ class Dispatcher:
         with sql.transaction():
             self._member.beat()
             render.save(going)
-            config_contexts.store_told((one.event, one.data) for one in going if self._tells_all(one))
+            config_contexts.store_sent((one.event, one.data) for one in going if one.shows_context_to_all)
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
             undecided = [(webhook.pk, one.event.pk) for one in going for webhook in one.undecided]
             make_deliveries(pairs, undecided, are_new=True)
         return ()
-
-    def _tells_all(self, shown: Shown) -> bool:
-        """Whether each webhook that asks for the object's config context gets this event, and there are any."""
-        asking = self._derived.get(shown.event.pk, ())
-        return bool(asking) and all(one in shown.webhooks for one in asking)
 
     def _make_failed(self, shown: Shown, error: Exception) -> None:
         # Without data there is nothing to evaluate: each webhook gets a delivery that fails.
@@ -198,17 +192,19 @@ def _seen_again(sources: Sequence[Event]) -> set[int]:
     return {event.pk for event in sources if (event.object_type_id, event.object_id) in objects}
 
 
-def _decide(part: Sequence[Shown], matches: Matches) -> tuple[list[Shown], bool]:
+def _decide(part: Sequence[Shown], matched: Matched) -> tuple[list[Shown], bool]:
     """Note which webhooks take each event, for as many events as the time allows, and return these.
 
     Returns also whether that was all.
     """
     until = time.monotonic() + BATCH_SECONDS
     for number, shown in enumerate(part, 1):
-        verdicts = [(webhook, accepts(webhook, shown)) for webhook in matches[shown.event.pk]]
+        verdicts = [(webhook, accepts(webhook, shown)) for webhook in matched.webhooks[shown.event.pk]]
         shown.webhooks = [webhook for webhook, verdict in verdicts if verdict]
         shown.undecided = [webhook for webhook, verdict in verdicts if verdict is None]
         shown.skipped = len(verdicts) - len(shown.webhooks) - len(shown.undecided)
+        asking = matched.derived.get(shown.event.pk, ())
+        shown.shows_context_to_all = bool(asking) and all(one in shown.webhooks for one in asking)
         if time.monotonic() > until:
             return list(part[:number]), number == len(part)
     return list(part), True

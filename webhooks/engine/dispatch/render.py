@@ -85,6 +85,8 @@ class Shown:
     undecided: Sequence[Webhook] = ()
     # How many other webhooks asked for it.
     skipped: int = 0
+    # Some webhooks ask for the object's config context, and each of these gets it.
+    shows_context_to_all: bool = False
 
     @classmethod
     def of_dispatched(cls, event: Event) -> 'Shown':

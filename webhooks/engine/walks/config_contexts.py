@@ -179,7 +179,7 @@ def learn(events: Collection[Event]) -> None:
                 _store(type_id, digests)
 
 
-def store_told(shown: Iterable[tuple[Event, Mapping[str, Any] | None]]) -> None:
+def store_sent(shown: Iterable[tuple[Event, Mapping[str, Any] | None]]) -> None:
     """Store the digests of the data in these events, in the open transaction, for each webhook that asks.
 
     `shown`: each event with its data.
