@@ -22,7 +22,7 @@ from .version import COMPATIBILITY
 # `manage.py check --tag webhooks` runs these checks alone.
 TAG = 'webhooks'
 
-# The names of webhooks that send batches. It also works where the table has no such column any more.
+# Read the names of webhooks that send batches. It also works where the table has no such column any more.
 READ_BATCHED = 'SELECT name FROM webhooks_webhook w WHERE to_jsonb(w) @> \'{"batch": true}\' ORDER BY name'
 
 

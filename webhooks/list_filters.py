@@ -1,6 +1,6 @@
 """Finds the objects that a filter of NetBox's lists shows.
 
-The filters are NetBox's own, or a plugin's. One may be slow, hang or fail, so whoever uses it limits its time.
+The filters are NetBox's own, or a plugin's. One may be slow, hang or fail, so each caller limits its time.
 """
 
 from collections.abc import Collection, Iterator
@@ -32,7 +32,7 @@ FILTER_MS = 3_000
 FILTER_LOCK_MS = 200
 FILTER_SECONDS = 4.0
 
-# Limits a filter's statements in the open transaction. If a table is locked, that is not the filter's fault: it ends
+# Limit a filter's statements in the open transaction. If a table is locked, that is not the filter's fault: it ends
 # sooner, with another error.
 BOUND_FILTER = f"""
     SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '{FILTER_LOCK_MS}', true)"""

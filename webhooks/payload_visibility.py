@@ -1,4 +1,4 @@
-"""Decides who may see the payloads of events and deliveries: all objects in one have to be visible (visibility.py).
+"""Decides which users may see the payloads of events and deliveries: all objects in one have to be visible.
 
 A payload needs permission to view its objects. Expanded objects need that of their models, without constraint.
 """

@@ -100,7 +100,7 @@ class WebhooksWorker(NetBoxRQWorker):
     serves_webhooks = True
 
     def work(self, *args, **options) -> bool:
-        """Serve the queues until told to end. `options`: as `rqworker` takes them. Returns a bool, as RQ does."""
+        """Serve the queues until a signal ends it. `options`: as `rqworker` takes them. Returns a bool, as RQ does."""
         ours = conf.get().queue
         if ours not in self.queue_names() or not conf.get().enabled:
             return super().work(*args, **options)

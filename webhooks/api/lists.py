@@ -21,7 +21,7 @@ from .endpoints import acts
 
 
 class WebhookMemberSerializer(serializers.ModelSerializer):
-    """An object that a receiver was told to be in a list."""
+    """An object that a receiver has in a list."""
 
     object_type = ContentTypeField(read_only=True)
     sequence = serializers.IntegerField(

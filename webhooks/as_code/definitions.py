@@ -1,7 +1,7 @@
 """Applies files of NetBox's data sources: after a sync of the source, or when somebody presses *Apply*.
 
-It is a NetBox job with its log. It has the permissions of its user, checked object by object: of whoever pressed the
-button, or of who last saved the definition.
+It is a NetBox job with its log. It has the permissions of its user, checked object by object: the user who pressed
+the button, or who last saved the definition.
 """
 
 import uuid

@@ -52,7 +52,7 @@ class Amqp(Driver):
         try:
             tag = await channel.publish(exchange, key, message)
         except _OneIsWrong:
-            # Alone on a channel, a wrong message is told from those that were beside it.
+            # Alone on a channel, a wrong message is known from those that were beside it.
             channel = await _Channel.open(await self._connected())
             try:
                 tag = await channel.publish(exchange, key, message)
@@ -103,7 +103,7 @@ class Amqp(Driver):
 
 
 class _OneIsWrong(Lost):
-    """The broker closed a channel because of one of several messages. It does not say of which."""
+    """The broker closed a channel because of one of several messages. It does not say which one."""
 
 
 class _Channel:

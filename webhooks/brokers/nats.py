@@ -112,7 +112,7 @@ class _Link:
 
     def __init__(self) -> None:
         self.connection: Any = None
-        # The last error that the connection was told of.
+        # The last error that the client reported.
         self.trouble: Exception | None = None
         # By subject in lower case: futures that end the wait for an acknowledgement, once they get an exception.
         self._waiting: defaultdict[str, set[asyncio.Future]] = defaultdict(set)

@@ -159,7 +159,7 @@ class DeliveryAdmin(LogAdmin):
         return None
 
     def _tell_redelivered(self, request: HttpRequest, count: int) -> None:
-        """Tell the user how many deliveries are sent again, or why none is."""
+        """Say to the user how many deliveries are sent again, or why none is."""
         if count:
             self.message_user(request, redelivery.announce(count), messages.SUCCESS)
         else:

@@ -1,4 +1,4 @@
-"""The admin site at /admin/, and who may enter."""
+"""The admin site at /admin/, and which users may enter."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps

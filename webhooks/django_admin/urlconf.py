@@ -13,7 +13,7 @@ from .rq_errors import answered
 
 _previous = import_module(previous_urlconf)
 
-# As `django_rq.urls`, but the admin decides who may enter, and errors are answered.
+# As `django_rq.urls`, but the admin decides which users may enter, and errors are answered.
 _status_page = [
     *get_api_urlpatterns(),
     *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(view))),

@@ -1,7 +1,7 @@
 """Works through many items: a bad one stops no other, none are too many at a time, and now and then all are read.
 
 A dispatcher or a sender reads only the rows after the last one that it has read. A commit may come late, with rows
-before that one. So FullLook tells it when to read everything.
+before that one. So FullLook says when it reads everything.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Tells chosen users and NetBox's event rules of a webhook's trouble, such as a suspension or a certificate's end.
+"""Notifies chosen users and NetBox's event rules of a webhook's trouble, such as a suspension or a certificate's end.
 
 A rule may do anything, such as call Redis. So the transaction only notes what happened. Rules are run later, when
 things are tidied.
@@ -20,7 +20,7 @@ from extras.models import EventRule, Notification
 from netbox.events import EventType
 from redis import RedisError
 
-from ..event_types import (  # noqa: F401  (who tells them names them here)
+from ..event_types import (  # noqa: F401  (those who notify name them here)
     BACKFILL_FAILED,
     BACKFILLED,
     CERTIFICATE_ENDS,

@@ -28,7 +28,7 @@ STOPPED = 'its worker stopped, or was cut off, before an outcome was recorded'
 SUSPECT = 1
 GIVEN_UP = SUSPECT + 3
 
-# While this column of 1.0.0 is there, workers of 1.0.0 may still be at work.
+# Read whether this column of 1.0.0 is gone: before, workers of 1.0.0 may still be at work.
 IS_UPGRADED = """
     SELECT NOT EXISTS (
         SELECT FROM pg_attribute

@@ -36,14 +36,14 @@ ROW_LOCK_MS = 5000
 
 # If the database's default is another level, statements would not see earlier commits. So each transaction sets it.
 ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
-# Limits the open transaction, in milliseconds: idle between statements, for a client that does not read, for a lock,
+# Limit the open transaction, in milliseconds: idle between statements, for a client that does not read, for a lock,
 # for a statement. It returns PostgreSQL's time.
 BOUNDS = f"""
     SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
         set_config('tcp_user_timeout', '{TCP_SILENCE_MS}', true), set_config('lock_timeout', '{ROW_LOCK_MS}', true),
         set_config('statement_timeout', '10000', true), clock_timestamp()"""
 
-# Lets later statements of the open transaction wait so many milliseconds for a lock.
+# Let later statements of the open transaction wait so many milliseconds for a lock.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 
 

@@ -139,7 +139,7 @@ class FilterOfEachType(forms.Widget):
         return '\n'.join(f'{label}: {query}' for label, query in lines if query)
 
     def value_omitted_from_data(self, data: Any, files: Any, name: str) -> bool:
-        """No input at all means no filter: Django would keep the old ones otherwise."""
+        """Return False: no input at all means no filter, where Django would keep the old ones."""
         return False
 
     def id_for_label(self, id_: str) -> str:

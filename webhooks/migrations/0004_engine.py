@@ -79,7 +79,7 @@ GIVE_BACK = """
     )
     SELECT max(id) FROM part"""
 
-# Webhooks that send batches to such that send change sets.
+# Turn webhooks that send batches into webhooks that send change sets.
 SEND_CHANGE_SETS = """
     WITH part AS (
         SELECT id FROM webhooks_webhook WHERE batch AND id > %s ORDER BY id LIMIT 1000

@@ -27,15 +27,15 @@ RETRY_SECONDS = 0.5
 # After this many tries, each time, a line says who is waited for.
 TRIES_PER_LINE = 10
 
-# Keeps a vacuum away and stops one that is under way, which PostgreSQL does after a second. Nobody else waits for it.
+# Keep a vacuum away and stop one that is under way, which PostgreSQL does after a second. Nobody else waits for it.
 LOCK_OUT_VACUUM = 'LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE'
-# Whether an index is whole. A build that was broken off leaves one that is not.
+# Read whether an index is whole. A build that was broken off leaves one that is not.
 IS_VALID = 'SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)'
-# The foreign keys of a table, and the tables that they point to.
+# Read the foreign keys of a table, and the tables that they point to.
 READ_FOREIGN_KEYS = (
     "SELECT conname, confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass"
 )
-# Who holds a lock of these tables, the oldest transaction first.
+# Read who holds a lock of these tables, the oldest transaction first.
 READ_OLDEST_HOLDER = """
     SELECT a.pid, a.state, a.xact_start::timestamptz(0) FROM pg_stat_activity a
     WHERE a.pid <> pg_backend_pid() AND EXISTS (
@@ -43,7 +43,7 @@ READ_OLDEST_HOLDER = """
     )
     ORDER BY a.xact_start LIMIT 1"""
 
-# A table's columns, none where there is no such table. It takes no lock.
+# Read a table's columns, none where there is no such table. It takes no lock.
 READ_COLUMNS = 'SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND NOT attisdropped'
 
 

@@ -10,7 +10,7 @@ health: the state of its endpoint, which is its lane. backfill, hour, credential
 event, delivery, attempt: the log. sequence numbers it. status_field computes the status of a delivery from its state.
     of_webhook hides rows of deleted webhooks, and confidential hides columns from readers. querysets are for lists and
     pages.
-config_context: what webhooks were told of config contexts. member: of lists that they subscribe to.
+config_context: digests of the config contexts that were sent. member: the objects of lists that were sent.
 worker: a process at work.
 concurrent: saves that two people make at once.
 exported: a webhook as YAML. managed: which document keeps an object. definition: a file of a data source that is

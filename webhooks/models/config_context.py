@@ -34,7 +34,7 @@ class ContextDigestManager(models.Manager):
 
 
 class ContextDigest(models.Model):
-    """The digest of an object's config context, as webhooks were told of it last. Without a row nobody knows it.
+    """The digest of an object's config context, as it was sent last. Without a row nobody knows it.
 
     It is kept up to date while some webhook asks, and deleted before another one asks again.
     """

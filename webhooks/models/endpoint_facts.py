@@ -8,7 +8,7 @@ from django.db import connection
 from ..validation.headers import mask_headers
 from .fields import SEALED_MARK
 
-# Whether any enabled webhook has a template, or conditions with regular expressions. A sealed URL may have one.
+# Read whether any enabled webhook has a template, or conditions with regular expressions. A sealed URL may have one.
 IS_ANY_TEMPLATED = f"""
     SELECT EXISTS (SELECT FROM webhooks_webhook
         WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{{%' OR payload_url LIKE '%{SEALED_MARK}%'

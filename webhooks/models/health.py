@@ -15,7 +15,7 @@ from .of_webhook import OfWebhookManager
 from .webhook import Webhook
 from .worker import Worker
 
-# Whether a deleted webhook with this id has left anything.
+# Read whether a deleted webhook with this id has left anything.
 IS_LEFT = """
     SELECT EXISTS (SELECT FROM webhooks_health WHERE webhook_id = %(webhook)s)
         OR EXISTS (SELECT FROM webhooks_delivery WHERE webhook_id = %(webhook)s)"""

@@ -1,4 +1,4 @@
-"""Lists that webhooks subscribe to, and which objects of them their receivers have been told of."""
+"""Lists that webhooks subscribe to, and the objects of them that their receivers have."""
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import EmptyResultSet
@@ -75,7 +75,7 @@ class ListWalk(models.Model):
 
 
 class Member(models.Model):
-    """An object that a webhook's receiver was told to be in a list, and has not been told to have left.
+    """An object that a webhook's receiver has in a list: its entry was sent, and no exit.
 
     `sequence` is that of the last event that was sent about it, and `digest` that of its data. Of an object that was
     taken as known these are 0 and ''.

@@ -71,7 +71,7 @@ DRAW_SEQUENCE = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::t
 # Whether a subscription's transaction ids are from this cluster. After a restore into another, they mean nothing.
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
-# Whether this role of PostgreSQL may ask which cluster it is.
+# Read whether this role of PostgreSQL may ask which cluster it is.
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 # In place of a kind of change, for `include_components`: it covers changes of owners and of their components. The state

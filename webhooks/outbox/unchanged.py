@@ -30,8 +30,8 @@ HAS_SAME_FIELDS = """CASE WHEN jsonb_typeof({before}) = 'object' AND jsonb_typeo
         WHERE coalesce({before} -> name, 'null') <> coalesce({after} -> name, 'null')
     ) ELSE {before} IS NOT DISTINCT FROM {after} END"""
 
-# Whether a save has to be recorded: it changed something, or the transaction has an event of the object already. That
-# event gets the object's last state, even if the last save changes nothing.
+# Read whether a save has to be recorded: it changed something, or the transaction has an event of the object already.
+# That event gets the object's last state, even if the last save changes nothing.
 HAS_CHANGES = """({is_same}) IS NOT TRUE OR EXISTS (
     SELECT FROM webhooks_event o
     WHERE o.transaction_id = pg_current_xact_id()::text::bigint AND o.transaction_time = now()
@@ -80,7 +80,7 @@ def _among(type_id: int, pks: Sequence[int]) -> list[int]:
 
 @cache
 def state(model: type[models.Model]) -> str:
-    """Return SQL for a digest (uuid) of what a row `t` of the model stores, links too. NULL if there is no row."""
+    """Return SQL for a digest (uuid) of what a row `t` of the model stores, links too. NULL without such a row."""
     columns = f'jsonb_strip_nulls(to_jsonb(t) - {_kept(model)})'
     return f"md5({columns}::text || ({expression(model)} -> 'm2m')::text)::uuid"
 

@@ -118,7 +118,7 @@ def walking(webhook: Webhook, reader: Reader | None = None) -> Walking | None:
 
 @dataclass(frozen=True)
 class ListState:
-    """A list of a webhook. `count` is the number of objects that its receiver was told of.
+    """A list of a webhook. `count` is the number of objects that its receiver has.
 
     If the reader may not view all objects of the type, `count` is None, and `error` ''.
     """

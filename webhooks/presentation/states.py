@@ -71,7 +71,7 @@ def event_rules(webhook_id: int | OuterRef) -> QuerySet[EventRule]:
 
 # With a million waiting deliveries of a suspended webhook, counting all of them would make the list slow.
 MAX_WAITING_COUNTED = 100_000
-# How many deliveries of a webhook are pending. An index alone answers it.
+# Count the pending deliveries of a webhook. An index alone answers it.
 COUNT_WAITING = f"""
     SELECT count(*) FROM (
         SELECT FROM webhooks_delivery d

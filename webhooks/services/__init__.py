@@ -6,7 +6,7 @@ confirmation: asks before many deliveries are sent again.
 causes: groups failed deliveries by webhook and error.
 send_waiting: sends waiting deliveries now.
 backfill: sends all objects in their present state.
-lists: compares lists with what receivers were told.
+lists: compares lists with the objects that receivers have.
 send_now: sends chosen objects at once.
 trial: sends a test event.
 feed: shows the published changes of a feed.

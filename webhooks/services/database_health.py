@@ -20,7 +20,7 @@ MAX_TRANSACTION_SECONDS = 3600
 MAX_DEAD_ROWS = 100_000
 MAX_DEAD_SHARE = 0.2
 
-# Sizes in bytes. A table's size includes its long values (TOAST).
+# Read sizes in bytes. A table's size includes its long values (TOAST).
 READ_TABLES = """
     SELECT relname, pg_table_size(relid), pg_indexes_size(relid), n_live_tup, n_dead_tup,
         greatest(last_vacuum, last_autovacuum)
@@ -29,8 +29,8 @@ READ_TABLES = """
     )
     ORDER BY pg_total_relation_size(relid) DESC"""
 
-# The open transaction that began first, of a session or prepared. Without pg_read_all_stats, only NetBox's own sessions
-# are seen.
+# Read the open transaction that began first, of a session or prepared. Without pg_read_all_stats, only NetBox's own
+# sessions are seen.
 READ_OLDEST_TRANSACTION = """
     SELECT xact_start, pid::text, concat_ws(', ', usename, nullif(application_name, ''))
     FROM pg_stat_activity
@@ -40,7 +40,7 @@ READ_OLDEST_TRANSACTION = """
     SELECT prepared, '', gid FROM pg_prepared_xacts WHERE database = current_database()
     ORDER BY 1 LIMIT 1"""
 
-# Replication slots without a reader, and the bytes of WAL that each keeps.
+# Read the replication slots without a reader, and the bytes of WAL that each keeps.
 READ_IDLE_SLOTS = """
     SELECT slot_name, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
     FROM pg_replication_slots

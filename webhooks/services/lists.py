@@ -1,4 +1,4 @@
-"""Compares lists that webhooks subscribe to with what their receivers were told: at once, or without sending."""
+"""Compares lists that webhooks subscribe to with the objects that their receivers have: at once, or without sending."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ def compare(webhook: Webhook) -> None:
 def foretell(webhook: Webhook, reader: Reader | None = None) -> list[Compared]:
     """Return what comparing would send now, for each list. Sends and writes nothing.
 
-    Changes that are on their way count as told. Raises DefinitionError without lists, for a filter that fails, and for
+    Changes that are on their way count as sent. Raises DefinitionError without lists, for a filter that fails, and for
     a reader who may not view all objects; Busy after DRY_RUN_SECONDS.
     """
     _check(webhook)

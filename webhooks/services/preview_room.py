@@ -13,7 +13,7 @@ from ..exceptions import Busy
 MAX_PREVIEWS = 4
 # The class of the advisory locks that count previews: "webk" in ASCII.
 PREVIEW_LOCK = 0x7765626B
-# Lock a free place until the transaction ends. No row: all places are taken.
+# Lock a free place until the transaction ends. It finds none if all places are taken.
 TAKE_ROOM = 'SELECT n FROM generate_series(1, %s) AS n WHERE pg_try_advisory_xact_lock(%s, n) LIMIT 1'
 
 

@@ -41,7 +41,7 @@ LOST_AFTER_SECONDS = 60
 LOCK_TIMEOUT_MS = 5_000
 # The advisory lock under which running tests are counted: "webj" in ASCII.
 TEST_LOCK = 0x7765626A
-# Waits for the advisory lock, and holds it until the transaction ends.
+# Wait for the advisory lock, and hold it until the transaction ends.
 LOCK_TESTS = 'SELECT pg_advisory_xact_lock(%s)'
 # The kind of an event without an object, in place of a kind of change.
 PING_KIND = 'test'

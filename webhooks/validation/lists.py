@@ -6,7 +6,7 @@ from ..constants import MAX_QUERY_CHARS
 from ..exceptions import DefinitionError
 from .definition import Definition
 
-# What the receiver is told of a list has to be all, one by one and in order. So these are refused beside a filter.
+# The receiver has to get all changes of a list, one by one and in order. So these are refused beside a filter.
 NOT_BESIDE_FILTERS = (
     'conditions', 'only_if_changed', 'include_components', 'include_config_contexts', 'change_set', 'latest_only',
     'quiet',

@@ -43,7 +43,7 @@ PART_OF = {'dcim.cabletermination': 'dcim.cable'}
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
 
-# The unformed changes of a set, with their sizes in bytes, about.
+# Read the unformed changes of a set, with their approximate sizes in bytes.
 READ_SET = f"""
     SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.DELIVERY_BYTES}
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id

@@ -107,7 +107,7 @@ INHERIT = f"""
     ) h
     WHERE d.id = h.pk AND d.status {states.QUEUED_BY_ID}"""
 
-# Whether a backfill has untried deliveries.
+# Read whether a backfill has untried deliveries.
 IS_ANY_UNTRIED = f"""
     SELECT EXISTS (
         SELECT FROM webhooks_delivery d

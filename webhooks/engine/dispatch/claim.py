@@ -16,7 +16,7 @@ NEWEST_EVENTS_PER_BATCH = 20
 # If a commit lags by more, its events wait for a full look.
 LATE_SEQUENCES = 1000
 
-# One dispatcher at a time chooses events, until its transaction ends.
+# Let one dispatcher at a time choose events, until its transaction ends.
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
 # Find the oldest or the newest undispatched events. An object's events wait behind one in other hands, or a suspect.

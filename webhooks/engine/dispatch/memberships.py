@@ -1,7 +1,7 @@
 """Judges what an event means for a list that its webhook subscribes to: its object enters, changes, leaves, or nothing.
 
-It looks at the rows as they are now, and at what the receiver was told before. If an event is judged before a later one
-of its object is dispatched, it may already see that one's state. The later event then tells the rest.
+It looks at the rows as they are now, and at the objects that the receiver has. If an event is judged before a later one
+of its object is dispatched, it may already see the state after both. Then the later event reports only the rest.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ ENTERED, LEFT = 'entered', 'left'
 # Let only one dispatcher judge the events of a webhook, until the open transaction ends. False: another one does.
 TRY_LOCK_MEMBERS = "SELECT pg_try_advisory_xact_lock('webhooks_member'::regclass::oid::integer, %s::integer)"
 
-# Read which of these objects the receiver has been told to be in the list.
+# Read which of these objects the receiver has in the list.
 READ_MEMBERS = """
     SELECT object_id FROM webhooks_member WHERE webhook_id = %s AND object_type_id = %s AND object_id = ANY(%s)"""
 
-# Note that the receiver is told of these objects in the list. If a row was saved since the event, it may differ from
-# what the event shows.
+# Note that these objects are sent as members of the list. If a row was saved since the event, it may differ from what
+# the event shows.
 STORE_MEMBERS = """
     INSERT INTO webhooks_member (webhook_id, object_type_id, object_id, sequence, digest, state)
     SELECT %s, %s, v.id, v.sequence, v.digest,
@@ -42,14 +42,14 @@ STORE_MEMBERS = """
     ON CONFLICT (webhook_id, object_type_id, object_id)
     DO UPDATE SET sequence = EXCLUDED.sequence, digest = EXCLUDED.digest, state = EXCLUDED.state"""
 
-# Note that the receiver is told that these objects are not in the list.
+# Note that these objects are sent as no members of the list.
 FORGET_MEMBERS = """
     DELETE FROM webhooks_member m USING unnest(%s::int[], %s::bigint[]) AS v(object_type_id, object_id)
     WHERE m.webhook_id = %s AND m.object_type_id = v.object_type_id AND m.object_id = v.object_id"""
 
 
 class Judged(NamedTuple):
-    """A delivery and what it tells: `kind` None is nothing. `span`: as Delivery.span, if the event itself differs."""
+    """A delivery, and the change that it reports (`kind`; None: none). `span`: Delivery.span, if the event differs."""
 
     pk: int
     event: Event
@@ -63,10 +63,10 @@ def is_listed(webhook: Webhook, event: Event) -> bool:
 
 
 def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
-    """Return what each undecided delivery of a listed type tells. They are given in order. Writes nothing.
+    """Return the change that each undecided delivery of a listed type reports. They are given in order. Writes nothing.
 
     Raises DefinitionError if a filter is wrong or too slow in PostgreSQL, TooSlow if it takes too long,
-    OperationalError if somebody holds a table, and whatever a plugin's filter raises.
+    OperationalError if somebody holds a table, and any error of a plugin's filter.
     """
     by_type: dict[int, set[int]] = defaultdict(set)
     for _pk, event in deliveries:
@@ -100,7 +100,7 @@ def _judge(
 
 
 def store(webhook: Webhook, judged: Sequence[Judged]) -> None:
-    """Note what the receiver is told by that, in the open transaction. Of an object the last one counts."""
+    """Note which objects the receiver has after these, in the open transaction. The last one of an object counts."""
     last = {(one.event.object_type_id, one.event.object_id): one for one in judged if one.kind}
     # In the same order everywhere, so that no two transactions wait for each other.
     noted = [(key, one) for key, one in sorted(last.items(), key=lambda item: item[0])]

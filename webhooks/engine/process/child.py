@@ -87,7 +87,7 @@ def allow(seconds: float) -> None:
 
 
 def is_stopping() -> bool:
-    """Whether this process was told to stop: it begins nothing more, and finishes open requests."""
+    """Whether this process is to stop: it begins nothing more, and finishes open requests."""
     return _is_stopping
 
 
@@ -100,7 +100,7 @@ def stop(*_signal: object) -> None:
 def heed(seconds: float) -> None:
     """Begin to listen to the supervisor, with so many seconds until the first progress."""
     allow(seconds)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor passes it on
     signal.signal(signal.SIGTERM, stop)
 
 

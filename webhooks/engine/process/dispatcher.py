@@ -102,7 +102,7 @@ class DispatcherRole:
         """Dispatch a batch, and tidy. Without events, also go on with a walk.
 
         Returns the number of events and decided deliveries, None if nothing is left. It tidies beside events too: else
-        event rules would hear of a suspension after an import only.
+        event rules would learn of a suspension after an import only.
         """
         self._stay()
         count = self._dispatcher.batch()
@@ -140,7 +140,7 @@ here: DispatcherRole | None = None
 
 
 class PromptWorker(BaseWorker):
-    """RQ's worker in a process of ours. While it waits for a job, the dispatcher looks, and it stops when told.
+    """RQ's worker in a process of ours. While it waits for a job, the dispatcher looks, and it stops when asked to.
 
     If the signal comes at the end of a job, RQ itself would wait for another job first.
     """
@@ -148,7 +148,7 @@ class PromptWorker(BaseWorker):
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
         """Let the dispatcher look, after RQ's own heartbeat: RQ calls it while it waits for a job.
 
-        Raises StopRequested if the worker was told to stop, and is idle.
+        Raises StopRequested if the worker is to stop, and is idle.
         """
         try:
             super().heartbeat(*args, **kwargs)
@@ -189,7 +189,7 @@ def serve(
     name: str,
     _channel: socket.socket,
 ) -> None:
-    """Be the dispatcher until told to stop: the supervisor forks a process for it. At the end its row goes.
+    """Run the dispatcher until a signal stops it: the supervisor forks a process for it. At the end delete its row.
 
     `worker`: as the operator started it, with RQ's `options`. `poke` and `publish`: as in DispatcherRole. While Redis
     is away, it goes on without jobs.

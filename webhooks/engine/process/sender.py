@@ -28,7 +28,7 @@ HANG_SECONDS = 60.0
 
 
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
-    """Be the sender until told to stop: the supervisor forks a process for it. At the end its row goes.
+    """Run the sender until a signal stops it: the supervisor forks a process for it. At the end delete its row.
 
     A byte in the `pipe` lets it look for deliveries at once. Through the `channel` it reports suspects to the
     supervisor. After an unexpected error the process ends at once, and the supervisor starts a new one.

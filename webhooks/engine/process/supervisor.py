@@ -41,9 +41,9 @@ class Supervisor:
         self._ended: list[tuple[str, str | None]] = []
 
     def run(self, *args, **options) -> bool:
-        """Run all processes until told to stop (SIGTERM, SIGINT), and they have ended. Returns True, as RQ does.
+        """Run all processes until a signal (SIGTERM, SIGINT) has stopped them. Returns True, as RQ does.
 
-        It gets the arguments of RQ's Worker.work(). Told twice, it kills the processes that are ours.
+        It gets the arguments of RQ's Worker.work(). A second signal kills the processes that are ours.
         """
         sql.bound_connections()
         # Loading the pages and their names takes a second. So it is done before all forks. These share no connection or
@@ -79,7 +79,7 @@ class Supervisor:
             if child.has_ended():
                 self._ended.append((child.name, child.cause))
                 if child.what == 'others' and not self._stops and child.cause is None:
-                    self._stop()  # any worker can be told to stop
+                    self._stop()  # somebody has stopped that worker
             elif child.has_found_suspects():
                 self._start(self._suspects)
         self._rescue()
@@ -108,7 +108,7 @@ class Supervisor:
                 return
 
     def _stop(self, *_signal: object) -> None:
-        """Tell the processes to stop: it is the handler of signals. Told twice, they end at once."""
+        """Stop the processes: it is the handler of signals. The second one ends them at once."""
         self._stops += 1
         self._tell()
 

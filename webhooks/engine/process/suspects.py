@@ -69,7 +69,7 @@ def are_any() -> bool:
 
 
 def serve(name: str, _channel: socket.socket) -> None:
-    """Try all suspects: the supervisor forks a process for it. At the end its row goes.
+    """Try all suspects: the supervisor forks a process for it. At the end delete its row.
 
     An unexpected error ends the process, and so counts as the suspect's death. An interruption does not.
     """

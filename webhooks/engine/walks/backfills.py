@@ -22,7 +22,7 @@ FAILED = BackfillStateChoices.FAILED
 # While a backfill has this many undispatched events and unsent deliveries, no further slice is recorded.
 MAX_OPEN_OBJECTS = 600
 
-# The running backfills of active webhooks that can go on: few of their objects are open, or, at the end, none.
+# Read the running backfills of active webhooks that can go on: few of their objects are open, or, at the end, none.
 READY_BACKFILLS = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
@@ -72,11 +72,11 @@ class BackfillWalk(Walk):
         return True
 
     def end(self, now: datetime) -> bool:
-        """Complete it, and tell people."""
+        """Complete it, and notify people."""
         return self._end(COMPLETED, now)
 
     def fail(self, error: Exception) -> bool:
-        """End it with the reason, and tell people."""
+        """End it with the reason, and notify people."""
         reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
         with sql.transaction() as now:
             return self._end(FAILED, now, storable(reason))
@@ -84,8 +84,8 @@ class BackfillWalk(Walk):
     def _end(self, state: str, now: datetime, error: str = '') -> bool:
         is_ended = self._write(state=state, error=error, finished_at=now)
         if is_ended:
-            told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
-            notifications.notify((self._backfill.webhook, told))
+            event_type = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
+            notifications.notify((self._backfill.webhook, event_type))
         return is_ended
 
     def _write(self, **changes: object) -> bool:

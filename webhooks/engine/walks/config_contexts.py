@@ -1,8 +1,8 @@
-"""Tells owners of config contexts that their data differ, because another object changed (config_contexts.py).
+"""Records that owners of config contexts have other data, because another object changed (config_contexts.py).
 
 A dispatcher notes the change of a source as a walk. An idle one walks over all owners, slice by slice, as a backfill
-does. It computes the data of each owner, and compares their digest with the stored one, of the data that webhooks were
-told last. If they differ, it records an event.
+does. It computes the data of each owner, and compares their digest with the stored one, of the data that were sent
+last. If they differ, it records an event.
 
 A digest is stored only together with an event, or while no change of a source is under way. So what webhooks do not
 know yet differs from its digest until a walk comes by. If a walk comes twice, the second one finds no difference.
@@ -31,14 +31,14 @@ from .loop import Walk
 
 logger = logging.getLogger('webhooks.config_contexts')
 
-# In place of a digest of data that cannot be computed. The event's own rendering tells the error.
+# In place of a digest of data that cannot be computed. The event's own rendering shows the error.
 NO_DIGEST = ''
 # The key of a payload's data.
 KEY = 'config_context'
 # Columns of Event that a walk keeps, if one request caused it.
 ORIGIN = ('username', 'request_id', 'request', 'trace')
 
-# No row to a walk, or more causes to the walk that has not begun.
+# Add a walk, or add the causes to the walk that has not begun.
 NOTE_CAUSE = """
     INSERT INTO webhooks_contextwalk AS w
         (caused_by, origin, first_sequence, first_visible, started, position, last_id, looked)
@@ -68,8 +68,8 @@ MOVE_WALK = """
 # Delete a walk.
 END_WALK = 'DELETE FROM webhooks_contextwalk WHERE id = %s'
 
-# Whether another walk with causes is there, and whether changes of sources are still to be dispatched that
-# may matter, as _may_matter() says.
+# Read whether there is another walk with causes, and whether changes of sources that may matter (_may_matter) are still
+# to be dispatched.
 READ_CAUSES = """
     SELECT EXISTS (SELECT FROM webhooks_contextwalk WHERE caused_by <> '[]' AND id <> %s),
         EXISTS (
@@ -77,17 +77,17 @@ READ_CAUSES = """
             WHERE dispatched_at IS NULL AND object_type_id = ANY(%s) AND (kind = 'updated' OR object_type_id = %s)
         )"""
 
-# Whether some webhook asks for the owners of this type, or did so when the walk was caused.
+# Read whether some webhook asks for the owners of this type, or did so when the walk was caused.
 IS_ASKED = """
     SELECT EXISTS (
         SELECT FROM webhooks_subscription
         WHERE object_type_id = %(type)s AND kind = 'derived' AND (until IS NULL OR until >= %(sequence)s)
     )"""
 
-# The stored digests of some owners.
+# Read the stored digests of some owners.
 READ_DIGESTS = 'SELECT object_id, digest FROM webhooks_contextdigest WHERE object_type_id = %s AND object_id = ANY(%s)'
 
-# Digests of some owners to new ones, where they differ, or no row to one.
+# Store the digests of some owners, where they are new or differ.
 STORE_DIGESTS = """
     INSERT INTO webhooks_contextdigest AS d (object_type_id, object_id, digest)
     SELECT %s, * FROM unnest(%s::bigint[], %s::text[])
@@ -99,9 +99,9 @@ FORGET_GONE = """
     WHERE object_type_id = %(type)s AND object_id > %(after)s AND object_id <= %(upto)s
       AND NOT EXISTS (SELECT FROM {table} t WHERE t.{pk} = d.object_id)"""
 
-# No row to an event for each of these owners. It gets its snapshot, and another sequence, when it is dispatched, under
+# Record an event for each of these owners. It gets its snapshot, and another sequence, when it is dispatched, under
 # a lock of the owner's row (dispatch/components.py).
-TELL = """
+RECORD_EVENTS = """
     INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
         request_id, request, trace, data, error, skipped, transaction_id, transaction_time, visible, first_sequence,
         first_visible, caused_by)
@@ -130,7 +130,7 @@ def note(events: Collection[Event]) -> None:
         return
     first = min(causes, key=lambda one: one['first_sequence'] or one['sequence'])
     origins = {json.dumps({name: one[name] for name in ORIGIN}, default=str, sort_keys=True) for one in causes}
-    told = {
+    cause = {
         'caused_by': json.dumps(sorted({one['label'] for one in causes})),
         'origin': origins.pop() if len(origins) == 1 else None,
         'sequence': first['first_sequence'] or first['sequence'],
@@ -138,7 +138,7 @@ def note(events: Collection[Event]) -> None:
     }
     # Another dispatcher may be in the first slice of the walk: then the batch is tried again.
     with sql.reading():
-        sql.execute(NOTE_CAUSE, told)
+        sql.execute(NOTE_CAUSE, cause)
 
 
 def _causes(events: Collection[Event]) -> Iterator[dict[str, Any]]:
@@ -162,9 +162,9 @@ def _may_matter(label: str, kind: str, before: Mapping[str, Any] | None, after: 
 
 
 def learn(events: Collection[Event]) -> None:
-    """Store digests of these new owners: some webhook is not told of them.
+    """Store digests of these new owners: not every webhook gets their creation.
 
-    Not while a change of a source is under way: it may have come after the creation.
+    While a change of a source is under way, none is stored: it may have come after the creation.
     """
     by_type: dict[int, list[int]] = {}
     for event in events:
@@ -173,7 +173,7 @@ def learn(events: Collection[Event]) -> None:
         try:
             digests = _digests(model_of_id(type_id), pks)
         except Locked:
-            continue  # nobody knows them: then the next walk tells of them
+            continue  # without a digest the next walk records an event
         with sql.transaction():
             if not any(_pending_causes()):
                 _store(type_id, digests)
@@ -188,7 +188,7 @@ def store_sent(shown: Iterable[tuple[Event, Mapping[str, Any] | None]]) -> None:
     for event, data in shown:
         if data is not None and KEY in data:
             by_type.setdefault(event.object_type_id, {})[event.object_id] = digest(data[KEY])
-    # A user who has just enabled a webhook may hold digests. Then nobody knows these, and the next walk tells of them.
+    # A user who has just enabled a webhook may hold digests. Then none is stored, and the next walk records an event.
     with suppress(Locked), sql.reading():
         for type_id, digests in sorted(by_type.items()):
             _store(type_id, digests)
@@ -236,7 +236,7 @@ def _pending_causes(walk_id: int = 0) -> tuple[bool, bool]:
 
 
 class ConfigContextWalk(Walk):
-    """The first walk over owners, in which some changes may be told, or their data are learned."""
+    """The first walk over owners, which records events of those that differ, or only learns their data."""
 
     table = 'webhooks_contextwalk'
 
@@ -269,7 +269,7 @@ class ConfigContextWalk(Walk):
         return bool(sql.execute(MOVE_WALK, {**former, 'position': position, 'last_id': last_id, 'looked': looked}))
 
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
-        """Tell of the owners whose data differ, or only learn these. While it learns, it may have to wait."""
+        """Record an event for each owner whose data differ, or only learn the data, which may have to wait."""
         if pks and not self._look(type_id, pks, now):
             return False
         quote = connection.ops.quote_name
@@ -284,11 +284,11 @@ class ConfigContextWalk(Walk):
         if self._is_caused:
             # The data may show another user's change already. If a webhook ignores one user, it must hear of the other.
             bounds = {'is_shared': is_walk or is_event, 'now': now}
-            sql.execute(TELL, {'walk': self.pk, 'type': type_id, 'objects': sorted(other), **bounds})
+            sql.execute(RECORD_EVENTS, {'walk': self.pk, 'type': type_id, 'objects': sorted(other), **bounds})
         elif is_event:
             return False
         elif is_walk:
-            # Owners that are not known yet may be concerned: the next walk tells of them.
+            # Owners that are not known yet may be concerned: the next walk records their events.
             return self.end(now)
         _store(type_id, other)
         return True

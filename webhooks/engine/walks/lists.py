@@ -1,4 +1,4 @@
-"""Compares lists that webhooks subscribe to with what their receivers were told, and records what differs.
+"""Compares lists that webhooks subscribe to with what their receivers have got, and records the differences.
 
 A change of an object brings an event. But an object may also enter or leave a list without one: its site moves to
 another region, or a date passes. So a walk looks at all objects of the type: an hour after the last walk, when somebody
@@ -47,15 +47,14 @@ MAX_LISTS_KNOWN = 1000
 # The name of a table or column in a statement.
 NAME = re.compile(r'"(\w+)"')
 
-# The lists of active webhooks whose walk is to begin, unless nothing was written. Their webhooks have few open
-# deliveries, as in READY_LISTS.
+# Read the lists of active webhooks whose walk is to begin, unless nothing was written.
 READ_DUE_LISTS = """
     SELECT l.id, l.asked OR l.begun_at IS NULL OR l.begun_at < now() - make_interval(secs => %(hourly)s), l.written
     FROM webhooks_listwalk l JOIN webhooks_webhook w ON w.id = l.webhook_id
     WHERE NOT l.walking AND w.enabled AND NOT w.paused
       AND (l.asked OR l.begun_at IS NULL OR l.begun_at < now() - make_interval(secs => %(written)s))"""
 
-# How often these tables were written since PostgreSQL counts.
+# Read how often these tables were written since PostgreSQL began to count.
 COUNT_WRITES = """
     SELECT coalesce(sum(pg_stat_get_tuples_inserted(t.oid) + pg_stat_get_tuples_updated(t.oid)
         + pg_stat_get_tuples_deleted(t.oid)), 0)::bigint
@@ -66,7 +65,7 @@ BEGIN_WALK = """
     UPDATE webhooks_listwalk SET walking = true, asked = false, begun_at = now(), written = %s, last_id = 0
     WHERE id = %s AND query = %s AND NOT walking"""
 
-# The walks of active webhooks that can go on: few deliveries are open.
+# Read the walks of active webhooks that can go on: few deliveries are open.
 READY_LISTS = f"""
     SELECT l.id FROM webhooks_listwalk l JOIN webhooks_webhook w ON w.id = l.webhook_id
     WHERE l.walking AND w.enabled AND NOT w.paused AND (
@@ -88,7 +87,7 @@ MOVE_WALK = """
         FOR UPDATE SKIP LOCKED
     ))"""
 
-# Read the objects in a range of keys that the receiver was told of: whether each still exists, and whether it has
+# Read the objects in a range of keys that the receiver has in the list: whether each still exists, and whether it has
 # changed since. What ignored users change is not sent.
 READ_MEMBERS = """
     SELECT m.object_id, t.{pk} IS NOT NULL, coalesce(m.state <> {state}, m.sequence > 0) AND NOT EXISTS (
@@ -102,7 +101,7 @@ LEARN_STATES = """
     WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s
       AND m.state IS NULL AND m.sequence = 0 AND t.{pk} = m.object_id"""
 
-# Leave out objects about which something is under way for the webhook: that is judged by itself.
+# Leave out objects with a change that is under way for the webhook: it is judged by itself.
 LEAVE_OUT_OPEN = """
     SELECT o.id FROM unnest(%(objects)s::bigint[]) AS o(id)
     WHERE NOT EXISTS (
@@ -115,7 +114,7 @@ LEAVE_OUT_OPEN = """
           AND d.status = 'undecided'
     )"""
 
-# Record a dispatched event for each object that is gone without one. Of the object only the id is known.
+# Record a dispatched event for each object that is gone without one. It shows the id, the only thing that is known.
 RECORD_GONE = """
     INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
         skipped, dispatched_at, backfill_for, urgent, transaction_id, transaction_time)
@@ -128,10 +127,10 @@ RECORD_GONE = """
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs in a range of keys between a list and what the receiver was told of it: ids of objects.
+    """The differences, in a range of keys, between a list and the objects that its receiver has: ids of objects.
 
-    `missing`: in the list, not told. `stale`: in the list, and changed since it was told. `extra`: told, and not in the
-    list any more. `gone`: told, and deleted. Objects about which something is under way are left out.
+    `missing`: in the list, but not sent. `stale`: in the list, and changed since it was sent. `extra`: sent, and not in
+    the list any more. `gone`: sent, and deleted. Objects with a change that is under way are left out.
     """
 
     missing: list[int]
@@ -148,9 +147,9 @@ def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -
     inside, upto = list_filters.after(model, listed.query, last_id, count)
     bounds = [listed.webhook_id, listed.object_type_id, last_id, MAX_KEY if upto is None else upto]
     rows = sql.fetch(of_model(READ_MEMBERS, model), bounds)
-    told, listed_now = {pk for pk, *_is in rows}, {*inside}
+    members, listed_now = {pk for pk, *_is in rows}, {*inside}
     parts = (
-        listed_now - told,
+        listed_now - members,
         {pk for pk, _exists, is_stale in rows if is_stale} & listed_now,
         {pk for pk, exists, _is_stale in rows if exists} - listed_now,
         {pk for pk, exists, _is_stale in rows if not exists},
