@@ -26,3 +26,8 @@ class Busy(WebhooksError):
 
 class DeliveryFailed(WebhooksError):
     """A redelivery from RQ's status page failed. Its job raises it, so that RQ lists the job as failed again."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return the text of an error for people: of the plugin's own the sentence, of any other the class, too."""
+    return str(error) if isinstance(error, WebhooksError) else f'{type(error).__name__}: {error}'

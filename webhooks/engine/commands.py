@@ -111,7 +111,7 @@ def reopen(closed: QuerySet[Delivery]) -> int:
 
     They are due at once, and have one more attempt, under the same id. The caller keeps their events from being pruned.
     """
-    now = sql.fetch_value('SELECT clock_timestamp()')
+    now = sql.now()
     return closed.filter(state__in=(DeliveryState.FAILED, DeliveryState.SUPERSEDED)).update(
         state=Case(When(lapses__gt=0, then=Value(DeliveryState.SUSPECT)), default=Value(DeliveryState.READY)),
         due_at=now,
@@ -148,7 +148,7 @@ def supersede(webhook_id: int) -> int:
 def _supersede_some(webhook_id: int, objects: Collection[superseding.Object]) -> int:
     order.lock_lanes([webhook_id])
     in_hand = chain.from_iterable(sql.fetch_column(READ_IN_HAND, {'webhook': webhook_id}))
-    now = sql.fetch_value('SELECT clock_timestamp()')
+    now = sql.now()
     closed = superseding.supersede(objects, now, list(in_hand))
     endpoint.note(StatusChoices.SUPERSEDED, closed, now)
     return closed.total()

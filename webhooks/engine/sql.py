@@ -64,6 +64,11 @@ def fetch_value(statement: str, parameters: Parameters = None) -> Any:
     return fetch(statement, parameters)[0][0]
 
 
+def now() -> datetime:
+    """Return PostgreSQL's time, by which all workers go."""
+    return fetch_value('SELECT clock_timestamp()')
+
+
 def array(ids: Iterable[int]) -> str:
     """Return the ids as PostgreSQL writes an array, for a parameter. Psycopg takes milliseconds to quote thousands."""
     return f'{{{",".join(map(str, ids))}}}'

@@ -99,7 +99,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
         query=choice.query,
         total=choice.total,
         username=user.username if user else '',
-        started_at=_now(),
+        started_at=sql.now(),
     )
     # If the webhook has no backfill yet, there is no row to lock. Then only one of two starts inserts it.
     Backfill.objects.bulk_create([backfill], ignore_conflicts=True)
@@ -157,11 +157,7 @@ def _refusal(state: str) -> str:
 
 
 def _lock_backfill(webhook: Webhook) -> tuple[Backfill | None, datetime]:
-    return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk).first(), _now()
-
-
-def _now() -> datetime:
-    return sql.fetch_value('SELECT clock_timestamp()')
+    return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk).first(), sql.now()
 
 
 def _take_back(backfill: Backfill, now: datetime) -> int:

@@ -127,7 +127,7 @@ class Figures:
 
 def measure(deliveries: QuerySet[Delivery]) -> Figures:
     """Count the deliveries that `redeliver` would send again. Sends and changes nothing."""
-    now = sql.fetch_value('SELECT clock_timestamp()')
+    now = sql.now()
     found = _find(deliveries)
     oldest, outdated = sql.fetch(READ_FIGURES, {'ids': [one.pk for one in found]})[0]
     delivered = sum(one.status == StatusChoices.DELIVERED for one in found)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from ...exceptions import DefinitionError
+from ...exceptions import reason_of
 from ...interruptions import INTERRUPTIONS, Shortage
 from ...models import Event, ListWalk, Webhook, querysets
 from ...storable import storable
@@ -124,8 +124,7 @@ class Undecided:
 
 def note_error(webhook_id: int, error: Exception) -> None:
     """Keep the error of a webhook's filters, for its page."""
-    reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
-    ListWalk.objects.filter(webhook_id=webhook_id).update(error=storable(reason))
+    ListWalk.objects.filter(webhook_id=webhook_id).update(error=storable(reason_of(error)))
 
 
 def _judge_some(webhook: Webhook) -> int:

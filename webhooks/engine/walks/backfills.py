@@ -8,7 +8,7 @@ from django.db.models import F, Model
 from ... import delivery_states as states
 from ... import list_filters
 from ...choices import BackfillStateChoices
-from ...exceptions import DefinitionError
+from ...exceptions import reason_of
 from ...models import Backfill
 from ...outbox import restating
 from ...storable import storable
@@ -77,9 +77,8 @@ class BackfillWalk(Walk):
 
     def fail(self, error: Exception) -> bool:
         """End it with the reason, and notify people."""
-        reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
         with sql.transaction() as now:
-            return self._end(FAILED, now, storable(reason))
+            return self._end(FAILED, now, storable(reason_of(error)))
 
     def _end(self, state: str, now: datetime, error: str = '') -> bool:
         is_ended = self._write(state=state, error=error, finished_at=now)

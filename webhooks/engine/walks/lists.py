@@ -24,7 +24,7 @@ from extras.models import SavedFilter
 
 from ... import delivery_states as states
 from ... import list_filters
-from ...exceptions import DefinitionError
+from ...exceptions import reason_of
 from ...models import ListWalk, Webhook
 from ...object_types import model_of_id
 from ...outbox import restating
@@ -205,9 +205,8 @@ class WalkOfList(Walk):
 
     def fail(self, error: Exception) -> bool:
         """End it, and keep the reason for the webhook's page."""
-        reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
         same = ListWalk.objects.filter(pk=self.pk, query=self._list.query, begun_at=self._list.begun_at)
-        return bool(same.update(walking=False, error=storable(reason)))
+        return bool(same.update(walking=False, error=storable(reason_of(error))))
 
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:
