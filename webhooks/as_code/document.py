@@ -40,7 +40,7 @@ class Located(dict):
 
 
 class Entry(NamedTuple):
-    """A webhook or a credential of a document. `file` is its name, '' for a document that came by the REST API."""
+    """A webhook or a credential of a document. `file` is its name, '' for a document that came through the REST API."""
 
     section: str
     fields: dict[str, Any]
