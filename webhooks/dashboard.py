@@ -60,12 +60,12 @@ class LastDay:
 
     @property
     def closed(self) -> int:
-        """Delivered and failed ones together."""
+        """Return how many were delivered or failed."""
         return self.delivered + self.failed
 
     @property
     def failure_rate(self) -> float:
-        """The share of failed ones in percent, 0.0 if none was closed."""
+        """Return the share of failed ones in percent, 0.0 if none was closed."""
         return 100 * self.failed / self.closed if self.closed else 0.0
 
 

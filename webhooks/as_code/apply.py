@@ -44,7 +44,7 @@ class Change:
 
     @property
     def label(self) -> str:
-        """What is done, for people."""
+        """Return what is done, for people."""
         return {CREATED: _('Create'), CHANGED: _('Change'), DELETED: _('Delete')}[self.outcome]
 
     def lines(self) -> list[str]:

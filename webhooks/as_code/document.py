@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name, by which the entry is found in NetBox. NetBox stores it without blanks around it."""
+        """Return the name, by which the entry is found in NetBox, which stores it without blanks around it."""
         return self.fields['name'].strip()
 
     def place(self, field: str = '') -> str:

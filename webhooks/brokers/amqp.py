@@ -165,9 +165,9 @@ class _Channel:
         channel.confirm_delivery(self._note, callback=lambda _frame: _resolve(self._is_ready, True))
 
     def _lose(self, _channel: Any, error: Any) -> None:
-        """Called when the broker closes the channel. Its reply tells a wrong message from a lost channel.
+        """Fail all that waits: the broker has closed the channel. Its reply says whether a message was wrong.
 
-        Wrong is a message for an exchange that is missing (404), or forbidden (403), or that does not fit it (406).
+        That is one for an exchange that is missing (404), or forbidden (403), or that does not fit it (406).
         """
         reason: Exception = Lost(f'the channel was closed: {_words(error)}')
         if getattr(error, 'reply_code', 0) in (403, 404, 406):

@@ -71,7 +71,7 @@ class BaseForm(CheckLastUpdatedMixin, forms.ModelForm):
 
     @cached_property
     def changed_data(self) -> list[str]:
-        """The names of the changed fields, as the admin's history shows them: without NetBox's hidden one."""
+        """Return the names of the changed fields, as the admin's history shows them: without NetBox's hidden one."""
         return [name for name in super().changed_data if name != '_init_time']
 
 

@@ -131,5 +131,5 @@ class RotateSecretForm(forms.Form):
 
     @property
     def overlap(self) -> timedelta:
-        """How long the present secret signs too, after the form was cleaned. Zero if there is none."""
+        """Return how long the present secret signs too, after the form was cleaned. Zero if there is none."""
         return self.cleaned_data.get('keep_previous', timedelta())

@@ -44,7 +44,7 @@ class LogQuerySet(RestrictedQuerySet):
 
     @property
     def reader(self) -> visibility.Reader | None:
-        """Who asked for the rows, if the query is restricted."""
+        """Return who asked for the rows, if the query is restricted."""
         return self._reader
 
     def restrict(self, user: visibility.Reader, action: str = 'view') -> 'LogQuerySet':

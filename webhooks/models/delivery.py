@@ -227,7 +227,7 @@ class Delivery(models.Model):
 
     @property
     def kind(self) -> str:
-        """The kind of change that the request reports.
+        """Return the kind of change that the request reports.
 
         It differs from the event's if the delivery replaced earlier ones.
         """
@@ -243,7 +243,7 @@ class Delivery(models.Model):
 
     @property
     def shown_part(self) -> str:
-        """Its part of a change set, such as '2/3'. Empty outside of change sets, and before the parts are made."""
+        """Return its part of a change set, such as '2/3'. '' outside of change sets, and before the parts are made."""
         return f'{self.part}/{self.parts}' if self.parts else ''
 
     @property
@@ -263,7 +263,7 @@ class Delivery(models.Model):
 
     @property
     def event_as_sent(self) -> Event:
-        """The event as this delivery sends it: with the kind and the former state that `span` gives it.
+        """Return the event as this delivery sends it: with the kind and the former state that `span` gives it.
 
         Do not save it.
         """

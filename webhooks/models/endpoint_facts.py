@@ -29,17 +29,17 @@ class EndpointFacts:
 
     @property
     def masked_url(self) -> str:
-        """The URL without its secrets, for people. '' for a feed."""
+        """Return the URL without its secrets, for people. '' for a feed."""
         return str(self.payload_url)
 
     @property
     def masked_headers(self) -> str:
-        """The additional headers with masked values, one a line."""
+        """Return the additional headers with masked values, one a line."""
         return mask_headers(self.additional_headers)
 
     @property
     def effective_timeout(self) -> int:
-        """Seconds that a request may take: the webhook's own, or NetBox's default."""
+        """Return the seconds that a request may take: the webhook's own, or NetBox's default."""
         return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
 
     @classmethod

@@ -158,5 +158,5 @@ class Event(models.Model):
 
     @property
     def payload_data(self) -> dict[str, Any] | None:
-        """The object as the REST API shows it, parsed. None: it is not rendered yet."""
+        """Return the object as the REST API shows it, parsed. None: it is not rendered yet."""
         return json.loads(self.data) if self.data else None

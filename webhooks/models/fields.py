@@ -41,7 +41,7 @@ class Sealed:
 
     @property
     def stamp(self) -> str:
-        """Eight hex digits that change when the text is entered anew, and reveal nothing. '' if it is empty."""
+        """Return eight hex digits that change when the text is entered anew, and reveal nothing. '' if it is empty."""
         return hashlib.sha256(self._token.encode()).hexdigest()[:8] if self else ''
 
     def __bool__(self) -> bool:

@@ -12,7 +12,7 @@ class OfWebhookManager(models.Manager):
 
     @cached_property
     def _existing(self) -> models.QuerySet:
-        """Rows whose webhook exists. A page with filters asks for them 180 times, so the subquery is made once."""
+        """Return rows whose webhook exists. A page with filters asks 180 times, so the subquery is made once."""
         return super().get_queryset().filter(Exists(self._webhooks()))
 
     def get_queryset(self) -> models.QuerySet:

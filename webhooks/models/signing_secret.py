@@ -44,7 +44,7 @@ class SigningModel(models.Model):
 
     @property
     def public_key(self) -> str:
-        """The public key that receivers verify with. '' if the secret is no key pair, or cannot be read here."""
+        """Return the public key that receivers verify with. '' if the secret is no key pair, or cannot be read here."""
         try:
             secret = references.read(self.secret.reveal())
             return signing.public_key(secret) if signing.is_asymmetric(secret) else ''

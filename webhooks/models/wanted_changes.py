@@ -19,7 +19,7 @@ class WantedChanges:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of change that it sends: values of KindChoices."""
+        """Return the kinds of change that it sends: values of KindChoices."""
         flags = (
             (KindChoices.CREATED, self.type_create),
             (KindChoices.UPDATED, self.type_update),
@@ -29,7 +29,7 @@ class WantedChanges:
 
     @property
     def kind_labels(self) -> str:
-        """The kinds of change that it sends, for people, such as 'Created, Deleted'."""
+        """Return the kinds of change that it sends, for people, such as 'Created, Deleted'."""
         labels = dict(KindChoices)
         return ', '.join(str(labels[kind]) for kind in self.kinds)
 

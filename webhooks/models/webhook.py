@@ -365,7 +365,7 @@ class Webhook(WantedChanges, EndpointFacts, SigningModel, ExportedModel, Managed
 
     @property
     def filter_lines(self) -> str:
-        """The filters as text, one a line, such as 'dcim.site: status=active'."""
+        """Return the filters as text, one a line, such as 'dcim.site: status=active'."""
         return '\n'.join(f'{label}: {query}' for label, query in self.filters.items())
 
     def listed_types(self) -> list[ContentType]:

@@ -34,7 +34,7 @@ class Group(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """The names of all its fields, those in rows too."""
+        """Return the names of all its fields, those in rows too."""
         return [name for row in self.rows for name in (row.names if isinstance(row, Row) else (row,))]
 
     def is_open(self, webhook: Webhook, wrong: Container[str] = ()) -> bool:

@@ -32,17 +32,17 @@ class Progress:
 
     @property
     def query(self) -> str:
-        """The URL query that chooses the objects. '' for all objects, or if it is hidden."""
+        """Return the URL query that chooses the objects. '' for all objects, or if it is hidden."""
         return '' if self.is_restricted else self.backfill.query
 
     @property
     def error(self) -> str:
-        """Why the backfill failed. '' if it did not, or if that is hidden."""
+        """Return why the backfill failed. '' if it did not, or if that is hidden."""
         return '' if self.is_restricted else self.backfill.error
 
     @cached_property
     def sent(self) -> int | None:
-        """Number of objects that are done: sent, failed, replaced or excluded.
+        """Return the number of objects that are done: sent, failed, replaced or excluded.
 
         None if it is hidden. Takes two queries.
         """
@@ -52,7 +52,7 @@ class Progress:
 
     @property
     def total(self) -> int | None:
-        """Number of objects to send: as counted when it began, and exact once it is completed. None if it is hidden."""
+        """Return how many objects it sends: as counted when it began, exact once it is completed. None: hidden."""
         if self.is_restricted:
             return None
         backfill = self.backfill
@@ -61,17 +61,17 @@ class Progress:
 
     @property
     def color(self) -> str:
-        """The colour of NetBox's badge for its state."""
+        """Return the colour of NetBox's badge for its state."""
         return BackfillStateChoices.colors[self.backfill.state]
 
     @property
     def names(self) -> str:
-        """Its object types for people, such as 'Device, Site', by name. Types that no longer exist are left out."""
+        """Return its object types for people, such as 'Device, Site', by name, without types that no longer exist."""
         return ', '.join(sorted(map(object_types.name_of, self._types())))
 
     @property
     def labels(self) -> list[str]:
-        """Its object types for programs, such as 'dcim.site', in the order of sending."""
+        """Return its object types for programs, such as 'dcim.site', in the order of sending."""
         return [object_types.label_of(object_type) for object_type in self._types()]
 
     def _types(self) -> list[ContentType]:

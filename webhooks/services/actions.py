@@ -82,12 +82,12 @@ class Action:
 
     @property
     def address(self) -> str:
-        """The last part of the action's URL."""
+        """Return the last part of the action's URL."""
         return self.path or self.name.replace('_', '-')
 
     @property
     def full_permission(self) -> str:
-        """The permission as users have it, such as 'webhooks.change_webhook'."""
+        """Return the permission as users have it, such as 'webhooks.change_webhook'."""
         return get_permission_for_model(self.model, self.permission)
 
     def permitted(self, user: Reader) -> QuerySet:

@@ -34,7 +34,7 @@ class Choice:
 
     @property
     def total(self) -> int:
-        """Number of objects of all types."""
+        """Return the number of objects of all types."""
         return sum(self.counts.values())
 
 

@@ -47,13 +47,13 @@ class Cause:
 
     @property
     def figures(self) -> str:
-        """The number in words, such as '1,200 deliveries'."""
+        """Return the number in words, such as '1,200 deliveries'."""
         shown = {'shown': intcomma(self.count)}
         return ngettext('%(shown)s delivery', '%(shown)s deliveries', self.count) % shown
 
     @property
     def period(self) -> str:
-        """When they failed, such as '10:57 – 10:59' today, with the date on other days."""
+        """Return when they failed, such as '10:57 – 10:59' today, with the date on other days."""
         (first_day, first), (last_day, last) = (moment(when)[:16].split() for when in (self.first, self.last))
         if first_day != last_day:
             return f'{first_day} {first} – {last_day} {last}'
@@ -62,7 +62,7 @@ class Cause:
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The query of the list that shows these deliveries, in NetBox and in REST."""
+        """Return the query of the list that shows these deliveries, in NetBox and in REST."""
         return {'status': StatusChoices.FAILED, 'webhook_id': self.webhook.pk, 'error': self.error, 'test': 'false'}
 
 
@@ -76,7 +76,7 @@ class Causes:
 
     @property
     def note(self) -> str:
-        """Sentences about causes and failures that `shown` leaves out. '' if it has all."""
+        """Return sentences about causes and failures that `shown` leaves out. '' if it has all."""
         parts = []
         if self.is_bounded:
             text = _('Only the newest {count} failures are grouped.')

@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
     @property
     def together(self) -> Hashable:
-        """The key of its change set, which goes again in one part."""
+        """Return the key of its change set, which goes again in one part."""
         return (self.webhook_id, self.change_set) if self.change_set else self.pk
 
 
@@ -89,7 +89,7 @@ class Figures:
 
     @property
     def sentences(self) -> list[str]:
-        """The figures for people: the number first, then surprising facts."""
+        """Return the figures for people: the number first, then surprising facts."""
         if not self.count:
             return [str(NOTHING_CLOSED)]
         sentences = [f'{self._what_is_sent} {self._age}']

@@ -279,7 +279,7 @@ os.register_at_fork(after_in_child=_leave_pools)
 
 
 def _of_logging() -> Iterator[int]:
-    """Over TCP, Python's SysLogHandler never opens a new socket."""
+    """Yield the sockets of log handlers. Over TCP, Python's SysLogHandler never opens a new one."""
     for reference in logging._handlerList:
         if handler := reference():
             # Two processes that write to one TLS socket break it.
@@ -287,7 +287,7 @@ def _of_logging() -> Iterator[int]:
 
 
 def _is_connection(descriptor: int) -> bool:
-    """Datagram sockets carry log lines."""
+    """Return whether it is a socket of a connection. Datagram sockets carry log lines."""
     try:
         one = socket.socket(fileno=descriptor)
     except OSError:

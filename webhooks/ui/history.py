@@ -33,7 +33,7 @@ class Period:
 
     @property
     def step(self) -> timedelta:
-        """The length of a slot."""
+        """Return the length of a slot."""
         return timedelta(hours=self.hours)
 
 

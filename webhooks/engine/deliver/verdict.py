@@ -29,7 +29,7 @@ class Verdict:
 
     @property
     def status(self) -> str:
-        """Its status for the counts of its webhook."""
+        """Return its status for the counts of its webhook."""
         return STATUS_OF_STATE[self.state]
 
 
