@@ -11,7 +11,7 @@ from django.utils import timezone
 from benchmarks import copies
 from benchmarks.report import Row
 from benchmarks.sides import OURS, Bed
-from webhooks.engine.deliver import queue
+from webhooks.engine.deliver import lanes, queue
 from webhooks.engine.deliver.lane import BEGINNING, Lane
 from webhooks.engine.process import inline
 from webhooks.models import Delivery, Health, Webhook
@@ -53,9 +53,9 @@ def _time_of_look() -> float:
     with transaction.atomic():
         webhooks = list(Webhook.objects.values_list('pk', flat=True))
         start = time.perf_counter()
-        queue.take(0, BEGINNING, 1, now, given=())
-        lanes = [Lane(pk, used_at=0.0, state=state) for pk, state in queue.states(webhooks, now).items()]
-        if requests := [request for lane in lanes for request in lane.read_requests(everything=True)]:
+        lanes.take(0, BEGINNING, 1, now, given=())
+        owned = [Lane(pk, used_at=0.0, state=state) for pk, state in lanes.read_states(webhooks, now).items()]
+        if requests := [request for lane in owned for request in lane.read_requests(everything=True)]:
             queue.read(requests, (), now)
         taken = time.perf_counter() - start
         transaction.set_rollback(True)

@@ -18,7 +18,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import sql
-from webhooks.engine.deliver import queue
+from webhooks.engine.deliver import lanes
 from webhooks.engine.dispatch.loop import make_deliveries
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
@@ -178,7 +178,7 @@ def unsignalled(old) -> Webhook:
 def test_one_that_is_made_without_signals_sends_what_came_before_its_lane(unsignalled, receiver):
     own = site()
     dispatch_all()
-    queue.ensure_lanes()
+    lanes.ensure_lanes()
     assert health(unsignalled).former_until is None
     tidy_all()
     work()
@@ -189,8 +189,8 @@ def test_one_that_is_made_without_signals_sends_what_came_before_its_lane(unsign
 def test_several_senders_may_make_its_lane_at_once(unsignalled, receiver):
     own = site()
     dispatch_all()
-    with before_statement('INSERT INTO "webhooks_health"', in_thread_to_end(queue.ensure_lanes)):
-        queue.ensure_lanes()
+    with before_statement('INSERT INTO "webhooks_health"', in_thread_to_end(lanes.ensure_lanes)):
+        lanes.ensure_lanes()
     assert health(unsignalled).former_until is None
     work()
     assert [request.json()['data']['id'] for request in receiver.requests] == [own.pk]

@@ -34,7 +34,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import commands, each, rescue, sql
-from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
+from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order
 from webhooks.engine.deliver.build import Call, Threads
 from webhooks.engine.deliver.endpoint import Entry
 from webhooks.engine.dispatch import claim
@@ -146,7 +146,7 @@ class TestRescue:
         changes(1)
         dispatch_all()
         killed = hold(*deliveries())
-        with open_transaction(lambda: queue.lock_owned(killed.pk)):
+        with open_transaction(lambda: lanes.lock_owned(killed.pk)):
             rescuing = in_thread(lambda: rescue.rescue(killed.name))
             assert wait_until(is_anybody_blocked, PATIENCE)
         rescuing.join(PATIENCE)
@@ -511,7 +511,7 @@ def test_a_lane_that_was_taken_unknown_to_its_worker_is_served(webhook):
 
 
 def test_a_lane_that_was_taken_in_vain_may_have_another_owner(webhook, monkeypatch):
-    take = queue.take
+    take = lanes.take
     struck = []
 
     def take_in_vain(*args: object) -> set[int]:
@@ -521,7 +521,7 @@ def test_a_lane_that_was_taken_in_vain_may_have_another_owner(webhook, monkeypat
             end_session()
         return taken
 
-    monkeypatch.setattr(queue, 'take', take_in_vain)
+    monkeypatch.setattr(lanes, 'take', take_in_vain)
     site()
     dispatch_all()
     with sender() as (_pk, first):
@@ -663,7 +663,7 @@ class TestHangingEndpoint:
         assert wait_until(lambda: health(busy).owner is None, timeout=60)
         assert health(hanging).owner is not None
         Health.objects.filter(pk=busy.pk).update(owner=hold().pk)
-        assert queue.share(1) == 2, 'it is to have all lanes'
+        assert lanes.share(1) == 2, 'it is to have all lanes'
         receiver.closing.set()
         ending.join(60)
 

@@ -2,7 +2,7 @@
 
 loop: does a turn: records answers, chooses, begins requests.
 lanes: takes and leaves lanes: which webhooks a worker sends to. What a turn did counts after its commit.
-turn: finds which deliveries of these lanes go next, step by step. queue has the statements of both.
+turn: finds which deliveries of these lanes go next, step by step. queue reads those that are due.
 lane: holds a lane's state: what waits, how many requests may go, and how long the lane is kept. choice picks the
     webhook that is served next.
 order: sends an object's deliveries in turn.

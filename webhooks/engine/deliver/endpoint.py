@@ -162,7 +162,7 @@ def _retry(
 
 
 def _is_saved(health: Health) -> bool:
-    """Whether somebody has saved the webhook after its last attempt, as queue.IS_SAVED."""
+    """Whether somebody has saved the webhook after its last attempt, as lanes.IS_SAVED."""
     return health.last_attempt_at is not None and health.webhook.last_updated > health.last_attempt_at
 
 

@@ -1,14 +1,17 @@
 """Takes and leaves lanes for a worker: which webhooks it sends to. turn.py chooses what goes next in them."""
 
 import time
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from ...models import Webhook
+from ... import delivery_states as states
+from ...models import Health, Webhook
 from ...payload.http_request import Builder
+from .. import sql
 from ..each import FullLook
-from ..registry import Member
+from ..registry import ALIVE_SECONDS, Member
 from . import queue
-from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Lane
+from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Lane, State
 from .turn import Turn
 
 # Lanes that a look takes at most.
@@ -19,6 +22,63 @@ TAKE_SECONDS = 0.05
 GIVEN_SECONDS = 2.0
 # A worker that ends when nothing is due waits for lanes that rest no longer than this.
 SHORT_REST_SECONDS = 1.0
+# A sender that has not beaten for this time does not count for a fair share of lanes: it may be frozen.
+BEATEN_WITHIN_SECONDS = 4.0
+
+# Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
+IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
+
+# The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
+# saved it. One with the id of a deleted one may once that one's log is removed (engine/tidy).
+MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND h.former_until IS NULL AND (
+        h.suspended_since IS NULL OR h.probe_at <= %(now)s OR {IS_SAVED}
+    )"""
+
+# Take free lanes with a delivery that became due since then, of webhooks that may be sent to.
+TAKE_LANES = f"""
+    UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
+        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s)
+          AND {MAY_SEND} AND EXISTS (
+              SELECT FROM webhooks_delivery d
+              WHERE d.webhook_id = h.webhook_id AND d.status {states.TIMED} AND d.backfill IN (false, true)
+                AND d.due_at > %(since)s AND d.due_at <= %(now)s
+          )
+        ORDER BY random() LIMIT %(most)s
+        FOR UPDATE OF h SKIP LOCKED
+    ))
+    RETURNING webhook_id"""
+
+# Take free lanes of webhooks that were saved, with deliveries that RETRY makes due.
+TAKE_SAVED = f"""
+    UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
+        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND} AND {IS_SAVED}
+          AND EXISTS (SELECT FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {queue.IS_TRIED})
+        LIMIT %(most)s
+        FOR UPDATE OF h SKIP LOCKED
+    ))
+    RETURNING webhook_id"""
+
+# Lock a worker's lanes, and its row: so its rescue waits for the commit, or passes by.
+LOCK_OWNED = """
+    SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
+    WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
+
+# Leave lanes to other workers.
+LEAVE_LANES = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
+
+# Read whether webhooks may be sent to, are suspended, and were saved since their last attempt.
+READ_STATES = f"""
+    SELECT w.id, w.last_updated, {MAY_SEND}, h.suspended_since IS NOT NULL, ({IS_SAVED}) IS TRUE
+    FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
+
+# Count the lanes that are owned, and the senders that have beaten lately.
+COUNT_OWNERS = f"""
+    SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
+        (SELECT count(*) FROM webhooks_worker
+         WHERE role = 'send'
+           AND alive_until > clock_timestamp() + interval '{ALIVE_SECONDS - BEATEN_WITHIN_SECONDS:g} seconds')"""
 
 
 class Lanes:
@@ -78,7 +138,7 @@ class Lanes:
         PostgreSQL tells which are this worker's. So if a commit was cut off, it is known here whether it was done.
         """
         clock = time.monotonic()
-        locked = queue.lock_owned(self._member.pk)
+        locked = lock_owned(self._member.pk)
         for pk in self.owned.keys() - locked:
             self.owned[pk].used_at = clock  # it may have due deliveries
         return Turn(now, clock, {pk: self.owned.get(pk) or Lane(pk, used_at=clock) for pk in locked})
@@ -119,11 +179,11 @@ class Lanes:
         if everything:
             self._give(turn.clock)
         since = BEGINNING if everything else self._since - COMMIT_LAG
-        taken = queue.take(self._member.pk, since, LANES_PER_TAKE, turn.now, self._given)
+        taken = take(self._member.pk, since, LANES_PER_TAKE, turn.now, self._given)
         # If there are more, the next look goes on.
         self._since = turn.now if len(taken) < LANES_PER_TAKE else since
         if everything:
-            taken |= queue.take_saved(self._member.pk, LANES_PER_TAKE, turn.now, self._given)
+            taken |= take_saved(self._member.pk, LANES_PER_TAKE, turn.now, self._given)
         turn.lanes |= {pk: Lane(pk, used_at=turn.clock) for pk in taken}
         if everything:
             self._all_lanes.note(turn.clock, time.monotonic())
@@ -133,7 +193,7 @@ class Lanes:
 
         Otherwise a worker that an operator adds because of a backlog gets none: its lanes are never idle.
         """
-        surplus = len(self.owned) - queue.share(len(self.owned))
+        surplus = len(self.owned) - share(len(self.owned))
         soonest = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
         for pk in soonest[: max(surplus, 0)]:
             self._given[pk] = clock + GIVEN_SECONDS
@@ -150,17 +210,57 @@ class Lanes:
         If the turn is broken off, open_turn() finds them again. If its commit was cut off after it was done, others
         have them: kept in memory until apply(), they would stay there.
         """
-        queue.leave(left)
+        if left:
+            sql.execute(LEAVE_LANES, [list(left)])
         for pk in left:
             del turn.lanes[pk]
             self.owned.pop(pk, None)
 
     def _define(self, turn: Turn) -> None:
         lanes = self.owned | turn.lanes
-        states = queue.states(lanes, turn.now) if lanes else {}
-        stale = [pk for pk in states if not lanes[pk].builder or lanes[pk].state.saved_at != states[pk].saved_at]
+        found = read_states(lanes, turn.now) if lanes else {}
+        stale = [pk for pk in found if not lanes[pk].builder or lanes[pk].state.saved_at != found[pk].saved_at]
         for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
             lanes[pk].define(Builder(webhook))
         for pk, lane in lanes.items():
-            lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
+            lane.note_state(found[pk] if lane.builder and pk in found else INACTIVE)
         queue.retry([lane.webhook_id for lane in self._in_use(turn) if lane.state.is_saved], turn.now)
+
+
+def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int]) -> set[int]:
+    """Make free lanes with due deliveries the owner's, `most` of them, at random. Returns their webhooks' ids.
+
+    `owner`: the worker's id. `since`: only lanes with a delivery that became due after that. `given`: lanes for others.
+    """
+    parameters = {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)}
+    return set(sql.fetch_column(TAKE_LANES, parameters))
+
+
+def take_saved(owner: int, most: int, now: datetime, given: Iterable[int]) -> set[int]:
+    """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a retry."""
+    return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
+
+
+def lock_owned(owner: int) -> set[int]:
+    """Lock a worker's lanes that nobody else has locked. Returns their webhooks' ids."""
+    return set(sql.fetch_column(LOCK_OWNED, [owner]))
+
+
+def share(mine: int) -> int:
+    """Return how many lanes a sender with `mine` lanes is to have: as many as each other sender that beats."""
+    lanes, workers = sql.fetch(COUNT_OWNERS)[0]
+    return -(-lanes // workers) if workers > 1 else max(lanes, mine)
+
+
+def read_states(lanes: Collection[int], now: datetime) -> dict[int, State]:
+    """Return the states of the webhooks with these ids, by id. A deleted webhook has none."""
+    return {pk: State(*state) for pk, *state in sql.fetch(READ_STATES, {'lanes': list(lanes), 'now': now})}
+
+
+def ensure_lanes() -> None:
+    """Give a lane to webhooks that were made without signals. Several senders may do so at once.
+
+    Their deliveries are their own: of a deleted webhook the lane goes last, after its log.
+    """
+    missing = Webhook.objects.filter(health=None).values_list('pk', flat=True)
+    Health.objects.bulk_create([Health(webhook_id=pk) for pk in missing], ignore_conflicts=True)

@@ -1,32 +1,22 @@
-"""The statements of lanes.py and turn.py: take and leave lanes, and read due deliveries."""
+"""Reads due deliveries, for turn.py. Makes tried ones due after a save, and when a circuit opens or closes."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 from ... import delivery_states as states
 from ...delivery_states import PENDING_STATES
-from ...models import Delivery, Health, Webhook
+from ...models import Delivery
 from .. import sql
-from ..registry import ALIVE_SECONDS
 from . import order
-from .lane import Due, ReadRequest, State
+from .lane import Due, ReadRequest
 from .verdict import RETRY_AFTER_STATUSES
 
 # Deliveries that RETRY makes due, in all lanes together: a turn has ten seconds. More of them follow in later turns.
 MAX_RETRIED = 10_000
 # In each lane it makes this many due even if there are thousands of lanes: else theirs would take thousands of turns.
 MIN_RETRIED_PER_LANE = 20
-
-# Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
-IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
-
-# The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
-# saved it. One with the id of a deleted one may once that one's log is removed (engine/tidy).
-MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND h.former_until IS NULL AND (
-        h.suspended_since IS NULL OR h.probe_at <= %(now)s OR {IS_SAVED}
-    )"""
 
 # The delivery `d` was tried, and waits for its next attempt.
 IS_TRIED = "d.status = 'retrying' AND d.backfill IN (false, true) AND d.due_at > %(now)s"
@@ -46,37 +36,6 @@ EXPANDED_BYTES = 'coalesce(octet_length(e.expanded), 0)'
 # Those of the delivery `d` with its event `e`.
 DELIVERY_BYTES = f'{EVENT_BYTES} + CASE WHEN d.expanded THEN {EXPANDED_BYTES} ELSE 0 END'
 
-# Take free lanes with a delivery that became due since then, of webhooks that may be sent to.
-TAKE_LANES = f"""
-    UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
-        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
-        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s)
-          AND {MAY_SEND} AND EXISTS (
-              SELECT FROM webhooks_delivery d
-              WHERE d.webhook_id = h.webhook_id AND d.status {states.TIMED} AND d.backfill IN (false, true)
-                AND d.due_at > %(since)s AND d.due_at <= %(now)s
-          )
-        ORDER BY random() LIMIT %(most)s
-        FOR UPDATE OF h SKIP LOCKED
-    ))
-    RETURNING webhook_id"""
-
-# Take free lanes of webhooks that were saved, with deliveries that RETRY makes due.
-TAKE_SAVED = f"""
-    UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
-        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
-        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND} AND {IS_SAVED}
-          AND EXISTS (SELECT FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {IS_TRIED})
-        LIMIT %(most)s
-        FOR UPDATE OF h SKIP LOCKED
-    ))
-    RETURNING webhook_id"""
-
-# Lock a worker's lanes, and its row: so its rescue waits for the commit, or passes by.
-LOCK_OWNED = """
-    SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
-    WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
-
 # Make tried deliveries of these lanes due now, except those just `answered`, and those with one of the `spared`
 # statuses. Deliveries of one request have one time, so they stay together.
 RETRY = f"""
@@ -89,24 +48,6 @@ RETRY = f"""
         ) d
     ))
     RETURNING webhook_id"""
-
-# Leave lanes to other workers.
-LEAVE_LANES = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
-
-# Read whether webhooks may be sent to, are suspended, and were saved since their last attempt.
-READ_STATES = f"""
-    SELECT w.id, w.last_updated, {MAY_SEND}, h.suspended_since IS NOT NULL, ({IS_SAVED}) IS TRUE
-    FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
-
-# A sender that has not beaten for this time does not count for a fair share of lanes: it may be frozen.
-BEATEN_WITHIN_SECONDS = 4.0
-
-# Count the lanes that are owned, and the senders that have beaten lately.
-COUNT_OWNERS = f"""
-    SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
-        (SELECT count(*) FROM webhooks_worker
-         WHERE role = 'send'
-           AND alive_until > clock_timestamp() + interval '{ALIVE_SECONDS - BEATEN_WITHIN_SECONDS:g} seconds')"""
 
 # The delivery `d` is in no change set, or stands for its set: it is the first that waits. A set without parts has a
 # single delivery with a time, which stands for all. Once there are parts, the first one stands for the next part.
@@ -168,37 +109,6 @@ READ_GROWING = """
     WHERE d.status = 'undecided' AND d.webhook_id = ANY(%(webhooks)s) AND e.transaction_id = ANY(%(transactions)s)"""
 
 
-def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int]) -> set[int]:
-    """Make free lanes with due deliveries the owner's, `most` of them, at random. Returns their webhooks' ids.
-
-    `owner`: the worker's id. `since`: only lanes with a delivery that became due after that. `given`: lanes for others.
-    """
-    parameters = {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)}
-    return set(sql.fetch_column(TAKE_LANES, parameters))
-
-
-def take_saved(owner: int, most: int, now: datetime, given: Iterable[int]) -> set[int]:
-    """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a retry."""
-    return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
-
-
-def lock_owned(owner: int) -> set[int]:
-    """Lock a worker's lanes that nobody else has locked. Returns their webhooks' ids."""
-    return set(sql.fetch_column(LOCK_OWNED, [owner]))
-
-
-def leave(lanes: Collection[int]) -> None:
-    """Set these lanes free for other workers. The caller owns them, and has locked them."""
-    if lanes:
-        sql.execute(LEAVE_LANES, [list(lanes)])
-
-
-def share(mine: int) -> int:
-    """Return how many lanes a sender with `mine` lanes is to have: as many as each other sender that beats."""
-    lanes, workers = sql.fetch(COUNT_OWNERS)[0]
-    return -(-lanes // workers) if workers > 1 else max(lanes, mine)
-
-
 def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> set[int]:
     """Make tried deliveries of these lanes due now, except the `answered` ids. The caller has locked the lanes.
 
@@ -224,11 +134,6 @@ def let_probe(lanes: Collection[int], now: datetime) -> None:
         sql.execute(
             RETRY, {'lanes': list(lanes), 'now': now, 'most': 1, 'spared': list(RETRY_AFTER_STATUSES), 'answered': []}
         )
-
-
-def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
-    """Return the states of the webhooks with these ids, by id. A deleted webhook has none."""
-    return {pk: State(*state) for pk, *state in sql.fetch(READ_STATES, {'lanes': list(lanes), 'now': now})}
 
 
 def read(requests: Collection[ReadRequest], held: Collection[int], now: datetime) -> list[Due]:
@@ -270,12 +175,3 @@ def growing(sets: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
         return set()
     webhooks, transactions = map(list, zip(*sets, strict=True))
     return set(sql.fetch(READ_GROWING, {'webhooks': webhooks, 'transactions': transactions}))
-
-
-def ensure_lanes() -> None:
-    """Give a lane to webhooks that were made without signals. Several senders may do so at once.
-
-    Their deliveries are their own: of a deleted webhook the lane goes last, after its log.
-    """
-    missing = Webhook.objects.filter(health=None).values_list('pk', flat=True)
-    Health.objects.bulk_create([Health(webhook_id=pk) for pk in missing], ignore_conflicts=True)

@@ -10,7 +10,7 @@ from functools import partial
 from django.db import DatabaseError
 
 from .. import rescue, sql
-from ..deliver import loop, queue
+from ..deliver import lanes, loop
 from ..registry import SEND, Member, may_begin
 from . import child, suspects
 
@@ -96,5 +96,5 @@ def look_after_others(caller: int | None = None) -> bool:
     """
     while rescue.rescue(caller=caller):
         pass
-    queue.ensure_lanes()
+    lanes.ensure_lanes()
     return suspects.are_any()

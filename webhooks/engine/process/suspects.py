@@ -19,7 +19,7 @@ from ...payload.http_request import Builder
 from ...templating import renderer
 from ...transport.client import Client
 from .. import registry, sql
-from ..deliver import endpoint, feed, order, queue, record
+from ..deliver import endpoint, feed, lanes, order, queue, record
 from ..deliver.build import Call
 from ..dispatch import claim
 from ..dispatch.loop import Dispatcher
@@ -42,7 +42,7 @@ FIND_SUSPECTS = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
     WHERE d.status = 'suspect' AND d.due_at <= %(now)s
-      AND {queue.MAY_SEND} AND {queue.LEADS_SET} AND NOT (w.ordered AND EXISTS (
+      AND {lanes.MAY_SEND} AND {queue.LEADS_SET} AND NOT (w.ordered AND EXISTS (
           SELECT FROM webhooks_delivery p
           WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
             AND p.status {states.WAITING_BY_ID} AND p.sequence < d.sequence
@@ -129,8 +129,8 @@ def _take(member: Member) -> list[Delivery]:
     """Take a suspect in hand, then the rest of its part of a change set. [] if none is ready with a free lane."""
     with sql.transaction() as now:
         ready = _ready(now, SUSPECTS_PER_LOOK)
-        lanes = order.try_lock_lanes({webhook_id for _pk, webhook_id in ready})
-        free = (pk for pk, webhook_id in ready if webhook_id in lanes)
+        locked = order.try_lock_lanes({webhook_id for _pk, webhook_id in ready})
+        free = (pk for pk, webhook_id in ready if webhook_id in locked)
         taken = [pk for pk in islice(free, 1) if sql.execute(TAKE_SUSPECT, {'id': pk, 'now': now})]
         pks = [*taken, *(pk for part in queue.parts_of(taken).values() for pk in part['others'])]
         found = queue.fetch(pks)
