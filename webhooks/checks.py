@@ -57,7 +57,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
 
 
 def _is_migrated() -> bool:
-    """Whether our tables are there. True also without a database, for then nobody can tell."""
+    """Whether our tables are there. True without a database too, as nobody can know then."""
     try:
         return scope.is_migrated()
     except DatabaseError:

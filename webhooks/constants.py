@@ -89,7 +89,7 @@ RESERVED_HEADERS = frozenset(
     }
 )
 
-# Headers that tell NetBox where a request came from, and that it believes. Its settings may name more.
+# Headers that say where a request came from, and that it believes. Its settings may name more.
 FORWARDED_HEADERS = frozenset({'forwarded', 'x-real-ip'})
 FORWARDED_PREFIX = 'x-forwarded-'
 

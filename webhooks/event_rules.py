@@ -87,7 +87,7 @@ class SendWithWebhooks(EventRuleAction):
 
 
 def _is_its_own(context: Any, webhook: Webhook) -> bool:
-    """Return whether the event is about the webhook itself. Telling it of its own trouble would make more of it."""
+    """Return whether the event is about the webhook itself. Reporting its own trouble to it would make more of it."""
     return context['event_type'] in OWN_TYPES and context['object_id'] == webhook.pk
 
 
@@ -123,7 +123,7 @@ _saved = threading.local()
 
 @receiver(post_save, sender=Job, dispatch_uid='webhooks.job')
 def _job_saved(instance: Job, **kwargs: Any) -> None:
-    """Remember the job. NetBox does not tell a rule its job, but has saved it just before."""
+    """Remember the job. NetBox does not pass the job to the rule, but has saved it just before."""
     _saved.job = weakref.ref(instance)
 
 

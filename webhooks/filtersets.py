@@ -227,7 +227,7 @@ class LogFilterSet(BaseFilterSet):
 
     @property
     def reader(self) -> visibility.Reader:
-        """Return who asks. NetBox's widget *Object Counts* tells no request, but restricts the rows.
+        """Return who asks. NetBox's widget *Object Counts* passes no request, but restricts the rows.
 
         If nobody restricted the rows, as in a script, nothing hidden is found.
         """

@@ -154,7 +154,7 @@ def handle_linked(
         recording.record_touched(changed, KindChoices.UPDATED, states)
         prechange.drop(changed, states)
         return
-    # clear() does not tell which keys it removes. So they are read from the table.
+    # clear() does not say which keys it removes. So they are read from the table.
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
     states = recording.with_before(changed, pks)
     prechange.keep(changed, states)
@@ -168,7 +168,7 @@ def handle_bulk(
     using: str = DEFAULT_DB_ALIAS,
     **kwargs: Any,
 ) -> None:
-    """Lock the rows and record a change that code tells by `bulk_operation`. Raises ValueError for unknown events."""
+    """Lock the rows and record a change that code reports by `bulk_operation`. Raises ValueError for unknown events."""
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is not one of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model

@@ -1,4 +1,4 @@
-"""Tells which objects of the log a user may view now.
+"""Finds which objects of the log a user may view now.
 
 A deleted object needs permission to view its model without constraint. payload_visibility.py decides over payloads,
 and services/actions.py has the permissions of actions.

@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Return the URL without the address, such as nats://bus: it tells which broker is meant."""
+        """Return the URL without the address, such as nats://bus: it says which broker is meant."""
         return f'{self.driver}://{self.name}'
 
 

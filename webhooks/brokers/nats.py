@@ -108,7 +108,7 @@ class Nats(Driver):
 
 
 class _Link:
-    """One connection. What the server tells it ends the waits of its own messages only."""
+    """One connection. An error that the server reports to it ends the waits of its own messages only."""
 
     def __init__(self) -> None:
         self.connection: Any = None
@@ -126,7 +126,7 @@ class _Link:
             'ping_interval': PING_INTERVAL_SECONDS,
             'max_outstanding_pings': MAX_OUTSTANDING_PINGS,
         }
-        # A server that refuses connections is tried twice, as the client cannot be told to try once.
+        # A server that refuses connections is tried twice, as the client has no option to try once.
         own = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
         own |= {'max_reconnect_attempts': 1, 'reconnect_time_wait': 0}
         self.connection = Client()
@@ -181,7 +181,7 @@ class _Link:
     async def _unless_trouble(self, subject: str, work: Any) -> Any:
         """Return the result of `work`, or raise the error that the subject's wait gets meanwhile.
 
-        NATS tells only the connection that it may not publish, and a lost one tells nobody.
+        NATS reports only to the connection that it may not publish, and a lost one reports nothing.
         """
         trouble, answer = asyncio.get_running_loop().create_future(), asyncio.ensure_future(work)
         subject = subject.lower()

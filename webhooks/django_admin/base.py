@@ -49,7 +49,7 @@ def _is_action(request: HttpRequest) -> bool:
 
 
 def _each(one: Action) -> Callable:
-    """Return an action on an object's page that calls the service, and tells the result."""
+    """Return an action on an object's page that calls the service, and shows the result."""
 
     @admin.action(description=one.label, location=ActionLocation.CHANGE_FORM)
     def act(self: 'BaseAdmin', request: HttpRequest, queryset: QuerySet) -> None:

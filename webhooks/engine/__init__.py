@@ -9,6 +9,6 @@ walks: looks at objects in slices, for backfills and config contexts.
 registry: who is alive, with which work in hand; and after how many deaths of workers an item is a suspect, and fails.
 rescue: frees a dead worker's work.
 sql: opens short transactions, and runs their statements.
-each: a bad item stops no other. It tells when to look at everything, and how long to rest after a slow slice.
+each: a bad item stops no other. It says when to look at everything, and how long to rest after a slow slice.
 notifications: people and event rules hear of trouble.
 """

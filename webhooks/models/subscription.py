@@ -75,7 +75,7 @@ CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 # In place of a kind of change, for `include_components`: it covers changes of owners and of their components. The state
-# before is recorded with it, because only that tells the old owner of an address that moved.
+# before is recorded with it, because only that names the old owner of an address that moved.
 COMPONENT = 'component'
 # In place of a kind of change, for `include_config_contexts` (config_contexts.py): changes of sources, whose state
 # before is recorded with it, and updates of owners that follow from them.

@@ -4,7 +4,7 @@ The signal handlers that call it are in ../signals.py.
 
 scope: does any webhook want the model, and which details of it?
 prechange: keeps the states before changes. snapshots reads rows as they are.
-unchanged: tells saves that change nothing from real changes. recording leaves them out if no webhook wants them, and
+unchanged: finds saves that change nothing. recording leaves them out if no webhook wants them, and
     engine/dispatch/matching does so for each webhook.
 recording: writes the events.
 deletions: renders what a deletion removes. cascade finds it, and first_receiver runs before NetBox's own receivers.

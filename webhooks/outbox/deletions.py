@@ -31,7 +31,7 @@ RENDER_SECONDS = 2.0
 RENDER_SECONDS_PER_OBJECT = 0.02
 # PostgreSQL ends a query of rendering after this time.
 QUERY_MILLISECONDS = 2000
-# The first slice is small. It tells how many objects fit into SLICE_SECONDS.
+# The first slice is small. It shows how many objects fit into SLICE_SECONDS.
 FIRST_SLICE_OBJECTS = 5
 LARGEST_SLICE_OBJECTS = 200
 SLICE_SECONDS = 0.5

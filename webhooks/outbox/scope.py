@@ -1,4 +1,4 @@
-"""Tells which models any webhook wants, and which details of them, as the open transaction sees it.
+"""Knows which models any webhook wants, and which details of them, as the open transaction sees it.
 
 It asks for the first model alone, and for the second together with all others. So a transaction asks twice.
 """

@@ -1,4 +1,4 @@
-"""Tells saves that change nothing from real changes, which change columns or many-to-many links.
+"""Finds saves that change nothing. Real changes change columns or many-to-many links.
 
 Changes of `last_updated` and of columns that NetBox keeps by itself, such as counters, do not count. A custom field
 without a value may be null or missing.

@@ -259,7 +259,7 @@ def _change_set(shape: Schema, payload_format: str) -> Schema:
 def _of_any_model(shape: Schema, name: str) -> Schema:
     """Return a schema that applies `shape` to objects of its model only.
 
-    `name` is the key that tells the model.
+    `name` is the key that names the model.
     """
     of_model = {'type': 'object', 'properties': {name: shape['properties'][name]}, 'required': [name]}
     return {'if': of_model, 'then': shape, 'else': {'type': 'object'}}

@@ -62,7 +62,7 @@ def columns(webhook: Webhook, deliveries: Sequence[Delivery], request: Request |
     if request.shown_body is None and _can_be_made_again(webhook, deliveries):
         return {'made_from': _recipe(webhook, deliveries[0], request.body)}
     shown = request.body if request.shown_body is None else request.shown_body
-    # If the body is longer, one byte more is kept, which tells that it was cut.
+    # If the body is longer, one byte more is kept, which shows that it was cut.
     compressed = zlib.compress(shown[: MAX_KEPT_BYTES + 1], COMPRESSION_LEVEL)
     return {'request_body': base64.b64encode(compressed).decode()}
 

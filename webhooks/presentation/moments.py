@@ -13,6 +13,6 @@ def moment(when: datetime) -> str:
 def exact_moment(when: datetime) -> str:
     """Return a time for a form that takes it back unchanged, such as '2026-01-31 12:00:00.123456+01:00'.
 
-    When clocks go back, an hour comes twice: only the offset tells which one it is.
+    When clocks go back, an hour comes twice: only the offset says which one it is.
     """
     return localtime(when).isoformat(' ')

@@ -1,4 +1,4 @@
-"""Tells which keys of a model's data point to objects, may be expanded, are in a snapshot, and can be compared."""
+"""Finds which keys of a model's data point to objects, may be expanded, are in a snapshot, and can be compared."""
 
 import logging
 import re

@@ -3,7 +3,7 @@
 encryption: encrypts secrets for columns and sessions.
 signing: makes secrets, and signs requests with them.
 masking: masks URLs.
-fingerprints: tell whether a secret has changed.
+fingerprints: show whether a secret has changed.
 references: reads secrets from files and variables.
 echoes: masks secrets that an answer repeats.
 """

@@ -21,7 +21,7 @@ from ..storable import nodes
 from . import conditions, preview_room
 from .conditions import Part
 
-# A page tells the reasons of this many webhooks at most: each evaluates its conditions.
+# A page shows the reasons of this many webhooks at most: each evaluates its conditions.
 MAX_WEBHOOKS_EXPLAINED = 20
 
 

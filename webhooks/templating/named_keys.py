@@ -1,4 +1,4 @@
-"""Tells which keys of an object a Jinja2 template names, from its syntax tree. Nothing is rendered."""
+"""Finds which keys of an object a Jinja2 template names, from its syntax tree. Nothing is rendered."""
 
 from collections.abc import Iterable
 

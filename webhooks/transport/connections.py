@@ -111,7 +111,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Watched:
-    """A connection of urllib3 that tells the watchdog its socket, and when it was last answered.
+    """A connection of urllib3 that gives the watchdog its socket, and when it was last answered.
 
     It also sends short headers and body together: then they leave in one packet.
     """

@@ -21,7 +21,7 @@ TIDY_SECONDS = 1.0
 
 @dataclass
 class Watched:
-    """A request under way. `deadline` is in monotonic seconds; `is_overdue` tells afterwards that it was cut.
+    """A request under way. `deadline` is in monotonic seconds; `is_overdue`: it was cut.
 
     The socket is a duplicate: http.client may close its own early.
     """
@@ -57,7 +57,7 @@ _under_way = threading.local()
 
 
 def watch(sock: socket.socket) -> None:
-    """Tell the watchdog the socket of this thread's request. Does nothing outside a request."""
+    """Give the watchdog the socket of this thread's request. Does nothing outside a request."""
     watched = getattr(_under_way, 'watched', None)
     if watched is not None:
         watched.carry(sock)

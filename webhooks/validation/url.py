@@ -20,7 +20,7 @@ from .templates import check_template
 # Origins leave these ports out.
 DEFAULT_PORTS = {'http': 80, 'https': 443}
 SCHEMES = tuple(DEFAULT_PORTS)
-# A beginning with scheme, host and port. The character after them tells that they are complete.
+# A beginning with scheme, host and port. The character after them shows that they are complete.
 AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
 
 # requests and urlsplit() read such a host alike, and pages show it unchanged.

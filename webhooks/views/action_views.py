@@ -43,7 +43,7 @@ class ActionView(BaseObjectView):
 
 
 class ServiceView(ActionView):
-    """Calls the action's service, and tells the user the result or why it was refused.
+    """Calls the action's service, and shows the user the result, or why it was refused.
 
     It leads to the delivery that the service returned, if the user may view that; otherwise to the object.
     """

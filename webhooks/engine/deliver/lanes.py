@@ -135,7 +135,7 @@ class Lanes:
     def open_turn(self, now: datetime) -> Turn:
         """Lock the worker's lanes, unless somebody holds them, and return a turn with them.
 
-        PostgreSQL tells which are this worker's. So if a commit was cut off, it is known here whether it was done.
+        PostgreSQL says which are this worker's. So if a commit was cut off, this shows whether it was done.
         """
         clock = time.monotonic()
         locked = lock_owned(self._member.pk)

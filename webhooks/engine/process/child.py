@@ -92,7 +92,7 @@ def is_stopping() -> bool:
 
 
 def stop(*_signal: object) -> None:
-    """Tell this process to stop. It is also the handler of SIGTERM."""
+    """Note that this process is to stop. It is also the handler of SIGTERM."""
     global _is_stopping  # noqa: PLW0603  (it belongs to the process)
     _is_stopping = True
 

@@ -28,7 +28,7 @@ def moment(text: str) -> datetime:
 class Command(BaseCommand):
     """Redelivers the closed deliveries that the options choose, or only counts them, and prints how many.
 
-    On a terminal it tells the numbers first, and asks. Scripts and cron jobs are not asked.
+    On a terminal it shows the numbers first, and asks. Scripts and cron jobs are not asked.
     """
 
     help = (
