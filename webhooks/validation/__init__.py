@@ -25,6 +25,7 @@ CHECKS = (
     lists.check,
     headers.check,
     body.check_body_template,
+    body.check_data,
     conditions.check_conditions,
     conditions.check_success_conditions,
     keys.check_expand,

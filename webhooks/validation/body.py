@@ -9,11 +9,14 @@ from django.utils.translation import gettext as _
 from ..choices import FormatChoices
 from ..exceptions import DefinitionError
 from .definition import Definition
+from .secret import reveal
 from .templates import check_template
 
 # Without line breaks: some servers would read a folded header as two headers.
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+([ \t]*;[ \t]*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
 EXAMPLE_OF_CHANGE_SET = '{% for change in changes %}{{ change.data.name }}{% endfor %}'
+# The fields that may have templates.
+TEMPLATES = ('payload_url', 'additional_headers', 'body_template')
 # The content type of HTML forms.
 FORM_TYPE = 'application/x-www-form-urlencoded'
 # How REST and imports write that a switch is off.
@@ -73,8 +76,16 @@ def refuse_batch(sent: Mapping[str, Any]) -> None:
 
 
 def check_body_template(definition: Definition) -> None:
-    """Raise DefinitionError if the body template has a syntax error or is too long, or does not fit a change set."""
-    names = check_template('body_template', definition.body_template)
-    if definition.change_set and 'data' in names and 'changes' not in names:
-        reason = _('A change set has no “data”, but a list of changes. Example: {example}')
-        raise DefinitionError('body_template', reason.format(example=EXAMPLE_OF_CHANGE_SET))
+    """Raise DefinitionError if the body template has a syntax error or is too long."""
+    check_template('body_template', definition.body_template)
+
+
+def check_data(definition: Definition) -> None:
+    """Raise DefinitionError for a template that reads `data`, if the webhook sends change sets: they have a list."""
+    if not definition.change_set:
+        return
+    for field in TEMPLATES:
+        names = check_template(field, reveal(field, getattr(definition, field)))
+        if 'data' in names and 'changes' not in names:
+            reason = _('A change set has no “data”, but a list of changes. Example: {example}')
+            raise DefinitionError(field, reason.format(example=EXAMPLE_OF_CHANGE_SET))

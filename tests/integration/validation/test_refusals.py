@@ -41,6 +41,8 @@ BAD = [
     ({'payload_url': 'http://********@a/'}, 'payload_url'),
     # Request
     ({'change_set': True, 'body_template': '{"text": {{ data.name | tojson }}}'}, 'body_template'),
+    ({'change_set': True, 'payload_url': 'http://127.0.0.1:9/{{ data.name }}'}, 'payload_url'),
+    ({'change_set': True, 'additional_headers': 'X-Name: {{ data.name }}'}, 'additional_headers'),
     ({'http_method': 'OPTIONS'}, 'http_method'),
     ({'http_method': 'post'}, 'http_method'),
     ({'http_content_type': ''}, 'http_content_type'),
