@@ -307,7 +307,7 @@ class WebhookPreviewedSerializer(serializers.Serializer):
         many=True,
         read_only=True,
         source='verdict.conditions',
-        help_text=_('What each part of the conditions found.'),
+        help_text=_('The result of each part of the conditions.'),
     )
     warnings = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text=_('Probable mistakes in the definition.')

@@ -25,10 +25,10 @@ class WebhookMemberSerializer(serializers.ModelSerializer):
 
     object_type = ContentTypeField(read_only=True)
     sequence = serializers.IntegerField(
-        read_only=True, help_text=_('That of the last event that was sent about it. 0: it was taken as known.')
+        read_only=True, help_text=_('That of the last event sent about it. 0: it was assumed to be known.')
     )
     digest = serializers.CharField(
-        read_only=True, help_text=_('SHA-256 of the data of that event. Blank: it was taken as known.')
+        read_only=True, help_text=_('SHA-256 of the data of that event. Blank: it was assumed to be known.')
     )
 
     class Meta:
@@ -48,9 +48,9 @@ class WebhookComparedListSerializer(serializers.Serializer):
     object_type = serializers.CharField()
     query = serializers.CharField()
     listed = serializers.IntegerField(help_text=_('Number of objects in the list.'))
-    missing = serializers.IntegerField(help_text=_('Number of those that the receiver was not told.'))
-    stale = serializers.IntegerField(help_text=_('Number of those that have changed since the receiver was told.'))
-    extra = serializers.IntegerField(help_text=_('Number of objects that it was told, and that are not in the list.'))
+    missing = serializers.IntegerField(help_text=_('Number of those that were not sent.'))
+    stale = serializers.IntegerField(help_text=_('Number of those that have changed since they were sent.'))
+    extra = serializers.IntegerField(help_text=_('Number of objects that were sent, but are not in the list.'))
     names_of_missing = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
     names_of_stale = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))
     names_of_extra = serializers.ListField(child=serializers.CharField(), help_text=_('The first of these.'))

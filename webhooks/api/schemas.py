@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from ..payload import asyncapi, formats, json_schema
 
-NOT_CHANGED = OpenApiResponse(description=_('It is the document of If-None-Match.'))
+NOT_CHANGED = OpenApiResponse(description=_('The document is still that of If-None-Match.'))
 
 
 class SchemasMixin:

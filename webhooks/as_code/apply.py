@@ -97,7 +97,7 @@ def _check_names(documents: Sequence[Document]) -> None:
     names: set[tuple[str, str]] = set()
     for entry in (entry for document in documents for entry in document.entries):
         if (entry.section, entry.name) in names:
-            raise entry.error('name', _('"{name}" stands in the document twice').format(name=entry.name))
+            raise entry.error('name', _('"{name}" is in the document twice').format(name=entry.name))
         names.add((entry.section, entry.name))
 
 

@@ -86,5 +86,5 @@ def _document(definition: Definition) -> Document:
     if found is None:
         raise DocumentError(_('the data source has no such file. Sync it, or correct the path'), place)
     if found.data_as_string is None:
-        raise DocumentError(_('the file is empty, or no UTF-8 text'), place)
+        raise DocumentError(_('the file is empty or not UTF-8 text'), place)
     return read(found.data_as_string, place)

@@ -82,19 +82,19 @@ def read(text: str, file: str) -> Document:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = f'{file}:{error.problem_mark.line + 1}' if error.problem_mark else file
-        raise DocumentError(_('no valid YAML: {problem}').format(problem=error.problem), line) from None
+        raise DocumentError(_('not valid YAML: {problem}').format(problem=error.problem), line) from None
     except yaml.reader.ReaderError as error:
         line = text.count('\n', 0, error.position) + 1
-        raise DocumentError(_('no valid YAML: {problem}').format(problem=error.reason), f'{file}:{line}') from None
+        raise DocumentError(_('not valid YAML: {problem}').format(problem=error.reason), f'{file}:{line}') from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DocumentError(_('no valid YAML: {problem}').format(problem=error), file) from None
+        raise DocumentError(_('not valid YAML: {problem}').format(problem=error), file) from None
     return of(found, file)
 
 
 def of(found: Any, file: str = '') -> Document:
     """Return the document of a parsed value. Raises DocumentError for unknown keys, and for an entry without a name."""
     if not isinstance(found, dict):
-        raise DocumentError(_('a document is a mapping with the keys source, credentials and webhooks'), file)
+        raise DocumentError(_('a document must be a mapping with the keys source, credentials and webhooks'), file)
     for key in found:
         if key not in {'source', *SECTIONS}:
             raise DocumentError(_('a document has no such key'), _place(found, file, key), str(key))
@@ -111,7 +111,7 @@ def _entries(found: dict[str, Any], section: str, file: str) -> Iterator[Entry]:
         raise DocumentError(_('enter a list'), _place(found, file, section), section)
     for fields in listed:
         if not isinstance(fields, dict):
-            raise DocumentError(_('each entry is a mapping'), _place(found, file, section), section)
+            raise DocumentError(_('each entry must be a mapping'), _place(found, file, section), section)
         entry = Entry(section, fields, file)
         if not isinstance(fields.get('name'), str) or not entry.name:
             raise entry.error('name', _('enter a name'))

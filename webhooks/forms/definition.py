@@ -69,7 +69,8 @@ class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, Js
         label=_('Send the present list'),
         required=False,
         help_text=_(
-            'Sends all objects of a new list as created. Off: the receiver has them already, and gets only changes.'
+            'Sends all objects of a new list as created. If this is off, the receiver must have them already, and '
+            'gets only changes.'
         ),
     )
     # The page's address names it; a posted form has it in a hidden field. A saved webhook has none.

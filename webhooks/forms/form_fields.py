@@ -99,7 +99,7 @@ class FiltersField(forms.CharField):
         lines = [line.partition(':') for line in text.splitlines() if line.strip()]
         names = [name.strip().lower() for name, _colon, _query in lines]
         if not all(colon for _name, colon, _query in lines) or len({*names}) < len(names):
-            raise forms.ValidationError(_('Enter one filter a line, such as dcim.site: status=active'))
+            raise forms.ValidationError(_('Enter one filter per line, such as dcim.site: status=active'))
         queries = [query.strip().removeprefix('?') for _name, _colon, query in lines]
         return dict(zip(names, queries, strict=True))
 

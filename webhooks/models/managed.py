@@ -24,5 +24,7 @@ class ManagedModel(models.Model):
         """Return what becomes of an edit by hand, for people. '' if no document keeps the object."""
         if not self.managed_by:
             return ''
-        text = gettext('It stands in {place}. Edit it there: the next time it is applied, your changes here are lost.')
+        text = gettext(
+            'It is defined in {place}. Edit it there: changes made here are lost the next time it is applied.'
+        )
         return text.format(place=self.managed_in)

@@ -125,9 +125,9 @@ MORE_HELP = {
         '{"dcim.device": ["config_context", "custom_fields.snmp_community"]}'
     ),
     'filters': _(
-        'Subscribe to a list: the part behind the ? in the address of its list in NetBox. Alone, ? is the list of all '
-        'objects. An object that enters the list is sent as created, one that leaves it as deleted, and others not at '
-        'all. Imports: one filter a line, such as dcim.device: status=active. API: a JSON object.'
+        'Subscribe to a list: the part after the ? in the address of its list in NetBox. A ? alone stands for the '
+        'list of all objects. An object that enters the list is sent as created, one that leaves it as deleted, and '
+        'others not at all. Imports: one filter per line, such as dcim.device: status=active. API: a JSON object.'
     ),
     'only_real_changes': _(
         'An update is sent only if a value, a tag or a link of the object has changed. The time of the last '

@@ -73,7 +73,7 @@ def _of_file(reference: str) -> str:
     except OSError as error:
         reason = error.strerror or type(error).__name__
     except UnicodeDecodeError:
-        reason = _('it is no text')
+        reason = _('it is not text')
     except ValueError as error:
         reason = str(error)
     raise SecretUnavailable(f'{reference}: {reason}')

@@ -31,7 +31,7 @@ def body_of(attempt: Attempt) -> Body | None:
         Origin.KEPT: _('This is what was sent.'),
         Origin.CUT: _('This is the beginning of what was sent: only the first 64 KiB are kept.'),
         Origin.SAME: _('This is what was sent. It was rebuilt from the event, and has the same checksum.'),
-        Origin.OTHER: _('Something else was sent, and was not kept. This is rebuilt from the event.'),
+        Origin.OTHER: _('Something else was sent, which was not kept. This was rebuilt from the event.'),
     }
     masked = _('Credentials are masked.') if MASK in text and attempt.request_body is not None else ''
     return Body(readable(text), ' '.join(filter(None, [notes[origin], masked])), origin is not Origin.OTHER)

@@ -105,7 +105,7 @@ def _disabled(webhook: Webhook, state: State) -> Hindrance:
 
 
 def _suspended(health: Health) -> Hindrance:
-    outlook = _('The receiver is away: they wait until it answers.')
+    outlook = _('The receiver is unreachable: they wait until it answers.')
     if states.refuses(health):
         since = health.refused_since
         text = _(
@@ -117,17 +117,17 @@ def _suspended(health: Health) -> Hindrance:
         since = health.suspended_since
         text = _(
             'A secret has been missing since {since}: {error}. Workers look for it again at {probe}. All waiting '
-            'deliveries are sent once it is there.'
+            'deliveries are sent once it is available.'
         )
-        outlook = _('A secret is missing: they wait until it is there.')
+        outlook = _('A secret is missing: they wait until it is available.')
         of_delivery = _('A secret is missing: see the webhook. Workers look for it again at {time}.')
     else:
         since = health.suspended_since
         text = _(
-            'The receiver has been away since {since}: {error}. The next attempt is at {probe}. All waiting '
+            'The receiver has been unreachable since {since}: {error}. The next attempt is at {probe}. All waiting '
             'deliveries are sent as soon as it answers. To try now, send a test.'
         )
-        of_delivery = _('The receiver is away. The next attempt is at {time}.')
+        of_delivery = _('The receiver is unreachable. The next attempt is at {time}.')
     probe, label = moment(health.probe_at), states.SUSPENDED.label
     shown = text.format(since=moment(since), error=health.last_error.rstrip('.'), probe=probe)
     return Hindrance(

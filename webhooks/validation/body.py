@@ -71,7 +71,7 @@ def refuse_batch(sent: Mapping[str, Any]) -> None:
     """
     if str(sent.get('batch')).strip().lower() not in OFF_WORDS:
         raise DefinitionError(
-            'batch', _('Batches are gone. Switch “Change set” on instead: the changes are in “changes” then.')
+            'batch', _('Batches no longer exist. Switch on “Change set” instead: then the changes are in “changes”.')
         )
 
 

@@ -42,8 +42,8 @@ def check_address(place: Place, url: str) -> None:
         raise DefinitionError(
             'payload_url',
             _(
-                'Write ? and # in the address of a broker as %3F and %23. In a template, pass values that may have '
-                'them through urlencode, as in {{ data.name | urlencode }}.'
+                'Write ? and # in the address of a broker as %3F and %23. In a template, pass values that may '
+                'contain them through urlencode, as in {{ data.name | urlencode }}.'
             ),
         )
     try:

@@ -20,7 +20,8 @@ def check(definition: Definition) -> None:
         text = _('Enter a JSON object with a filter for each object type, such as {example}')
         raise DefinitionError('filters', text.format(example='{"dcim.device": "status=active"}'))
     if any(len(query) > MAX_QUERY_CHARS for query in filters.values()):
-        raise DefinitionError('filters', _('A filter has {limit} characters at most.').format(limit=MAX_QUERY_CHARS))
+        text = _('A filter can have no more than {limit} characters.')
+        raise DefinitionError('filters', text.format(limit=MAX_QUERY_CHARS))
     if not filters:
         return
     for name in NOT_BESIDE_FILTERS:

@@ -161,7 +161,7 @@ class TestApply:
         other = tmp_path / 'other.yaml'
         file = write(ONE)
         other.write_text('webhooks:\n  - {name: CMDB, type_update: true, payload_url: "https://a.example.com"}\n')
-        with pytest.raises(CommandError, match=f'^{other}:2: name: "CMDB" stands in the document twice$'):
+        with pytest.raises(CommandError, match=f'^{other}:2: name: "CMDB" is in the document twice$'):
             run(file, str(other))
         assert not Webhook.objects.exists()
 
@@ -186,22 +186,22 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ('text', 'error'),
         [
-            ('webhooks: [', 'webhooks.yaml:1: no valid YAML'),
+            ('webhooks: [', 'webhooks.yaml:1: not valid YAML'),
             ('- a', 'a document is a mapping'),
             ('source: a\nhooks: []', 'webhooks.yaml:2: hooks: a document has no such key'),
             ('source: a\nwebhooks: {a: 1}', 'webhooks.yaml:2: webhooks: enter a list'),
-            ('source: a\nwebhooks: [a]', 'webhooks.yaml:2: webhooks: each entry is a mapping'),
+            ('source: a\nwebhooks: [a]', 'webhooks.yaml:2: webhooks: each entry must be a mapping'),
             ('\nsource: "a\\0"', 'webhooks.yaml:2: source: enter a text'),
-            ('a: b\nb: "\0"', 'webhooks.yaml:2: no valid YAML: special characters are not allowed'),
+            ('a: b\nb: "\0"', 'webhooks.yaml:2: not valid YAML: special characters are not allowed'),
             ('webhooks:\n  - name: "a\\0"', 'webhooks.yaml:2: name: The value contains'),
             ('webhooks:\n  - name: A\n    tags: ["a\\0"]', 'webhooks.yaml:3: tags: The value contains'),
             ('webhooks:\n  - name: A\n    tags: [{a: b}]', 'webhooks.yaml:3: tags: there is no'),
             ('webhooks:\n  - name: A\n    secret: {file: relative}', 'webhooks.yaml:3: secret: a document holds'),
             ('webhooks:\n  - name: A\n    secret: {env: A B}', 'webhooks.yaml:3: secret: a document holds'),
             ('webhooks:\n  - enabled: true', 'webhooks.yaml:2: name: enter a name'),
-            ('webhooks:\n  - name: A\n  - name: A', 'webhooks.yaml:3: name: "A" stands in the document twice'),
+            ('webhooks:\n  - name: A\n  - name: A', 'webhooks.yaml:3: name: "A" is in the document twice'),
             ('webhooks:\n  - name: A\n    payload: x', 'webhooks.yaml:3: payload: there is no such field'),
-            ('webhooks:\n  - name: A\n    name: B', 'webhooks.yaml:3: no valid YAML: name stands here twice'),
+            ('webhooks:\n  - name: A\n    name: B', 'webhooks.yaml:3: not valid YAML: name stands here twice'),
             ('webhooks:\n  - name: A\n    secret: plain', 'webhooks.yaml:3: secret: a document holds no secret'),
             ('webhooks:\n  - name: A\n    secret: {env: HOME}\n    type_create: true\n    payload_url: https://a.example.com',
              'webhooks.yaml:3: secret: The settings do not allow this reference'),

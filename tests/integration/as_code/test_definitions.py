@@ -128,7 +128,7 @@ class TestPage:
         job = applied(made, netbox_user)
         assert (job.status, log_of(job)) == ('failed', [job.error]) and job.error.startswith(f'{error}:7: timeout: ')
         write('a: &a [1, 1]\nb: [*a, *a]')
-        assert f'{error}:2: no valid YAML: aliases are not supported' in self.shown(admin_pages, made)
+        assert f'{error}:2: not valid YAML: aliases are not supported' in self.shown(admin_pages, made)
         write('')
         assert f'{error}: the file is empty' in self.shown(admin_pages, made)
 

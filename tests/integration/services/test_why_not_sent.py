@@ -77,7 +77,7 @@ def due() -> Delivery:
 REASONS = {
     disabled: ('Disabled', 'The webhook is disabled. Enable it to send this delivery, before it expires at {expires}.'),
     paused: ('Paused', 'The webhook is paused. Resume it to send this delivery, before it expires at {expires}.'),
-    suspended: ('Suspended', 'The receiver is away. The next attempt is at {later}.'),
+    suspended: ('Suspended', 'The receiver is unreachable. The next attempt is at {later}.'),
     held_by_its_backfill: (
         'Paused',
         'The backfill is paused. Resume it to send this delivery, before it expires at {expires}.',

@@ -422,7 +422,7 @@ def test_an_export_of_1_0_0_is_imported_unless_it_sends_batches(admin_pages, for
         return admin_pages.post(f'{PAGES}webhooks/import/', {'data': text, 'format': 'yaml'})
 
     refused = send('true')
-    assert 'batch: Batches are gone. Switch “Change set” on instead' in refused.content.decode()
+    assert 'batch: Batches no longer exist. Switch on “Change set” instead' in refused.content.decode()
     assert not Webhook.objects.exists()
     taken = send('false')
     assert taken.status_code == 302, taken.context['form'].errors
