@@ -82,23 +82,24 @@ def _evaluate(conditions: Conditions, data: Data) -> tuple[bool, str]:
 
 def _describe(leaf: Conditions, data: Data, is_met: bool) -> str:
     name, operator = leaf.get('attr', ''), leaf.get('op')
+    if _is_unknown(leaf, data):
+        return _('{name} does not exist').format(name=name)
     if operator in Condition.SNAPSHOT_OPERATORS:
         is_changed = (operator == Condition.CHANGED) == (is_met != bool(leaf.get('negate')))
         text = _('{name} changed') if is_changed else _('{name} did not change')
         return text.format(name=name)
     value = _value(data, name)
-    if value is ABSENT:
-        return _('{name} does not exist').format(name=name)
     shown = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
     return _('{name} is {value}').format(name=name, value=Truncator(shown).chars(MAX_VALUE_CHARS))
 
 
 def _is_unknown(leaf: Conditions, data: Data) -> bool:
+    name = leaf.get('attr', '')
     if leaf.get('op') not in Condition.SNAPSHOT_OPERATORS:
         # After a creation or a deletion, only one snapshot has values.
-        return _value(data, leaf['attr']) is ABSENT
+        return _value(data, name) is ABSENT
     snapshots = [one for one in (data.get('snapshots') or {}).values() if one is not None]
-    return bool(snapshots) and all(_value(one, leaf['attr']) is ABSENT for one in snapshots)
+    return bool(snapshots) and all(_value(one, name) is ABSENT for one in snapshots)
 
 
 def _without_parts(node: Conditions) -> str:

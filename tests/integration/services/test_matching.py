@@ -60,6 +60,8 @@ def test_each_part_of_the_conditions_that_is_not_met_is_named_with_its_value(net
         ({'attr': 'status', 'op': 'changed'}, [('status changed', True)]),
         ({'attr': 'status', 'op': 'changed', 'negate': True}, [('status changed', False)]),
         ({'attr': 'status', 'op': 'unchanged'}, [('status changed', False)]),
+        ({'attr': 'status.value', 'op': 'changed'}, [('status.value does not exist', False)]),
+        ({'attr': 'staus', 'op': 'changed', 'negate': True}, [('staus does not exist', False)]),
         ({'and': []}, []),
     ],
 )

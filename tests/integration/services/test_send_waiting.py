@@ -101,6 +101,20 @@ class TestSend:
         send_waiting.send(webhook)
         assert work() == '1 delivered'
 
+    def test_an_object_still_enters_a_list_if_only_its_latest_change_is_sent(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, filters={'dcim.site': 'status=active'})
+        place = site(name='a', status='planned')
+        work()
+        away(webhook)
+        for name, status in (('a', 'active'), ('b', 'active')):
+            place.name, place.status = name, status
+            place.save()
+        dispatch_all()
+        assert send_waiting.send(webhook, latest_only=True) == 1
+        work()
+        (body,) = (request.json() for request in receiver.requests)
+        assert (body['event'], body['data']['name'], body['membership']) == (CREATED, 'b', 'entered')
+
     def test_other_webhooks_keep_what_waits(self, webhook, receiver):
         other = subscribe(receiver.url('/other'), Site, paused=True)
         for _ in range(2):

@@ -29,6 +29,7 @@ class Waiting(NamedTuple):
     """A waiting delivery that shows its object. `kind`: the change that it reports. `restates`: it is no change.
 
     `is_seen`: the receiver may have heard of the object, from this delivery or from a later one that went before it.
+    `membership`: that of a change by which the object enters or leaves a list, else None.
     """
 
     pk: int
@@ -38,6 +39,7 @@ class Waiting(NamedTuple):
     restates: bool
     is_attempted: bool
     is_seen: bool
+    membership: str | None = None
 
 
 class Heir(NamedTuple):
@@ -110,6 +112,8 @@ def _heir(life: Sequence[Waiting], heir: Waiting) -> Heir:
     span: dict[str, Any] = {'kind': CREATED, 'prechange': None} if tells_creation else {}
     if tells_creation and not is_unknown:
         span['seen'] = True  # INHERIT puts the object in its place, if there are snapshots
+    if tells_creation and life[0].membership:
+        span['membership'] = life[0].membership
     attempted = [one.pk for one in life if one.is_attempted and is_new]
     return Heir(
         pk=heir.pk,

@@ -63,7 +63,8 @@ READ_LINES = f"""
             SELECT FROM webhooks_delivery g
             WHERE g.webhook_id = d.webhook_id AND g.object_type_id = d.object_type_id AND g.object_id = d.object_id
               AND g.sequence > d.sequence AND (g.attempt_count > 0 OR g.id = ANY(%(in_hand)s))
-        )
+        ),
+        d.span ->> 'membership'
     FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)
     CROSS JOIN LATERAL (
