@@ -62,7 +62,7 @@ class Broker:
         """Return the texts in the options that no error may show.
 
         They are the values under names such as `password`, and the secret parts of URLs. Raises ValueError for an
-        invalid URL with a login.
+        invalid URL.
         """
         return tuple(_secrets(self.options))
 
@@ -177,5 +177,5 @@ def _secrets(value: Any, is_secret: bool = False) -> Iterator[str]:
     elif isinstance(value, str):
         if is_secret:
             yield value
-        if '@' in value:
+        if '//' in value or '@' in value:
             yield from echoes.of_url(value, hides_path=True)

@@ -47,6 +47,8 @@ def test_login_and_virtual_host_are_secret_and_the_mechanism_is_not():
     secrets = Broker('bus', 'kafka', OPTIONS).secrets
     assert {'netbox', 'p4ssw0rd', 'netbox-producer', 'production'} <= set(secrets)
     assert 'PLAIN' not in secrets
+    beside = {'url': 'amqp://rabbit.example.com/production', 'username': 'netbox'}
+    assert {'netbox', 'production'} <= set(Broker('bus', 'amqp', beside).secrets)
 
 
 CLIENTS: dict[str, Any] = {
