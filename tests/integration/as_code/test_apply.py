@@ -187,7 +187,7 @@ class TestRefusals:
         ('text', 'error'),
         [
             ('webhooks: [', 'webhooks.yaml:1: not valid YAML'),
-            ('- a', 'a document is a mapping'),
+            ('- a', 'a document must be a mapping'),
             ('source: a\nhooks: []', 'webhooks.yaml:2: hooks: a document has no such key'),
             ('source: a\nwebhooks: {a: 1}', 'webhooks.yaml:2: webhooks: enter a list'),
             ('source: a\nwebhooks: [a]', 'webhooks.yaml:2: webhooks: each entry must be a mapping'),
