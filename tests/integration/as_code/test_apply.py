@@ -301,10 +301,10 @@ def test_pages_and_filters_name_the_document(write, admin_pages, api_client):
     run(file)
     webhook = Webhook.objects.get(name='CMDB')
     for page in (webhook.get_absolute_url(), f'{webhook.get_absolute_url()}edit/'):
-        assert f'It stands in {file}:8.' in admin_pages.get(page).content.decode()
+        assert f'It is defined in {file}:8.' in admin_pages.get(page).content.decode()
     credential = Credential.objects.get()
     for page in (credential.get_absolute_url(), f'{credential.get_absolute_url()}edit/'):
-        assert f'It stands in {file}:3.' in admin_pages.get(page).content.decode()
+        assert f'It is defined in {file}:3.' in admin_pages.get(page).content.decode()
     shown = [admin_pages.get('/plugins/webhooks/credentials/', {'managed_by': one}) for one in ('team', 'other')]
     assert [credential.get_absolute_url() in one.content.decode() for one in shown] == [True, False]
     found = api_client.get('/api/plugins/webhooks/webhooks/', {'managed_by': 'team'}).json()['results']
