@@ -25,7 +25,7 @@ SHARES = {
     'tests/integration/engine': 2,
     'tests/integration/installation': 2,
     'tests/integration/brokers': 1,
-    'tests/integration/outbox': 2,
+    'tests/integration/outbox': 1,
     'tests/hostile': 1,
     'tests/integration/payload': 1,
     'tests/browser': 1,

@@ -276,8 +276,8 @@ def some_definitions(seed: int) -> None:
 
 
 class TestExport:
-    def test_30_sets_of_definitions_survive_export_and_apply(self, write):
-        for seed in range(30):
+    def test_sets_of_definitions_survive_export_and_apply(self, write, pytestconfig: pytest.Config):
+        for seed in range(30 if pytestconfig.getoption('--long') else 5):
             some_definitions(seed)
             document = exported()
             Draft202012Validator(document_schema()).validate(yaml.safe_load(document))

@@ -3,6 +3,7 @@
 import json
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from core.models import ObjectType
@@ -39,10 +40,19 @@ def schema(*options: str) -> tuple[str, int]:
     return output.getvalue(), 0
 
 
+@pytest.fixture(scope='module')
+def all_keys(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: Any) -> str:
+    """To read them takes a second, and they are always the same."""
+    path = tmp_path_factory.mktemp('keys') / 'keys.json'
+    with django_db_blocker.unblock():
+        assert schema('--save', str(path)) == ('', 0)
+    return path.read_text()
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
+def saved(tmp_path: Path, all_keys: str) -> Path:
     path = tmp_path / 'keys.json'
-    assert schema('--save', str(path)) == ('', 0)
+    path.write_text(all_keys)
     return path
 
 

@@ -55,7 +55,10 @@ def bodies(receiver: Receiver) -> list[str]:
 
 class TestAsInNetBox:
     @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
-    def test_any_keys_are_sent_as_netbox_shows_them(self, receiver: Receiver, api_client, make: Callable[[], Model]):
+    def test_any_keys_are_sent_as_netbox_shows_them(
+        self, receiver: Receiver, api_client, make: Callable[[], Model], pytestconfig: pytest.Config
+    ):
+        seeds = range(4) if pytestconfig.getoption('--long') else (2,)
         instance = make()
         model = type(instance)
         known = sorted(keys.shown(model))
@@ -63,7 +66,7 @@ class TestAsInNetBox:
         picks = {
             f'/{name}/{seed}': (name, random.Random(f'{label}{name}{seed}').sample(known, k=1 + seed * 3))
             for name in ('fields', 'omit')
-            for seed in range(4)
+            for seed in seeds
         }
         for path, (name, picked) in picks.items():
             subscribe(receiver.url(path), model, kinds=('updated',), **{name: {label: picked}})
