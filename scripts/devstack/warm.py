@@ -1,4 +1,4 @@
-"""Workers for tests are forks of a process that has loaded NetBox, which takes seconds of CPU.
+"""Workers and commands of tests are forks of a process that has loaded NetBox, which takes seconds of CPU.
 
 `Warm` is for the tests; `python -m devstack.warm` is the process.
 """
@@ -11,12 +11,17 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
+from devstack.failure import StartFailed
 from devstack.process import Child, Processes, prepare_child
+
+# Seconds for a command.
+PATIENCE = 600
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Warm:
     folder: Path
     processes: Processes
     _connection: Connection | None = None
+    _child: Child | None = None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
@@ -66,16 +72,33 @@ class Warm:
         self.processes.children.append(child)
         return child
 
+    def run(self, *arguments: str) -> str:
+        """Return the output and errors of a command, which has to end well."""
+        child = self.start(f'{arguments[0]}-{uuid.uuid4().hex}', arguments)
+        code = child.popen.wait(PATIENCE)
+        self.processes.children.remove(child)
+        said = child.log.read_text(errors='replace')
+        if code:
+            raise StartFailed(f'{arguments[0]} ended with {code}:\n{said}')
+        return said
+
+    def stop(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self.processes.stop(self._child)
+
     def ask(self, *question: object) -> int | None:
         with self._one_at_a_time:
             self._connection.send(question)
             return self._connection.recv()
 
     def _connect(self) -> None:
-        socket = self.folder / f'warm-{os.getpid()}'
+        socket = self.folder / f'warm-{os.getpid()}-{uuid.uuid4().hex[:8]}'
         command = [sys.executable, '-m', 'devstack.warm', str(socket)]
-        child = self.processes.start('warm', command, environment=self.environment, folder=self.folder, client=True)
-        child.wait_until_ready(socket.exists)
+        self._child = self.processes.start(
+            'warm', command, environment=self.environment, folder=self.folder, client=True
+        )
+        self._child.wait_until_ready(socket.exists)
         self._connection = Client(str(socket))
 
 

@@ -8,6 +8,8 @@ from dcim.models import Site
 from django.db import connection
 from users.models import User
 
+from devstack.failure import StartFailed
+
 
 @pytest.mark.parametrize('_turn', [1, 2])
 def test_a_rolled_back_test_sees_nothing_of_others(api_client, _turn):
@@ -70,6 +72,12 @@ def test_the_tasks_redis_is_running_again_after_a_test_that_stopped_it(committed
 def test_a_netbox_may_have_other_settings(make_netbox):
     answer = make_netbox("BASE_PATH = 'netbox/'", fresh=True).run('shell', '-c', 'print(settings.STATIC_URL)')
     assert '/netbox/static/' in answer.stdout, answer.stderr
+
+
+def test_a_command_in_a_fork_says_what_it_says_and_fails_as_any_other(netbox):
+    assert 'well' in netbox.warm.run('shell', '--no-imports', '-c', 'print("well")')
+    with pytest.raises(StartFailed, match='badly'):
+        netbox.warm.run('shell', '--no-imports', '-c', 'raise RuntimeError("badly")')
 
 
 # Half a start's processor time goes into NetBox's GraphQL schema. tests/integration/api/test_graphql.py uses it.

@@ -26,8 +26,7 @@ def test_it_is_all_that_webhooks_need(other_redis: RedisServer, make_netbox, rqw
     tasks = {'HOST': other_redis.address.host, 'PORT': other_redis.port, 'USERNAME': 'netbox', 'PASSWORD': 'sesame'}
     netbox = make_netbox(f"REDIS['tasks'] = {tasks}")
 
-    saved = netbox.run('shell', '-c', SAVE)
-    assert 'wake_up=failed' not in saved.stderr
+    assert 'wake_up=failed' not in netbox.warm.run('shell', '-c', SAVE)
     rqworker(netbox=netbox, redis=other_redis.address)
     receiver.wait_for(2, timeout=PATIENCE)
     with other_redis.address.client() as client:
