@@ -222,7 +222,8 @@ def define_more(reader: Reader, url: str, echoes: str) -> None:
     define(reader, 'http://127.0.0.1:9/', 'Nowhere', max_attempts=1)
     define(reader, url, 'Broken', additional_headers=f'X-Token: {HEADER}{{{{ 1 / 0 }}}}', max_attempts=1)
     define(reader, f'{echoes}elsewhere', 'Form', http_content_type='application/x-www-form-urlencoded')
-    define(reader, url, 'Together', change_set=True, payload_format='cloudevents')
+    headers = f'X-Token: {HEADER}'
+    define(reader, url, 'Together', change_set=True, payload_format='cloudevents', additional_headers=headers)
     define(reader, echoes, 'Like NetBox', payload_format='netbox', include_snapshots=True, max_attempts=1)
     define(reader, url, 'Feed', payload_url='')
     define(reader, url, 'Broken feed', payload_url='', additional_headers=f'X-Token: {HEADER}{{{{ 1 / 0 }}}}')
