@@ -17,7 +17,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.contenttypes.models import ContentType
 from django.core.validators import EMPTY_VALUES
 from django.db import DataError, connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Min, Q, QuerySet
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
@@ -37,7 +37,7 @@ from utilities.filtersets import register_filterset
 from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from .models import Credential, Definition, Delivery, Event, Webhook
-from .models.confidential import CONFIDENTIAL_FIELDS, EVENT_PREFIX
+from .models.confidential import CONFIDENTIAL_FIELDS
 from .models.delivery import cause_of, where_error_is_found
 from .presentation import credential_fields
 from .presentation.fields import field, shown_in
@@ -218,8 +218,12 @@ class LogFilterSet(BaseFilterSet):
 
     def newest(self, queryset: QuerySet) -> QuerySet:
         """Return the newest MAX_SEARCHED rows, which the search looks through."""
-        older = queryset.order_by('-pk').values_list('pk', flat=True)[MAX_SEARCHED : MAX_SEARCHED + 1]
-        return queryset.filter(pk__gt=next(iter(older), 0))
+        return queryset.filter(pk__gte=self.least(queryset, 'pk'))
+
+    def least(self, queryset: QuerySet, name: str) -> int:
+        """Return the least value of a column in the newest MAX_SEARCHED rows, 0 without rows."""
+        newest = queryset.order_by('-pk')[:MAX_SEARCHED]
+        return newest.aggregate(least=Min(name))['least'] or 0
 
     def visible(self, prefix: str = '') -> Q:
         """Return the condition for rows whose object the reader may view. `prefix` leads to the object's columns."""
@@ -321,7 +325,9 @@ class DeliveryFilterSet(LogFilterSet):
             return queryset.filter(uuid=found)
         webhooks = Webhook.objects.filter(name__icontains=value).values_list('pk', flat=True)
         errors = Q(error__icontains=value) & ~Q(error='') & where_error_is_found(self.reader)
-        named = Q(event__object_repr__icontains=value) & self.visible(EVENT_PREFIX)
+        # For a join with events by their names, PostgreSQL would read all events of the log.
+        events = Event.objects.filter(pk__gte=self.least(queryset, 'event_id'))
+        named = Q(event__in=events.filter(self.visible(), object_repr__icontains=value))
         return self.newest(queryset).filter(named | Q(webhook__in=list(webhooks)) | errors)
 
     def filter_error(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
