@@ -2,7 +2,7 @@
 
 WEBHOOK: its address in the REST API, .../api/plugins/webhooks/webhooks/7/. TOKEN: of a user who may view it and its
 objects. DATABASE: the copy's file. `--send` asks NetBox for what is missing or outdated: that needs the permission
-`backfill`. What is too much is only printed.
+`backfill`. Extra ones are only printed.
 """
 
 import json
@@ -43,7 +43,7 @@ def main() -> None:
     missing = [key for key in wanted if key not in have]
     outdated = [key for key, sequence in wanted.items() if key in have and have[key] < sequence]
     extra = [key for key in have if key not in wanted and key[0] in types]
-    for title, keys in (('missing', missing), ('outdated', outdated), ('too much', extra)):
+    for title, keys in (('missing', missing), ('outdated', outdated), ('extra', extra)):
         for name, pk in sorted(keys):
             print(f'{title}: {name} {pk}')
     if '--send' in sys.argv:

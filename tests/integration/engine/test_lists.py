@@ -459,7 +459,7 @@ class TestProof:
         assert (one['object_type'], one['object_id'], len(one['digest'])) == ('dcim.site', second.pk, 64)
         assert api_client.get(f'{address}?object_id=x').status_code == 400
 
-    def test_a_dry_run_names_what_is_missing_stale_and_too_much(self, receiver: Receiver, api_client, admin_pages):
+    def test_a_dry_run_names_what_is_missing_stale_and_extra(self, receiver: Receiver, api_client, admin_pages):
         webhook = mirror(receiver)
         extra, stale, _same = site(name='Basel'), site(name='Chur'), site(name='Davos')
         missing = site(name='Bern', status='planned')
@@ -475,12 +475,12 @@ class TestProof:
         output = StringIO()
         call_command('webhooks_compare', webhook.name, '--dry-run', stdout=output)
         assert output.getvalue().splitlines() == [
-            'dcim.site status=active: 3 objects, 1 missing, 1 stale, 1 too much', '  missing: Bern', '  stale: Chur',
-            '  too much: Basel',
+            'dcim.site status=active: 3 objects, 1 missing, 1 stale, 1 extra', '  missing: Bern', '  stale: Chur',
+            '  extra: Basel',
         ]  # fmt: skip
         page = admin_pages.get(f'{webhook.get_absolute_url()}differences/').content.decode()
         rows = re.findall(r'<th scope="row">([\w ]+):[^<]*</th>\s*<td>(\d+)<div[^>]*>([^<]*)</div>', page)
-        assert rows == [('Missing', '1', 'Bern'), ('Stale', '1', 'Chur'), ('Too much', '1', 'Basel')]
+        assert rows == [('Missing', '1', 'Bern'), ('Stale', '1', 'Chur'), ('Extra', '1', 'Basel')]
         assert told(receiver) == []
         assert api_client.post(address, format='json').status_code == 200
         assert sorted(told(receiver)) == [

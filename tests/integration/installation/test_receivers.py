@@ -81,9 +81,9 @@ def test_a_copy_of_a_list_is_compared_and_asks_for_what_it_lacks(address, tmp_pa
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     compared = compare()
-    assert compared.stdout.splitlines() == [f'missing: dcim.site {lost.pk}', 'too much: dcim.site 999'], compared.stderr
+    assert compared.stdout.splitlines() == [f'missing: dcim.site {lost.pk}', 'extra: dcim.site 999'], compared.stderr
     work()
     assert copied(tmp_path) == {stays.pk: 'Bern', lost.pk: 'Basel', 999: 'Zug'}
     Site.objects.all().delete()
     work()
-    assert compare().stdout.splitlines() == ['too much: dcim.site 999']
+    assert compare().stdout.splitlines() == ['extra: dcim.site 999']

@@ -34,12 +34,12 @@ class Command(BaseCommand):
     def _tell(self, one: lists.Compared) -> None:
         self.stdout.write(
             f'{one.object_type} {one.query}: {one.listed} objects, {one.missing} missing, {one.stale} stale, '
-            f'{one.extra} too much'
+            f'{one.extra} extra'
         )
         for title, names, count in (
             ('missing', one.names_of_missing, one.missing),
             ('stale', one.names_of_stale, one.stale),
-            ('too much', one.names_of_extra, one.extra),
+            ('extra', one.names_of_extra, one.extra),
         ):
             if names:
                 more = f', and {count - len(names)} more' if count > len(names) else ''
