@@ -284,7 +284,7 @@ def test_batches_of_1_0_0_are_refused_by_name_and_off_they_say_nothing(api_clien
     good = {'name': 'New', 'payload_url': NOWHERE, 'object_types': ['dcim.site'], 'type_create': True}
     answer = api_client.post(WEBHOOKS, {**good, 'batch': True}, format='json')
     assert (answer.status_code, [*answer.json()]) == (400, ['batch'])
-    assert 'Switch “Change set” on' in answer.json()['batch']
+    assert 'Switch on “Change set”' in answer.json()['batch']
     made = api_client.post(WEBHOOKS, {**good, 'batch': False}, format='json')
     assert made.status_code == 201
     address = f'{WEBHOOKS}{made.json()["id"]}/'
@@ -292,7 +292,7 @@ def test_batches_of_1_0_0_are_refused_by_name_and_off_they_say_nothing(api_clien
         assert api_client.patch(address, {'batch': wrong}, format='json').status_code == 400
     assert 'batch' not in api_client.get(address).json()
     listed = api_client.post(WEBHOOKS, [{**good, 'name': 'Another', 'batch': True}], format='json')
-    assert (listed.status_code, 'Switch “Change set” on' in str(listed.json())) == (400, True)
+    assert (listed.status_code, 'Switch on “Change set”' in str(listed.json())) == (400, True)
 
 
 #

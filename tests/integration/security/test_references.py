@@ -160,7 +160,7 @@ class TestMissing:
         work()
         page = admin_pages.get(webhook.get_absolute_url()).content.decode()
         assert 'A secret has been missing since' in page and f'file:{key}: No such file or directory' in page
-        assert 'The receiver has been away' not in page
+        assert 'The receiver has been unreachable' not in page
         delivery = admin_pages.get(Delivery.objects.get().get_absolute_url()).content.decode()
         assert 'A secret is missing' in delivery
 

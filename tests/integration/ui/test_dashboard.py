@@ -219,7 +219,7 @@ class TestBanners:
         suspend(webhook)
         page = admin_pages.get(webhook.get_absolute_url()).content.decode()
         assert 'role="alert"' in page
-        assert 'The receiver has been away since' in page
+        assert 'The receiver has been unreachable since' in page
 
     def test_the_page_of_a_webhook_says_that_nothing_asks_for_it(self, admin_pages, webhook):
         address = webhook.get_absolute_url()
