@@ -75,7 +75,7 @@ def objects(model: type[Model], query: str) -> QuerySet:
 
 
 def named(query: str) -> list[str]:
-    """Return the names of the filters in a query and in its saved filters. If one of these is gone, of the query's."""
+    """Return the names of the filters in a query, and in its saved filters unless one of these is gone."""
     try:
         parameters = _parameters(query)
     except DefinitionError:
