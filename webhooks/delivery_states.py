@@ -86,4 +86,5 @@ OPEN = _in(OPEN_STATES)
 # No state is ''.
 TIMED_BY_ID = _in((*TIMED_STATES, ''))
 QUEUED_BY_ID = _in((*QUEUED_STATES, ''))
+PENDING_BY_ID = _in((*PENDING_STATES, ''))
 WAITING_BY_ID = _in((*WAITING_STATES, ''))

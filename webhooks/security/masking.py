@@ -38,6 +38,7 @@ def mask_template(url: str, hides_path: bool = False) -> str:
     return PLACEHOLDER.sub(lambda found: templates.get(found[0], found[0]), masked)
 
 
+@functools.lru_cache(256)
 def mask_url(url: str, hides_path: bool = False) -> str:
     """Return the URL with masks in place of user, query values and, with `hides_path`, path. Its fragment is dropped.
 

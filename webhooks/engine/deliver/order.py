@@ -81,7 +81,7 @@ def lock_lanes(webhook_ids: Collection[int]) -> None:
 
 def blocked(ids: Collection[int]) -> set[int]:
     """Return which deliveries have to wait: for an earlier one of their object, or as their backfill does not run."""
-    return set(sql.fetch_column(FIND_BLOCKED, {'ids': list(ids)})) if ids else set()
+    return set(sql.fetch_column(FIND_BLOCKED, {'ids': sql.array(ids)})) if ids else set()
 
 
 def hold(ids: Collection[int], now: datetime) -> None:
@@ -93,4 +93,4 @@ def hold(ids: Collection[int], now: datetime) -> None:
 def release_next(ids: Collection[int], now: datetime) -> None:
     """Make the next delivery of each object ready, after these, which the caller closes in the same transaction."""
     if ids:
-        sql.execute(RELEASE_NEXT, {'ids': list(ids), 'now': now})
+        sql.execute(RELEASE_NEXT, {'ids': sql.array(ids), 'now': now})

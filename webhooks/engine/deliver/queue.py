@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from ... import delivery_states as states
-from ...delivery_states import PENDING_STATES
 from ...models import Delivery
 from .. import sql
 from . import order
@@ -94,6 +93,9 @@ READ_PARTS = f"""
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
 
+# Read pending deliveries.
+READ_DELIVERIES = f'SELECT d.* FROM webhooks_delivery d WHERE d.id = ANY(%s) AND d.status {states.PENDING_BY_ID}'
+
 # Read which change sets may still grow: events of the transaction are still to be dispatched, or deliveries to be
 # decided. The event of a component's owner does not count while somebody holds the owner's row: that may take long.
 READ_GROWING = """
@@ -163,9 +165,11 @@ def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
 
 def fetch(pks: Collection[int]) -> dict[int, Delivery]:
     """Return the deliveries that may still go, with their events, by id. Closed and blocked ones are missing."""
-    # A join would read an event's long columns once for each webhook. So the events are read by themselves. No state is
-    # '': with it PostgreSQL takes the ids, not an index of all pending deliveries (delivery_states.py).
-    found = Delivery.objects.filter(state__in=(*PENDING_STATES, ''), pk__in=pks).prefetch_related('event').in_bulk()
+    if not pks:
+        return {}
+    # A join would read an event's long columns once for each webhook. So the events are read by themselves.
+    deliveries = Delivery.objects.raw(READ_DELIVERIES, [sql.array(pks)]).prefetch_related('event')
+    found = {one.pk: one for one in deliveries}
     return {pk: found[pk] for pk in found.keys() - order.blocked(found)}
 
 
