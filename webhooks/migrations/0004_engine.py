@@ -199,7 +199,7 @@ def unseal_urls(apps, schema_editor) -> None:
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [('webhooks', '0003_columns'), ('webhooks', '0005_definition')]
+    dependencies = [('webhooks', '0003_columns')]
 
     operations = [
         Once(
