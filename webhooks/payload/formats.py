@@ -34,6 +34,8 @@ Keys = Sequence[str]
 NO_TEXT = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0xFDD0, 0xFDF0)], ' ') | {
     plane << 16 | last: ' ' for plane in range(17) for last in (0xFFFE, 0xFFFF)
 }
+# Keys of the default format that hold the object, or depend on it.
+OBJECT_KEYS = frozenset({'data', 'snapshots', 'differences', 'partial'})
 # As many as PostgreSQL's bigint has. Texts of the same length sort as their numbers do.
 SEQUENCE_DIGITS = 19
 
@@ -211,24 +213,11 @@ def thin(webhook: Webhook, event: Event) -> dict[str, Any]:
     `changed` is None unless it is an update whose state before is known.
     """
     found = differences(event) if event.kind == KindChoices.UPDATED else None
-    flags = {'test': event.test, 'backfill': event.backfill}
-    return {
-        'event': event.kind,
-        'signal_received_timestamp': event.timestamp.timestamp(),
-        'model': model_name(event),
-        'object_type': object_type(event),
+    about = {name: value for name, value in default(webhook, event).items() if name not in OBJECT_KEYS}
+    return about | {
         'object_id': event.object_id if event.object_id > 0 else None,
         'url': (event.payload_data or {}).get('url'),
         'changed': found and sorted({name for part in found.values() for name in part}),
-        'id': str(event.uuid),
-        'sequence': event.sequence,
-        'username': event.username,
-        'request_id': str(event.request_id) if event.request_id else None,
-        **({'caused_by': event.caused_by} if event.caused_by else {}),
-        **({'changelog_message': event.changelog_message} if event.changelog_message else {}),
-        **change_set.merge_of(event),
-        **{name: True for name, is_set in flags.items() if is_set},
-        **_membership(event),
     }
 
 

@@ -48,7 +48,9 @@ Schema = dict[str, Any]
 
 # Parts of schemas. GONE is a nested object that was deleted, MERGE what a branch's merge adds.
 TEXT: Schema = {'type': 'string'}
+TEXT_OR_NULL: Schema = {'type': ['string', 'null']}
 UUID: Schema = {'type': 'string', 'format': 'uuid'}
+UUID_OR_NULL: Schema = {**UUID, **TEXT_OR_NULL}
 TIME: Schema = {'type': 'string', 'format': 'date-time'}
 NUMBERED: Schema = {'type': 'integer', 'minimum': 1}
 TRUE: Schema = {'const': True}
@@ -64,6 +66,9 @@ BRANCH: Schema = {
     'branch': {'type': 'object', 'properties': {'id': {'type': 'integer'}, 'name': TEXT}, 'required': ['id', 'name']}
 }
 MERGE: Schema = {'type': 'object', 'properties': {'id': TEXT, **BRANCH}, 'required': ['id', 'branch']}
+# Keys that some events have: in all formats but netbox, and in the formats default and thin.
+FLAGS: Schema = {'test': TRUE, 'backfill': TRUE, 'membership': MEMBERSHIP}
+NOTES: Schema = {**FLAGS, 'transaction': MERGE, 'changelog_message': TEXT, 'caused_by': NAMES}
 
 
 class NoSchema(Exception):
@@ -130,31 +135,23 @@ SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS_PREFIX}snapshots'}
 DIFFERENCES: Schema = {'$ref': f'{DEFINITIONS_PREFIX}differences'}
 
 
+def _change(model: type[Model], label: str) -> Schema:
+    """Return the keys that the formats default and thin have in common."""
+    return {
+        'event': {'enum': list(OBJECT_KINDS)},
+        'signal_received_timestamp': {'type': 'number'},
+        'model': {'const': model.__name__},
+        'object_type': {'const': label},
+        'id': UUID,
+        'sequence': NUMBERED,
+        'username': TEXT_OR_NULL,
+        'request_id': UUID_OR_NULL,
+    }
+
+
 def _default(model: type[Model], label: str) -> Schema:
-    return _object(
-        {
-            'event': {'enum': list(OBJECT_KINDS)},
-            'signal_received_timestamp': {'type': 'number'},
-            'model': {'const': model.__name__},
-            'data': DATA,
-            'object_type': {'const': label},
-            'id': UUID,
-            'sequence': NUMBERED,
-            'username': {'type': ['string', 'null']},
-            'request_id': {**UUID, 'type': ['string', 'null']},
-        },
-        optional={
-            'snapshots': SNAPSHOTS,
-            'differences': DIFFERENCES,
-            'transaction': MERGE,
-            'test': TRUE,
-            'backfill': TRUE,
-            'membership': MEMBERSHIP,
-            'changelog_message': TEXT,
-            'partial': NAMES,
-            'caused_by': NAMES,
-        },
-    )
+    more = {'snapshots': SNAPSHOTS, 'differences': DIFFERENCES, 'partial': NAMES}
+    return _object({**_change(model, label), 'data': DATA}, optional=NOTES | more)
 
 
 def _netbox(model: type[Model], label: str) -> Schema:
@@ -202,38 +199,18 @@ def _cloudevents(model: type[Model], label: str) -> Schema:
             'tracestate': TEXT,
             'branch': TEXT,
             'branchid': {'type': 'integer'},
-            'test': TRUE,
-            'backfill': TRUE,
-            'membership': MEMBERSHIP,
-            'partitionkey': TEXT,
+            **FLAGS,
         },
     )
 
 
 def _thin(model: type[Model], label: str) -> Schema:
-    return _object(
-        {
-            'event': {'enum': list(OBJECT_KINDS)},
-            'signal_received_timestamp': {'type': 'number'},
-            'model': {'const': model.__name__},
-            'object_type': {'const': label},
-            'object_id': {'type': ['integer', 'null']},
-            'url': {'type': ['string', 'null']},
-            'changed': {'type': ['array', 'null'], 'items': TEXT},
-            'id': UUID,
-            'sequence': NUMBERED,
-            'username': {'type': ['string', 'null']},
-            'request_id': {**UUID, 'type': ['string', 'null']},
-        },
-        optional={
-            'changelog_message': TEXT,
-            'caused_by': NAMES,
-            'transaction': MERGE,
-            'test': TRUE,
-            'backfill': TRUE,
-            'membership': MEMBERSHIP,
-        },
-    )
+    reference = {
+        'object_id': {'type': ['integer', 'null']},
+        'url': TEXT_OR_NULL,
+        'changed': {'type': ['array', 'null'], 'items': TEXT},
+    }
+    return _object(_change(model, label) | reference, optional=NOTES)
 
 
 def _change_set(shape: Schema, payload_format: str) -> Schema:
@@ -244,10 +221,10 @@ def _change_set(shape: Schema, payload_format: str) -> Schema:
         shape['required'] += numbers
         return {'type': 'array', 'items': _of_any_model(shape, 'type'), 'minItems': 1}
     transaction = {
-        'id': {'type': ['string', 'null']},
-        'username': {'type': ['string', 'null']},
-        'request_id': {**UUID, 'type': ['string', 'null']},
-        'message': {'type': ['string', 'null']},
+        'id': TEXT_OR_NULL,
+        'username': TEXT_OR_NULL,
+        'request_id': UUID_OR_NULL,
+        'message': TEXT_OR_NULL,
         'count': NUMBERED,
     }
     changes = {'type': 'array', 'items': _of_any_model(shape, 'object_type'), 'minItems': 1}
