@@ -3,8 +3,7 @@
 docs/architecture.md defines the words. Import models from here; constants and query functions from the file that has
 them.
 
-webhook: a webhook's columns. wanted_changes says which changes it wants, endpoint_facts where its requests go, and
-    signing_secret how it signs.
+webhook: a webhook's columns, which changes it wants, and where its requests go. signing_secret says how it signs.
 subscription: what a webhook asked for, and since when.
 health: the state of its endpoint, which is its lane. backfill, hour, credential: what else it has.
 event, delivery, attempt: the log. sequence numbers it. status_field computes the status of a delivery from its state.

@@ -24,13 +24,14 @@ FORGET_DIGESTS = """
     )"""
 
 
-class ContextDigestManager(models.Manager):
-    """Forgets digests that nobody has kept up to date."""
+def learn_anew(object_types: Collection[int], webhook: models.Model) -> None:
+    """Delete the digests of these object types, and let a dispatcher compute those of all objects.
 
-    def forget(self, object_types: Collection[int], webhook: models.Model) -> None:
-        """Delete the digests of these object types, unless another webhook than this one asks for them already."""
-        with connection.cursor() as cursor:
-            cursor.execute(FORGET_DIGESTS, [list(object_types), webhook.pk])
+    Digests stay if another webhook than this one asks for them already. A walk that has not begun yet learns them too.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(FORGET_DIGESTS, [list(object_types), webhook.pk])
+        cursor.execute(BEGIN_TO_LEARN)
 
 
 class ContextDigest(models.Model):
@@ -45,8 +46,6 @@ class ContextDigest(models.Model):
 
     _netbox_private = True
 
-    objects = ContextDigestManager()
-
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=['object_type', 'object_id'], name='webhooks_contextdigest_object')
@@ -54,15 +53,6 @@ class ContextDigest(models.Model):
 
     def __str__(self) -> str:
         return f'{self.object_type_id}:{self.object_id}'
-
-
-class ContextWalkManager(models.Manager):
-    """Begins walks that learn."""
-
-    def learn(self) -> None:
-        """Let a dispatcher compute the digests of all objects. A walk that has not begun yet does that too."""
-        with connection.cursor() as cursor:
-            cursor.execute(BEGIN_TO_LEARN)
 
 
 class ContextWalk(models.Model):
@@ -85,8 +75,6 @@ class ContextWalk(models.Model):
     looked = models.BigIntegerField(_('looked at'), default=0)
 
     _netbox_private = True
-
-    objects = ContextWalkManager()
 
     class Meta:
         constraints = [

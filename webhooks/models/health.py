@@ -31,27 +31,6 @@ def no_latency() -> list[int]:
     return [0] * (len(LATENCY_BUCKET_SECONDS) + 1)
 
 
-class HealthManager(OfWebhookManager):
-    """Makes the lanes of new webhooks. It finds no lanes of deleted ones."""
-
-    def begin(self, webhook: Webhook) -> None:
-        """Make the lane of a new webhook.
-
-        Fixtures and restored changes may bring the id of a deleted webhook. Then that one's lane is reset, its hourly
-        figures and its backfill are removed, and `former_until` is set. A worker that owns the lane still leaves it by
-        itself.
-        """
-        its = {'webhook': webhook.pk}
-        with connection.cursor() as cursor:
-            cursor.execute(IS_LEFT, its)
-            ((is_left,),) = cursor.fetchall()
-            if is_left:
-                cursor.execute(REMOVE_LEFT, its)
-        health = self.model(webhook=webhook, former_until=sequence.draw() if is_left else None)
-        names = [field.name for field in self.model._meta.concrete_fields if field.name not in ('webhook', 'owner')]
-        self.bulk_create([health], update_conflicts=True, unique_fields=['webhook'], update_fields=names)
-
-
 class Health(models.Model):
     """How the endpoint of a webhook does: counts, last answer, latency, and since when it is suspended.
 
@@ -94,7 +73,7 @@ class Health(models.Model):
 
     _netbox_private = True
 
-    objects = HealthManager()
+    objects = OfWebhookManager()
 
     class Meta:
         verbose_name = _('health')
@@ -105,6 +84,21 @@ class Health(models.Model):
 
 
 @receiver(post_save, sender=Webhook, dispatch_uid='webhooks.health')
-def _webhook_saved(instance: Webhook, created: bool, **kwargs) -> None:
-    if created:
-        Health.objects.begin(instance)
+def _begin(instance: Webhook, created: bool, **kwargs) -> None:
+    """Make the lane of a new webhook.
+
+    Fixtures and restored changes may bring the id of a deleted webhook. Then that one's lane is reset, its hourly
+    figures and its backfill are removed, and `former_until` is set. A worker that owns the lane still leaves it by
+    itself.
+    """
+    if not created:
+        return
+    its = {'webhook': instance.pk}
+    with connection.cursor() as cursor:
+        cursor.execute(IS_LEFT, its)
+        ((is_left,),) = cursor.fetchall()
+        if is_left:
+            cursor.execute(REMOVE_LEFT, its)
+    health = Health(webhook=instance, former_until=sequence.draw() if is_left else None)
+    names = [field.name for field in Health._meta.concrete_fields if field.name not in ('webhook', 'owner')]
+    Health.objects.bulk_create([health], update_conflicts=True, unique_fields=['webhook'], update_fields=names)

@@ -16,32 +16,6 @@ LEARN = """
     ON CONFLICT DO NOTHING"""
 
 
-class ListWalkManager(models.Manager):
-    """Keeps a webhook's lists in line with its filters."""
-
-    def sync(self, webhook: Webhook) -> None:
-        """Begin, change and end lists after a save of the webhook. A walk follows, which sends the difference.
-
-        The present objects of a new list are taken as known, unless they are to be sent (`send_list`). The caller has
-        locked the webhook's row.
-        """
-        held = {one.object_type_id: one for one in self.filter(webhook_id=webhook.pk)}
-        if not held and not webhook.filters:
-            return
-        wanted = {one.pk: webhook.filters[label_of(one)] for one in webhook.listed_types()}
-        gone = held.keys() - wanted.keys()
-        self.filter(webhook_id=webhook.pk, object_type_id__in=gone).delete()
-        Member.objects.filter(webhook_id=webhook.pk, object_type_id__in=gone).delete()
-        for type_id, query in wanted.items():
-            if type_id not in held:
-                self.create(webhook_id=webhook.pk, object_type_id=type_id, query=query, asked=True)
-                if not webhook.send_list:
-                    _learn(webhook.pk, type_id, query)
-        for type_id in wanted.keys() & held.keys():
-            # Its difference may also have grown while the webhook was disabled.
-            self.filter(pk=held[type_id].pk).update(query=wanted[type_id], asked=True, walking=False)
-
-
 class ListWalk(models.Model):
     """A list of a webhook, with the state of the walk that compares it (engine/walks/lists.py).
 
@@ -64,8 +38,6 @@ class ListWalk(models.Model):
     error = models.TextField(_('error'), blank=True)
 
     _netbox_private = True
-
-    objects = ListWalkManager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=['webhook_id', 'object_type'], name='webhooks_listwalk_list')]
@@ -99,6 +71,30 @@ class Member(models.Model):
 
     def __str__(self) -> str:
         return f'{self.webhook_id}: {self.object_type_id}:{self.object_id}'
+
+
+def sync_lists(webhook: Webhook) -> None:
+    """Begin, change and end lists after a save of the webhook. A walk follows, which sends the difference.
+
+    The present objects of a new list are taken as known, unless they are to be sent (`send_list`). The caller has
+    locked the webhook's row.
+    """
+    lists = ListWalk.objects.filter(webhook_id=webhook.pk)
+    held = {one.object_type_id: one for one in lists}
+    if not held and not webhook.filters:
+        return
+    wanted = {one.pk: webhook.filters[label_of(one)] for one in webhook.listed_types()}
+    gone = held.keys() - wanted.keys()
+    lists.filter(object_type_id__in=gone).delete()
+    Member.objects.filter(webhook_id=webhook.pk, object_type_id__in=gone).delete()
+    for type_id, query in wanted.items():
+        if type_id not in held:
+            ListWalk.objects.create(webhook_id=webhook.pk, object_type_id=type_id, query=query, asked=True)
+            if not webhook.send_list:
+                _learn(webhook.pk, type_id, query)
+    for type_id in wanted.keys() & held.keys():
+        # Its difference may also have grown while the webhook was disabled.
+        lists.filter(pk=held[type_id].pk).update(query=wanted[type_id], asked=True, walking=False)
 
 
 def _learn(webhook_id: int, type_id: int, query: str) -> None:

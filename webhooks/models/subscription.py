@@ -19,9 +19,9 @@ from psycopg.errors import UndefinedTable
 from .. import components, config_contexts
 from ..choices import KindChoices
 from . import sequence
-from .config_context import ContextDigest, ContextWalk
+from .config_context import learn_anew
 from .event import Event
-from .member import ListWalk
+from .member import sync_lists
 from .webhook import Webhook
 
 # Read each object type with an open subscription once. It jumps from type to type in the index, so a thousand webhooks
@@ -115,7 +115,7 @@ class SubscriptionManager(models.Manager):
         with transaction.atomic():
             # If two edits ran at once, both would open the same subscription. FOR UPDATE would block dispatch.
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
-            ListWalk.objects.sync(webhook)
+            sync_lists(webhook)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
             own = self.filter(webhook=webhook, until=None).exclude(kind__in=NEEDS_BEFORE)
@@ -145,8 +145,7 @@ class SubscriptionManager(models.Manager):
                 for object_type_id, kind in sorted(wanted - held.keys())
             )
             if owners := [type_id for type_id, kind in wanted - held.keys() if kind == DERIVED]:
-                ContextDigest.objects.forget(owners, webhook)
-                ContextWalk.objects.learn()
+                learn_anew(owners, webhook)
 
     def open_object_types(self) -> dict[int, Asked] | None:
         """Return {content type id: what is asked for} for all object types that some webhook wants.

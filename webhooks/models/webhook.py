@@ -8,7 +8,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models
+from django.db import connection, models
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
@@ -17,19 +17,17 @@ from extras.constants import HTTP_CONTENT_TYPE_JSON
 from netbox.models import NetBoxModel
 
 from .. import constants, validation
-from ..choices import FormatChoices
+from ..choices import FormatChoices, KindChoices
 from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, MAX_URL_CHARS
 from ..object_types import label_of
-from ..validation.headers import MOVED
+from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import IDENTIFYING, is_moved
 from ..validation.url import UNMASKED
 from .concurrent import ConcurrentModel
-from .endpoint_facts import EndpointFacts
 from .exported import ExportedModel
-from .fields import SealedField, UrlField
+from .fields import SEALED_MARK, SealedField, UrlField
 from .managed import ManagedModel
 from .signing_secret import SigningModel
-from .wanted_changes import WantedChanges
 
 # Where requests go, with which headers, and how the endpoint is verified. A save writes all of them, or none.
 ENDPOINT_FIELDS = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verification', *IDENTIFYING)
@@ -39,8 +37,14 @@ NOT_COPIED = (
     'name', 'enabled', 'paused', *SEALED_FIELDS, 'client_cert_path', 'client_key_path', 'tags', 'custom_field_data',
 )  # fmt: skip
 
+# Read whether any enabled webhook has a template, or conditions with regular expressions. A sealed URL may have one.
+IS_ANY_TEMPLATED = f"""
+    SELECT EXISTS (SELECT FROM webhooks_webhook
+        WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{{%' OR payload_url LIKE '%{SEALED_MARK}%'
+                           OR conditions::text LIKE '%"regex"%'))"""
 
-class Webhook(WantedChanges, EndpointFacts, SigningModel, ExportedModel, ManagedModel, ConcurrentModel, NetBoxModel):
+
+class Webhook(SigningModel, ExportedModel, ManagedModel, ConcurrentModel, NetBoxModel):
     """An endpoint: which changes are sent to it, how, and when they are tried again."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
@@ -338,6 +342,74 @@ class Webhook(WantedChanges, EndpointFacts, SigningModel, ExportedModel, Managed
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def kinds(self) -> list[str]:
+        """Return the kinds of change that it sends: values of KindChoices."""
+        flags = (
+            (KindChoices.CREATED, self.type_create),
+            (KindChoices.UPDATED, self.type_update),
+            (KindChoices.DELETED, self.type_delete),
+        )
+        return [kind for kind, wanted in flags if wanted]
+
+    @property
+    def kind_labels(self) -> str:
+        """Return the kinds of change that it sends, for people, such as 'Created, Deleted'."""
+        labels = dict(KindChoices)
+        return ', '.join(str(labels[kind]) for kind in self.kinds)
+
+    @property
+    def shows_before(self) -> bool:
+        """Whether its requests show the state before a change."""
+        return self.include_snapshots or self.payload_format in (FormatChoices.NETBOX, FormatChoices.THIN)
+
+    @property
+    def needs_before(self) -> bool:
+        """Whether it shows the state before a change, or may ask for it in its conditions."""
+        return self.shows_before or bool(self.conditions)
+
+    @property
+    def compares(self) -> bool:
+        """Whether saves that change nothing are no updates to it."""
+        return self.only_real_changes or bool(self.only_if_changed)
+
+    @property
+    def wants_unchanged(self) -> bool:
+        """Whether saves that change nothing have to be recorded for it."""
+        return self.type_update and not self.compares
+
+    @property
+    def records_before(self) -> bool:
+        """Whether the state before a change has to be recorded: to show it, or to see if the change is one."""
+        return self.needs_before or (self.type_update and self.compares)
+
+    @property
+    def is_feed(self) -> bool:
+        """Whether receivers read its changes from NetBox: it has no URL."""
+        return not self.payload_url
+
+    @property
+    def masked_url(self) -> str:
+        """Return the URL without its secrets, for people. '' for a feed."""
+        return str(self.payload_url)
+
+    @property
+    def masked_headers(self) -> str:
+        """Return the additional headers with masked values, one a line."""
+        return mask_headers(self.additional_headers)
+
+    @property
+    def effective_timeout(self) -> int:
+        """Return the seconds that a request may take: the webhook's own, or NetBox's default."""
+        return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
+
+    @classmethod
+    def any_is_templated(cls) -> bool:
+        """Whether workers need a renderer. Headers are encrypted, so templates in them do not count."""
+        with connection.cursor() as cursor:
+            cursor.execute(IS_ANY_TEMPLATED)
+            return cursor.fetchone()[0]
 
     @property
     def has_new_secret(self) -> bool:

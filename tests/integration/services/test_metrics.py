@@ -60,7 +60,7 @@ def test_they_count_the_workers(webhook, rqworker):
 
 def test_they_count_the_looks_at_all_devices(webhook):
     assert figures()['webhooks_context_walks'] == 0
-    ContextWalk.objects.learn()
+    ContextWalk.objects.create()
     assert figures()['webhooks_context_walks'] == 1
 
 
