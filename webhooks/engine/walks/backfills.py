@@ -13,7 +13,7 @@ from ...models import Backfill
 from ...outbox import restating
 from ...storable import storable
 from .. import notifications, sql
-from .loop import Walk
+from .loop import Walk, write
 
 RUNNING = BackfillStateChoices.RUNNING
 COMPLETED = BackfillStateChoices.COMPLETED
@@ -89,6 +89,4 @@ class BackfillWalk(Walk):
 
     def _write(self, **changes: object) -> bool:
         same = {name: getattr(self._backfill, name) for name in ('started_at', 'position', 'last_id')}
-        found = Backfill._base_manager.filter(pk=self.pk, state=RUNNING, **same)
-        is_mine = found.select_for_update(skip_locked=True).values_list('pk').first()
-        return is_mine is not None and bool(found.update(**changes))
+        return write(Backfill._base_manager.filter(pk=self.pk, state=RUNNING, **same), **changes)

@@ -19,7 +19,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import connection
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from extras.models import SavedFilter
 
 from ... import delivery_states as states
@@ -33,7 +33,7 @@ from ...storable import MAX_KEY, storable
 from .. import sql
 from ..dispatch import loop as dispatch
 from ..dispatch.memberships import of_model
-from .loop import Walk
+from .loop import Walk, write
 
 # While a webhook has this many unsent deliveries, no further slice is recorded.
 MAX_OPEN_DELIVERIES = 600
@@ -77,15 +77,6 @@ READY_LISTS = f"""
             LIMIT %(most)s
         ) is_open
     ) < %(most)s"""
-
-# Move a walk on, if it is still in its place.
-MOVE_WALK = """
-    UPDATE webhooks_listwalk SET last_id = %(last_id)s, walking = %(walking)s, error = ''
-    WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_listwalk
-        WHERE id = %(id)s AND walking AND query = %(query)s AND begun_at = %(begun_at)s AND last_id = %(from_id)s
-        FOR UPDATE SKIP LOCKED
-    ))"""
 
 # Read the objects in a range of keys that the receiver has in the list: whether each still exists, and whether it has
 # changed since. What ignored users change is not sent.
@@ -184,8 +175,8 @@ class WalkOfList(Walk):
 
     def move(self, position: int, last_id: int, looked: int) -> bool:
         """Write its place. At the end of the table it ends."""
-        now = {'id': self.pk, 'query': self._list.query, 'begun_at': self._list.begun_at, 'from_id': self.last_id}
-        return bool(sql.execute(MOVE_WALK, {**now, 'last_id': last_id, 'walking': position == 0}))
+        here = self._same().filter(walking=True, last_id=self.last_id)
+        return write(here, last_id=last_id, walking=position == 0, error='')
 
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
         """Record an event for each object that differs, and learn the states of those that were taken as known."""
@@ -205,8 +196,10 @@ class WalkOfList(Walk):
 
     def fail(self, error: Exception) -> bool:
         """End it, and keep the reason for the webhook's page."""
-        same = ListWalk.objects.filter(pk=self.pk, query=self._list.query, begun_at=self._list.begun_at)
-        return bool(same.update(walking=False, error=storable(reason_of(error))))
+        return bool(self._same().update(walking=False, error=storable(reason_of(error))))
+
+    def _same(self) -> QuerySet[ListWalk]:
+        return ListWalk.objects.filter(pk=self.pk, query=self._list.query, begun_at=self._list.begun_at)
 
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:

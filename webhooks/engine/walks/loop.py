@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from django.db import transaction
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.utils.translation import gettext as _
 
 from ...exceptions import DefinitionError
@@ -80,6 +80,15 @@ class Walk(ABC):
     def fail(self, error: Exception) -> bool:
         """End it because of an error. Returns False if it rests instead, and is tried again."""
         return False
+
+
+def write(same: QuerySet, **changes: object) -> bool:
+    """Change the row of a walk, as `same` finds it, in the open transaction.
+
+    Returns False if somebody else has moved, ended or locked it.
+    """
+    is_mine = same.select_for_update(skip_locked=True).values_list('pk').first()
+    return is_mine is not None and bool(same.update(**changes))
 
 
 class Walks:
