@@ -4,12 +4,11 @@ It keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other
 """
 
 import json
-import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from functools import cache, partial, singledispatch
+from functools import cache, singledispatch
 from typing import Any
 from uuid import UUID
 
@@ -17,13 +16,12 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.fields.ranges import RangeField
 from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.utils.dateparse import parse_duration
+from psycopg.adapt import Transformer
+from psycopg.postgres import types
+from psycopg.pq import Format
 
 Decoder = Callable[[Any], Any]
 Row = Mapping[str, Any]
-
-# A range as text, such as [2024-01-01,2024-12-31) or ["a b",).
-BOUND = r'("(?:[^"\\]|\\.|"")*"|[^,)\]]*)'
-RANGE = re.compile(rf'^([\[(]){BOUND},{BOUND}([\])])$')
 
 
 def decode(field: models.Field, value: Any) -> Any:
@@ -159,22 +157,8 @@ def _(field: ArrayField) -> Decoder | None:
 
 
 @_from_json.register
-def _(field: RangeField) -> Decoder:
-    return partial(_range, field)
-
-
-def _range(field: RangeField, text: str) -> Any:
-    if text == 'empty':
-        return field.range_type(empty=True)
-    opening, lower, upper, closing = RANGE.match(text).groups()
-    return field.range_type(_bound(field, lower), _bound(field, upper), opening + closing)
-
-
-def _bound(field: RangeField, text: str) -> Any:
-    return field.base_field.to_python(_unquoted(text)) if text else None
-
-
-def _unquoted(text: str) -> str:
-    if not text.startswith('"'):
-        return text
-    return re.sub(r'\\(.)|"(")', lambda match: match[1] or match[2], text[1:-1])
+def _(field: RangeField) -> Decoder | None:
+    # A type of a plugin may be unknown to psycopg. Then its values are texts for NetBox too.
+    known = types.get(field.db_type(connection))
+    loader = known and Transformer().get_loader(known.oid, Format.TEXT)
+    return loader and (lambda text: loader.load(text.encode()))
