@@ -61,13 +61,7 @@ def lock_rows(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
 
 def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
     """Return {pk: snapshot as JSON text} of existing rows, in the order of their pks."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f'SELECT t.{_pk(model)}, ({expression(model)})::text FROM {_table(model)} t '
-            f'WHERE t.{_pk(model)} = ANY(%s) ORDER BY t.{_pk(model)}',
-            [list(pks)],
-        )
-        return dict(cursor.fetchall())
+    return _read(model, pks)
 
 
 def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
@@ -75,13 +69,16 @@ def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, st
 
     Outside any transaction no lock holds, so the snapshots are marked: others may change the rows before this save.
     """
-    is_held = connection.in_atomic_block or not connection.get_autocommit()
-    mark = '' if is_held else f' || \'{{"{UNLOCKED}": true}}\''
-    lock_rows = f'ORDER BY t.{_pk(model)} FOR NO KEY UPDATE' if is_held else ''
+    if connection.in_atomic_block or not connection.get_autocommit():
+        return _read(model, pks, lock='FOR NO KEY UPDATE')
+    return _read(model, pks, mark=f' || \'{{"{UNLOCKED}": true}}\'')
+
+
+def _read(model: type[models.Model], pks: Collection[Any], *, mark: str = '', lock: str = '') -> dict[Any, str]:
     with connection.cursor() as cursor:
         cursor.execute(
             f'SELECT t.{_pk(model)}, ({expression(model)}{mark})::text FROM {_table(model)} t '
-            f'WHERE t.{_pk(model)} = ANY(%s) {lock_rows}',
+            f'WHERE t.{_pk(model)} = ANY(%s) ORDER BY t.{_pk(model)} {lock}',
             [list(pks)],
         )
         return dict(cursor.fetchall())
