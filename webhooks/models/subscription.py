@@ -36,31 +36,22 @@ READ_OPEN_TYPES = """
         FROM step WHERE step.object_type_id IS NOT NULL
     )
     SELECT object_type_id FROM step WHERE object_type_id IS NOT NULL"""
-# Kinds of subscriptions to what a model's changes mean for other objects: COMPONENT and SOURCE.
-FOR_OTHERS = "IN ('component', 'source')"
+# Whether a subscription asks for each field of Asked, as SQL.
+ASKS = ('before', "kind = 'deleted'", 'unchanged', "kind IN ('component', 'source')")
 # A type with fewer open subscriptions is read by READ_OPEN_OF_TYPE, and Python sums them up: PostgreSQL plans that in
 # half the time of READ_ASKED_OF_TYPES.
 MAX_SUBSCRIPTIONS_READ = 30
 # Read what each open subscription of an object type asks for.
 READ_OPEN_OF_TYPE = f"""
-    SELECT before, kind = 'deleted', unchanged, kind {FOR_OTHERS} FROM webhooks_subscription
+    SELECT {', '.join(ASKS)} FROM webhooks_subscription
     WHERE until IS NULL AND object_type_id = {{object_type_id:d}} LIMIT {MAX_SUBSCRIPTIONS_READ}"""
+# Whether an open subscription of an object type asks for something.
+SOME_ASKS = """EXISTS (
+        SELECT FROM webhooks_subscription s WHERE s.object_type_id = t.object_type_id AND s.until IS NULL AND s.{asks}
+    )"""
 # Read what all open subscriptions of each object type ask for together.
 READ_ASKED_OF_TYPES = f"""
-    SELECT t.object_type_id, EXISTS (
-        SELECT 1 FROM webhooks_subscription b
-        WHERE b.object_type_id = t.object_type_id AND b.until IS NULL AND b.before
-    ), EXISTS (
-        SELECT 1 FROM webhooks_subscription d
-        WHERE d.object_type_id = t.object_type_id AND d.until IS NULL AND d.kind = 'deleted'
-    ), EXISTS (
-        SELECT 1 FROM webhooks_subscription u
-        WHERE u.object_type_id = t.object_type_id AND u.until IS NULL AND u.unchanged
-    ), EXISTS (
-        SELECT 1 FROM webhooks_subscription o
-        WHERE o.object_type_id = t.object_type_id AND o.until IS NULL AND o.kind {FOR_OTHERS}
-    )
-    FROM ({{object_types}}) t"""
+    SELECT t.object_type_id, {', '.join(SOME_ASKS.format(asks=asks) for asks in ASKS)} FROM ({{object_types}}) t"""
 # Inside a user's transaction a look runs in a savepoint, in one round trip. If the table is gone, only the savepoint
 # fails.
 IN_SAVEPOINT = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
