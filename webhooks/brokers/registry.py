@@ -150,32 +150,32 @@ def _load(name: str) -> type[Driver]:
     return _added()[name].load()
 
 
-def _hosts(value: Any, is_host: bool = False) -> Iterator[str]:
-    """Yield the names and addresses of hosts in a value at any depth, without ports and logins."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _hosts(inner, bool(HOST_OPTION.search(str(key))))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for inner in value:
-            yield from _hosts(inner, is_host)
-    elif isinstance(value, str) and is_host:
-        for one in value.split(','):
+def _hosts(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names and addresses of hosts in a broker's options, without ports and logins."""
+    for text, is_host in _texts(options, HOST_OPTION):
+        for one in text.split(',') if is_host else ():
             with suppress(ValueError):
                 yield from filter(None, [urlsplit(one if '//' in one else f'//{one.strip()}').hostname])
 
 
-def _secrets(value: Any, is_secret: bool = False) -> Iterator[str]:
-    """Yield the texts that `Broker.secrets` returns, from a value at any depth."""
+def _secrets(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts that `Broker.secrets` returns."""
+    for text, is_secret in _texts(options, SECRET_OPTION):
+        if is_secret:
+            yield text
+        if '//' in text or '@' in text:
+            yield from echoes.of_url(text, hides_path=True)
+
+
+def _texts(value: Any, named: re.Pattern[str], is_named: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield the texts in a value at any depth, and whether an option with such a name holds them."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _secrets(inner, is_secret or bool(SECRET_OPTION.search(str(key))))
+            yield from _texts(inner, named, is_named or bool(named.search(str(key))))
     elif isinstance(value, list | tuple | set | frozenset):
         for inner in value:
-            yield from _secrets(inner, is_secret)
+            yield from _texts(inner, named, is_named)
     elif isinstance(value, bytes):
-        yield from _secrets(value.decode(errors='replace'), is_secret)
+        yield value.decode(errors='replace'), is_named
     elif isinstance(value, str):
-        if is_secret:
-            yield value
-        if '//' in value or '@' in value:
-            yield from echoes.of_url(value, hides_path=True)
+        yield value, is_named
