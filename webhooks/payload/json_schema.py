@@ -16,18 +16,18 @@ from decimal import Decimal
 from typing import Any
 
 from django.db.models import Model
-from django.urls import NoReverseMatch, path, resolve, reverse
+from django.urls import path
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.settings import patched_settings
 from rest_framework.fields import Field, empty
 from utilities.api import get_serializer_for_model
-from utilities.views import get_viewname
 
 from ..choices import OBJECT_KINDS, FormatChoices
 from ..models import Webhook
 from ..rendering.expansion import Tree, tree_of
 from ..rendering.keys import targets
+from ..rendering.serializer import api_view
 from . import selection
 from .formats import SEQUENCE_DIGITS
 from .selection import Selection
@@ -289,7 +289,7 @@ def _collect(definitions: Schema, schema: Schema, path: str, found: dict[str, se
 
 def _definitions(model: type[Model]) -> Schema:
     """Return `$defs`: `data` as GET shows it, the nested objects, and our own parts."""
-    described = _describe(_view(model))
+    described = _describe(model)
     (response,) = described['paths'].values()
     reference = response['get']['responses']['200']['content']['application/json']['schema']['$ref']
     components = {name: _translate(schema) for name, schema in described['components']['schemas'].items()}
@@ -368,19 +368,14 @@ def _has_source(model: type[Model], field: Field) -> bool:
     return field.source == '*' or hasattr(model, field.source.split('.')[0])
 
 
-def _view(model: type[Model]) -> type:
-    """Return the view of the model's page in the REST API. Raises NoSchema."""
-    try:
-        return resolve(reverse(get_viewname(model, 'detail', rest_api=True), args=[1])).func.cls
-    except NoReverseMatch:
-        raise NoSchema(f'{model._meta.label_lower} has no page in the REST API') from None
-
-
-def _describe(view: type) -> Schema:
-    """Return NetBox's OpenAPI description of the view's GET.
+def _describe(model: type[Model]) -> Schema:
+    """Return NetBox's OpenAPI description of GET for an object of the model. Raises NoSchema.
 
     Only that: all of NetBox takes half a minute.
     """
+    view = api_view(model)
+    if view is None:
+        raise NoSchema(f'{model._meta.label_lower} has no page in the REST API')
     patterns = [path('object/<int:pk>/', view.as_view({'get': 'retrieve'}))]
     with patched_settings(OPENAPI_SETTINGS), GENERATOR_STATS.silence():
         return SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)

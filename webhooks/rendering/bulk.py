@@ -10,11 +10,9 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Model, Prefetch, prefetch_related_objects
-from django.urls import NoReverseMatch, reverse
 from django.utils import timezone, translation
 from netbox.models.ltree import LtreeModel
 from utilities.api import get_annotations_for_serializer, get_serializer_for_model
-from utilities.views import get_viewname
 
 from . import configcontext, gone, related
 from .customfields import CustomFields
@@ -22,7 +20,7 @@ from .decoding import build
 from .derived import Derived, leave_unlinked, place_in_tree
 from .parts import UNEXPECTED, find, leave, left, part
 from .remains import Remains
-from .serializer import NetBoxSerializer, PreparedSerializer, view_at
+from .serializer import NetBoxSerializer, PreparedSerializer, api_view
 
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
@@ -101,7 +99,7 @@ class ModelRenderer:
     """Renders the snapshots of a model, batch by batch. There is one for each model and process."""
 
     def __init__(self, model: type[Model]) -> None:
-        view = _api_view(model)
+        view = api_view(model)
         serializer_class = get_serializer_for_model(model)
         queryset = (model._default_manager if view is None else view.queryset).all().order_by()
         self._model = model
@@ -181,14 +179,6 @@ class ModelRenderer:
 
 def _keys(snapshots: Sequence[Snapshot], field: str) -> list[list[Any]]:
     return [snapshot['m2m'].get(field, []) for snapshot in snapshots]
-
-
-def _api_view(model: type[Model]) -> type | None:
-    try:
-        path = reverse(get_viewname(model, 'detail', rest_api=True), args=[1])
-    except NoReverseMatch:
-        return None
-    return view_at(path)
 
 
 def _declared_lookups(view: type | None, queryset: Any) -> Iterator[str | Prefetch]:

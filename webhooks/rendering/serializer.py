@@ -6,13 +6,14 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
-from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve
+from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
 from netbox.api.exceptions import SerializerNotFound
 from rest_framework.fields import Field
 from rest_framework.relations import HyperlinkedIdentityField, ManyRelatedField
 from rest_framework.serializers import ListSerializer, Serializer
 from rest_framework.utils.encoders import JSONEncoder
 from utilities.api import get_serializer_for_model
+from utilities.views import get_viewname
 
 from . import gone
 from .customfields import CustomFields
@@ -43,6 +44,14 @@ def view_at(path: str) -> type | None:
     except Resolver404:
         return None
     return getattr(view, 'cls', None)
+
+
+def api_view(model: type[Model]) -> type | None:
+    """Return the class of the view that shows an object of the model in the REST API. None: it has none."""
+    try:
+        return view_at(reverse(get_viewname(model, 'detail', rest_api=True), args=[1]))
+    except NoReverseMatch:
+        return None
 
 
 class NetBoxSerializer:
