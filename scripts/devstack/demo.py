@@ -91,6 +91,7 @@ def running_netbox(port: int, driver: str | None = None) -> Iterator[tuple[WebSe
         settings = DASHBOARD + (settings_of(broker) if broker else '')
         netbox = cleanup.enter_context(netbox_in(stack, 'netbox_demo', settings))
         say('Starting NetBox and rqworker')
+        netbox.keep_warm(stack.folder)
         worker, server = netbox.start_worker(), netbox.start_server(port)
         netbox.create_superuser(USER, PASSWORD)
         server.wait_until_ready()

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from redis import Redis
 
-from devstack.failure import StartFailed
 from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK, free_port
 from devstack.postgres import DatabaseAddress
 from devstack.process import Child, Processes, descendants
 from devstack.redis import RedisAddress
-from devstack.warm import Warm
+from devstack.warm import GUNICORN, Warm
 
 PLUGIN = 'webhooks'
 QUEUES = ('high', 'default', 'low')
@@ -76,7 +75,7 @@ class NetBox:
     processes: Processes
     settings: str = ''
     plugin: bool = field(default_factory=plugin_exists)
-    # Workers are its forks. Without it each loads NetBox.
+    # Without it each worker and web server loads NetBox.
     warm: Warm | None = None
 
     def write_configuration(self) -> None:
@@ -120,12 +119,14 @@ class NetBox:
             client=True,
         )
 
+    def keep_warm(self, folder: Path) -> None:
+        """Let workers, web servers and `warm.run` be forks of one process, whose socket is in `folder`."""
+        self.warm = Warm(self.environment(), folder, self.processes)
+
     def create_superuser(self, name: str, password: str) -> None:
         account = {'USERNAME': name, 'PASSWORD': password, 'EMAIL': f'{name}@example.com'}
         environment = {f'DJANGO_SUPERUSER_{key}': value for key, value in account.items()}
-        answer = self.run('createsuperuser', '--no-input', '--skip-checks', environment=environment)
-        if answer.returncode:
-            raise StartFailed(f'The user {name} was not created:\n{answer.stderr[-2000:]}')
+        self.warm.run('createsuperuser', '--no-input', '--skip-checks', environment=environment)
 
     def start_server(self, port: int | None = None, base_path: str = '') -> 'WebServer':
         server = WebServer(self, port or free_port(), base_path)
@@ -153,13 +154,17 @@ class WebServer:
     def start(self) -> None:
         # A loading worker does not listen to requests to stop.
         options = f'--bind {LOOPBACK}:{self.port} --threads {self.threads} --graceful-timeout 1 --no-control-socket'
-        self.child = self.netbox.processes.start(
-            f'netbox-{self.port}',
-            [sys.executable, '-m', 'gunicorn', *options.split(), 'devstack.wsgi:application'],
-            environment=self.netbox.environment(),
-            folder=self.netbox.root,
-            client=True,
-        )
+        name, arguments = f'netbox-{self.port}', [GUNICORN, *options.split(), 'devstack.wsgi:application']
+        if self.netbox.warm:
+            self.child = self.netbox.warm.start(name, arguments)
+        else:
+            self.child = self.netbox.processes.start(
+                name,
+                [sys.executable, '-m', *arguments],
+                environment=self.netbox.environment(),
+                folder=self.netbox.root,
+                client=True,
+            )
 
     def wait_until_ready(self) -> None:
         self.child.wait_until_ready(self._answers)

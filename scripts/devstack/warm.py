@@ -1,10 +1,11 @@
-"""Workers and commands of tests are forks of a process that has loaded NetBox, which takes seconds of CPU.
+"""Workers, web servers and commands are forks of a process that has loaded NetBox, which takes seconds of CPU.
 
-`Warm` is for the tests; `python -m devstack.warm` is the process.
+`Warm` is for tests and the demo; `python -m devstack.warm` is the process.
 """
 
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from devstack.process import Child, Processes, prepare_child
 
 # Seconds for a command.
 PATIENCE = 600
+GUNICORN = 'gunicorn'
 
 
 @dataclass
@@ -34,7 +36,11 @@ class Forked:
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = self.warm.ask('poll', self.pid)
+            try:
+                self.returncode = self.warm.ask('poll', self.pid)
+            except (EOFError, OSError):
+                # At the end the warm process is stopped first, and the kernel ends its forks.
+                self.returncode = -signal.SIGTERM
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -64,17 +70,19 @@ class Warm:
     _child: Child | None = None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self, name: str, arguments: Sequence[str]) -> Child:
+    def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
+        """Start a command of NetBox, or gunicorn, with these variables beside those of the process."""
         if self._connection is None:
             self._connect()
         log = self.processes.logs / f'{name}.log'
-        child = Child(name, Forked(self.ask('fork', str(log), list(arguments)), self), log, client=True)
+        pid = self.ask('fork', str(log), list(arguments), dict(environment or {}))
+        child = Child(name, Forked(pid, self), log, client=True)
         self.processes.children.append(child)
         return child
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         """Return the output and errors of a command, which has to end well."""
-        child = self.start(f'{arguments[0]}-{uuid.uuid4().hex}', arguments)
+        child = self.start(f'{arguments[0]}-{uuid.uuid4().hex}', arguments, environment)
         code = child.popen.wait(PATIENCE)
         self.processes.children.remove(child)
         said = child.log.read_text(errors='replace')
@@ -116,7 +124,9 @@ def serve(socket: str) -> list[str]:
             else:
                 tests.close()
                 _begin(subject)
-                return more[0]
+                arguments, environment = more
+                os.environ |= environment
+                return arguments
     sys.exit()
 
 
@@ -153,7 +163,12 @@ def main() -> None:
     from django.core.management import execute_from_command_line
 
     load()
-    execute_from_command_line(['netbox', *serve(sys.argv[1])])
+    arguments = serve(sys.argv[1])
+    if arguments[0] == GUNICORN:
+        sys.argv = arguments
+        importlib.import_module('gunicorn.app.wsgiapp').run()
+    else:
+        execute_from_command_line(['netbox', *arguments])
 
 
 if __name__ == '__main__':

@@ -53,6 +53,7 @@ def place(stack: StackDescription, processes: Processes) -> Iterator[Place]:
     caching = RedisAddress(redis.address.host, redis.port, db=1)
     netbox = NetBox(stack.folder / 'browser', database, caching, redis.address, processes, DASHBOARD)
     netbox.write_configuration()
+    netbox.keep_warm(stack.folder)
     worker, server = netbox.start_worker(), netbox.start_server()
     netbox.create_superuser(ADMIN, PASSWORD)
     server.wait_until_ready()
