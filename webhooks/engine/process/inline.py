@@ -34,7 +34,7 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
     dispatching, sending = Member(name('dispatch'), DISPATCH), Member(name('send'), SEND)
     dispatching.begin()
     sending.begin()
-    end = time.monotonic() + seconds
+    end, has_worked = time.monotonic() + seconds, False
     with deliver.opened(sending) as sender:
         dispatcher = DispatcherRole(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
@@ -45,9 +45,11 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
             worked = sender.turn(deliver.MAX_GATHER_SECONDS if is_idle else 0)
             if is_idle and not worked and not sender.lanes.is_busy and not beside.is_running:
                 break
+            has_worked = True
         else:
             wakeup.wake()  # the rest goes in another job
-        tidy.step()
+        if has_worked:
+            tidy.step()  # what was sent may have left something
         sender.end()
         dispatching.end()
         return sender.counts
