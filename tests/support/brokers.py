@@ -13,6 +13,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from devstack.brokers import PASSWORD, USER, Broker
 from devstack.ports import LOOPBACK
 from devstack.process import wait_until
@@ -23,6 +25,10 @@ from webhooks.transport.exchange import Outcome, Request
 PATIENT = 60.0
 # The kernel's number of this state of a connection.
 ESTABLISHED = 1
+# For what the engine does whichever broker there is: one that has keys and refuses addresses. `--long`: all of them.
+ANY_DRIVER = pytest.mark.parametrize(
+    'driver', ['amqp', *(pytest.param(one, marks=pytest.mark.long) for one in ('kafka', 'mqtt', 'nats', 'redis'))]
+)
 
 
 @dataclass(frozen=True)

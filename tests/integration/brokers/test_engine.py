@@ -3,7 +3,7 @@
 import pytest
 from dcim.models import Site
 from prometheus_client import generate_latest
-from support.brokers import Reader
+from support.brokers import ANY_DRIVER, Reader
 from support.builders import site, subscribe
 from support.engine import deliveries, disorder, dispatch_all, work
 
@@ -13,7 +13,7 @@ from webhooks.choices import StatusChoices
 from webhooks.models import Webhook
 from webhooks.services import backfill
 
-pytestmark = pytest.mark.usefixtures('committed', 'bus')
+pytestmark = [pytest.mark.usefixtures('committed', 'bus'), ANY_DRIVER]
 
 
 @pytest.fixture
