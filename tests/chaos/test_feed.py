@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 CLIENT = CHECKOUT / 'contrib' / 'feed_client.py'
-STEPS, PATIENCE = 60, 120
+STEPS, PATIENCE = 40, 120
 
 
 class Reader:

@@ -40,8 +40,9 @@ FILTERS = {
     '/custom': 'cf_level=gold&cf_due__lt=2030-01-01',
     '/group': 'tenant_group=customers&status__n=retired',
 }
-OBJECTS, WRITERS, WORKERS = 300, 3, 3
-# Changes of sites in a run: of the first seed, and of the others.
+WRITERS, WORKERS = 3, 3
+# Sites at first, and their changes in a run: of the first seed alone, and with the others.
+OBJECTS, MORE_OBJECTS = 100, 300
 CHANGES, MORE_CHANGES = 100, 3000
 STATUSES, LEVELS, DATES = ['active', 'planned', 'retired'], ['gold', 'tin', None], ['2029-01-01', '2031-01-01', None]
 # Shares of transactions: of other objects, of deletions, and rolled back.
@@ -55,7 +56,7 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world() -> None:
+def world(pytestconfig: pytest.Config) -> None:
     """Objects that the filters are about."""
     sites = [ObjectType.objects.get_for_model(Site)]
     for name, kind in (('level', 'text'), ('due', 'date')):
@@ -69,7 +70,7 @@ def world() -> None:
         Tenant.objects.create(name=f'Tenant {number}', slug=f'tenant-{number}', group=groups[number % 2])
     Tag.objects.create(name='Core', slug='core')
     chance = random.Random(0)
-    for _ in range(OBJECTS):
+    for _ in range(MORE_OBJECTS if pytestconfig.getoption('--long') else OBJECTS):
         _change(chance, site())
     forget_events()
 
