@@ -38,7 +38,18 @@ from webhooks.services.preview_sources import Draft
 API = '/api/plugins/webhooks/'
 # Longer than what a page's random tokens contain by chance.
 SERIAL = 'serial-of-the-device'
-every_kind = pytest.mark.parametrize('make', [*MAKERS.values(), *VARIANTS.values()], ids=[*MAKERS, *VARIANTS])
+# What refers to much, of each app. With --long all kinds are expanded.
+ALWAYS = (
+    'dcim.device', 'dcim.interface', 'ipam.prefix', 'ipam.ipaddress', 'tenancy.tenant', 'circuits.circuit',
+    'virtualization.virtualmachine', 'wireless interface',
+)  # fmt: skip
+every_kind = pytest.mark.parametrize(
+    'make',
+    [
+        pytest.param(make, id=kind, marks=() if kind in ALWAYS else pytest.mark.long)
+        for kind, make in (MAKERS | VARIANTS).items()
+    ],
+)
 
 
 def keys_of(model: type[Model]) -> list[str]:
