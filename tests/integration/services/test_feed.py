@@ -533,6 +533,7 @@ def test_two_clients_on_one_file_store_each_change_once(feed, netbox_server, net
     monkeypatch.setenv('TOKEN', f'{token.get_auth_header_prefix()}{token.token}'.removeprefix('Bearer '))
     monkeypatch.setenv('DATABASE', str(tmp_path / 'feed.sqlite'))
     first, second = contributed('feed_client'), contributed('feed_client')
+    first.WAIT = 1  # at last there is nothing new
     publish('Bern', 'Basel')
     first.read()
     first.db.execute('DELETE FROM cursor')  # as the second knew it when it asked
