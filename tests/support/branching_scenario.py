@@ -20,11 +20,12 @@ from tenancy.models import Tenant
 from users.models import User
 from utilities.exceptions import AbortTransaction
 
+from webhooks.engine.deliver import lane
 from webhooks.engine.process import inline
 from webhooks.models import Event, Subscription, Webhook
 
-# Objects that a branch creates beside: with the others, more than a request of a change set holds.
-MANY = 1000
+# Changes that a request of a change set holds, and objects that a branch creates beside: together they are more.
+PART_DELIVERIES, MANY = 100, 150
 
 
 @contextmanager
@@ -130,6 +131,7 @@ def run(url: str, strategy: str) -> dict:
 
 
 def main(url: str) -> None:
+    lane.PART_DELIVERIES = PART_DELIVERIES
     Tag.objects.create(name='core', slug='core')
     Site.objects.create(name='edited', slug='edited')
     tell_of_merges(f'{url}/merges')
