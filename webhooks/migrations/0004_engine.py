@@ -48,45 +48,26 @@ OLD_BATCHITEM = """delivery_id bigint, event_id bigint, webhook_id bigint, objec
 UNFORMED = 32767
 
 # What 1.0.0 lets wait for an earlier delivery of its object. The lane's owner looks at it anew, the oldest first.
-LOOK_ANEW = """
+LET_WAIT = """status = 'pending' AND (due_at IS NULL OR error = '' AND due_at > now())
+    AND (lease_until IS NULL OR lease_until <= now())"""
+# Change the next rows of a table that meet a condition, and return the last of their ids.
+CHANGE = """
     WITH part AS (
-        SELECT id FROM webhooks_delivery
-        WHERE status = 'pending' AND id > %s AND (due_at IS NULL OR error = '' AND due_at > now())
-            AND (lease_until IS NULL OR lease_until <= now())
-        ORDER BY id LIMIT 1000
-    ), looked_at AS (
-        UPDATE webhooks_delivery d SET due_at = created FROM part WHERE d.id = part.id
-    )
-    SELECT max(id) FROM part"""
-
-# What 1.0.0 has tried waits for its next attempt. In 1.0.0 that has no state of its own.
-NAME_RETRYING = """
-    WITH part AS (
-        SELECT id FROM webhooks_delivery WHERE status = 'pending' AND attempt_count > 0 AND id > %s
-        ORDER BY id LIMIT 1000
-    ), named AS (
-        UPDATE webhooks_delivery d SET status = 'retrying' FROM part WHERE d.id = part.id
-    )
-    SELECT max(id) FROM part"""
-
-# What a worker of 1.0.0 had in hand: its request may go on until then, and must not arrive after a later one.
-GIVE_BACK = """
-    WITH part AS (
-        SELECT id FROM webhooks_delivery WHERE status = 'sending' AND id > %s ORDER BY id LIMIT 1000
-    ), given_back AS (
-        UPDATE webhooks_delivery d SET status = 'doubtful', due_at = coalesce(lease_until, now())
-        FROM part WHERE d.id = part.id
-    )
-    SELECT max(id) FROM part"""
-
-# Turn webhooks that send batches into webhooks that send change sets.
-SEND_CHANGE_SETS = """
-    WITH part AS (
-        SELECT id FROM webhooks_webhook WHERE batch AND id > %s ORDER BY id LIMIT 1000
+        SELECT id FROM {table} WHERE {condition} AND id > %s ORDER BY id LIMIT 1000
     ), changed AS (
-        UPDATE webhooks_webhook w SET change_set = true, batch = false FROM part WHERE w.id = part.id
+        UPDATE {table} t SET {change} FROM part WHERE t.id = part.id
     )
     SELECT max(id) FROM part"""
+# Tables, changes and conditions, in this order.
+CHANGES = (
+    # Turn webhooks that send batches into webhooks that send change sets.
+    ('webhooks_webhook', 'change_set = true, batch = false', 'batch'),
+    ('webhooks_delivery', 'due_at = created', LET_WAIT),
+    # What 1.0.0 has tried waits for its next attempt. In 1.0.0 that has no state of its own.
+    ('webhooks_delivery', "status = 'retrying'", "status = 'pending' AND attempt_count > 0"),
+    # What a worker of 1.0.0 had in hand: its request may go on until then, and must not arrive after a later one.
+    ('webhooks_delivery', "status = 'doubtful', due_at = coalesce(lease_until, now())", "status = 'sending'"),
+)
 
 # A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery. They
 # become a change set. If its request may have been sent, it has one part, so that a retry names the same changes under
@@ -180,8 +161,9 @@ INDEXES = [
 
 def hand_over(apps, schema_editor) -> None:
     if 'lease_until' in columns_of('webhooks_delivery', schema_editor):
-        for statement in (SEND_CHANGE_SETS, LOOK_ANEW, NAME_RETRYING, GIVE_BACK, SPLIT):
-            in_parts(schema_editor, statement)
+        for table, change, condition in CHANGES:
+            in_parts(schema_editor, CHANGE.format(table=table, change=change, condition=condition))
+        in_parts(schema_editor, SPLIT)
 
 
 def advance(apps, schema_editor) -> None:
@@ -228,11 +210,7 @@ class Migration(migrations.Migration):
                     'delivery',
                     'webhook',
                     models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        on_delete=DO_NOTHING,
-                        related_name='deliveries',
-                        to='webhooks.webhook',
+                        'webhooks.webhook', DO_NOTHING, db_constraint=False, db_index=False, related_name='deliveries'
                     ),
                 ),
             ),
@@ -242,12 +220,12 @@ class Migration(migrations.Migration):
                     'health',
                     'webhook',
                     models.OneToOneField(
+                        'webhooks.webhook',
+                        DO_NOTHING,
                         db_constraint=False,
-                        on_delete=DO_NOTHING,
                         primary_key=True,
                         related_name='health',
                         serialize=False,
-                        to='webhooks.webhook',
                     ),
                 ),
             ),
