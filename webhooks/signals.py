@@ -118,8 +118,8 @@ def hold_deleted(
     if held := deletions.held(instance, origin):
         instance.__dict__[SNAPSHOT_SLOT] = held
     elif snapshots.lock_rows(model, [instance.pk]):
-        held = snapshots.take(model, [instance.pk])[instance.pk]
-        instance.__dict__[SNAPSHOT_SLOT] = side_effects.with_cleared(held, instance, origin)
+        # No webhook wants its deletion, so nobody sees what the deletion has already changed in the row.
+        instance.__dict__[SNAPSHOT_SLOT] = snapshots.take(model, [instance.pk])[instance.pk]
 
 
 def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:

@@ -4,7 +4,6 @@ Left behind: when an object is deleted, pointers to it become empty. Taken along
 moves, NetBox changes the objects in it by update().
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from .default_database import rows
 # Attributes of an instance, between the signals before and after its change.
 LEFT_SLOT = '_webhooks_left'
 TAKEN_SLOT = '_webhooks_taken'
-# An attribute of the object or queryset whose delete() was called: the set of (model, pk) that go.
-GOING_SLOT = '_webhooks_going'
 # Names of `on_delete` with which Django changes a pointer without a signal.
 SILENT_ON_DELETE = ('SET_NULL', 'SET_DEFAULT')
 
@@ -108,10 +105,6 @@ def _connect_left(pointers: Mapping[type[Model], list[tuple[type[Model], Pointer
 def _pointers(model: type[Model]) -> Iterator[Pointer]:
     """Yield the fields that a deletion of their target empties silently. Fields with _ are not shown in the API."""
     yield from model._meta.many_to_many
-    yield from _silent_keys(model)
-
-
-def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
     for field in model._meta.concrete_fields:
         silent = isinstance(field, ForeignKey) and field.remote_field.on_delete.__name__ in SILENT_ON_DELETE
         if silent and not field.name.startswith('_'):
@@ -123,11 +116,8 @@ def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
 #
 
 
-def hold_left(
-    pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
-) -> None:
+def hold_left(pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, **kwargs: Any) -> None:
     """Before `instance` is deleted, hold the states of the objects that point to it, for `record_left`."""
-    _going(origin).add((instance._meta.concrete_model, instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
         if scope.wants(model, using):
@@ -165,37 +155,6 @@ def _cut_links(model: type[Model], instance: Model) -> None:
             links = _links(model, field, instance)
             if links.model._meta.get_field(field.m2m_reverse_field_name()).remote_field.on_delete is CASCADE:
                 links._raw_delete(DEFAULT_DB_ALIAS)
-
-
-def _going(origin: Any) -> set[tuple[type[Model], Any]]:
-    return vars(origin).setdefault(GOING_SLOT, set()) if origin is not None else set()
-
-
-def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
-    """Return the snapshot with the keys, and the times of saving, that this deletion has already changed in the row.
-
-    For example, NetBox deletes the addresses of a device first, so its row loses `primary_ip4`. `instance` still has
-    it.
-    """
-    going = _going(origin)
-    keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
-    cleared = {column: target for column, target in keys.items() if target in going}
-    taken = json.loads(snapshot) if cleared else {}
-    lost = {column: key for column, (_model, key) in cleared.items() if taken['row'][column] is None}
-    if not lost:
-        return snapshot
-    taken['row'] |= lost | _times_of_saving(instance)
-    return json.dumps(taken)
-
-
-def _target(instance: Model, field: ForeignKey) -> tuple[type[Model], Any]:
-    return field.related_model._meta.concrete_model, instance.__dict__.get(field.attname)
-
-
-def _times_of_saving(instance: Model) -> dict[str, str]:
-    fields = [field for field in instance._meta.concrete_fields if getattr(field, 'auto_now', False)]
-    values = {field.column: instance.__dict__.get(field.attname) for field in fields}
-    return {column: value.isoformat() for column, value in values.items() if value is not None}
 
 
 #
