@@ -15,7 +15,7 @@ from .definition import Definition, errors_of
 from .headers import check_header_name, check_header_value, parse_headers
 from .secret import check_reference, reveal
 from .tls import check_file
-from .url import AUTHORITY, check_plain_url, origin_of
+from .url import before_template, check_plain_url, origin_of
 
 MAX_HOSTS = 50
 # A signed token may be long.
@@ -142,10 +142,9 @@ def check(definition: Definition) -> None:
         if any(map(CREDENTIAL_IN_TEMPLATE.search, (definition.body_template, *hidden))):
             raise DefinitionError('credential', _('Choose one: a template needs it.'))
         return
-    url = reveal('payload_url', definition.payload_url)
-    fixed, template, _rest = url.partition('{')
+    fixed = before_template(reveal('payload_url', definition.payload_url))
     # If a template makes the host, each request is checked.
-    if not template or AUTHORITY.match(fixed):
+    if fixed is not None:
         check_host(definition.credential, fixed, verified=definition.ssl_verification)
 
 

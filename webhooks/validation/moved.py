@@ -10,7 +10,7 @@ from ..brokers import address
 from ..exceptions import DefinitionError
 from .definition import Definition
 from .secret import reveal
-from .url import AUTHORITY, origin_of
+from .url import before_template, origin_of
 
 # With another CA file another host may pass for the endpoint. With another certificate the webhook is another client.
 IDENTIFYING = ('ca_file_path', 'client_cert_path', 'client_key_path')
@@ -44,9 +44,6 @@ def _origin(url: str) -> str:
 
     A template may make scheme, host or port: then it is the whole URL.
     """
-    fixed, template, _rest = url.partition('{')
     if place := address.split(url):
         return place.origin
-    if template and not AUTHORITY.match(fixed):
-        return url
-    return origin_of(fixed) or url
+    return origin_of(before_template(url) or '') or url

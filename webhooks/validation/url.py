@@ -51,22 +51,24 @@ def check_text(url: str) -> None:
         return
     if MASK in url:
         raise DefinitionError('payload_url', _('Enter the whole URL: replace ******** with the real text.'))
-    if JINJA2_TEMPLATE_RE.search(url):
+    is_template = JINJA2_TEMPLATE_RE.search(url)
+    if is_template:
         check_template('payload_url', url)
-        if address.is_broker(url):
-            broker.check_url(url)
-            return
-        scheme = re.match(r'^([a-zA-Z][a-zA-Z0-9+.-]*):', url)
-        if scheme and scheme[1].lower() not in SCHEMES:
-            raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https://.'))
-        fixed = url.partition('{')[0]
-        if AUTHORITY.match(fixed):
-            check_plain_url(fixed)
-        return
     if address.is_broker(url):
         broker.check_url(url)
         return
-    check_plain_url(url)
+    scheme = re.match(r'^([a-zA-Z][a-zA-Z0-9+.-]*):', url)
+    if is_template and scheme and scheme[1].lower() not in SCHEMES:
+        raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https://.'))
+    fixed = before_template(url) if is_template else url
+    if fixed is not None:
+        check_plain_url(fixed)
+
+
+def before_template(url: str) -> str | None:
+    """Return the URL up to its first template, the whole of one without. None: a template makes host or port."""
+    fixed, template, _rest = url.partition('{')
+    return fixed if not template or AUTHORITY.match(fixed) else None
 
 
 def check_plain_url(url: str, field: str = 'payload_url') -> None:
