@@ -108,13 +108,16 @@ def _key(key: Any) -> str:
 
 def default(webhook: Webhook, event: Event) -> dict[str, Any]:
     """Return the event in the default format."""
+    notes = {'partial': event.partial, 'caused_by': event.caused_by, 'changelog_message': event.changelog_message}
     shown = {
         'event': event.kind,
         'signal_received_timestamp': event.timestamp.timestamp(),
         'model': model_name(event),
         'data': Raw(event.data),
         'object_type': object_type(event),
-        **_identity(event),
+        'id': str(event.uuid),
+        'sequence': event.sequence,
+        **{name: value for name, value in notes.items() if value},
         'username': event.username,
         'request_id': str(event.request_id) if event.request_id else None,
     }
@@ -227,11 +230,6 @@ FORMATS = {
     FormatChoices.CLOUDEVENTS: cloudevents,
     FormatChoices.THIN: thin,
 }
-
-
-def _identity(event: Event) -> dict[str, Any]:
-    more = {'partial': event.partial, 'caused_by': event.caused_by, 'changelog_message': event.changelog_message}
-    return {'id': str(event.uuid), 'sequence': event.sequence, **{name: value for name, value in more.items() if value}}
 
 
 def differences(event: Event) -> dict[str, dict[str, Any]] | None:
