@@ -37,7 +37,8 @@ def named_in(template: str) -> list[str]:
     """Return the dotted keys of the object that the template names, such as 'site.name', sorted.
 
     `{% for tag in data.tags %}{{ tag.slug }}` names 'tags' and 'tags.slug'. Unknown are keys that are computed, as in
-    `data[key]`, and those of objects in a mapping or a namespace. A template that cannot be compiled names none.
+    `data[key]`, with all below them, and those of objects in a mapping or a namespace. A template that cannot be
+    compiled names none.
     """
     reader = _Reader()
     try:
@@ -128,7 +129,7 @@ class _Reader:
                 found = _below(self._paths(node.node), node.attr)
             case nodes.Getitem(arg=nodes.Const(value=str() as key)):
                 found = _below(self._paths(node.node), key)
-            case nodes.Getitem():
+            case nodes.Getitem(arg=nodes.Const() | nodes.Neg() | nodes.Slice()):
                 self._use(node.arg)
                 found = self._paths(node.node)
             case nodes.Call(node=nodes.Getattr()):
@@ -151,7 +152,7 @@ class _Reader:
     def _called(self, call: nodes.Call) -> Paths:
         """Return the paths of a method's result: `.get('key')` reads a key, `.values()` and `.items()` all of them."""
         paths = self._use(call.node.node)
-        self._use_all(call.args)
+        self._use_all(call.iter_child_nodes(exclude=('node',)))
         if call.node.attr == 'get' and call.args and isinstance(call.args[0], nodes.Const):
             found = _below(paths, str(call.args[0].value))
             self.used |= found
