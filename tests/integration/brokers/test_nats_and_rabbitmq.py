@@ -40,6 +40,16 @@ class TestRabbitMq:
         assert outcome.error == 'the name of a header or the content type is longer than 255 bytes'
         assert not outcome.unreachable
 
+    def test_no_error_names_a_virtual_host_that_is_missing(self, reader: Reader, monkeypatch: pytest.MonkeyPatch):
+        options = options_of(reader.broker)
+        # A login beside the URL.
+        url = f'amqp://{options.pop("host")}:{options.pop("port")}/production%2Feast'
+        change_settings(monkeypatch, brokers={'bus': {**options, 'url': url}})
+        with sending(reader) as send:
+            error = send().error
+        assert 'vhost' in error and '********' in error
+        assert 'production' not in error
+
     def test_a_message_that_closes_the_channel_is_the_only_one_refused(self, send: Sender, relay: Relay):
         assert send().succeeded
         # So long the others are under way beside it.

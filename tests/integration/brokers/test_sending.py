@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from core.models import ObjectType
 from dcim.models import Site
 from django.db import transaction
+from extras.models import CustomField
 from support.brokers import ANY_DRIVER, Got, Reader, Relay
 from support.builders import site, subscribe
 from support.engine import (
@@ -31,6 +33,7 @@ from webhooks.services import redelivery, trial
 pytestmark = pytest.mark.usefixtures('committed', 'bus')
 
 PENDING, DELIVERED, FAILED = StatusChoices.PENDING, StatusChoices.DELIVERED, StatusChoices.FAILED
+LEFT_OUT = 'community-of-the-device'
 SEPARATORS = {'amqp': '/', 'mqtt': '/'}
 
 
@@ -91,6 +94,36 @@ def test_cloud_events_name_the_key_as_partition(url, reader, before):
     (got,) = reader.wait_for(before + 1)[before:]
     assert got.headers['content-type'] == 'application/cloudevents+json'
     assert got.json()['partitionkey'] == f'dcim.site:{changed.pk}'
+
+
+@pytest.mark.parametrize(
+    'chosen', [{'omit': ['description', 'custom_fields.snmp', 'tenant']}, {'fields': ['id', 'name', 'status']}], ids=str
+)
+def test_a_left_out_value_stands_nowhere_in_a_message_or_its_log(url, reader, before, chosen, api_client):
+    CustomField.objects.create(name='snmp', type='text').object_types.set([ObjectType.objects.get_for_model(Site)])
+    ((name, keys),) = chosen.items()
+    subscribe(
+        url, Site, include_snapshots=True, additional_headers='X-Keys: {{ data.keys() | join(",") }}',
+        payload_format='cloudevents', **{name: {'dcim.site': keys}},
+    )  # fmt: skip
+    tenant = Tenant.objects.create(name=f'{LEFT_OUT} AG', slug='acme')
+    place = site(description=LEFT_OUT, custom_field_data={'snmp': LEFT_OUT}, tenant=tenant)
+    with transaction.atomic():
+        place.snapshot()
+        place.description = f'{LEFT_OUT}!'
+        place.save()
+    place.delete()
+    work()
+    got = reader.wait_for(before + 3)[before:]
+    assert all(place.name in str(one) for one in got)
+    assert LEFT_OUT not in str(got)
+    query = '{webhooks_delivery_list {error attempts {url error request_headers response_headers response_body}}}'
+    answers = [
+        api_client.post('/graphql/', {'query': query}, format='json'),
+        *(api_client.get(f'/api/plugins/webhooks/{kind}/') for kind in ('deliveries', 'webhooks')),
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert not any(LEFT_OUT in answer.content.decode() for answer in answers)
 
 
 @ANY_DRIVER
