@@ -76,11 +76,15 @@ def objects(model: type[Model], query: str) -> QuerySet:
 
 def named(query: str) -> list[str]:
     """Return the names of the filters in a query, and in its saved filters unless one of these is gone."""
+    return [name for name in QueryDict(spelled_out(query)) if name not in (*BESIDE, *SAVED)]
+
+
+def spelled_out(query: str) -> str:
+    """Return the query with the parameters of its saved filters in their place, or as it is if one of these is gone."""
     try:
-        parameters = _parameters(query)
+        return _parameters(query).urlencode()
     except DefinitionError:
-        parameters = QueryDict(query)
-    return [name for name in parameters if name not in (*BESIDE, *SAVED)]
+        return query
 
 
 def _parameters(query: str) -> QueryDict:

@@ -204,7 +204,9 @@ class WalkOfList(Walk):
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:
     model = model_of_id(listed.object_type_id)
-    count = sql.fetch_value(COUNT_WRITES, [list(_tables(model, listed.query))]) if model else 0
+    # The tables are remembered by what saved filters say now.
+    query = list_filters.spelled_out(listed.query)
+    count = sql.fetch_value(COUNT_WRITES, [list(_tables(model, query))]) if model else 0
     if is_due or count != written:
         sql.execute(BEGIN_WALK, [count, listed.pk, listed.query])
 
