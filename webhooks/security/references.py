@@ -40,7 +40,7 @@ def check(reference: str) -> None:
         return
     folders = [folder.resolve() for folder in conf.get().secret_folders]
     # A link in an allowed folder may lead out of it.
-    path = Path('/' if '\x00' in reference else reference.removeprefix(FILE)).resolve()
+    path = Path(os.path.realpath('/' if '\x00' in reference else reference.removeprefix(FILE)))
     if not any(map(path.is_relative_to, folders)):
         raise SecretUnavailable(_('{reference}: secret_folders does not allow it').format(reference=reference))
 
@@ -65,8 +65,9 @@ def read(text: str) -> str:
 
 def _of_file(reference: str) -> str:
     try:
-        with Path(reference.removeprefix(FILE)).open('rb') as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        # A pipe that nobody writes to would keep the reader waiting for ever.
+        with open(reference.removeprefix(FILE), 'rb', opener=_without_waiting) as file:
+            content = file.read(MAX_FILE_BYTES + 1) or b''
         if len(content) > MAX_FILE_BYTES:
             raise ValueError(_('it is too long'))
         return content.decode().rstrip('\r\n')
@@ -77,3 +78,7 @@ def _of_file(reference: str) -> str:
     except ValueError as error:
         reason = str(error)
     raise SecretUnavailable(f'{reference}: {reason}')
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

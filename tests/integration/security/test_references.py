@@ -1,6 +1,8 @@
 """Secrets in files and variables: read when they are needed, and never stored or shown."""
 
 import base64
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from support.builders import NOWHERE, site, subscribe
 from support.engine import pass_retry_waits, work
 from support.settings import change_settings
 
+from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.models import Attempt, Credential, Delivery, Health, Webhook
 from webhooks.security import references, signing
@@ -179,6 +182,23 @@ class TestMissing:
         work()
         delivery = Delivery.objects.get()
         assert delivery.status == 'pending' and reason in delivery.error
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'folder', 'link to itself'])
+def test_what_is_no_file_keeps_nobody_waiting(folder: Path, kind):
+    path = folder / 'key'
+    {'pipe': os.mkfifo, 'folder': Path.mkdir, 'link to itself': lambda one: one.symlink_to(one)}[kind](path)
+    found: list[Exception] = []
+
+    def read() -> None:
+        with pytest.raises(references.SecretUnavailable) as refused:
+            references.read(f'file:{path}')
+        found.append(refused.value)
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    assert wait_until(lambda: found, timeout=60), 'a reader waits for ever'
+    assert str(found[0]).startswith(f'file:{path}: ')
 
 
 @pytest.mark.parametrize('field', ['secret', 'additional_headers', 'credential'])
