@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -58,8 +59,11 @@ def is_storable_time(moment: datetime) -> bool:
 
 
 def is_storable(value: Any) -> bool:
-    """Return whether PostgreSQL can store the JSON value: its texts are storable, and its nesting is shallow."""
-    return is_flat(value) and not any(isinstance(node, str) and UNSTORABLE.search(node) for node in nodes(value))
+    """Return whether PostgreSQL can store the JSON value: texts are storable, numbers finite, nesting is shallow."""
+    return is_flat(value) and not any(
+        (isinstance(node, str) and UNSTORABLE.search(node)) or (isinstance(node, float) and not isfinite(node))
+        for node in nodes(value)
+    )
 
 
 def is_flat(value: Any, levels: int = MAX_NESTING_LEVELS) -> bool:

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError
 from utilities.api import get_serializer_for_model
+from utilities.exceptions import AbortRequest
 
 from ..engine import sql
 from ..models import Webhook
@@ -149,6 +150,8 @@ class _Writer:
         except ProtectedError:
             reason = _('"{name}" is in use, and cannot be deleted').format(name=instance)
             raise DocumentError(reason, section) from None
+        except AbortRequest as refusal:  # of a protection rule
+            raise DocumentError(str(refusal), section) from None
 
     def _save(self, serializer: Any, stored: Model | None) -> Model:
         if stored:
@@ -195,6 +198,8 @@ def _related(entry: Entry, name: str) -> Any:
     """Return the related objects that a field names, as the serializer takes them. Raises DocumentError."""
     key, value = NATURAL_KEYS[name], entry.fields.get(name)
     if name == 'credential':
+        if not isinstance(value, str | None):
+            raise entry.error(name, _('there is no “{name}” here').format(name=value))
         return value and {key: value}
     if not isinstance(value or [], list):
         raise entry.error(name, _('enter a list'))

@@ -15,6 +15,9 @@ from ..storable import is_storable
 # What a source is called that names none.
 DEFAULT_SOURCE = 'netbox'
 MAX_SOURCE_CHARS = 100
+# Characters that JSON has as they are, and YAML does not: tabs between values, and in texts control characters and line
+# ends of Unicode, which YAML reads as blanks.
+JSON_TO_YAML = {ord('\t'): ' ', **{one: f'\\u{one:04x}' for one in (*range(0x7F, 0xA0), 0x2028, 0x2029)}}
 # {section of a document: its model}, in the order in which they are applied.
 SECTIONS = {'credentials': Credential, 'webhooks': Webhook}
 # {section: fields of an entry}
@@ -72,8 +75,7 @@ class Document(NamedTuple):
 def read(text: str, file: str) -> Document:
     """Read a document from YAML or JSON. `file` is named in errors. Raises DocumentError."""
     if text.lstrip().startswith('{'):
-        # YAML takes no tabs, but JSON has them between its values.
-        text = text.replace('\t', ' ')
+        text = text.translate(JSON_TO_YAML)
     try:
         loader = _Loader(text)
         try:

@@ -12,6 +12,7 @@ import yaml
 from core.models import ObjectChange
 from dcim.models import Site
 from django.core.management import CommandError, call_command
+from django.test import override_settings
 from extras.models import NotificationGroup, Tag
 from jsonschema import Draft202012Validator
 from support.builders import NOWHERE, site, subscribe
@@ -157,6 +158,16 @@ class TestApply:
         assert run(empty, '--prune') == ('- webhooks: CMDB\n- credentials: cmdb', 0)
         assert sorted(Webhook.objects.values_list('name', flat=True)) == ['Other', 'by hand']
 
+    def test_a_protection_rule_refuses_a_deletion(self, write, api_client):
+        run(write(ONE))
+        rules = {'webhooks.webhook': [{'enabled': {'eq': False}}]}
+        with override_settings(PROTECTION_RULES=rules):
+            with pytest.raises(CommandError, match=r'webhooks: .*protection rule'):
+                run(write('source: team'), '--prune')
+            answer = api_client.post(f'{API}?prune=true', {'source': 'team'}, format='json')
+        assert (answer.status_code, Webhook.objects.count()) == (400, 1)
+        assert 'protection rule' in answer.content.decode()
+
     def test_two_documents_may_not_name_the_same(self, write, tmp_path):
         other = tmp_path / 'other.yaml'
         file = write(ONE)
@@ -207,6 +218,8 @@ class TestRefusals:
              'webhooks.yaml:3: secret: The settings do not allow this reference'),
             ('webhooks:\n  - name: A\n    type_create: true\n    timeout: soon', 'webhooks.yaml:4: timeout: '),
             ('webhooks:\n  - name: A\n    type_create: true\n    credential: none', 'webhooks.yaml:4: credential: '),
+            ('webhooks:\n  - name: A\n    credential: {1: a}', 'webhooks.yaml:3: credential: '),
+            ('webhooks:\n  - name: A\n    custom_fields: {n: .nan}', 'webhooks.yaml:3: custom_fields: The value'),
             ('webhooks:\n  - name: A\n    type_create: true\n    tags: [none]', 'webhooks.yaml:4: tags: '),
             ('webhooks:\n  - name: A\n    type_create: true\n    object_types: [dcim.nothing]',
              'webhooks.yaml:4: object_types: '),
@@ -226,12 +239,14 @@ class TestRefusals:
         run(write(text))
         assert run(write(text)) == ('Nothing to do.', 0)
 
-    def test_json_with_tabs_and_escapes_is_read(self, write):
+    @pytest.mark.parametrize('text', ['\U0001f600', 'a\x7f\x85b\u2028c'])
+    @pytest.mark.parametrize('escaped', [True, False], ids=['escaped', 'raw'])
+    def test_json_with_tabs_a_byte_order_mark_and_any_character_is_read(self, write, text: str, escaped: bool):
         document = yaml.safe_load(ONE)
-        document['webhooks'][0]['description'] = '\U0001f600'
-        file = write(json.dumps(document, indent='\t'))
+        document['webhooks'][0]['description'] = text
+        file = write('\ufeff' + json.dumps(document, indent='\t', ensure_ascii=escaped))
         run(file)
-        assert (Webhook.objects.get().description, run(file)) == ('\U0001f600', ('Nothing to do.', 0))
+        assert (Webhook.objects.get().description, run(file)) == (text, ('Nothing to do.', 0))
 
     def test_of_a_long_path_the_end_is_kept(self, write, tmp_path):
         folder = tmp_path.joinpath('a' * 200, 'b' * 200, 'c' * 200)
