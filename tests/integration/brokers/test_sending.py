@@ -96,6 +96,7 @@ def test_cloud_events_name_the_key_as_partition(url, reader, before):
     assert got.json()['partitionkey'] == f'dcim.site:{changed.pk}'
 
 
+@ANY_DRIVER
 @pytest.mark.parametrize(
     'chosen', [{'omit': ['description', 'custom_fields.snmp', 'tenant']}, {'fields': ['id', 'name', 'status']}], ids=str
 )
