@@ -5,7 +5,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,14 +49,18 @@ class Told:
 
 @dataclass
 class Follower:
-    """`gaps`: changes from a state that no request had shown."""
+    """`gaps`: changes from a state that no request had shown.
+
+    A deletion may show what a request before it showed that was refused: whoever closed that request cannot know
+    whether the creation, whose worker was killed, had arrived.
+    """
 
     objects: dict[int, Told] = field(default_factory=dict)
     created: set[int] = field(default_factory=set)
     gaps: list[Told] = field(default_factory=list)
     _heard: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def apply(self, told: Told) -> None:
+    def apply(self, told: Told, refused: Collection[str] = ()) -> None:
         if told.kind == CREATED:
             self.created.add(told.pk)
         last = self.objects.get(told.pk)
@@ -64,12 +68,16 @@ class Follower:
             return  # a repetition
         heard = self._heard[told.pk]
         # Without the creation, a receiver does not know the deleted object.
-        if told.before is not None and told.before not in heard and (heard or told.kind != DELETED):
+        is_excused = told.kind == DELETED and (not heard or told.before in refused)
+        if told.before is not None and told.before not in heard and not is_excused:
             self.gaps.append(told)
         heard.add(told.after)
         if told.kind == DELETED:
             heard.clear()
         self.objects[told.pk] = told
+
+    def heard(self, pk: int) -> set[str]:
+        return set(self._heard[pk])
 
     @property
     def present(self) -> dict[int, str]:
@@ -89,9 +97,10 @@ class Ear:
         answer = self._record(request)
         if is_whole(request):
             told = _said(request)
+            shown = self.eager[request.path].heard(told.pk)
             self.eager[request.path].apply(told)
             if answer.status < 300 and answer.manner == Manner.WHOLE:
-                self.careful[request.path].apply(told)
+                self.careful[request.path].apply(told, refused=shown)
         return answer
 
 

@@ -12,7 +12,6 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import migrations, models
 from django.db.models import CASCADE, DB_CASCADE, DB_SET_NULL, DO_NOTHING, PROTECT, SET_NULL
 from django.db.models.functions import Now
-from netbox.models.deletion import DeleteMixin
 from taggit.managers import TaggableManager
 from utilities.json import CustomFieldJSONEncoder
 
@@ -57,7 +56,6 @@ def _create_netbox(model: str, **columns: models.Field) -> migrations.CreateMode
         model,
         [*own.items(), *columns.items(), ('tags', tags)],
         {'ordering': ('name',), **_named(model.lower())},
-        bases=(DeleteMixin, models.Model),
     )
 
 
