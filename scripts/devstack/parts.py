@@ -21,14 +21,14 @@ from devstack.process import Child, Processes, wait_until
 AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 5
 # Folders that take minutes start first, divided into so many parts.
 SHARES = {
-    'tests/integration/engine': 2,
-    'tests/chaos': 1,
-    'tests/integration/installation': 2,
     'tests/integration/as_code': 1,
-    'tests/integration/brokers': 1,
     'tests/integration/api': 1,
     'tests/integration/payload': 1,
     'tests/hostile': 1,
+    'tests/integration/brokers': 1,
+    'tests/integration/engine': 2,
+    'tests/chaos': 1,
+    'tests/integration/installation': 2,
     'tests/browser': 1,
 }
 # The servers and the NetBox of a part take some ten seconds of processor time until the first page is shown. So these
