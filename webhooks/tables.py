@@ -16,7 +16,6 @@ from django.utils.html import format_html, format_html_join, strip_tags
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from netbox.tables import NetBoxTable, columns
-from utilities.object_types import object_type_name
 from utilities.views import get_viewname
 
 from .choices import KindChoices, StatusChoices
@@ -40,16 +39,6 @@ def text_of(value: Any) -> Any:
 
 SHORTENED_CELL = {'td': {'class': 'text-truncate', 'style': 'max-width: 9rem', 'title': text_of}}
 WHOLE_CELL = {'td': {'class': 'text-break', 'style': 'min-width: 8rem'}}
-
-
-class ObjectTypeColumn(tables.Column):
-    """Shows the name of the object type. Exports its label, such as 'dcim.site'."""
-
-    def render(self, value) -> str:
-        return object_type_name(value, include_app=False)
-
-    def value(self, value) -> str:
-        return f'{value.app_label}.{value.model}'
 
 
 class ChangedObjectColumn(tables.Column):
@@ -108,13 +97,6 @@ class NextAttemptColumn(columns.DateTimeColumn):
         return super().value(why_not_sent.next_attempt_at(record))
 
 
-class ListColumn(tables.Column):
-    """Shows a list of texts in one line, separated by commas."""
-
-    def render(self, value: list[str]) -> str:
-        return ', '.join(value)
-
-
 def state_badge(webhook: Webhook) -> SafeString:
     """Return the webhook's state as a coloured badge. Takes no query after `states.with_states`."""
     state = states.state_of(webhook)
@@ -129,16 +111,6 @@ class StateColumn(tables.Column):
 
     def value(self, record: Webhook) -> str:
         return str(states.state_of(record).label)
-
-
-class ReasonColumn(tables.Column):
-    """Shows why a webhook does not send, or how its last request failed. Blank if nothing is wrong."""
-
-    def render(self, record: Webhook) -> str:
-        return states.reason_of(record)
-
-    def value(self, record: Webhook) -> str:
-        return states.reason_of(record)
 
 
 class WaitingColumn(tables.Column):
@@ -172,7 +144,7 @@ class WebhookTable(SwitchColumns):
 
     name = tables.Column(verbose_name=label('name'), linkify=True)
     state = StateColumn(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
-    reason = ReasonColumn(verbose_name=_('Reason'), accessor='health__last_error', orderable=False, attrs=WHOLE_CELL)
+    reason = tables.Column(verbose_name=_('Reason'), accessor='health__last_error', orderable=False, attrs=WHOLE_CELL)
     waiting = WaitingColumn(verbose_name=_('Waiting'), empty_values=(), orderable=False)
     object_types = columns.ContentTypesColumn(verbose_name=label('object_types'), separator=', ', orderable=False)
     events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
@@ -204,13 +176,16 @@ class WebhookTable(SwitchColumns):
             'last_success_at',
         )  # fmt: skip
 
+    def render_reason(self, record: Webhook) -> str:
+        return states.reason_of(record)
+
 
 class CredentialTable(NetBoxTable):
     """The list of credentials. Secrets have no column."""
 
     name = tables.Column(verbose_name=_('Name'), linkify=True)
     type = columns.ChoiceFieldColumn(verbose_name=_('Type'))
-    hosts = ListColumn(verbose_name=_('Hosts'), orderable=False)
+    hosts = columns.ArrayColumn(verbose_name=_('Hosts'), orderable=False)
     tags = columns.TagColumn(url_name='plugins:webhooks:credential_list')
 
     class Meta(NetBoxTable.Meta):
@@ -246,7 +221,7 @@ class DeliveryTable(NetBoxTable):
     status = StatusColumn(verbose_name=_('Status'))
     webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED_CELL)
     kind = KindColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind')
-    object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
+    object_type = columns.ContentTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED_CELL)
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
@@ -314,12 +289,12 @@ class EventTable(NetBoxTable):
         verbose_name=_('Time'), linkify=True, timespec='milliseconds', attrs=ONE_LINE_CELL
     )
     kind = KindColumn(verbose_name=_('Event'))
-    object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
+    object_type = columns.ContentTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED_CELL)
     test = columns.BooleanColumn(verbose_name=_('Test'))
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'), order_by='backfill_for')
-    caused_by = ListColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED_CELL)
-    partial = ListColumn(verbose_name=_('Keys without Data'), orderable=False, attrs=SHORTENED_CELL)
+    caused_by = columns.ArrayColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED_CELL)
+    partial = columns.ArrayColumn(verbose_name=_('Keys without Data'), orderable=False, attrs=SHORTENED_CELL)
     dispatched_at = columns.DateTimeColumn(verbose_name=_('Processed'))
     error = tables.Column(verbose_name=_('Error'), attrs=WHOLE_CELL)
     actions = columns.ActionsColumn(actions=(), orderable=False)
