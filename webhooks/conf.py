@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -34,165 +34,11 @@ SHARED_QUEUE = 'low'
 NETBOX_QUEUES = ('high', 'default', 'low')
 NETBOX_WORKER = 'utilities.rqworker.NetBoxRQWorker'
 OUR_WORKER = 'webhooks.worker.WebhooksWorker'
-
-
 # Settings of 1.0.0 that have no effect any more. NetBox starts with them, and a check names them.
 FORMER_SETTINGS = ('order_wait',)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All settings, parsed and checked. Durations are in seconds, unless the name says otherwise."""
-
-    enabled: bool = False
-    admin: bool = True
-    queue: str = SHARED_QUEUE
-    redis_host: str | None = None
-    redis_port: int | None = None
-    redis_db: int | None = None
-    redis_password: str | None = None
-    redis_default_timeout: int | None = None
-    allowed_models: tuple[str, ...] = DEFAULT_MODELS
-    retention_days: int = 30
-    # For events with a failed delivery. None: as long as the others.
-    retention_days_failed: int | None = None
-    retention_size: int = 0
-    expire_after: int = 3 * 24 * 3600
-    feed_readers: int = 1
-    histogram_by_webhook: bool = True
-    blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
-    additional_blocked_networks: tuple[Network, ...] = ()
-    proxy_resolves_names: bool = False
-    encryption_keys: tuple[str, ...] = ()
-    certificate_root: Path | None = None
-    # Secrets by reference are read below these folders, and from variables whose names match these patterns.
-    secret_folders: tuple[Path, ...] = ()
-    secret_variables: tuple[str, ...] = ()
-    cloudevents_source: str | None = None
-    # {name: options}. Options hold secrets, so repr() leaves them out.
-    brokers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-
-    @property
-    def has_own_redis(self) -> bool:
-        """Return whether webhooks use a Redis that is not NetBox's. An empty password alone does not count."""
-        return bool(self.redis_password) or any(getattr(self, name) is not None for name in REDIS_ADDRESS)
-
-    @property
-    def worker(self) -> str:
-        """Return the name of the service whose worker serves our queue, as the documentation names it."""
-        return 'netbox-webhooks-rq' if self.has_own_redis else 'netbox-rq'
-
-    @property
-    def any_model(self) -> bool:
-        """Return whether every model that can be sent is allowed."""
-        return ALL_MODELS in self.allowed_models
-
-
-_settings = Settings()
-_former: list[str] = []
-
-
-def get() -> Settings:
-    """Return the settings of this process. Before `install` they are the defaults."""
-    return _settings
-
-
-def former() -> list[str]:
-    """Return where settings are set that have no effect any more, such as `WEBHOOKS_ORDER_WAIT`."""
-    return _former
-
-
-def install(user_config: Mapping[str, Any]) -> None:
-    """Read the settings, and add our queue and our class of workers to NetBox's settings for RQ.
-
-    It runs once a process, while NetBox's own settings load. Raises ImproperlyConfigured.
-    """
-    global _settings  # noqa: PLW0603  (read once a process)
-    from netbox import settings as netbox_settings
-
-    _settings = resolve(user_config, netbox_settings.configuration)
-    looked_up = [_look_up(name, user_config, netbox_settings.configuration) for name in FORMER_SETTINGS]
-    _former.extend(where for found, where in looked_up if found is not None)
-    if _settings.has_own_redis:
-        netbox_settings.RQ_QUEUES[_settings.queue] = _own_redis(_settings, netbox_settings)
-    elif _settings.queue not in netbox_settings.RQ_QUEUES:
-        raise ImproperlyConfigured(
-            f'{_name("queue")}: {_settings.queue!r} is not one of the queues '
-            f'{", ".join(sorted(netbox_settings.RQ_QUEUES))}'
-        )
-    elif _settings.redis_default_timeout:
-        queue = netbox_settings.RQ_QUEUES[_settings.queue]
-        netbox_settings.RQ_QUEUES[_settings.queue] = {**queue, 'DEFAULT_TIMEOUT': _settings.redis_default_timeout}
-    if _settings.enabled and netbox_settings.RQ.get('WORKER_CLASS') == NETBOX_WORKER:
-        netbox_settings.RQ['WORKER_CLASS'] = OUR_WORKER
-
-
-def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
-    """Return the settings. `configuration`: the module configuration.py. Raises ImproperlyConfigured."""
-    if not isinstance(user_config, Mapping):
-        raise ImproperlyConfigured(f"PLUGINS_CONFIG['webhooks']: must be a dictionary, not {user_config!r}")
-    known = {field.name for field in fields(Settings)}
-    if unknown := sorted(set(user_config) - known - set(FORMER_SETTINGS)):
-        raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')
-    values = {}
-    for name in known:
-        found, where = _look_up(name, user_config, configuration)
-        if found is not None:
-            values[name] = _parse(where, PARSERS[name], found)
-    parsed = Settings(**values)
-    if parsed.retention_days_failed is not None and parsed.retention_days_failed < parsed.retention_days:
-        where = _look_up('retention_days_failed', user_config, configuration)[1]
-        raise ImproperlyConfigured(f'{where}: must not be less than retention_days')
-    if parsed.has_own_redis:
-        values.setdefault('queue', OWN_QUEUE)
-        if values['queue'] in NETBOX_QUEUES:
-            raise ImproperlyConfigured(
-                f'{_name("queue")}: {values["queue"]!r} is a queue of NetBox itself. With a Redis of your own, choose '
-                f'another name'
-            )
-    return Settings(**values)
-
-
-def _look_up(name: str, user_config: Mapping[str, Any], configuration: Any) -> tuple[Any, str]:
-    if user_config.get(name) is not None:
-        return user_config[name], _name(name)
-    top_level = name.upper() if name.startswith('redis_') else f'WEBHOOKS_{name.upper()}'
-    return getattr(configuration, top_level, None), top_level
-
-
-def _name(name: str) -> str:
-    return f"PLUGINS_CONFIG['webhooks']['{name}']"
-
-
-def _parse(where: str, parser: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return parser(value)
-    except (OSError, TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f'{where}: {error}') from None
-
-
-def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
-    """Return the RQ settings of our queue. Where nothing is set, NetBox's REDIS['tasks'] counts."""
-    config = dict(netbox_settings.RQ_PARAMS)
-    if settings.redis_host or settings.redis_port:
-        for key in ('SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS', 'URL', 'USERNAME'):
-            config.pop(key, None)
-        config['HOST'] = settings.redis_host or netbox_settings.TASKS_REDIS_HOST
-        config['PORT'] = settings.redis_port or netbox_settings.TASKS_REDIS_PORT
-    if settings.redis_db is not None:
-        config['DB'] = settings.redis_db
-        if 'URL' in config:
-            # RQ prefers the database in a URL to DB.
-            config['URL'] = urlunsplit(urlsplit(config['URL'])._replace(path=f'/{settings.redis_db}'))
-    if settings.redis_password is not None:
-        config['PASSWORD'] = settings.redis_password or None
-    if settings.redis_default_timeout is not None:
-        config['DEFAULT_TIMEOUT'] = settings.redis_default_timeout
-    return config
-
-
 #
-# Parsers: each returns the value of a setting, or raises ValueError with the reason.
+# Parsers: each returns the value of a setting, or raises ValueError with the reason
 #
 
 
@@ -312,29 +158,160 @@ def _broker(name: Any, options: Any) -> dict[str, Any]:
     return dict(options)
 
 
-PARSERS: dict[str, Callable[[Any], Any]] = {
-    'enabled': _bool,
-    'admin': _bool,
-    'queue': _text,
-    'redis_host': _text,
-    'redis_port': _integer(1, 65535),
-    'redis_db': _integer(0),
-    'redis_password': _password,
-    'redis_default_timeout': _integer(1),
-    'allowed_models': _models,
-    'retention_days': _integer(1, MAX_DURATION_DAYS),
-    'retention_days_failed': _integer(1, MAX_DURATION_DAYS),
-    'retention_size': _integer(0, 2**63 - 1),
-    'expire_after': _integer(60, MAX_DURATION_SECONDS),
-    'feed_readers': _integer(0, 1000),
-    'histogram_by_webhook': _bool,
-    'blocked_networks': _networks,
-    'additional_blocked_networks': _networks,
-    'proxy_resolves_names': _bool,
-    'encryption_keys': _keys,
-    'certificate_root': _folder,
-    'secret_folders': _folders,
-    'secret_variables': _patterns,
-    'cloudevents_source': _uri_reference,
-    'brokers': _brokers,
-}
+#
+# Settings
+#
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings, parsed and checked. Durations are in seconds, unless the name says otherwise.
+
+    Beside the type of each stands its parser.
+    """
+
+    enabled: Annotated[bool, _bool] = False
+    admin: Annotated[bool, _bool] = True
+    queue: Annotated[str, _text] = SHARED_QUEUE
+    redis_host: Annotated[str | None, _text] = None
+    redis_port: Annotated[int | None, _integer(1, 65535)] = None
+    redis_db: Annotated[int | None, _integer(0)] = None
+    redis_password: Annotated[str | None, _password] = None
+    redis_default_timeout: Annotated[int | None, _integer(1)] = None
+    allowed_models: Annotated[tuple[str, ...], _models] = DEFAULT_MODELS
+    retention_days: Annotated[int, _integer(1, MAX_DURATION_DAYS)] = 30
+    # For events with a failed delivery. None: as long as the others.
+    retention_days_failed: Annotated[int | None, _integer(1, MAX_DURATION_DAYS)] = None
+    retention_size: Annotated[int, _integer(0, 2**63 - 1)] = 0
+    expire_after: Annotated[int, _integer(60, MAX_DURATION_SECONDS)] = 3 * 24 * 3600
+    feed_readers: Annotated[int, _integer(0, 1000)] = 1
+    histogram_by_webhook: Annotated[bool, _bool] = True
+    blocked_networks: Annotated[tuple[Network, ...], _networks] = _networks(DEFAULT_BLOCKED_NETWORKS)
+    additional_blocked_networks: Annotated[tuple[Network, ...], _networks] = ()
+    proxy_resolves_names: Annotated[bool, _bool] = False
+    encryption_keys: Annotated[tuple[str, ...], _keys] = ()
+    certificate_root: Annotated[Path | None, _folder] = None
+    # Secrets by reference are read below these folders, and from variables whose names match these patterns.
+    secret_folders: Annotated[tuple[Path, ...], _folders] = ()
+    secret_variables: Annotated[tuple[str, ...], _patterns] = ()
+    cloudevents_source: Annotated[str | None, _uri_reference] = None
+    # {name: options}. Options hold secrets, so repr() leaves them out.
+    brokers: Annotated[Mapping[str, Mapping[str, Any]], _brokers] = field(default_factory=dict, repr=False)
+
+    @property
+    def has_own_redis(self) -> bool:
+        """Return whether webhooks use a Redis that is not NetBox's. An empty password alone does not count."""
+        return bool(self.redis_password) or any(getattr(self, name) is not None for name in REDIS_ADDRESS)
+
+    @property
+    def worker(self) -> str:
+        """Return the name of the service whose worker serves our queue, as the documentation names it."""
+        return 'netbox-webhooks-rq' if self.has_own_redis else 'netbox-rq'
+
+    @property
+    def any_model(self) -> bool:
+        """Return whether every model that can be sent is allowed."""
+        return ALL_MODELS in self.allowed_models
+
+
+_settings = Settings()
+_former: list[str] = []
+
+
+def get() -> Settings:
+    """Return the settings of this process. Before `install` they are the defaults."""
+    return _settings
+
+
+def former() -> list[str]:
+    """Return where settings are set that have no effect any more, such as `WEBHOOKS_ORDER_WAIT`."""
+    return _former
+
+
+def install(user_config: Mapping[str, Any]) -> None:
+    """Read the settings, and add our queue and our class of workers to NetBox's settings for RQ.
+
+    It runs once a process, while NetBox's own settings load. Raises ImproperlyConfigured.
+    """
+    global _settings  # noqa: PLW0603  (read once a process)
+    from netbox import settings as netbox_settings
+
+    _settings = resolve(user_config, netbox_settings.configuration)
+    looked_up = [_look_up(name, user_config, netbox_settings.configuration) for name in FORMER_SETTINGS]
+    _former.extend(where for found, where in looked_up if found is not None)
+    if _settings.has_own_redis:
+        netbox_settings.RQ_QUEUES[_settings.queue] = _own_redis(_settings, netbox_settings)
+    elif _settings.queue not in netbox_settings.RQ_QUEUES:
+        raise ImproperlyConfigured(
+            f'{_name("queue")}: {_settings.queue!r} is not one of the queues '
+            f'{", ".join(sorted(netbox_settings.RQ_QUEUES))}'
+        )
+    elif _settings.redis_default_timeout:
+        queue = netbox_settings.RQ_QUEUES[_settings.queue]
+        netbox_settings.RQ_QUEUES[_settings.queue] = {**queue, 'DEFAULT_TIMEOUT': _settings.redis_default_timeout}
+    if _settings.enabled and netbox_settings.RQ.get('WORKER_CLASS') == NETBOX_WORKER:
+        netbox_settings.RQ['WORKER_CLASS'] = OUR_WORKER
+
+
+def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
+    """Return the settings. `configuration`: the module configuration.py. Raises ImproperlyConfigured."""
+    if not isinstance(user_config, Mapping):
+        raise ImproperlyConfigured(f"PLUGINS_CONFIG['webhooks']: must be a dictionary, not {user_config!r}")
+    parsers = {one.name: get_args(one.type)[1] for one in fields(Settings)}
+    if unknown := sorted(set(user_config) - parsers.keys() - set(FORMER_SETTINGS)):
+        raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')
+    values = {}
+    for name, parser in parsers.items():
+        found, where = _look_up(name, user_config, configuration)
+        if found is not None:
+            values[name] = _parse(where, parser, found)
+    parsed = Settings(**values)
+    if parsed.retention_days_failed is not None and parsed.retention_days_failed < parsed.retention_days:
+        where = _look_up('retention_days_failed', user_config, configuration)[1]
+        raise ImproperlyConfigured(f'{where}: must not be less than retention_days')
+    if parsed.has_own_redis:
+        values.setdefault('queue', OWN_QUEUE)
+        if values['queue'] in NETBOX_QUEUES:
+            raise ImproperlyConfigured(
+                f'{_name("queue")}: {values["queue"]!r} is a queue of NetBox itself. With a Redis of your own, choose '
+                f'another name'
+            )
+    return Settings(**values)
+
+
+def _look_up(name: str, user_config: Mapping[str, Any], configuration: Any) -> tuple[Any, str]:
+    if user_config.get(name) is not None:
+        return user_config[name], _name(name)
+    top_level = name.upper() if name.startswith('redis_') else f'WEBHOOKS_{name.upper()}'
+    return getattr(configuration, top_level, None), top_level
+
+
+def _name(name: str) -> str:
+    return f"PLUGINS_CONFIG['webhooks']['{name}']"
+
+
+def _parse(where: str, parser: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return parser(value)
+    except (OSError, TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f'{where}: {error}') from None
+
+
+def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
+    """Return the RQ settings of our queue. Where nothing is set, NetBox's REDIS['tasks'] counts."""
+    config = dict(netbox_settings.RQ_PARAMS)
+    if settings.redis_host or settings.redis_port:
+        for key in ('SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS', 'URL', 'USERNAME'):
+            config.pop(key, None)
+        config['HOST'] = settings.redis_host or netbox_settings.TASKS_REDIS_HOST
+        config['PORT'] = settings.redis_port or netbox_settings.TASKS_REDIS_PORT
+    if settings.redis_db is not None:
+        config['DB'] = settings.redis_db
+        if 'URL' in config:
+            # RQ prefers the database in a URL to DB.
+            config['URL'] = urlunsplit(urlsplit(config['URL'])._replace(path=f'/{settings.redis_db}'))
+    if settings.redis_password is not None:
+        config['PASSWORD'] = settings.redis_password or None
+    if settings.redis_default_timeout is not None:
+        config['DEFAULT_TIMEOUT'] = settings.redis_default_timeout
+    return config
