@@ -42,17 +42,22 @@ def visible_objects(user: Reader, references: Iterable[Reference]) -> set[Refere
 
 
 def _visible_ids(user: Reader, model: type[Model] | None, object_ids: set[int]) -> set[int]:
-    if model is None:  # of a removed plugin
-        return object_ids if user.is_superuser else set()
     if may_view_all(user, model):
         return object_ids
+    if model is None:
+        return set()
     return set(viewable(user, model).filter(pk__in=object_ids).values_list('pk', flat=True))
 
 
-def may_view_all(user: Reader, model: type[Model]) -> bool:
-    """Return whether the user may view all objects of the model, without constraint."""
+def may_view_all(user: Reader, model: type[Model] | None) -> bool:
+    """Return whether the user may view all objects of the model, without constraint.
+
+    None stands for a model whose plugin was removed: only superusers may.
+    """
+    if sees_everything(user) or model is None:
+        return sees_everything(user)
     permission = get_permission_for_model(model, 'view')
-    if sees_everything(user) or permission_is_exempt(permission):
+    if permission_is_exempt(permission):
         return True
     granted = user.get_all_permissions()
     return permission in granted and not qs_filter_from_constraints(user._object_perm_cache[permission])

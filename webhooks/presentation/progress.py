@@ -6,12 +6,11 @@ from functools import cached_property
 
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import Model
 
 from .. import config_contexts, object_types
 from ..choices import BackfillStateChoices
 from ..models import Backfill, ContextWalk, ListWalk, Member, Webhook
-from ..visibility import Reader, may_view_all, sees_everything
+from ..visibility import Reader, may_view_all
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,7 @@ class Progress:
 
 def may_view_objects(reader: Reader, types: Iterable[ContentType]) -> bool:
     """Whether the reader may view all objects of these types. For a type without a model, only a superuser may."""
-    return all(_may_view_all(reader, one.model_class()) for one in types)
-
-
-def _may_view_all(reader: Reader, model: type[Model] | None) -> bool:
-    return sees_everything(reader) if model is None else may_view_all(reader, model)
+    return all(may_view_all(reader, one.model_class()) for one in types)
 
 
 def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
