@@ -116,7 +116,7 @@ PAUSE = Action(
     permission='change',
     icon='pause',
     where=Where.BUTTON | Where.ADMIN,
-    service=partial(switching.switch_as, paused=True),
+    service=partial(switching.switch, paused=True),
     message=lambda _webhook, _nothing: (
         messages.SUCCESS,
         gettext('Paused. Resume the webhook before its changes expire.'),
@@ -130,7 +130,7 @@ RESUME = Action(
     permission='change',
     icon='play',
     where=Where.BUTTON | Where.ADMIN,
-    service=partial(switching.switch_as, paused=False),
+    service=partial(switching.switch, paused=False),
     message=lambda webhook, _nothing: switching.resumed_message(webhook),
     is_offered=lambda webhook: webhook.paused,
 )

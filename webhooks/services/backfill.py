@@ -3,7 +3,7 @@
 Each function that writes locks the backfill's row first, as the dispatcher that records the objects does.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, transaction
 from django.utils.translation import gettext as _
 
-from .. import list_filters, object_types, visibility
+from .. import list_filters, object_types
 from ..choices import BackfillStateChoices
 from ..engine import commands, sql
 from ..exceptions import STATE, DefinitionError
@@ -20,6 +20,7 @@ from ..list_filters import FILTER
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
 from . import switching
+from .keys import check_may_view
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query
     query = query.strip().removeprefix('?')
     chosen = chosen_types(webhook, types)
     if query and user:
-        _check_view(chosen, user)
+        check_may_view(FILTER, user, object_types.models_of(chosen))
     counts = {object_type: _count(object_type, query) for object_type in chosen}
     return Choice(counts, query)
 
@@ -73,14 +74,6 @@ def _count(object_type: ContentType, query: str) -> int:
             return list_filters.objects(object_type.model_class(), query).count()
     except (DataError, ValueError) as error:  # number too big, or invalid regular expression
         raise DefinitionError(FILTER, str(error).partition('\n')[0]) from None
-
-
-def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
-    hidden = [one for one in chosen if not visibility.may_view_all(user, one.model_class())]
-    if hidden:
-        names = ', '.join(sorted(map(object_types.name_of, hidden)))
-        text = _('To use a filter, you need the permission to view all objects of these types: {names}')
-        raise DefinitionError(FILTER, text.format(names=names))
 
 
 @transaction.atomic

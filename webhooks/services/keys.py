@@ -14,6 +14,7 @@ from django.db import DataError
 from django.db.models import Model
 from django.utils.translation import gettext as _
 from extras.models import CustomField
+from utilities.string import title
 
 from .. import config_contexts, list_filters, object_types, visibility
 from ..exceptions import DefinitionError
@@ -158,11 +159,17 @@ def check_may_filter(user: Any, wanted: Mapping[str, str], known: Mapping[str, s
 
     An object that enters or leaves a list reveals its data.
     """
-    models = [apps.get_model(label) for label, query in wanted.items() if known.get(label) != query]
+    check_may_view(
+        'filters', user, [apps.get_model(label) for label, query in wanted.items() if known.get(label) != query]
+    )
+
+
+def check_may_view(field: str, user: Any, models: Iterable[type[Model]]) -> None:
+    """Raise DefinitionError, for the field of a filter, if the user may not view all objects of these models."""
     if hidden := [model for model in models if not visibility.may_view_all(user, model)]:
-        names = ', '.join(sorted(str(model._meta.verbose_name) for model in hidden))
+        names = ', '.join(sorted(title(model._meta.verbose_name) for model in hidden))
         text = _('To use a filter, you need the permission to view all objects of these types: {names}')
-        raise DefinitionError('filters', text.format(names=names))
+        raise DefinitionError(field, text.format(names=names))
 
 
 # {field of a webhook: its check}

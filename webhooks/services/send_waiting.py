@@ -51,11 +51,6 @@ def measure(webhook: Webhook) -> Waiting:
     return Waiting(changes, objects, since)
 
 
-def is_held(webhook: Webhook) -> bool:
-    """Whether its deliveries are held until somebody enables or resumes it."""
-    return webhook.paused or not webhook.enabled
-
-
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
     """Make waiting deliveries due, without a probe or retry first. Return how many were superseded.
 

@@ -41,12 +41,18 @@ def with_warning(text: str) -> str:
 
 
 @transaction.atomic
-def switch(webhook: Webhook, **wanted: bool) -> None:
-    """Set fields of a webhook, such as `paused=True`, and save it. In a request, NetBox's change log shows it."""
+def switch(webhook: Webhook, user: Reader | None = None, **wanted: bool) -> None:
+    """Set fields of a webhook, such as `paused=True`, and save it. In a request, NetBox's change log shows it.
+
+    Raises PermissionsViolation, and saves nothing, if the user may not change the result: a permission may cover only
+    webhooks that are not paused. NetBox's forms refuse such a change too.
+    """
     webhook.snapshot()
     for name, value in wanted.items():
         setattr(webhook, name, value)
     webhook.save()
+    if user and not permitted(Webhook.objects.all(), user, 'change').filter(pk=webhook.pk).exists():
+        raise PermissionsViolation
 
 
 def resumed_message(webhook: Webhook) -> tuple[int, str]:
@@ -55,14 +61,3 @@ def resumed_message(webhook: Webhook) -> tuple[int, str]:
         text = _('Resumed, but nothing is sent yet. State of the webhook: {state}.').format(state=state.label)
         return messages.WARNING, text
     return messages.SUCCESS, _('Resumed. Waiting deliveries are sent.')
-
-
-@transaction.atomic
-def switch_as(webhook: Webhook, user: Reader, **wanted: bool) -> None:
-    """Do the same for a user. Raises PermissionsViolation, and saves nothing, if the user may not change the result.
-
-    A permission may cover only webhooks that are not paused. NetBox's forms refuse such a change too.
-    """
-    switch(webhook, **wanted)
-    if not permitted(Webhook.objects.all(), user, 'change').filter(pk=webhook.pk).exists():
-        raise PermissionsViolation

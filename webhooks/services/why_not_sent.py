@@ -230,7 +230,7 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
 
 
 def _waiting(webhook: Webhook) -> Iterator[Banner]:
-    if send_waiting.is_held(webhook):
+    if webhook.paused or not webhook.enabled:
         return
     found = send_waiting.measure(webhook)
     if found.since is None or timezone.now() - found.since < LONG_WAIT:
