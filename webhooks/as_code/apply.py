@@ -1,6 +1,6 @@
 """Plans what a document would change, and applies it: all of it, or nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Model, ProtectedError
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import ErrorDetail, ValidationError
 from utilities.api import get_serializer_for_model
 from utilities.exceptions import AbortRequest
 
@@ -19,6 +19,7 @@ from ..models import Webhook
 from ..models.fields import MaskedUrl, Sealed
 from ..security import references, signing
 from ..security.masking import MASK
+from ..storable import nodes
 from .document import FIELDS, SECTIONS, Document, DocumentError, Entry
 
 # Values of these fields are secret: a plan says only that they changed.
@@ -181,12 +182,13 @@ def _data(entry: Entry, stored: Model | None) -> dict[str, Any]:
         elif name in given:
             data[name] = given[name]
         elif name != 'custom_fields':
-            data[name] = _default(entry, name)
+            data[name] = default_of(SECTIONS[entry.section], name)
     return data
 
 
-def _default(entry: Entry, name: str) -> Any:
-    field = SECTIONS[entry.section]._meta.get_field(name)
+def default_of(model: type[Model], name: str) -> Any:
+    """Return the value that a document means if it leaves the field out."""
+    field = model._meta.get_field(name)
     if field.many_to_many:
         return []
     if field.has_default():
@@ -280,15 +282,5 @@ def _shown(name: str, value: Any) -> Any:
 def _refusal(entry: Entry, error: ValidationError) -> DocumentError:
     """Return the error of the first field that the serializer refuses, with its line."""
     name, reasons = next(iter(error.detail.items())) if isinstance(error.detail, dict) else ('', error.detail)
-    return entry.error('' if name == '__all__' else name, ' '.join(_texts(reasons)))
-
-
-def _texts(found: Any) -> Iterator[str]:
-    if isinstance(found, dict):
-        for one in found.values():
-            yield from _texts(one)
-    elif isinstance(found, list):
-        for one in found:
-            yield from _texts(one)
-    else:
-        yield str(found)
+    texts = (node for node in nodes(reasons) if isinstance(node, ErrorDetail))
+    return entry.error('' if name == '__all__' else name, ' '.join(texts))

@@ -16,7 +16,7 @@ from ..object_types import label_of
 from ..security import references
 from ..security.masking import MASK
 from ..validation.headers import parse_headers
-from .apply import NATURAL_KEYS
+from .apply import NATURAL_KEYS, default_of
 from .document import DEFAULT_SOURCE, FIELDS, SECTIONS
 
 # Line ends of Unicode, which YAML would read as blanks.
@@ -84,14 +84,9 @@ def _reference(text: str) -> dict[str, str] | None:
 
 
 def _is_default(instance: Model, name: str, value: Any) -> bool:
-    if name in ('secret', 'additional_headers', 'custom_fields', 'tags'):
+    if name in APART:
         return not value
-    if name == 'name':
-        return False
-    field = instance._meta.get_field(name)
-    if field.many_to_many:
-        return not value
-    return value == field.get_default() if field.has_default() else value in (None, '')
+    return name != 'name' and value == default_of(type(instance), name)
 
 
 # Fields whose value is not that of their column.

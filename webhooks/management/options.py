@@ -1,7 +1,9 @@
 """Look-ups that several commands share. Each raises CommandError if there is no such thing."""
 
+from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import CommandError
+from django.db.models import Model
 
 from .. import object_types
 from ..models import Webhook
@@ -13,6 +15,14 @@ def webhook(name: str, option: str = '') -> Webhook:
         return Webhook.objects.get(name=name)
     except Webhook.DoesNotExist:
         raise CommandError(f'{option}there is no webhook with the name {name!r}') from None
+
+
+def model(label: str, option: str = '') -> type[Model]:
+    """Return the model of a label such as 'dcim.site'."""
+    try:
+        return apps.get_model(label.lower())
+    except (LookupError, ValueError):
+        raise CommandError(f'{option}there is no model {label!r}; write APP.MODEL, such as dcim.site') from None
 
 
 def allowed_type(label: str, option: str = '') -> ContentType:

@@ -105,9 +105,7 @@ def choices(draft: Draft, user: User, text: str = '') -> list[tuple[str, list[Ch
 
 def _event_choices(draft: Draft, user: User, text: str) -> list[Choice]:
     named = _events(draft, user).filter(object_repr__icontains=text) if text else _events(draft, user)
-    latest = list(named.only('object_type', 'object_id', 'object_repr', 'kind', 'timestamp')[:MAX_EVENTS_CHECKED])
-    visible = payload_visibility.visible_events(user, latest)
-    shown = [event for event in latest if event.pk in visible][:MAX_EVENT_CHOICES]
+    shown = _visible(named, user)[:MAX_EVENT_CHOICES]
     return [Choice(f'{EVENT_SOURCE}:{event.pk}', f'{event} · {moment(event.timestamp)}') for event in shown]
 
 
@@ -156,10 +154,15 @@ def _event_of_object(draft: Draft, name: str, user: User) -> Event | None:
 
 
 def _latest_event(draft: Draft, user: User) -> Event | None:
-    latest = list(_events(draft, user).only('object_type', 'object_id')[:MAX_EVENTS_CHECKED])
+    visible = _visible(_events(draft, user), user)
+    return Event.objects.filter(pk=visible[0].pk).first() if visible else None
+
+
+def _visible(events: QuerySet[Event], user: User) -> list[Event]:
+    """Return the events whose objects the user may view, in brief, among the first MAX_EVENTS_CHECKED."""
+    latest = list(events.only('object_type', 'object_id', 'object_repr', 'kind', 'timestamp')[:MAX_EVENTS_CHECKED])
     visible = payload_visibility.visible_events(user, latest)
-    pk = next((event.pk for event in latest if event.pk in visible), None)
-    return Event.objects.filter(pk=pk).first()
+    return [event for event in latest if event.pk in visible]
 
 
 def _events(draft: Draft, user: User) -> QuerySet[Event]:

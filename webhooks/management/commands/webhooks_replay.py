@@ -5,13 +5,12 @@ from datetime import datetime
 from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from rich.progress import track
 
 from ...choices import StatusChoices
-from ...object_types import id_of
 from ...services import redelivery
 from ...storable import is_storable_time
 from .. import options as find
@@ -52,13 +51,14 @@ class Command(BaseCommand):
         parser.add_argument('--yes', '--no-input', action='store_true', help='do not ask before the redelivery')
 
     def handle(self, *args, **options) -> None:
-        name = options['webhook']
+        name, label = options['webhook'], options['model']
+        model = None if label is None else find.model(label, '--model: ')
         chosen = redelivery.select(
             webhook=None if name is None else find.webhook(name, '--webhook: '),
             since=options['since'],
             until=options['until'],
             status=options['status'],
-            object_type=_object_type(options['model']),
+            object_type=model and ContentType.objects.get_for_model(model).pk,
         )
         if options['dry_run']:
             self.stdout.write('\n'.join(redelivery.measure(chosen).sentences))
@@ -73,12 +73,3 @@ class Command(BaseCommand):
             counted_at = figures.counted_at
         bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
         self.stdout.write(redelivery.announce(redelivery.redeliver(chosen, watch=bar, counted_at=counted_at)))
-
-
-def _object_type(label: str | None) -> int | None:
-    if label is None:
-        return None
-    try:
-        return id_of(label.lower())
-    except (ContentType.DoesNotExist, TypeError):
-        raise CommandError(f'--model: there is no model {label!r}; write APP.MODEL, such as dcim.site') from None

@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db.models import Model
 
 from ...as_code.schema import document_schema
 from ...choices import FormatChoices
@@ -15,6 +13,7 @@ from ...exceptions import DefinitionError
 from ...models import Webhook
 from ...payload import asyncapi, json_schema, schema_guard
 from ...services.keys import check_expand
+from .. import options as find
 
 # The exit code of --compare if a webhook names a key that went.
 CONCERNED = 2
@@ -69,7 +68,7 @@ class Command(BaseCommand):
             self._print_model(options)
 
     def _print_model(self, options: dict[str, Any]) -> None:
-        model, keys = _model(options['model']), options['expand']
+        model, keys = find.model(options['model']), options['expand']
         try:
             check_expand(keys, [model])
             schema = json_schema.payload(model, options['format'], change_set=options['change_set'], expand=keys)
@@ -112,10 +111,3 @@ def _read(path: str) -> dict[str, Any]:
         raise CommandError(f'cannot read {path}: {error.strerror}') from None
     except (ValueError, KeyError, TypeError):
         raise CommandError(f'{path} was not written by --save') from None
-
-
-def _model(label: str) -> type[Model]:
-    try:
-        return apps.get_model(label.lower())
-    except (LookupError, ValueError):
-        raise CommandError(f'there is no model {label!r}; write APP.MODEL, such as dcim.site') from None
