@@ -1,7 +1,7 @@
 """The widget of NetBox's dashboard. NetBox finds it when this module is imported."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.db.models import QuerySet, Sum
 from django.http import HttpRequest
@@ -14,12 +14,12 @@ from extras.dashboard.widgets import DashboardWidget
 from users.models import User
 
 from . import conf
-from .choices import StatusChoices
+from .choices import WAITING_STATUSES, StatusChoices
 from .models import Delivery, Event, Hour, Webhook
 from .outbox import redis_queue
 from .presentation.links import page_url
 from .presentation.states import IS_SUSPENDED
-from .services.backlog import not_held, waiting_since
+from .services import backlog
 
 FAILURE_RATE_HOURS = 24
 MAX_SUSPENDED_NAMED = 5
@@ -46,7 +46,7 @@ class WebhooksWidget(DashboardWidget):
         webhooks = Webhook.objects.restrict(user, 'view')
         context = {'webhooks': webhooks, 'suspended': _suspended(webhooks), 'last_day': _last_day(webhooks)}
         if user.has_perm('webhooks.view_delivery'):
-            context['unsent'] = _unsent(user, webhooks)
+            context |= _unsent(user, webhooks)
         return render_to_string(self.template_name, context)
 
 
@@ -69,27 +69,6 @@ class LastDay:
         return 100 * self.failed / self.closed if self.closed else 0.0
 
 
-@dataclass(frozen=True)
-class Unsent:
-    """All that is not sent yet: `waiting` deliveries, and `unseen` events, which were not dispatched.
-
-    `oldest` is when the oldest of both began to wait. `unseen` is None without permission, and `workers` without Redis.
-    `worker` is the name of their service, for a text.
-    """
-
-    waiting: int
-    url: str
-    oldest: datetime | None
-    unseen: int | None
-    workers: int | None
-    worker: str
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether something waits, and no worker runs or is known."""
-        return bool(self.waiting or self.unseen) and not self.workers
-
-
 def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
     since = timezone.now() - timedelta(hours=FAILURE_RATE_HOURS)
     hours = Hour.objects.filter(health__webhook__in=webhooks, start__gt=since)
@@ -98,26 +77,18 @@ def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
     return LastDay(sums['delivered'] or 0, sums['failed'] or 0, url)
 
 
-def _unsent(user: User, webhooks: QuerySet[Webhook]) -> Unsent:
+def _unsent(user: User, webhooks: QuerySet[Webhook]) -> dict[str, object]:
+    """Return what is not sent yet, and whether it is stuck: no worker runs, or is known without Redis."""
     deliveries = Delivery.objects.restrict(user, 'view').filter(webhook__in=list(webhooks.values_list('pk', flat=True)))
-    undispatched = _undispatched(user)
-    moments = [waiting_since(not_held(deliveries))]
-    if undispatched is not None:
-        moments.append(undispatched.order_by('sequence').values_list('timestamp', flat=True).first())
-    return Unsent(
-        waiting=deliveries.filter(status=StatusChoices.PENDING).count(),
-        url=page_url('delivery_list', status=StatusChoices.PENDING, sort='created'),
-        oldest=min((moment for moment in moments if moment), default=None),
-        unseen=None if undispatched is None else undispatched.count(),
-        workers=redis_queue.count_workers(),
-        worker=conf.get().worker,
-    )
-
-
-def _undispatched(user: User) -> QuerySet[Event] | None:
-    if not user.has_perm('webhooks.view_event'):
-        return None
-    return Event.objects.restrict(user, 'view').filter(dispatched_at=None)
+    unsent = backlog.unsent(Event.objects.restrict(user, 'view'), deliveries)
+    workers = redis_queue.count_workers()
+    return {
+        'unsent': unsent,
+        'unsent_url': page_url('delivery_list', status=WAITING_STATUSES, sort='created'),
+        'is_stuck': (unsent.pending or unsent.undispatched) and not workers,
+        'workers': workers,
+        'worker': conf.get().worker,
+    }
 
 
 def _suspended(webhooks: QuerySet[Webhook]) -> dict[str, object]:

@@ -19,20 +19,29 @@ from .not_sending import NotSending
 
 
 @dataclass(frozen=True)
-class Backlog:
-    """The figures of the backlog. Without Redis, `workers` is None and `redis` False.
+class Unsent:
+    """The figures of what is recorded and not sent yet.
 
     `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
-    change waits that nobody holds. `failed` leaves out tests. `gone` counts webhooks that an answer 410 has disabled.
+    change waits that nobody holds.
     """
 
     undispatched: int
     suspect_events: int
     pending: int
-    sending: int
     suspect_deliveries: int
-    failed: int
     oldest: datetime | None
+
+
+@dataclass(frozen=True)
+class Backlog(Unsent):
+    """The figures of the backlog. Without Redis, `workers` is None and `redis` False.
+
+    `failed` leaves out tests. `gone` counts webhooks that an answer 410 has disabled.
+    """
+
+    sending: int
+    failed: int
     suspended: list[NotSending]
     paused: list[NotSending]
     gone: int
@@ -42,21 +51,11 @@ class Backlog:
 
 def measure(user: Reader | None = None) -> Backlog:
     """Count the backlog: the part that the user may view, or all of it. Does not raise without Redis."""
-    undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
-    changes = undispatched.aggregate(
-        count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
-    )
     log = _visible(Delivery.objects, user)
-    deliveries = log.filter(state__in=WAITING_STATES).aggregate(
-        pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(state=DeliveryState.SUSPECT))
-    )
-    oldest = [moment for moment in (changes['oldest'], waiting_since(not_held(log))) if moment]
     webhooks = _visible(Webhook.objects, user)
     workers = redis_queue.count_workers()
     return Backlog(
-        undispatched=changes['count'],
-        suspect_events=changes['suspects'],
-        oldest=min(oldest, default=None),
+        **vars(unsent(_visible(Event.objects, user), log)),
         failed=log.failures().count(),
         suspended=not_sending.suspended(webhooks),
         paused=not_sending.paused(webhooks, _visible(ObjectChange.objects, user)),
@@ -64,8 +63,19 @@ def measure(user: Reader | None = None) -> Backlog:
         workers=workers,
         redis=workers is not None,
         sending=log.filter(pk__in=_in_hand()).count(),
-        **deliveries,
     )
+
+
+def unsent(events: QuerySet[Event], deliveries: QuerySet[Delivery]) -> Unsent:
+    """Count which of these events and deliveries are not sent yet."""
+    undispatched = events.filter(dispatched_at=None).aggregate(
+        undispatched=Count('pk'), suspect_events=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
+    )
+    pending = deliveries.filter(state__in=WAITING_STATES).aggregate(
+        pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(state=DeliveryState.SUSPECT))
+    )
+    moments = (undispatched.pop('oldest'), waiting_since(not_held(deliveries)))
+    return Unsent(**undispatched, **pending, oldest=min(filter(None, moments), default=None))
 
 
 def _in_hand() -> list[int]:
