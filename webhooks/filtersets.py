@@ -82,6 +82,19 @@ def _is_regex(pattern: str) -> bool:
     return True
 
 
+def _by_id_and_name(
+    field: str, queryset: QuerySet, id_label: str, name_label: str, *, distinct: bool = True
+) -> tuple[django_filters.Filter, django_filters.Filter]:
+    """Return the two filters that NetBox has for related objects: by their ids, and by their names."""
+    named = {'field_name': f'{field}__name', 'to_field_name': 'name', 'label': name_label}
+    return (
+        django_filters.ModelMultipleChoiceFilter(
+            queryset=queryset, distinct=distinct, field_name=field, label=id_label
+        ),
+        django_filters.ModelMultipleChoiceFilter(queryset=queryset, distinct=distinct, **named),
+    )
+
+
 class NamedFilterSet(NetBoxModelFilterSet):
     """Filters of models with a name and a description, which the search looks through."""
 
@@ -100,28 +113,16 @@ class WebhookFilterSet(NamedFilterSet):
     ignore_user_id = django_filters.ModelMultipleChoiceFilter(
         field_name='ignore_users', queryset=User.objects.all(), label=_('Ignored user (ID)')
     )
-    notification_group_id = django_filters.ModelMultipleChoiceFilter(
-        field_name='notification_groups',
-        queryset=NotificationGroup.objects.all(),
-        label=_('Notification group (ID)'),
-    )
-    notification_group = django_filters.ModelMultipleChoiceFilter(
-        field_name='notification_groups__name',
-        queryset=NotificationGroup.objects.all(),
-        to_field_name='name',
-        label=_('Notification group (name)'),
+    notification_group_id, notification_group = _by_id_and_name(
+        'notification_groups',
+        NotificationGroup.objects.all(),
+        _('Notification group (ID)'),
+        _('Notification group (name)'),
     )
     http_method = django_filters.MultipleChoiceFilter(choices=WebhookHttpMethodChoices, distinct=False)
     payload_format = django_filters.MultipleChoiceFilter(choices=FormatChoices, distinct=False)
-    credential_id = django_filters.ModelMultipleChoiceFilter(
-        field_name='credential', queryset=Credential.objects.all(), distinct=False, label=_('Credential (ID)')
-    )
-    credential = django_filters.ModelMultipleChoiceFilter(
-        field_name='credential__name',
-        queryset=Credential.objects.all(),
-        to_field_name='name',
-        distinct=False,
-        label=_('Credential (name)'),
+    credential_id, credential = _by_id_and_name(
+        'credential', Credential.objects.all(), _('Credential (ID)'), _('Credential (name)'), distinct=False
     )
     state = django_filters.MultipleChoiceFilter(
         choices=[(key, state.label) for key, state in STATES.items()],
@@ -171,15 +172,8 @@ class CredentialFilterSet(NamedFilterSet):
 class DefinitionFilterSet(NetBoxModelFilterSet):
     """Filters of definitions."""
 
-    data_source_id = django_filters.ModelMultipleChoiceFilter(
-        field_name='data_source', queryset=DataSource.objects.all(), distinct=False, label=_('Data source (ID)')
-    )
-    data_source = django_filters.ModelMultipleChoiceFilter(
-        field_name='data_source__name',
-        queryset=DataSource.objects.all(),
-        to_field_name='name',
-        distinct=False,
-        label=_('Data source (name)'),
+    data_source_id, data_source = _by_id_and_name(
+        'data_source', DataSource.objects.all(), _('Data source (ID)'), _('Data source (name)'), distinct=False
     )
 
     class Meta:
@@ -291,15 +285,8 @@ class DeliveryFilterSet(LogFilterSet):
     The search takes a uuid, or a part of the object's name, the webhook's name or the error.
     """
 
-    webhook_id = django_filters.ModelMultipleChoiceFilter(
-        queryset=Webhook.objects.all(), distinct=False, label=_('Webhook (ID)')
-    )
-    webhook = django_filters.ModelMultipleChoiceFilter(
-        field_name='webhook__name',
-        queryset=Webhook.objects.all(),
-        to_field_name='name',
-        distinct=False,
-        label=_('Webhook (name)'),
+    webhook_id, webhook = _by_id_and_name(
+        'webhook', Webhook.objects.all(), _('Webhook (ID)'), _('Webhook (name)'), distinct=False
     )
     event_id = django_filters.ModelMultipleChoiceFilter(
         queryset=Event.objects.all(), null_label=None, method='filter_events', label=_('Event (ID)')
