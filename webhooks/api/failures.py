@@ -71,7 +71,7 @@ class FailureViewSet(RefusingMixin, GenericViewSet):
     def redeliver(self, request: Request) -> Response:
         """Redeliver the deliveries of one cause, or only count them."""
         wanted = read(WebhookFailureRedeliverySerializer, request.data)
-        chosen = causes.failed(request.user, actions.REDELIVER.permission)
+        chosen = actions.REDELIVER.permitted(request.user).failures()
         if 'webhook' in wanted:
             chosen = chosen.filter(webhook=wanted['webhook'])
         if 'error' in wanted:

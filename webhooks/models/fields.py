@@ -96,9 +96,9 @@ class MaskedUrl(str):
     is_entered: bool
 
     @classmethod
-    def of(cls, url: str, *, hides_path: bool = False) -> 'MaskedUrl':
-        """Mask the secrets in a URL that somebody has entered; with `hides_path` also its path."""
-        return cls._make(mask_template(url, hides_path), url, is_entered=True)
+    def of(cls, url: str) -> 'MaskedUrl':
+        """Mask the secrets in a URL that somebody has entered."""
+        return cls._make(mask_template(url), url, is_entered=True)
 
     @classmethod
     def stored(cls, text: str) -> 'MaskedUrl':

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.humanize.templatetags.humanize import intcomma
-from django.db.models import Count, Max, Min, QuerySet
+from django.db.models import Count, Max, Min
 from django.db.models.functions import Coalesce, Length
 from django.utils import timezone
 from django.utils.text import Truncator
@@ -20,7 +20,7 @@ from ..models.querysets import attempts_of
 from ..payload_visibility import conceal
 from ..presentation.moments import moment
 from ..storable import storable
-from ..visibility import Reader, permitted
+from ..visibility import Reader
 
 # At most this many of the newest failures are grouped. If a page read millions of rows, it would take minutes.
 MAX_FAILURES_READ = 20_000
@@ -87,12 +87,13 @@ class Causes:
         return ' '.join(parts)
 
 
-def find(reader: Reader | None = None, webhook: Webhook | None = None, action: str = 'view') -> Causes:
-    """Group the newest failures that the reader may view, and on which the reader may do `action`.
+def find(reader: Reader | None = None, webhook: Webhook | None = None) -> Causes:
+    """Group the newest failures that the reader may view, without tests.
 
     Reader None may view all. Reads MAX_FAILURES_READ rows at most, by an index. Takes four queries.
     """
-    newest = failed(reader, action)
+    log = Delivery.objects.all() if reader is None else Delivery.objects.restrict(reader, 'view')
+    newest = log.failures()
     if webhook is not None:
         newest = newest.filter(webhook=webhook)
     pks = newest.order_by('-pk').values('pk')[:MAX_FAILURES_READ]
@@ -116,14 +117,6 @@ def find(reader: Reader | None = None, webhook: Webhook | None = None, action: s
         others=len(found) - len(rows),
         is_bounded=sum(row['count'] for row in found) >= MAX_FAILURES_READ,
     )
-
-
-def failed(reader: Reader | None = None, action: str = 'view') -> QuerySet[Delivery]:
-    """Return the failed deliveries, without tests, that the reader may view, and may act on."""
-    log = Delivery.objects.failures()
-    if reader is None:
-        return log
-    return permitted(log, reader, action)
 
 
 def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Mapping[int, str]) -> Cause:

@@ -6,12 +6,13 @@ from dataclasses import asdict
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import Error, connection
+from django.db import Error
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from netbox.constants import ADVISORY_LOCK_KEYS
 
 from ... import conf
+from ...engine import sql
 from ...presentation.moments import moment
 from ...services import causes, database_health
 from ...services.backlog import Backlog, measure
@@ -94,9 +95,7 @@ def _blocked() -> int:
 
     See docs/installation.md, PgBouncer.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(COUNT_BLOCKED, [ADVISORY_LOCK_KEYS['job-schedules']])
-        return cursor.fetchone()[0]
+    return sql.fetch_value(COUNT_BLOCKED, [ADVISORY_LOCK_KEYS['job-schedules']])
 
 
 def _problems(found: Backlog, blocked: int, age: float, max_age: int) -> Iterator[tuple[int, str]]:
