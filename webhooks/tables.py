@@ -103,31 +103,6 @@ def state_badge(webhook: Webhook) -> SafeString:
     return format_html('<span class="badge text-wrap text-bg-{}">{}</span>', state.color, state.label)
 
 
-class StateColumn(tables.Column):
-    """Shows a webhook's state as a coloured badge."""
-
-    def render(self, record: Webhook) -> SafeString:
-        return state_badge(record)
-
-    def value(self, record: Webhook) -> str:
-        return str(states.state_of(record).label)
-
-
-class WaitingColumn(tables.Column):
-    """Shows how many deliveries wait, with a link to them. Blank unless `states.with_waiting` has counted them."""
-
-    def render(self, record: Webhook) -> str:
-        waiting = self.value(record)
-        if not waiting:
-            return '' if waiting is None else '0'
-        address = page_url('delivery_list', webhook_id=record.pk, status=StatusChoices.PENDING)
-        more = '+' if waiting >= states.MAX_WAITING_COUNTED else ''
-        return format_html('<a href="{}">{}{}</a>', address, intcomma(waiting), more)
-
-    def value(self, record: Webhook) -> int | None:
-        return vars(record).get('waiting')
-
-
 # A column for each switch of a webhook.
 SwitchColumns = type(
     'SwitchColumns',
@@ -143,9 +118,10 @@ class WebhookTable(SwitchColumns):
     """The list of webhooks."""
 
     name = tables.Column(verbose_name=label('name'), linkify=True)
-    state = StateColumn(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
+    state = tables.Column(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
     reason = tables.Column(verbose_name=_('Reason'), accessor='health__last_error', orderable=False, attrs=WHOLE_CELL)
-    waiting = WaitingColumn(verbose_name=_('Waiting'), empty_values=(), orderable=False)
+    # Blank unless `states.with_waiting` has counted them.
+    waiting = tables.Column(verbose_name=_('Waiting'), empty_values=(), orderable=False)
     object_types = columns.ContentTypesColumn(verbose_name=label('object_types'), separator=', ', orderable=False)
     events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
     # Sorting by it would reveal the masked parts.
@@ -176,8 +152,25 @@ class WebhookTable(SwitchColumns):
             'last_success_at',
         )  # fmt: skip
 
+    def render_state(self, record: Webhook) -> SafeString:
+        return state_badge(record)
+
+    def value_state(self, record: Webhook) -> str:
+        return str(states.state_of(record).label)
+
     def render_reason(self, record: Webhook) -> str:
         return states.reason_of(record)
+
+    def render_waiting(self, record: Webhook) -> str:
+        waiting = self.value_waiting(record)
+        if not waiting:
+            return '' if waiting is None else '0'
+        address = page_url('delivery_list', webhook_id=record.pk, status=StatusChoices.PENDING)
+        more = '+' if waiting >= states.MAX_WAITING_COUNTED else ''
+        return format_html('<a href="{}">{}{}</a>', address, intcomma(waiting), more)
+
+    def value_waiting(self, record: Webhook) -> int | None:
+        return vars(record).get('waiting')
 
 
 class CredentialTable(NetBoxTable):
