@@ -25,6 +25,7 @@ DEFAULT_MODELS = (
 
 # Attempts: the first, and one after each wait of engine/deliver/backoff.py.
 DEFAULT_MAX_ATTEMPTS = 8
+MAX_ATTEMPTS = 100
 
 # One of our jobs works for this time, then another goes on. A worker with --burst has NetBox's jobs to do too.
 JOB_SECONDS = 30.0

@@ -18,7 +18,7 @@ from netbox.models import NetBoxModel
 
 from .. import constants, validation
 from ..choices import FormatChoices, KindChoices
-from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, MAX_URL_CHARS
+from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_ATTEMPTS, MAX_TIMEOUT_SECONDS, MAX_URL_CHARS
 from ..object_types import label_of
 from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import IDENTIFYING, is_moved
@@ -212,7 +212,7 @@ class Webhook(SigningModel, ExportedModel, ManagedModel, ConcurrentModel, NetBox
     max_attempts = models.PositiveSmallIntegerField(
         _('maximum attempts'),
         default=DEFAULT_MAX_ATTEMPTS,
-        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_ATTEMPTS)],
         help_text=_('With 1, a failed delivery is not retried automatically.'),
     )
     rate_limit = models.PositiveIntegerField(

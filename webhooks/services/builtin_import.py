@@ -22,6 +22,7 @@ from netbox.config import get_config
 
 from .. import object_types
 from ..choices import FormatChoices
+from ..constants import MAX_ATTEMPTS
 from ..exceptions import DecryptionError
 from ..models import Webhook
 from ..models.fields import MaskedUrl, Sealed
@@ -43,8 +44,6 @@ FREE_FIELDS = (
     'client_key_path', 'success_conditions', 'max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered',
     'quiet_max', 'notification_groups',
 )  # fmt: skip
-# The most attempts that a webhook may have: the field's validator.
-MAX_ATTEMPTS = 100
 # In the change log, in place of a user: a command has none.
 ACTOR = 'webhooks_import'
 
