@@ -20,9 +20,9 @@ from .outbox import redis_queue
 from .presentation.links import page_url
 from .presentation.states import IS_SUSPENDED
 from .services import backlog
+from .services.not_sending import MAX_NAMED
 
 FAILURE_RATE_HOURS = 24
-MAX_SUSPENDED_NAMED = 5
 
 
 @register_widget
@@ -95,6 +95,6 @@ def _suspended(webhooks: QuerySet[Webhook]) -> dict[str, object]:
     found = webhooks.filter(IS_SUSPENDED)
     return {
         'count': found.count(),
-        'first': list(found.order_by('health__suspended_since')[:MAX_SUSPENDED_NAMED]),
+        'first': list(found.order_by('health__suspended_since')[:MAX_NAMED]),
         'url': page_url('webhook_list', suspended='true'),
     }

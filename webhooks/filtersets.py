@@ -5,7 +5,7 @@ No filter searches encrypted or masked values: matches would reveal them. `disti
 
 from collections.abc import Iterator
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any
 
@@ -86,12 +86,10 @@ def _by_id_and_name(
     field: str, queryset: QuerySet, id_label: str, name_label: str, *, distinct: bool = True
 ) -> tuple[django_filters.Filter, django_filters.Filter]:
     """Return the two filters that NetBox has for related objects: by their ids, and by their names."""
-    named = {'field_name': f'{field}__name', 'to_field_name': 'name', 'label': name_label}
+    related = partial(django_filters.ModelMultipleChoiceFilter, queryset=queryset, distinct=distinct)
     return (
-        django_filters.ModelMultipleChoiceFilter(
-            queryset=queryset, distinct=distinct, field_name=field, label=id_label
-        ),
-        django_filters.ModelMultipleChoiceFilter(queryset=queryset, distinct=distinct, **named),
+        related(field_name=field, label=id_label),
+        related(field_name=f'{field}__name', to_field_name='name', label=name_label),
     )
 
 
