@@ -24,15 +24,12 @@ from netbox.event_rules import EventRuleAction
 
 from . import conf, object_types
 from .engine import commands
-from .event_types import EVENT_TYPES
+from .event_types import EVENT_TYPE_NAMES
 from .models import Event, Webhook
 from .models.sequence import draw
 from .outbox import recording, wakeup
 
 logger = logging.getLogger('webhooks.event_rules')
-
-# Names of the event types about webhooks.
-OWN_TYPES = {event_type.name for event_type in EVENT_TYPES}
 
 
 class SendWithWebhooks(EventRuleAction):
@@ -55,7 +52,7 @@ class SendWithWebhooks(EventRuleAction):
         if _is_its_own(event_context, action_object):
             return
         label = object_types.label_of(event_context['object_type'])
-        if event_context['event_type'] not in OWN_TYPES and label not in object_types.by_label():
+        if event_context['event_type'] not in EVENT_TYPE_NAMES and label not in object_types.by_label():
             logger.warning(
                 'webhook=%s name=%r model=%s event not sent: the model is not in the setting allowed_models',
                 action_object.pk,
@@ -88,7 +85,7 @@ class SendWithWebhooks(EventRuleAction):
 
 def _is_its_own(context: Any, webhook: Webhook) -> bool:
     """Return whether the event is about the webhook itself. Reporting its own trouble to it would make more of it."""
-    return context['event_type'] in OWN_TYPES and context['object_id'] == webhook.pk
+    return context['event_type'] in EVENT_TYPE_NAMES and context['object_id'] == webhook.pk
 
 
 def _fields(context: Any, data: dict) -> dict[str, Any]:
@@ -140,7 +137,7 @@ def _object_of_job(context: Any) -> int | None:
 
 def _kind(context: Any) -> str:
     name = context['event_type']
-    return name.removeprefix('webhook_') if name in OWN_TYPES else WEBHOOK_EVENT_TYPES.get(name, name)
+    return name.removeprefix('webhook_') if name in EVENT_TYPE_NAMES else WEBHOOK_EVENT_TYPES.get(name, name)
 
 
 def _dumps(value: Any) -> str:

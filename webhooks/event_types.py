@@ -23,6 +23,7 @@ CERTIFICATE_ENDS = TranslatedEventType(
 CREDENTIAL_ENDS = TranslatedEventType('webhook_credential_ends', _('Credential ends soon'), EVENT_TYPE_KIND_WARNING)
 
 EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED, CERTIFICATE_ENDS, CREDENTIAL_ENDS)
+EVENT_TYPE_NAMES = frozenset(event_type.name for event_type in EVENT_TYPES)
 
 
 def register() -> None:

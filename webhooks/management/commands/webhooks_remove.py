@@ -12,10 +12,9 @@ from django.db.models import Q, QuerySet
 from extras.models import Bookmark, CustomField, Dashboard, EventRule, Notification, Subscription
 
 from ... import conf
-from ...event_types import EVENT_TYPES
+from ...event_types import EVENT_TYPE_NAMES
 from ...jobs import WebhooksRetentionJob
 
-EVENT_TYPE_NAMES = {kind.name for kind in EVENT_TYPES}
 REMOVED = """This removes from NetBox what is about webhooks, and cannot be undone:
   - the change log, bookmarks, notifications and subscriptions of webhooks, deliveries and credentials
   - custom fields that point to webhooks, with their values
