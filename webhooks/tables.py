@@ -41,25 +41,12 @@ SHORTENED_CELL = {'td': {'class': 'text-truncate', 'style': 'max-width: 9rem', '
 WHOLE_CELL = {'td': {'class': 'text-break', 'style': 'min-width: 8rem'}}
 
 
-class ChangedObjectColumn(tables.Column):
-    """Shows the object's name at the event, with a link.
-
-    It never reads the object: a page has objects of many models.
-    """
-
-    def render(self, record: Model, value: str) -> str:
-        url = object_url(getattr(record, 'event', record))
-        return format_html('<a href="{}">{}</a>', url, value) if url else value
-
-    def value(self, value: str) -> str:
-        return value
-
-
-def object_url(event: Event) -> str | None:
-    """Return the address of an event's object in NetBox, without looking whether the object still exists.
+def object_url(record: Event | Delivery) -> str | None:
+    """Return the address of the object of an event or a delivery in NetBox, without looking whether it still exists.
 
     None for deletions, and if the model is gone or has no page.
     """
+    event = record.event if isinstance(record, Delivery) else record
     model = model_of_id(event.object_type_id)
     if event.kind == KindChoices.DELETED or model is None:
         return None
@@ -215,7 +202,10 @@ class DeliveryTable(NetBoxTable):
     webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED_CELL)
     kind = KindColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind')
     object_type = columns.ContentTypeColumn(verbose_name=_('Object Type'), orderable=False)
-    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED_CELL)
+    # The object itself is never read: a page has objects of many models.
+    object = tables.Column(
+        verbose_name=_('Object'), accessor='event__object_repr', linkify=object_url, attrs=SHORTENED_CELL
+    )
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
     change_set = tables.Column(verbose_name=_('Change Set'))
@@ -283,7 +273,7 @@ class EventTable(NetBoxTable):
     )
     kind = KindColumn(verbose_name=_('Event'))
     object_type = columns.ContentTypeColumn(verbose_name=_('Object Type'), orderable=False)
-    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED_CELL)
+    object = tables.Column(verbose_name=_('Object'), accessor='object_repr', linkify=object_url, attrs=SHORTENED_CELL)
     test = columns.BooleanColumn(verbose_name=_('Test'))
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'), order_by='backfill_for')
     caused_by = columns.ArrayColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED_CELL)

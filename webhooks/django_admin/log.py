@@ -38,8 +38,7 @@ def _happened(row: Delivery | Event) -> str:
 
 def _object(row: Delivery | Event) -> SafeString | str:
     """Return the object's name at the event, with a link as in NetBox's lists."""
-    event = _event(row)
-    text, url = event.object_repr or str(row.object_id), object_url(event)
+    text, url = _event(row).object_repr or str(row.object_id), object_url(row)
     return format_html('<a href="{}">{}</a>', url, text) if url else text
 
 
