@@ -22,13 +22,6 @@ class LinesAttr(attrs.TextAttr):
     template_name = 'webhooks/attrs/lines.html'
 
 
-class ListAttr(attrs.TextAttr):
-    """Shows a list of texts in one line, separated by commas. Blank if it is empty or null."""
-
-    def get_value(self, obj: Any) -> str:
-        return ', '.join(super().get_value(obj) or ())
-
-
 class Computed:
     """A mixin for rows that show no field, but what `show` returns for the object. Blank for None and ''."""
 
@@ -86,28 +79,26 @@ def probe_at(webhook: Webhook) -> datetime | None:
     return hindrance.at if hindrance else None
 
 
-class ChangedObjectAttr(attrs.TemplatedAttr):
+class ChangedObjectAttr(attrs.ObjectAttribute):
     """Shows an event's object by its name at the event, with its ID.
 
     It is linked, unless it was deleted, or NetBox has no page for its model.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, template_name='webhooks/attrs/object.html', **kwargs)
+    template_name = 'webhooks/attrs/object.html'
 
     def get_context(self, obj: Event, attr: str, value: Any, context: dict) -> dict[str, Any]:
-        return {**super().get_context(obj, attr, value, context), 'url': object_url(obj)}
+        return {'object': obj, 'url': object_url(obj)}
 
 
-class StatusAttr(attrs.TemplatedAttr):
+class StatusAttr(attrs.ObjectAttribute):
     """Shows a delivery's status and why it waits, with a link to the delivery that goes first.
 
     Looks up that delivery, unless this one is closed.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, template_name='webhooks/attrs/status.html', **kwargs)
+    template_name = 'webhooks/attrs/status.html'
 
     def get_context(self, obj: Delivery, attr: str, value: Any, context: dict) -> dict[str, Any]:
         wait = wait_of(obj, timezone.now(), querysets.earlier_of(obj) if obj.is_open else None)
-        return {**super().get_context(obj, attr, value, context), 'wait': wait}
+        return {'object': obj, 'wait': wait}

@@ -1,6 +1,7 @@
 """Cards on NetBox's pages of webhooks, credentials, deliveries and events.
 
-A panel's `get_context` prepares the template's context, from which `should_render` decides whether it is shown.
+A panel's `get_context` prepares the template's context, from which `should_render` decides whether it is shown. What
+a PartPanel shows, the view prepares.
 """
 
 from typing import Any
@@ -13,16 +14,14 @@ from django.utils.translation import gettext_lazy as _
 from netbox.ui import attrs, panels
 
 from ..choices import StatusChoices
-from ..models import Attempt, Definition, Delivery
-from ..presentation import credential_fields, progress
+from ..models import Definition, Delivery
+from ..presentation import credential_fields
 from ..presentation.fields import GROUPS, Group, field, label, shown_in
 from ..presentation.links import page_url
-from ..services import actions
-from ..services.actions import Action
 from ..services.why_not_sent import next_attempt_at
 from ..tables import state_badge
 from . import attributes, history
-from .attributes import ChangedObjectAttr, ComputedLines, ComputedText, ComputedTime, LinesAttr, ListAttr, StatusAttr
+from .attributes import ChangedObjectAttr, ComputedLines, ComputedText, ComputedTime, LinesAttr, StatusAttr
 
 
 class ConditionsPanel(panels.JSONPanel):
@@ -37,6 +36,25 @@ class BodyTemplatePanel(panels.TextCodePanel):
 
     def should_render(self, context: dict[str, Any]) -> bool:
         return bool(context['value'])
+
+
+class PartPanel(panels.TemplatePanel):
+    """Shows a part of the page that the view has put into the context as `part`. Left out if that is None."""
+
+    def __init__(self, part: str, template_name: str, **kwargs: Any) -> None:
+        super().__init__(template_name, **kwargs)
+        self._part = part
+
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return context[self._part] is not None
+
+
+class FilledPanel(panels.ObjectAttributesPanel):
+    """A card without its empty rows."""
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        return {**own, 'attrs': [attr for attr in own['attrs'] if attr['value'] != attrs.PLACEHOLDER_HTML]}
 
 
 #
@@ -71,7 +89,7 @@ DERIVED_ATTRIBUTES = {
 ROWS = (
     (BooleanField, attrs.BooleanAttr, {}),
     (DateField, attrs.DateTimeAttr, {'spec': 'date'}),
-    (ArrayField, ListAttr, {'style': 'text-break'}),
+    (ArrayField, attrs.ArrayAttr, {'style': 'text-break'}),
     (ForeignKey, attrs.RelatedObjectAttr, {'linkify': True}),
     (ManyToManyField, attrs.RelatedObjectListAttr, {'linkify': True}),
 )
@@ -96,7 +114,11 @@ def card(group: Group) -> panels.ObjectAttributesPanel:
         if name in shown_in('cards'):
             shown[name] = SPECIAL_ATTRIBUTES.get(name) or attribute(field(name))
         shown |= DERIVED_ATTRIBUTES.get(name, {})
-    return type('GroupPanel', (panels.ObjectAttributesPanel,), {**shown, 'title': group.title})()
+    return _card(group.title, shown)
+
+
+def _card(title: str, rows: dict[str, attrs.ObjectAttribute]) -> panels.ObjectAttributesPanel:
+    return type('FieldsPanel', (panels.ObjectAttributesPanel,), {**rows, 'title': title})()
 
 
 def cards() -> list[panels.ObjectAttributesPanel]:
@@ -105,32 +127,22 @@ def cards() -> list[panels.ObjectAttributesPanel]:
 
 
 # The fields of a credential but its name, which is the page's title. Its secret is masked.
-CredentialPanel = type(
-    'CredentialPanel',
-    (panels.ObjectAttributesPanel,),
-    {
-        'title': _('Credential'),
-        **{name: attribute(credential_fields.field(name)) for name in credential_fields.shown_in('card')},
-    },
+CREDENTIAL_CARD = _card(
+    _('Credential'),
+    {name: attribute(credential_fields.field(name)) for name in credential_fields.shown_in('card')},
 )
-
-
 # The fields of a definition but its name.
-DefinitionPanel = type(
-    'DefinitionPanel',
-    (panels.ObjectAttributesPanel,),
+DEFINITION_CARD = _card(
+    _('Definition'),
     {
-        'title': _('Definition'),
-        **{
-            name: attribute(Definition._meta.get_field(name))
-            for name in ('data_source', 'path', 'apply_on_sync', 'prune', 'applied_by')
-        },
+        name: attribute(Definition._meta.get_field(name))
+        for name in ('data_source', 'path', 'apply_on_sync', 'prune', 'applied_by')
     },
 )
 
 
-class HealthPanel(panels.ObjectAttributesPanel):
-    """Shows the webhook's state, its counts and its last request. Rows without a value are left out."""
+class HealthPanel(FilledPanel):
+    """Shows the webhook's state, its counts and its last request."""
 
     title = _('Health')
 
@@ -145,11 +157,6 @@ class HealthPanel(panels.ObjectAttributesPanel):
     refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Errors since'))
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
     next_attempt_at = ComputedTime(attributes.probe_at, label=_('Next attempt'))
-
-    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
-        own = super().get_context(context)
-        rows = zip(self._attrs.values(), own['attrs'], strict=True)
-        return {**own, 'attrs': [row for attr, row in rows if attr.get_value(own['object']) not in (None, '')]}
 
 
 class HistoryPanel(panels.Panel):
@@ -175,97 +182,9 @@ class HistoryPanel(panels.Panel):
         return page_url('delivery_list', **filters, finished_at__gte=since)
 
 
-class BackfillPanel(panels.Panel):
-    """Shows the webhook's last backfill, with buttons to move it for users who may. Left out if there was none."""
-
-    title = _('Backfill')
-    template_name = 'webhooks/panels/backfill.html'
-
-    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
-        own = super().get_context(context)
-        webhook, user = own['object'], own['request'].user
-        made = progress.of(webhook, user)
-        is_allowed = user.has_perm(actions.BACKFILL.full_permission, webhook)
-        return {
-            **own,
-            'progress': made,
-            'csrf_token': context.get('csrf_token'),
-            'moves': _moves(made.backfill.state) if made and is_allowed else (),
-        }
-
-    def should_render(self, context: dict[str, Any]) -> bool:
-        return context['progress'] is not None
-
-
-class WalkPanel(panels.Panel):
-    """Shows how far the walk over config contexts is. Left out if there is none that concerns the webhook."""
-
-    title = _('Config Contexts')
-    template_name = 'webhooks/panels/walk.html'
-
-    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
-        own = super().get_context(context)
-        return {**own, 'walking': progress.walking(own['object'], own['request'].user)}
-
-    def should_render(self, context: dict[str, Any]) -> bool:
-        return context['walking'] is not None
-
-
-class ListsPanel(panels.Panel):
-    """Shows the lists that the webhook subscribes to, and why a filter failed. Left out if there are none."""
-
-    title = _('Lists')
-    template_name = 'webhooks/panels/lists.html'
-
-    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
-        own = super().get_context(context)
-        return {**own, 'lists': progress.lists_of(own['object'], own['request'].user)}
-
-    def should_render(self, context: dict[str, Any]) -> bool:
-        return bool(context['lists'])
-
-
-def _moves(state: str) -> list[tuple[Action, str]]:
-    return [(action, f'plugins:webhooks:webhook_{action.name}') for action in actions.MOVES.get(state, ())]
-
-
 #
 # Delivery and event
 #
-
-
-class FilledPanel(panels.ObjectAttributesPanel):
-    """A card without its empty rows."""
-
-    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
-        own = super().get_context(context)
-        return {**own, 'attrs': [attr for attr in own['attrs'] if attr['value'] != attrs.PLACEHOLDER_HTML]}
-
-
-class AnswerPanel(panels.Panel):
-    """Shows the answer to the newest of the view's `attempts`. Left out before there is one."""
-
-    title = _('Last Answer')
-    template_name = 'webhooks/panels/answer.html'
-
-    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
-        attempt = next(iter(context['attempts']), None)
-        return {
-            **super().get_context(context),
-            'attempt': attempt,
-            'outcome': _outcome(attempt) if attempt else '',
-        }
-
-    def should_render(self, context: dict[str, Any]) -> bool:
-        return context['attempt'] is not None
-
-
-def _outcome(attempt: Attempt) -> str:
-    """Return the answer's status with its name, if it failed for that. A broker only confirms."""
-    if attempt.response_status is None:
-        return _('No response') if attempt.error else _('Confirmed')
-    status = f'HTTP {attempt.response_status}'
-    return attempt.error if attempt.error.startswith(status) else status
 
 
 class DeliveryPanel(FilledPanel):
@@ -312,8 +231,8 @@ class EventPanel(FilledPanel):
     uuid = attrs.TextAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
     test = attrs.BooleanAttr('test', label=_('Test'), display_false=False)
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
-    caused_by = ListAttr('caused_by', label=_('Caused by'), style='text-break')
-    partial = ListAttr('partial', label=_('Keys without data'), style='text-break')
+    caused_by = attrs.ArrayAttr('caused_by', label=_('Caused by'), style='text-break')
+    partial = attrs.ArrayAttr('partial', label=_('Keys without data'), style='text-break')
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
 
 
@@ -325,19 +244,6 @@ class ChangeSetPanel(panels.ObjectsTablePanel):
         others = Delivery.objects.filter(webhook=delivery.webhook_id, change_set=delivery.change_set)
         is_any = delivery.change_set is not None and others.exclude(pk=delivery.pk).exists()
         return is_any and super().should_render(context)
-
-
-class RefusalsPanel(panels.Panel):
-    """Shows the webhooks that did not take the event, and why. Left out if the view's `refusals` are None."""
-
-    title = _('Webhooks That Did Not Take It')
-    template_name = 'webhooks/panels/refusals.html'
-
-    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
-        return {**super().get_context(context), 'refusals': context['refusals']}
-
-    def should_render(self, context: dict[str, Any]) -> bool:
-        return context['refusals'] is not None
 
 
 class EventStatePanel(FilledPanel):

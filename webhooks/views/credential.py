@@ -32,7 +32,7 @@ class CredentialView(generic.ObjectView):
     queryset = Credential.objects.all()
     actions = (CloneObject, EditObject, DeleteObject)
     layout = layout.SimpleLayout(
-        left_panels=[panels.CredentialPanel()],
+        left_panels=[panels.CREDENTIAL_CARD],
         right_panels=[CustomFieldsPanel(), TagsPanel()],
         bottom_panels=[
             ObjectsTablePanel(

@@ -38,7 +38,7 @@ class DefinitionView(generic.ObjectView):
     actions = (*buttons(Definition), CloneObject, EditObject, DeleteObject)
     layout = layout.Layout(
         layout.Row(
-            layout.Column(panels.DefinitionPanel()),
+            layout.Column(panels.DEFINITION_CARD),
             layout.Column(CustomFieldsPanel(), TagsPanel()),
         ),
         layout.Row(layout.Column(TemplatePanel('webhooks/panels/plan.html', title=gettext_lazy('Plan')))),

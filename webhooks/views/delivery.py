@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from netbox.object_actions import BulkExport
 from netbox.ui import layout
@@ -16,7 +17,7 @@ from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
-from ..models import Delivery, querysets
+from ..models import Attempt, Delivery, querysets
 from ..payload_visibility import conceal, visible_deliveries
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
@@ -55,7 +56,7 @@ class DeliveryView(generic.ObjectView):
     template_name = 'webhooks/delivery.html'
     layout = layout.SimpleLayout(
         left_panels=[
-            panels.AnswerPanel(),
+            panels.PartPanel('last', 'webhooks/panels/answer.html', title=gettext_lazy('Last Answer')),
             TemplatePanel('webhooks/panels/body.html', title=gettext_lazy('Request Body')),
         ],
         right_panels=[panels.DeliveryPanel(), panels.EventPanel(accessor='object.event', exclude=['kind'])],
@@ -81,22 +82,33 @@ class DeliveryView(generic.ObjectView):
         newest = [attempt for attempt in attempts[:SHOWN_BODIES] if not attempt.is_restricted]
         sent_bodies.read_bodies(newest)
         may_see_next = bool(visible_deliveries(request.user, [instance]))
+        last = next(iter(attempts), None)
         body = None
-        if not attempts or not attempts[0].is_restricted:
+        if last is None or not last.is_restricted:
             body = sent_bodies.last_body(instance, attempts, may_build=may_see_next)
         for attempt in newest:
             # The page shows the last one above.
-            if attempt is not attempts[0]:
+            if attempt is not last:
                 attempt.other_body = sent_bodies.other_body_of(attempt, body)
         if len(attempts) > SHOWN_BODIES:
             attempts[SHOWN_BODIES].first_without_body = True
         return {
             'headline': headline(instance),
             'attempts': attempts,
+            'last': last,
+            'outcome': _outcome(last) if last else '',
             'is_restricted': len(seen) < len(attempts),
             'body': body,
             'next_body': sent_bodies.next_body(instance, body) if body and may_see_next else '',
         }
+
+
+def _outcome(attempt: Attempt) -> str:
+    """Return the answer's status with its name, if it failed for that. A broker only confirms."""
+    if attempt.response_status is None:
+        return _('No response') if attempt.error else _('Confirmed')
+    status = f'HTTP {attempt.response_status}'
+    return attempt.error if attempt.error.startswith(status) else status
 
 
 def confirm_or_redeliver(

@@ -48,7 +48,7 @@ class EventView(generic.ObjectView):
                 filters={'event_id': lambda context: context['object'].pk},
                 exclude_columns=['kind', 'object_type', 'object'],
             ),
-            panels.RefusalsPanel(),
+            panels.PartPanel('refusals', 'webhooks/panels/refusals.html', title=_('Webhooks That Did Not Take It')),
         ],
     )
 

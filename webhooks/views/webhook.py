@@ -17,7 +17,7 @@ from extras.ui.panels import CustomFieldsPanel, TagsPanel
 from netbox.models.deletion import CountOnly
 from netbox.object_actions import CloneObject, DeleteObject, EditObject, ObjectAction
 from netbox.ui import layout
-from netbox.ui.panels import ObjectsTablePanel, PluginContentPanel, TemplatePanel
+from netbox.ui.panels import ObjectsTablePanel, PluginContentPanel
 from netbox.views import generic
 from netbox.views.generic.base import BaseObjectView
 from users.models import User
@@ -28,10 +28,11 @@ from utilities.views import ViewTab, register_model_view
 from .. import filtersets, forms, tables
 from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Webhook, querysets
+from ..presentation import progress
 from ..presentation.fields import label
 from ..presentation.states import is_used, with_states, with_waiting
 from ..services import feed, lists, preview, preview_sources, secret_rotation, why_not_sent
-from ..services.actions import COMPARE, REDELIVER
+from ..services.actions import BACKFILL, COMPARE, MOVES, REDELIVER
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver
 from .causes import causes_for
@@ -68,12 +69,17 @@ class WebhookView(generic.ObjectView):
     # First how the webhook does, then its last deliveries, then its settings.
     layout = layout.Layout(
         layout.Row(
-            layout.Column(panels.HealthPanel(), panels.BackfillPanel(), panels.WalkPanel(), panels.ListsPanel()),
+            layout.Column(
+                panels.HealthPanel(),
+                panels.PartPanel('progress', 'webhooks/panels/backfill.html', title=gettext_lazy('Backfill')),
+                panels.PartPanel('walking', 'webhooks/panels/walk.html', title=gettext_lazy('Config Contexts')),
+                panels.PartPanel('lists', 'webhooks/panels/lists.html', title=gettext_lazy('Lists')),
+            ),
             layout.Column(panels.HistoryPanel()),
         ),
         layout.Row(
             layout.Column(
-                TemplatePanel('webhooks/panels/causes.html', title=gettext_lazy('Why Deliveries Failed')),
+                panels.PartPanel('causes', 'webhooks/panels/causes.html', title=gettext_lazy('Why Deliveries Failed')),
                 ObjectsTablePanel(
                     'webhooks.delivery',
                     title=gettext_lazy('Last Deliveries'),
@@ -104,7 +110,13 @@ class WebhookView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
+        made = progress.of(instance, request.user)
+        may_move = made and request.user.has_perm(BACKFILL.full_permission, instance)
         return {
+            'progress': made,
+            'moves': MOVES.get(made.backfill.state, ()) if may_move else (),
+            'walking': progress.walking(instance, request.user),
+            'lists': progress.lists_of(instance, request.user) or None,
             'causes': causes_for(request.user, instance.get_absolute_url(), instance),
             'banners': why_not_sent.banners_of(instance),
             'feed_unread': feed.unread_of(instance) if instance.is_feed else None,

@@ -93,7 +93,7 @@ PLACES_OF_CREDENTIAL = {
     'admin': lambda: AdminCredentialForm().fields,
     'bulk edit': lambda: CredentialBulkEditForm.fieldsets[0].items,
     'list': lambda: tables.CredentialTable.base_columns,
-    'card': lambda: panels.CredentialPanel()._attrs,
+    'card': lambda: panels.CREDENTIAL_CARD._attrs,
     'API': lambda: CredentialSerializer().fields,
     'filters': lambda: CredentialFilterSet._meta.fields,
     'GraphQL': lambda: {*graphql_fields(CredentialType)} - {'tags'},
