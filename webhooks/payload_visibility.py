@@ -9,6 +9,7 @@ from itertools import chain
 
 from .models import Attempt, Delivery, Event
 from .models.confidential import beginning
+from .models.querysets import attempts_of
 from .object_types import model_of_id
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
@@ -29,6 +30,13 @@ def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]
     for lead, pk in Delivery.objects.filter(lead__in=leads).values_list('lead', 'pk') if leads else ():
         parts[lead].add(pk)
     return _where_all_are_visible(user, {one.pk: {one.pk, *parts.get(one.lead, ())} for one in deliveries})
+
+
+def visible_attempts(user: Reader, deliveries: Iterable[int]) -> dict[int, list[Attempt]]:
+    """Return what querysets.attempts_of() finds for these deliveries (ids), without what the user may not see."""
+    found = attempts_of(deliveries)
+    conceal(user, {one.pk: one for attempts in found.values() for one in attempts}.values())
+    return found
 
 
 def conceal(user: Reader, attempts: Collection[Attempt]) -> None:

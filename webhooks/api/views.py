@@ -26,7 +26,7 @@ from rest_framework.routers import APIRootView
 from .. import filtersets
 from ..models import Credential, Definition, Delivery, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
-from ..payload_visibility import conceal, visible_deliveries, visible_events
+from ..payload_visibility import visible_attempts, visible_deliveries, visible_events
 from ..presentation import progress
 from ..services import actions, backfill, preview, redelivery, secret_rotation, send_now, send_waiting, trial
 from ..visibility import permitted
@@ -273,8 +273,7 @@ class EventViewSet(LogViewSet):
 
 def _visible_with_attempts(user: Any, deliveries: Collection[Delivery]) -> set[int]:
     """Return the same as visible_deliveries(), and set `sent` on each: its attempts, the oldest first."""
-    found = querysets.attempts_of(one.pk for one in deliveries)
-    conceal(user, {attempt.pk: attempt for attempts in found.values() for attempt in attempts}.values())
+    found = visible_attempts(user, [one.pk for one in deliveries])
     for one in deliveries:
         one.sent = found[one.pk][::-1]
     return visible_deliveries(user, deliveries)

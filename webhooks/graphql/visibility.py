@@ -8,8 +8,7 @@ from strawberry.types import Info
 from users.models import User
 
 from ..models import Attempt, Delivery
-from ..models.querysets import attempts_of
-from ..payload_visibility import conceal
+from ..payload_visibility import visible_attempts
 
 Visible = Callable[[User, Iterable[Model]], set[int]]
 
@@ -30,8 +29,7 @@ def sent(delivery: Delivery, info: Info) -> list[Attempt]:
     """Return the attempts in which the delivery went out, the oldest first, without what the asker may not see."""
     if not hasattr(delivery, '_sent'):
         peers = _peers(delivery)
-        found = attempts_of(peer.pk for peer in peers)
-        conceal(info.context.request.user, {one.pk: one for attempts in found.values() for one in attempts}.values())
+        found = visible_attempts(info.context.request.user, [peer.pk for peer in peers])
         for peer in peers:
             peer._sent = found[peer.pk][::-1]
     return delivery._sent

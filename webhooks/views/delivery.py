@@ -18,7 +18,7 @@ from utilities.views import GetReturnURLMixin, register_model_view
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
 from ..models import Attempt, Delivery, querysets
-from ..payload_visibility import conceal, visible_deliveries
+from ..payload_visibility import visible_attempts, visible_deliveries
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
 from ..services import confirmation, redelivery, sent_bodies
@@ -74,8 +74,7 @@ class DeliveryView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Delivery) -> dict[str, Any]:
-        attempts = querysets.attempts_of([instance.pk])[instance.pk]
-        conceal(request.user, attempts)
+        attempts = visible_attempts(request.user, [instance.pk])[instance.pk]
         seen = [attempt for attempt in attempts if not attempt.is_restricted]
         for attempt in seen:
             attempt.answer = readable(attempt.response_body)
