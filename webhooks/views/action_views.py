@@ -17,13 +17,23 @@ from ..services import actions
 from ..services.actions import Action, Where
 
 
-class ActionView(BaseObjectView):
-    """The base of all actions: finds an object that the user may view, with the action's permission.
+class NeedsAction:
+    """A mixin for views that need an action's permission. They find objects that the user may view too."""
+
+    action: Action
+
+    def get_required_permission(self) -> str:
+        return self.action.full_permission
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).restrict(request.user, 'view')
+
+
+class ActionView(NeedsAction, BaseObjectView):
+    """The base of all actions on one object.
 
     A POST acts; a GET shows the form, or leads to the object if there is none. `Busy` becomes a message.
     """
-
-    action: Action
 
     def dispatch(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
         try:
@@ -31,12 +41,6 @@ class ActionView(BaseObjectView):
         except Busy as busy:
             messages.error(request, str(busy))
             return redirect(request.path)
-
-    def get_required_permission(self) -> str:
-        return self.action.full_permission
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).restrict(request.user, 'view')
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         return redirect(self.get_object(pk=pk).get_absolute_url())

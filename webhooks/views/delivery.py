@@ -26,6 +26,7 @@ from ..services.actions import REDELIVER, Action
 from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, RedeliverFromHere, buttons
+from .action_views import NeedsAction
 from .checked_input import CheckedSelectionMixin, is_refused
 
 # The newest attempts whose bodies a page shows. It makes them anew at each refresh.
@@ -128,7 +129,7 @@ def confirm_or_redeliver(
 
 
 @register_model_view(Delivery, 'bulk_redeliver', path='redeliver', detail=False)
-class DeliveryBulkRedeliverView(CheckedSelectionMixin, GetReturnURLMixin, BaseMultiObjectView):
+class DeliveryBulkRedeliverView(NeedsAction, CheckedSelectionMixin, GetReturnURLMixin, BaseMultiObjectView):
     """Asks, then redelivers: by POST the deliveries selected in a list, by GET all that the address's filter finds.
 
     They are deliveries that the user may view and redeliver.
@@ -136,12 +137,7 @@ class DeliveryBulkRedeliverView(CheckedSelectionMixin, GetReturnURLMixin, BaseMu
 
     queryset = Delivery.objects.all()
     filterset = filtersets.DeliveryFilterSet
-
-    def get_required_permission(self) -> str:
-        return REDELIVER.full_permission
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
-        return super().get_queryset(request).restrict(request.user, 'view')
+    action = REDELIVER
 
     def get(self, request: HttpRequest) -> HttpResponse:
         is_filtered = any(name in self.filterset.base_filters and value for name, value in request.GET.items())

@@ -15,10 +15,11 @@ from ..models import Webhook
 from ..services import send_now
 from ..services.actions import SEND_NOW
 from ..storable import is_key
+from .action_views import NeedsAction
 from .checked_input import is_refused
 
 
-class SendNowView(GetReturnURLMixin, BaseMultiObjectView):
+class SendNowView(NeedsAction, GetReturnURLMixin, BaseMultiObjectView):
     """Names the objects and asks for the webhook, then sends them.
 
     GET has the objects as `pk`. A list posts the selected ones, or none: then all that its filter finds are meant.
@@ -26,9 +27,7 @@ class SendNowView(GetReturnURLMixin, BaseMultiObjectView):
 
     queryset = Webhook.objects.all()
     template_name = 'webhooks/webhook_action.html'
-
-    def get_required_permission(self) -> str:
-        return SEND_NOW.full_permission
+    action = SEND_NOW
 
     def get(self, request: HttpRequest, label: str) -> HttpResponse:
         object_type = _type(label)

@@ -35,6 +35,7 @@ from ..services import feed, lists, preview, preview_sources, secret_rotation, w
 from ..services.actions import BACKFILL, COMPARE, MOVES, REDELIVER
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver
+from .action_views import NeedsAction
 from .causes import causes_for
 from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
@@ -296,10 +297,11 @@ class WebhookPreviewView(generic.ObjectView):
 
 
 @register_model_view(Webhook, 'differences')
-class WebhookDifferencesView(generic.ObjectView):
+class WebhookDifferencesView(NeedsAction, generic.ObjectView):
     """Shows on a tab what *Compare now* would send. Nothing is sent."""
 
     queryset = Webhook.objects.all()
+    action = COMPARE
     template_name = 'webhooks/webhook_differences.html'
     tab = ViewTab(
         label=gettext_lazy('Differences'),
@@ -307,12 +309,6 @@ class WebhookDifferencesView(generic.ObjectView):
         visible=lambda webhook: bool(webhook.filters),
         weight=510,
     )
-
-    def get_required_permission(self) -> str:
-        return COMPARE.full_permission
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).restrict(request.user, 'view')
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
         try:
