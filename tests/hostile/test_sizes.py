@@ -11,7 +11,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 from support.builders import NOWHERE, subscribe
 
-from webhooks.forms import WebhookImportForm
+from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Webhook
 
 API = '/api/plugins/webhooks/webhooks/'

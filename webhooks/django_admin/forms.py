@@ -8,13 +8,13 @@ from django.utils.translation import gettext_lazy as _
 from extras.models import CustomField, Tag
 
 from .. import object_types
-from ..forms.definition import DefinitionForm
+from ..forms.definition import BaseWebhookForm
 from ..models import Webhook
 from ..presentation.fields import json_names, label
 from .base import BaseForm
 
 
-class WebhookForm(BaseForm, DefinitionForm):
+class WebhookForm(BaseForm, BaseWebhookForm):
     """Adds or changes a webhook, with widgets of the admin. Custom fields keep their values; new ones are defaults."""
 
     object_types = forms.ModelMultipleChoiceField(

@@ -58,7 +58,7 @@ JsonFields = type(
 )
 
 
-class DefinitionForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, JsonFields):
+class BaseWebhookForm(EnteredAgainMixin, MaskedFieldsMixin, SecretFieldsMixin, JsonFields):
     """The base of both forms of a webhook. A new webhook begins with the values of a preset, if one is chosen.
 
     Help texts and placeholders come from presentation/fields.py.

@@ -19,7 +19,7 @@ from ..models import Credential, Webhook
 from ..presentation.fields import GROUPS, NAMES, Row, json_names, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
-from .definition import DefinitionForm, fieldset, fieldsets, groups_for
+from .definition import BaseWebhookForm, fieldset, fieldsets, groups_for
 from .form_fields import FilterOfEachType, FiltersField, ModelChoiceField, ModelMultipleChoiceField
 
 MONOSPACE_ATTRS = {'class': 'font-monospace'}
@@ -34,7 +34,7 @@ class Section(NamedTuple):
     is_open: bool
 
 
-class WebhookForm(DefinitionForm, NetBoxModelForm):
+class WebhookForm(BaseWebhookForm, NetBoxModelForm):
     """Adds or changes a webhook. A saved one is shown without a secret, and its URL and headers masked.
 
     Before `save`, the view sets the webhook's `_session`: after the commit, a generated secret is kept there.

@@ -8,7 +8,11 @@ from netbox.ui.panels import ObjectsTablePanel
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from .. import filtersets, forms, tables
+from .. import filtersets, tables
+from ..forms.bulk_edit import CredentialBulkEditForm
+from ..forms.bulk_import import CredentialImportForm
+from ..forms.credential import CredentialForm
+from ..forms.filters import CredentialFilterForm
 from ..models import Credential
 from ..ui import panels
 from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
@@ -21,7 +25,7 @@ class CredentialListView(generic.ObjectListView):
 
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
-    filterset_form = forms.CredentialFilterForm
+    filterset_form = CredentialFilterForm
     table = tables.CredentialTable
 
 
@@ -50,7 +54,7 @@ class CredentialEditView(generic.ObjectEditView):
     """Shows the form that adds or changes a credential, and saves it."""
 
     queryset = Credential.objects.all()
-    form = forms.CredentialForm
+    form = CredentialForm
     template_name = 'webhooks/credential_edit.html'
 
 
@@ -66,7 +70,7 @@ class CredentialBulkImportView(ImportNowMixin, generic.BulkImportView):
     """Adds or changes credentials that are given as CSV, JSON or YAML."""
 
     queryset = Credential.objects.all()
-    model_form = forms.CredentialImportForm
+    model_form = CredentialImportForm
 
 
 @register_model_view(Credential, 'bulk_edit', path='edit', detail=False)
@@ -76,7 +80,7 @@ class CredentialBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
     table = tables.CredentialTable
-    form = forms.CredentialBulkEditForm
+    form = CredentialBulkEditForm
 
 
 @register_model_view(Credential, 'bulk_rename', path='rename', detail=False)

@@ -11,8 +11,10 @@ from netbox.ui.panels import TemplatePanel
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from .. import filtersets, forms, tables
+from .. import filtersets, tables
 from ..as_code.definitions import plan_of
+from ..forms.as_code import DefinitionForm
+from ..forms.filters import DefinitionFilterForm
 from ..models import Definition
 from ..ui import panels
 from ..ui.buttons import buttons
@@ -25,7 +27,7 @@ class DefinitionListView(generic.ObjectListView):
 
     queryset = Definition.objects.all()
     filterset = filtersets.DefinitionFilterSet
-    filterset_form = forms.DefinitionFilterForm
+    filterset_form = DefinitionFilterForm
     table = tables.DefinitionTable
     actions = (AddObject, BulkExport, BulkDelete)
 
@@ -57,7 +59,7 @@ class DefinitionEditView(generic.ObjectEditView):
     """Shows the form that adds or changes a definition, and saves it with the user whose permissions it has then."""
 
     queryset = Definition.objects.all()
-    form = forms.DefinitionForm
+    form = DefinitionForm
 
     def alter_object(self, obj: Definition, request: HttpRequest, url_args: Any, url_kwargs: Any) -> Definition:
         obj.applied_by = request.user

@@ -15,8 +15,9 @@ from netbox.views import generic
 from netbox.views.generic.base import BaseMultiObjectView
 from utilities.views import GetReturnURLMixin, register_model_view
 
-from .. import filtersets, forms, tables
+from .. import filtersets, tables
 from ..choices import StatusChoices
+from ..forms.filters import DeliveryFilterForm
 from ..models import Attempt, Delivery, querysets
 from ..payload_visibility import visible_attempts, visible_deliveries
 from ..presentation.headlines import headline
@@ -39,7 +40,7 @@ class DeliveryListView(generic.ObjectListView):
 
     queryset = querysets.deliveries()
     filterset = filtersets.DeliveryFilterSet
-    filterset_form = forms.DeliveryFilterForm
+    filterset_form = DeliveryFilterForm
     table = tables.DeliveryTable
     actions = (BulkExport, BulkRedeliver)
     template_name = 'webhooks/delivery_list.html'

@@ -10,7 +10,8 @@ from netbox.ui.panels import ObjectsTablePanel, TemplatePanel
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from .. import filtersets, forms, tables
+from .. import filtersets, tables
+from ..forms.filters import EventFilterForm
 from ..models import Event, querysets
 from ..payload_visibility import visible_events
 from ..presentation.json_text import readable
@@ -24,7 +25,7 @@ class EventListView(generic.ObjectListView):
 
     queryset = querysets.events()
     filterset = filtersets.EventFilterSet
-    filterset_form = forms.EventFilterForm
+    filterset_form = EventFilterForm
     table = tables.EventTable
     actions = (BulkExport,)
 

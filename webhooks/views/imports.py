@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from netbox.choices import ImportMethodChoices
 
-from .. import forms
+from ..forms.bulk_import import ImportedTextForm
 
 # A page names the errors of at most this many records.
 MAX_WRONG_RECORDS = 50
@@ -28,7 +28,7 @@ class ImportNowMixin:
 
         A text that cannot be read leads back to the form.
         """
-        form = forms.ImportedTextForm(request.POST, request.FILES)
+        form = ImportedTextForm(request.POST, request.FILES)
         if not form.is_valid():
             return self._refuse(request, form)
         for file in request.FILES.values():

@@ -9,8 +9,9 @@ from netbox.registry import registry
 from netbox.views.generic.base import BaseMultiObjectView
 from utilities.views import GetReturnURLMixin
 
-from .. import forms, object_types, visibility
+from .. import object_types, visibility
 from ..exceptions import Busy, DefinitionError
+from ..forms.action_forms import SendNowForm
 from ..models import Webhook
 from ..services import send_now
 from ..services.actions import SEND_NOW
@@ -46,12 +47,12 @@ class SendNowView(NeedsAction, GetReturnURLMixin, BaseMultiObjectView):
             return redirect(self.get_return_url(request))
         if 'webhook' not in request.POST:
             return self._ask(request, object_type, pks)
-        form = forms.SendNowForm(request.POST, webhooks=self._webhooks(object_type))
+        form = SendNowForm(request.POST, webhooks=self._webhooks(object_type))
         if not form.is_valid() or not self._send(form, object_type, pks):
             return self._ask(request, object_type, pks, form)
         return redirect(self.get_return_url(request))
 
-    def _send(self, form: forms.SendNowForm, object_type: ContentType, pks: list[int]) -> bool:
+    def _send(self, form: SendNowForm, object_type: ContentType, pks: list[int]) -> bool:
         """Send the objects, or add the reason why not to the form."""
         try:
             choice = send_now.choose(form.cleaned_data['webhook'], object_type, pks, self.request.user)
@@ -63,7 +64,7 @@ class SendNowView(NeedsAction, GetReturnURLMixin, BaseMultiObjectView):
         return True
 
     def _ask(
-        self, request: HttpRequest, object_type: ContentType, pks: list[int], form: forms.SendNowForm | None = None
+        self, request: HttpRequest, object_type: ContentType, pks: list[int], form: SendNowForm | None = None
     ) -> HttpResponse:
         return_url = self.get_return_url(request)
         if not pks:
@@ -73,7 +74,7 @@ class SendNowView(NeedsAction, GetReturnURLMixin, BaseMultiObjectView):
             return redirect(return_url)
         shown = {
             'object': send_now.named(object_type, pks),
-            'form': form or forms.SendNowForm(webhooks=self._webhooks(object_type)),
+            'form': form or SendNowForm(webhooks=self._webhooks(object_type)),
             'action': SEND_NOW,
             'kept': [*(('pk', pk) for pk in pks), ('return_url', return_url)],
             'return_url': return_url,

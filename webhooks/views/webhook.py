@@ -25,8 +25,12 @@ from utilities.forms import restrict_form_fields
 from utilities.permissions import get_permission_for_model
 from utilities.views import ViewTab, register_model_view
 
-from .. import filtersets, forms, tables
+from .. import filtersets, tables
 from ..exceptions import Busy, DefinitionError
+from ..forms.bulk_edit import WebhookBulkEditForm
+from ..forms.bulk_import import WebhookImportForm
+from ..forms.filters import WebhookDeliveryFilterForm, WebhookFilterForm
+from ..forms.webhook import WebhookForm
 from ..models import Delivery, Webhook, querysets
 from ..presentation import progress
 from ..presentation.fields import label
@@ -52,7 +56,7 @@ class WebhookListView(generic.ObjectListView):
 
     queryset = with_waiting(with_states(Webhook.objects.select_related('health')))
     filterset = filtersets.WebhookFilterSet
-    filterset_form = forms.WebhookFilterForm
+    filterset_form = WebhookFilterForm
     table = tables.WebhookTable
 
 
@@ -138,7 +142,7 @@ class WebhookDeliveriesView(generic.ObjectChildrenView):
     child_model = Delivery
     table = tables.DeliveryTable
     filterset = filtersets.DeliveryFilterSet
-    filterset_form = forms.WebhookDeliveryFilterForm
+    filterset_form = WebhookDeliveryFilterForm
     actions = (CloneObject, EditObject, DeleteObject, BulkRedeliver)
     template_name = 'webhooks/webhook_deliveries.html'
     tab = ViewTab(label=gettext_lazy('Deliveries'), permission='webhooks.view_delivery', weight=400)
@@ -178,7 +182,7 @@ class WebhookEditView(generic.ObjectEditView):
     """
 
     queryset = Webhook.objects.all()
-    form = forms.WebhookForm
+    form = WebhookForm
     template_name = 'webhooks/webhook_edit.html'
     htmx_template_name = 'webhooks/inc/webhook_form.html'
 
@@ -227,7 +231,7 @@ class WebhookDraftView(BaseObjectView):
 
     def post(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
         webhook = self.get_object(pk=pk) if pk else Webhook()
-        form = forms.WebhookForm(request.POST, instance=webhook)
+        form = WebhookForm(request.POST, instance=webhook)
         restrict_form_fields(form, request.user)
         return render(request, self.template_name, form.shown_draft(request))
 
@@ -250,7 +254,7 @@ class WebhookBulkImportView(ImportNowMixin, generic.BulkImportView):
     """Adds or changes webhooks that are given as CSV, JSON or YAML."""
 
     queryset = Webhook.objects.all()
-    model_form = forms.WebhookImportForm
+    model_form = WebhookImportForm
 
 
 @register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)
@@ -260,7 +264,7 @@ class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
     queryset = with_states(Webhook.objects.all())
     filterset = filtersets.WebhookFilterSet
     table = tables.WebhookTable
-    form = forms.WebhookBulkEditForm
+    form = WebhookBulkEditForm
 
 
 @register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)

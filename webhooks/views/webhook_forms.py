@@ -10,8 +10,8 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from utilities.views import register_model_view
 
-from .. import forms
 from ..exceptions import DefinitionError
+from ..forms.action_forms import BackfillForm, ReplayForm, RotateSecretForm, SendWaitingForm
 from ..models import Webhook
 from ..presentation.states import both_sign
 from ..services import actions, backfill, secret_rotation, send_waiting
@@ -72,9 +72,9 @@ class WebhookReplayView(FormView):
     action = actions.REPLAY
 
     def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
-        return forms.ReplayForm(entered, initial={'since': self.request.GET.get('since')})
+        return ReplayForm(entered, initial={'since': self.request.GET.get('since')})
 
-    def act(self, request: HttpRequest, webhook: Webhook, form: forms.ReplayForm) -> HttpResponse:
+    def act(self, request: HttpRequest, webhook: Webhook, form: ReplayForm) -> HttpResponse:
         return confirm_or_redeliver(request, form.select(webhook), self.action, webhook.get_absolute_url())
 
 
@@ -85,12 +85,12 @@ class WebhookSendWaitingView(FormView):
     action = actions.SEND_WAITING
 
     def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
-        return forms.SendWaitingForm(entered)
+        return SendWaitingForm(entered)
 
     def figures(self, webhook: Webhook) -> object:
         return send_waiting.measure(webhook)
 
-    def act(self, request: HttpRequest, webhook: Webhook, form: forms.SendWaitingForm) -> None:
+    def act(self, request: HttpRequest, webhook: Webhook, form: SendWaitingForm) -> None:
         superseded = send_waiting.send(webhook, latest_only=form.latest_only)
         messages.success(request, send_waiting.announce(webhook, superseded, latest_only=form.latest_only))
 
@@ -102,9 +102,9 @@ class WebhookBackfillView(FormView):
     action = actions.BACKFILL
 
     def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
-        return forms.BackfillForm(entered, webhook=webhook)
+        return BackfillForm(entered, webhook=webhook)
 
-    def act(self, request: HttpRequest, webhook: Webhook, form: forms.BackfillForm) -> None:
+    def act(self, request: HttpRequest, webhook: Webhook, form: BackfillForm) -> None:
         cleaned = form.cleaned_data
         choice = backfill.choose(webhook, cleaned['object_types'] or None, cleaned['filter'], request.user)
         backfill.start(webhook, choice, request.user)
@@ -120,9 +120,9 @@ class WebhookRotateSecretView(FormView):
     action = actions.ROTATE_SECRET
 
     def make_form(self, webhook: Webhook, entered: QueryDict | None = None) -> Form:
-        return forms.RotateSecretForm(entered, webhook=webhook)
+        return RotateSecretForm(entered, webhook=webhook)
 
-    def act(self, request: HttpRequest, webhook: Webhook, form: forms.RotateSecretForm) -> None:
+    def act(self, request: HttpRequest, webhook: Webhook, form: RotateSecretForm) -> None:
         webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
         secret_rotation.show_once(request.session, webhook, secret)
         sentences = [_('Requests are signed with the new secret from now on.'), both_sign(webhook)]

@@ -22,7 +22,7 @@ from support.builders import (
 from support.engine import deliveries, dispatch_all, work
 from tenancy.models import Tenant
 
-from webhooks.forms import WebhookImportForm
+from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Event, Webhook
 from webhooks.services import backfill
 

@@ -25,7 +25,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.engine.dispatch import expansions
 from webhooks.engine.dispatch.put_off import PutOff
 from webhooks.engine.dispatch.render import Renderer
-from webhooks.forms import WebhookImportForm
+from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import deletions, snapshots
 from webhooks.payload import json_schema

@@ -21,7 +21,7 @@ from support.rest import api_url, get, without_host
 
 from devstack.receiver import Receiver
 from webhooks.choices import FormatChoices
-from webhooks.forms import WebhookImportForm
+from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Attempt, Webhook
 from webhooks.payload import json_schema
 from webhooks.payload.kept import body_of

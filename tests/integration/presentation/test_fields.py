@@ -18,15 +18,11 @@ from webhooks.api.serializers import CredentialSerializer, WebhookSerializer
 from webhooks.django_admin.credential import CredentialForm as AdminCredentialForm
 from webhooks.django_admin.forms import WebhookForm as AdminForm
 from webhooks.filtersets import CredentialFilterSet, WebhookFilterSet
-from webhooks.forms import (
-    CredentialBulkEditForm,
-    CredentialForm,
-    WebhookBulkEditForm,
-    WebhookFilterForm,
-    WebhookForm,
-    WebhookImportForm,
-)
-from webhooks.forms.filters import filter_name
+from webhooks.forms.bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
+from webhooks.forms.bulk_import import WebhookImportForm
+from webhooks.forms.credential import CredentialForm
+from webhooks.forms.filters import WebhookFilterForm, filter_name
+from webhooks.forms.webhook import WebhookForm
 from webhooks.graphql.filters import WebhookFilter
 from webhooks.graphql.types import CredentialType, WebhookType
 from webhooks.models import Credential, Webhook

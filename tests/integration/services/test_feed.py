@@ -30,10 +30,11 @@ from users.models import ObjectPermission, Token, User
 
 from devstack.folders import CHECKOUT
 from devstack.process import wait_until
-from webhooks import forms, metrics
+from webhooks import metrics
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import order
 from webhooks.engine.tidy import retention
+from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Attempt, Credential, Delivery, Event, Health, Webhook
 from webhooks.presentation.states import state_of
 from webhooks.services import feed as service
@@ -423,8 +424,8 @@ class TestDefinition:
 
     def test_an_import_has_to_say_it_too(self):
         data = {'name': 'Feed', 'object_types': 'dcim.site', 'type_create': 'true'}
-        assert 'payload_url' in forms.WebhookImportForm(data).errors
-        assert forms.WebhookImportForm({**data, 'payload_url': ''}).is_valid()
+        assert 'payload_url' in WebhookImportForm(data).errors
+        assert WebhookImportForm({**data, 'payload_url': ''}).is_valid()
 
     def test_a_feed_has_no_change_sets(self, feed, api_client):
         answer = api_client.patch(f'{WEBHOOKS}{feed.pk}/', {'change_set': True}, format='json')
