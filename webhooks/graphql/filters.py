@@ -68,11 +68,25 @@ class CredentialFilter(NetBoxModelFilter):
 Found = tuple[QuerySet, Q]
 
 
-def _where_viewable(name: str, model: type[Model], info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
-    """Filter by related objects that the asker may view: any other match would confirm its hidden values."""
-    viewable = visibility.viewable(info.context.request.user, model)
-    viewable, found = strawberry_django.process_filters(value, viewable, info)
-    return queryset, Q(**{f'{prefix}{name}__in': viewable.filter(found).values('pk')})
+def _related(name: str, model: type[Model], value_type: Any) -> Any:
+    """Return a filter by related objects that the asker may view: any other match would confirm its hidden values."""
+
+    def find(info: Info, queryset: QuerySet, value: value_type, prefix: str) -> Found:
+        viewable = visibility.viewable(info.context.request.user, model)
+        viewable, found = strawberry_django.process_filters(value, viewable, info)
+        return queryset, Q(**{f'{prefix}{name}__in': viewable.filter(found).values('pk')})
+
+    return strawberry_django.filter_field(find)
+
+
+def _hidden(name: str, value_type: Any) -> Any:
+    """Return a filter by a column of the log that some may not see. It finds objects that the asker may view."""
+
+    def find(info: Info, queryset: QuerySet, value: value_type, prefix: str) -> Found:
+        queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}{name}__')
+        return queryset, found & visibility.query(info.context.request.user, prefix)
+
+    return strawberry_django.filter_field(find)
 
 
 # The filters of a webhook's plain columns, by their kinds: for each one that presentation/fields.py does not leave out.
@@ -100,26 +114,9 @@ class WebhookFilter(_plain(), NetBoxModelFilter):
     payload_format: BaseFilterLookup[FormatEnum] | None = strawberry_django.filter_field()
     credential_id: ID | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()
-
-    @strawberry_django.filter_field
-    def credential(self, info: Info, queryset: QuerySet, value: CredentialFilter, prefix: str) -> Found:
-        """Keep webhooks whose credential matches, and may be viewed."""
-        return _where_viewable('credential', Credential, info, queryset, value, prefix)
-
-    @strawberry_django.filter_field
-    def ignore_users(self, info: Info, queryset: QuerySet, value: IgnoredUserFilter, prefix: str) -> Found:
-        """Keep webhooks with an ignored user who matches, and may be viewed."""
-        return _where_viewable('ignore_users', User, info, queryset, value, prefix)
-
-    @strawberry_django.filter_field
-    def notification_groups(self, info: Info, queryset: QuerySet, value: NotifiedFilter, prefix: str) -> Found:
-        """Keep webhooks with a notification group that matches, and may be viewed."""
-        return _where_viewable('notification_groups', NotificationGroup, info, queryset, value, prefix)
-
-
-def _where_visible(name: str, info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
-    queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}{name}__')
-    return queryset, found & visibility.query(info.context.request.user, prefix)
+    credential = _related('credential', Credential, CredentialFilter)
+    ignore_users = _related('ignore_users', User, IgnoredUserFilter)
+    notification_groups = _related('notification_groups', NotificationGroup, NotifiedFilter)
 
 
 @strawberry.input
@@ -130,11 +127,7 @@ class LogFilter(BaseModelFilter):
     sequence: BigInteger | None = strawberry_django.filter_field()
     object_type: ObjectTypeFilter | None = strawberry_django.filter_field()
     object_type_id: ID | None = strawberry_django.filter_field()
-
-    @strawberry_django.filter_field
-    def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
-        """Keep rows of this object, if the asker may view it."""
-        return _where_visible('object_id', info, queryset, value, prefix)
+    object_id = _hidden('object_id', BigInteger)
 
 
 @register_filter(Event, name='WebhooksEventFilter', lookups=True)
@@ -143,26 +136,10 @@ class EventFilter(LogFilter):
 
     kind: BaseFilterLookup[KindEnum] | None = strawberry_django.filter_field()
     timestamp: DatetimeFilterLookup | None = strawberry_django.filter_field()
-
-    @strawberry_django.filter_field
-    def object_repr(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
-        """Keep events of objects with such a name that the asker may view."""
-        return _where_visible('object_repr', info, queryset, value, prefix)
-
-    @strawberry_django.filter_field
-    def username(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
-        """Keep events by such a user, of objects that the asker may view."""
-        return _where_visible('username', info, queryset, value, prefix)
-
-    @strawberry_django.filter_field
-    def request_id(self, info: Info, queryset: QuerySet, value: BaseFilterLookup[UUID], prefix: str) -> Found:
-        """Keep events of this request, of objects that the asker may view."""
-        return _where_visible('request_id', info, queryset, value, prefix)
-
-    @strawberry_django.filter_field
-    def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
-        """Keep events with such an error, of objects that the asker may view."""
-        return _where_visible('error', info, queryset, value, prefix)
+    object_repr = _hidden('object_repr', StrFilterLookup)
+    username = _hidden('username', StrFilterLookup)
+    request_id = _hidden('request_id', BaseFilterLookup[UUID])
+    error = _hidden('error', StrFilterLookup)
 
     @strawberry_django.filter_field
     def backfill(self, value: bool, prefix: str) -> Q:
@@ -190,16 +167,8 @@ class DeliveryFilter(LogFilter):
     due_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     finished_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     expires_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
-
-    @strawberry_django.filter_field
-    def webhook(self, info: Info, queryset: QuerySet, value: WebhookFilter, prefix: str) -> Found:
-        """Keep deliveries of a webhook that matches, and may be viewed."""
-        return _where_viewable('webhook', Webhook, info, queryset, value, prefix)
-
-    @strawberry_django.filter_field
-    def event(self, info: Info, queryset: QuerySet, value: EventFilter, prefix: str) -> Found:
-        """Keep deliveries of an event that matches, and may be viewed."""
-        return _where_viewable('event', Event, info, queryset, value, prefix)
+    webhook = _related('webhook', Webhook, WebhookFilter)
+    event = _related('event', Event, EventFilter)
 
     @strawberry_django.filter_field
     def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
