@@ -248,12 +248,8 @@ class PreviewSourceSerializer(StorableMixin, serializers.Serializer):
     source = serializers.CharField(required=False, allow_blank=True, max_length=200, help_text=SOURCE_HELP)
 
 
-class WebhookPreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
+class WebhookPreviewSerializer(KeysMixin, PreviewSourceSerializer, serializers.ModelSerializer):
     """The fields of a request. Others keep the webhook's values."""
-
-    source = serializers.CharField(
-        write_only=True, required=False, allow_blank=True, max_length=200, help_text=SOURCE_HELP
-    )
 
     class Meta:
         model = Webhook

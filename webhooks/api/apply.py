@@ -1,8 +1,5 @@
 """The endpoint that applies a document: POST /api/plugins/webhooks/apply/"""
 
-from dataclasses import asdict
-from typing import Any
-
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
@@ -35,7 +32,9 @@ class ChangeSerializer(serializers.Serializer):
     section = serializers.CharField()
     name = serializers.CharField()
     outcome = serializers.ChoiceField(choices=['created', 'changed', 'deleted'])
-    fields_changed = serializers.DictField(help_text=_('Before and after, by field. Secrets are masked.'))
+    fields_changed = serializers.DictField(
+        source='fields', help_text=_('Before and after, by field. Secrets are masked.')
+    )
 
 
 @extend_schema_serializer(component_name='WebhooksApplied')
@@ -61,7 +60,4 @@ class ApplyView(APIView):
         except DocumentError as error:
             reason = f'{error.place}: {error.reason}' if error.place else error.reason
             raise ValidationError({error.field or 'detail': [reason]}) from None
-        shown: list[dict[str, Any]] = [asdict(change) for change in changes]
-        for one in shown:
-            one['fields_changed'] = one.pop('fields')
-        return Response({'changed': bool(shown), 'changes': shown})
+        return Response(AppliedSerializer({'changed': bool(changes), 'changes': changes}).data)

@@ -15,9 +15,12 @@ from rest_framework.serializers import BaseSerializer
 from ..services.actions import Action
 
 
-def post_needs(permission: str) -> type[TokenPermissions]:
-    """Return a permission class whose POST needs NetBox's permission of this name for the model, not 'add'."""
-    needed = {**TokenPermissions.perms_map, 'POST': [f'%(app_label)s.{permission}_%(model_name)s']}
+def needs(permission: str, method: str = 'POST') -> type[TokenPermissions]:
+    """Return a permission class whose POST needs NetBox's permission of this name for the model, not 'add'.
+
+    Or another method does, such as GET in place of 'view'.
+    """
+    needed = {**TokenPermissions.perms_map, method: [f'%(app_label)s.{permission}_%(model_name)s']}
     return type(f'{permission.title()}Permission', (TokenPermissions,), {'perms_map': needed})
 
 
@@ -26,7 +29,7 @@ def acts(one: Action, takes: type[BaseSerializer] | None = None, returns: Any = 
 
     The method is called as `for_permitted` says. `returns` goes to drf-spectacular as `responses`.
     """
-    permissions = [post_needs(one.permission)]
+    permissions = [needs(one.permission)]
     route = action(detail=True, methods=['post'], url_path=one.address, permission_classes=permissions)
     schema = extend_schema(request=takes, responses=returns)
     return lambda method: schema(route(for_permitted(one, takes)(method)))

@@ -12,7 +12,7 @@ from ..models import Delivery, Webhook
 from ..models.delivery import CAUSE_CHARS
 from ..services import actions, causes, redelivery
 from .action_serializers import WebhookRedeliveryFiguresSerializer, figures_of
-from .endpoints import post_needs, read
+from .endpoints import needs, read
 from .refusals import RefusingMixin
 from .serializers import StorableMixin, WebhookSerializer
 
@@ -67,7 +67,7 @@ class FailureViewSet(RefusingMixin, GenericViewSet):
         return Response({'count': count, 'is_bounded': found.is_bounded, 'results': results})
 
     @extend_schema(request=WebhookFailureRedeliverySerializer, responses=WebhookRedeliveryFiguresSerializer)
-    @action(detail=False, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
+    @action(detail=False, methods=['post'], permission_classes=[needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request) -> Response:
         """Redeliver the deliveries of one cause, or only count them."""
         wanted = read(WebhookFailureRedeliverySerializer, request.data)

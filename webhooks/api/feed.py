@@ -2,7 +2,7 @@
 
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from netbox.api.authentication import TokenAuthentication, TokenPermissions
+from netbox.api.authentication import TokenAuthentication
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, PermissionDenied
@@ -14,13 +14,7 @@ from users.models import User
 from ..models import Webhook
 from ..services import feed as service
 from .action_serializers import WebhookFeedQuerySerializer, WebhookFeedSerializer
-from .endpoints import read
-
-
-class ReadFeedPermission(TokenPermissions):
-    """Asks for NetBox's permission `read_feed` of the model, in place of 'view'."""
-
-    perms_map = {**TokenPermissions.perms_map, 'GET': ['%(app_label)s.read_feed_%(model_name)s']}
+from .endpoints import needs, read
 
 
 class Gone(APIException):
@@ -45,7 +39,7 @@ class FeedMixin:
         },
         filters=False,
     )
-    @action(detail=True, methods=['get'], permission_classes=[ReadFeedPermission], pagination_class=None)
+    @action(detail=True, methods=['get'], permission_classes=[needs('read_feed', 'GET')], pagination_class=None)
     def feed(self, request: Request, pk: str) -> Response:
         """Read the changes that a feed has published after a cursor."""
         webhook = _readable(request, pk)

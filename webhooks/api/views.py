@@ -50,7 +50,7 @@ from .action_serializers import (
     WebhookWaitingSerializer,
     figures_of,
 )
-from .endpoints import acts, for_permitted, post_needs, read
+from .endpoints import acts, for_permitted, needs, read
 from .feed import FeedMixin
 from .lists import ListsMixin
 from .refusals import RefusingMixin
@@ -118,7 +118,7 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         return Response({'count': redelivery.redeliver(chosen)})
 
     @extend_schema(responses=WebhookWaitingSerializer)
-    @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.SEND_WAITING.permission)])
+    @action(detail=True, methods=['get'], permission_classes=[needs(actions.SEND_WAITING.permission)])
     def waiting(self, request: Request, pk: str) -> Response:
         """Count the changes that wait for the webhook."""
         webhook = get_object_or_404(self.queryset, pk=pk)
@@ -136,7 +136,7 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
     @extend_schema(
         responses={200: WebhookBackfillSerializer, 404: OpenApiResponse(description='There was no backfill.')}
     )
-    @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.BACKFILL.permission)])
+    @action(detail=True, methods=['get'], permission_classes=[needs(actions.BACKFILL.permission)])
     def backfill(self, request: Request, pk: str) -> Response:
         """Show the progress of the last backfill."""
         return self._progress(get_object_or_404(self.queryset, pk=pk))
@@ -200,7 +200,7 @@ class WebhookViewSet(FeedMixin, ListsMixin, SchemasMixin, SecretiveViewSet):
         return Response(WebhookSecretSerializer(shown).data, headers={'Cache-Control': 'no-store'})
 
     @extend_schema(parameters=[PreviewSourceSerializer], responses=WebhookPreviewedSerializer)
-    @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])
+    @action(detail=True, methods=['get'], permission_classes=[needs('change')])
     def preview(self, request: Request, pk: str) -> Response:
         """Show the request for the latest event."""
         wanted = read(PreviewSourceSerializer, request.query_params)
