@@ -144,11 +144,6 @@ class DeliveryFilterForm(LogFilterForm):
 class WebhookDeliveryFilterForm(DeliveryFilterForm):
     """Filters the deliveries of one webhook, on its tab."""
 
-    fieldsets = (
-        FieldSet('q', 'filter_id'),
-        FieldSet('status', 'error', 'kind', 'response_status', 'test', 'backfill', name=_('Delivery')),
-        *DeliveryFilterForm.fieldsets[2:],
-    )
     webhook_id = None
 
 
