@@ -9,6 +9,7 @@ from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Count, Max, Min
 from django.db.models.functions import Coalesce, Length
 from django.utils import timezone
+from django.utils.http import urlencode
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -61,18 +62,25 @@ class Cause:
         return span if first_day == moment(timezone.now())[:10] else f'{first_day} {span}'
 
     @property
-    def filters(self) -> dict[str, Any]:
+    def query(self) -> str:
         """Return the query of the list that shows these deliveries, in NetBox and in REST."""
-        return {'status': StatusChoices.FAILED, 'webhook_id': self.webhook.pk, 'error': self.error, 'test': 'false'}
+        chosen = {'status': StatusChoices.FAILED, 'webhook_id': self.webhook.pk, 'error': self.error, 'test': 'false'}
+        return urlencode(chosen)
 
 
 @dataclass(frozen=True)
 class Causes:
-    """The causes with most failures, and how many `others` there are. `is_bounded`: older failures were not read."""
+    """The causes with most failures, and how many `others` there are. `is_bounded`: older failures were not read.
+
+    False if there is none.
+    """
 
     shown: list[Cause]
     others: int
     is_bounded: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.shown)
 
     @property
     def note(self) -> str:

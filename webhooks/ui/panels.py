@@ -39,14 +39,14 @@ class BodyTemplatePanel(panels.TextCodePanel):
 
 
 class PartPanel(panels.TemplatePanel):
-    """Shows a part of the page that the view has put into the context as `part`. Left out if that is None."""
+    """Shows a part of the page that the view has put into the context as `part`. Left out if that is None or empty."""
 
     def __init__(self, part: str, template_name: str, **kwargs: Any) -> None:
         super().__init__(template_name, **kwargs)
         self._part = part
 
     def should_render(self, context: dict[str, Any]) -> bool:
-        return context[self._part] is not None
+        return bool(context[self._part])
 
 
 class FilledPanel(panels.ObjectAttributesPanel):

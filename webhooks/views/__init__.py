@@ -2,7 +2,7 @@
 
 webhook, credential, definition, delivery, event, status: the pages. objects: the tab on NetBox's objects.
 action_views: actions on an object. webhook_forms: those that ask something first. send_now: *Send now*.
-imports: from CSV, JSON or YAML. causes: failed deliveries by cause, as a part of pages.
+imports: from CSV, JSON or YAML.
 checked_input: refuses wrong filters and names in bulk actions.
 """
 

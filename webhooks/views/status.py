@@ -6,9 +6,8 @@ from django.shortcuts import render
 from django.views.generic import View
 
 from ..outbox import redis_queue
-from ..services import database_health, status
+from ..services import causes, database_health, status
 from ..services.actions import REDELIVER
-from .causes import causes_for
 
 
 class StatusView(PermissionRequiredMixin, View):
@@ -26,7 +25,7 @@ class StatusView(PermissionRequiredMixin, View):
         shown = {
             'lines': status.lines(request.user),
             'workers': redis_queue.workers(),
-            'causes': causes_for(request.user, request.path),
+            'causes': causes.find(request.user),
             'database': database_health.measure() if request.user.is_superuser else None,
             'may_redeliver': request.user.has_perm(REDELIVER.full_permission),
         }

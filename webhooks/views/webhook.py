@@ -35,12 +35,11 @@ from ..models import Delivery, Webhook, querysets
 from ..presentation import progress
 from ..presentation.fields import label
 from ..presentation.states import is_used, with_states, with_waiting
-from ..services import feed, lists, preview, preview_sources, secret_rotation, why_not_sent
+from ..services import causes, feed, lists, preview, preview_sources, secret_rotation, why_not_sent
 from ..services.actions import BACKFILL, COMPARE, MOVES, REDELIVER
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver
 from .action_views import NeedsAction
-from .causes import causes_for
 from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
@@ -121,8 +120,9 @@ class WebhookView(generic.ObjectView):
             'progress': made,
             'moves': MOVES.get(made.backfill.state, ()) if may_move else (),
             'walking': progress.walking(instance, request.user),
-            'lists': progress.lists_of(instance, request.user) or None,
-            'causes': causes_for(request.user, instance.get_absolute_url(), instance),
+            'lists': progress.lists_of(instance, request.user),
+            'causes': causes.find(request.user, instance),
+            'may_redeliver': request.user.has_perm(REDELIVER.full_permission),
             'banners': why_not_sent.banners_of(instance),
             'feed_unread': feed.unread_of(instance) if instance.is_feed else None,
             'new_secret': self._take_new_secret(request, instance),
