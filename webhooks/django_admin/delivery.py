@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.options import ActionLocation
 from django.db.models import QuerySet
 from django.forms import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -133,37 +132,14 @@ class DeliveryAdmin(LogAdmin):
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
         """Redeliver one delivery at once from its page, or ask first about those selected in the list."""
         if request.resolver_match.url_name == 'webhooks_delivery_change':
-            self._tell_redelivered(request, redelivery.redeliver(queryset))
+            confirmation.report(request, redelivery.redeliver(queryset))
             return None
         if request.POST.get('select_across') == '1' and request.GET.get('status__exact') != StatusChoices.SUPERSEDED:
             # The receivers of superseded ones got a later one.
             queryset = queryset.exclude(status=StatusChoices.SUPERSEDED)
-        return self._confirm_or_redeliver(request, queryset)
-
-    def _confirm_or_redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> HttpResponse | None:
-        """Return a page that asks with the numbers. Once the user confirms these, redeliver and return None.
-
-        Deliveries that are closed after the count are left out.
-        """
-        counted_at = confirmation.confirmed_at(request)
-        if counted_at is None:
-            shown = {
-                **self.admin_site.each_context(request),
-                **confirmation.context(request, redelivery.measure(deliveries), REDELIVER),
-                'opts': self.opts,
-                'title': REDELIVER.label,
-                'return_url': request.get_full_path(),
-            }
-            return TemplateResponse(request, 'admin/webhooks/redeliver.html', shown)
-        self._tell_redelivered(request, redelivery.redeliver(deliveries, counted_at=counted_at))
-        return None
-
-    def _tell_redelivered(self, request: HttpRequest, count: int) -> None:
-        """Say to the user how many deliveries are sent again, or why none is."""
-        if count:
-            self.message_user(request, redelivery.announce(count), messages.SUCCESS)
-        else:
-            self.message_user(request, redelivery.NOTHING_CLOSED, messages.WARNING)
+        shown = {**self.admin_site.each_context(request), 'opts': self.opts, 'title': REDELIVER.label}
+        page = confirmation.Page('admin/webhooks/redeliver.html', shown)
+        return confirmation.ask_or_redeliver(request, queryset, REDELIVER, request.get_full_path(), page)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Delivery | None = None, **kwargs

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from netbox.object_actions import BulkExport
@@ -22,8 +21,8 @@ from ..models import Attempt, Delivery, querysets
 from ..payload_visibility import visible_attempts, visible_deliveries
 from ..presentation.headlines import headline
 from ..presentation.json_text import readable
-from ..services import confirmation, redelivery, sent_bodies
-from ..services.actions import REDELIVER, Action
+from ..services import confirmation, sent_bodies
+from ..services.actions import REDELIVER
 from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, RedeliverFromHere, buttons
@@ -112,23 +111,6 @@ def _outcome(attempt: Attempt) -> str:
     return attempt.error if attempt.error.startswith(status) else status
 
 
-def confirm_or_redeliver(
-    request: HttpRequest, deliveries: QuerySet[Delivery], action: Action, return_url: str, **more: str
-) -> HttpResponse:
-    """Return a page that asks with the numbers. Once the user confirms these, redeliver and go to `return_url`.
-
-    The page is named after the action. `more` are fields that it posts back. Deliveries that are closed after the count
-    are left out.
-    """
-    counted_at = confirmation.confirmed_at(request)
-    if counted_at is None:
-        shown = confirmation.context(request, redelivery.measure(deliveries), action, **more)
-        return render(request, 'webhooks/redeliver.html', {**shown, 'return_url': return_url})
-    count = redelivery.redeliver(deliveries, counted_at=counted_at)
-    messages.success(request, redelivery.announce(count))
-    return redirect(return_url)
-
-
 @register_model_view(Delivery, 'bulk_redeliver', path='redeliver', detail=False)
 class DeliveryBulkRedeliverView(NeedsAction, CheckedSelectionMixin, GetReturnURLMixin, BaseMultiObjectView):
     """Asks, then redelivers: by POST the deliveries selected in a list, by GET all that the address's filter finds.
@@ -162,4 +144,4 @@ class DeliveryBulkRedeliverView(NeedsAction, CheckedSelectionMixin, GetReturnURL
         return self._answer(request, found, _all='1')
 
     def _answer(self, request: HttpRequest, deliveries: QuerySet[Delivery], **more: str) -> HttpResponse:
-        return confirm_or_redeliver(request, deliveries, REDELIVER, self.get_return_url(request), **more)
+        return confirmation.ask_or_redeliver(request, deliveries, REDELIVER, self.get_return_url(request), **more)

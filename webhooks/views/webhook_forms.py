@@ -14,9 +14,8 @@ from ..exceptions import DefinitionError
 from ..forms.action_forms import BackfillForm, ReplayForm, RotateSecretForm, SendWaitingForm
 from ..models import Webhook
 from ..presentation.states import both_sign
-from ..services import actions, backfill, secret_rotation, send_waiting
+from ..services import actions, backfill, confirmation, secret_rotation, send_waiting
 from .action_views import ActionView
-from .delivery import confirm_or_redeliver
 
 
 class FormView(ActionView, ABC):
@@ -75,7 +74,7 @@ class WebhookReplayView(FormView):
         return ReplayForm(entered, initial={'since': self.request.GET.get('since')})
 
     def act(self, request: HttpRequest, webhook: Webhook, form: ReplayForm) -> HttpResponse:
-        return confirm_or_redeliver(request, form.select(webhook), self.action, webhook.get_absolute_url())
+        return confirmation.ask_or_redeliver(request, form.select(webhook), self.action, webhook.get_absolute_url())
 
 
 @register_model_view(Webhook, 'send_waiting', path='send-waiting')
