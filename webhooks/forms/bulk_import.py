@@ -202,17 +202,7 @@ def _without_batch(columns: Columns) -> Columns:
     return columns and {name: value for name, value in columns.items() if name != 'batch'}
 
 
-ImportedJsonFields = type(
-    'ImportedJsonFields',
-    (StrictImportForm,),
-    {
-        name: forms.JSONField(label=label(name), required=False, decoder=FlatDecoder, help_text=help_of(name))
-        for name in json_names()
-    },
-)
-
-
-class WebhookImportForm(MaskedFieldsMixin, ImportedJsonFields):
+class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
     """Adds a webhook, or changes a webhook by its `id`."""
 
     object_types = ObjectTypesField(
@@ -257,6 +247,8 @@ class WebhookImportForm(MaskedFieldsMixin, ImportedJsonFields):
         # Exports of 1.0.0 have this column.
         self._batch = (data or {}).get('batch', '')
         super().__init__(_without_batch(data), *args, headers=_without_batch(headers), **kwargs)
+        for name in json_names():
+            self.fields[name].decoder = FlatDecoder
 
     def clean(self) -> dict[str, Any] | None:
         try:
