@@ -1,6 +1,6 @@
 """All admin pages share this: refusals as messages, concurrent saves, actions outside a transaction, redelivery."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -120,6 +120,12 @@ class BaseAdmin(admin.ModelAdmin):
 
 class LoggedAdmin(BaseAdmin):
     """The base of the pages whose objects can be changed. NetBox's change log gets their state before."""
+
+    # The fields that nobody may search for: matches would reveal their values.
+    masked_fields: Sequence[str]
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        return lookup.partition('__')[0] not in self.masked_fields and super().lookup_allowed(lookup, value, request)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Model | None:
         found = super().get_object(request, object_id, from_field)
