@@ -17,8 +17,8 @@ MIN_BAR_PIXELS = 4
 # The rest of the slot is a gap.
 BAR_SHARE_OF_SLOT = 0.7
 
-SUCCESS_COLOR = 'var(--tblr-blue, var(--wh-blue, currentColor))'
-FAILURE_COLOR = 'var(--tblr-red, var(--wh-red, currentColor))'
+SUCCESS_COLOR = 'var(--tblr-blue, currentColor)'
+FAILURE_COLOR = 'var(--tblr-red, currentColor)'
 # The pattern's name. If a page holds several charts, each defines the same pattern.
 STRIPES_ID = 'webhooks-stripes'
 

@@ -82,7 +82,7 @@ def _next_boundary(now: datetime, period: Period) -> datetime:
 
 
 def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
-    """Return the context of the template webhooks/inc/history.html: the slots, their sums, the chart and the legend.
+    """Return the context of the template webhooks/panels/history.html: the slots, their sums, the chart and the legend.
 
     The caller adds `failed_url`, a list of the failed deliveries, or ''.
     """
