@@ -19,21 +19,25 @@ from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
 
-@register_model_view(Credential, 'list', path='', detail=False)
-class CredentialListView(generic.ObjectListView):
-    """Lists credentials, with filters and bulk actions."""
+class OfCredentials:
+    """What the views of credentials share."""
 
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
-    filterset_form = CredentialFilterForm
     table = tables.CredentialTable
 
 
+@register_model_view(Credential, 'list', path='', detail=False)
+class CredentialListView(OfCredentials, generic.ObjectListView):
+    """Lists credentials, with filters and bulk actions."""
+
+    filterset_form = CredentialFilterForm
+
+
 @register_model_view(Credential)
-class CredentialView(generic.ObjectView):
+class CredentialView(OfCredentials, generic.ObjectView):
     """Shows a credential, and below it the webhooks that use it."""
 
-    queryset = Credential.objects.all()
     actions = (CloneObject, EditObject, DeleteObject)
     layout = layout.SimpleLayout(
         left_panels=[panels.CREDENTIAL_CARD],
@@ -50,51 +54,37 @@ class CredentialView(generic.ObjectView):
 
 @register_model_view(Credential, 'add', detail=False)
 @register_model_view(Credential, 'edit')
-class CredentialEditView(generic.ObjectEditView):
+class CredentialEditView(OfCredentials, generic.ObjectEditView):
     """Shows the form that adds or changes a credential, and saves it."""
 
-    queryset = Credential.objects.all()
     form = CredentialForm
     template_name = 'webhooks/credential_edit.html'
 
 
 @register_model_view(Credential, 'delete')
-class CredentialDeleteView(generic.ObjectDeleteView):
+class CredentialDeleteView(OfCredentials, generic.ObjectDeleteView):
     """Asks, then deletes a credential. It is refused while a webhook uses the credential."""
-
-    queryset = Credential.objects.all()
 
 
 @register_model_view(Credential, 'bulk_import', path='import', detail=False)
-class CredentialBulkImportView(ImportNowMixin, generic.BulkImportView):
+class CredentialBulkImportView(OfCredentials, ImportNowMixin, generic.BulkImportView):
     """Adds or changes credentials that are given as CSV, JSON or YAML."""
 
-    queryset = Credential.objects.all()
     model_form = CredentialImportForm
 
 
 @register_model_view(Credential, 'bulk_edit', path='edit', detail=False)
-class CredentialBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
+class CredentialBulkEditView(OfCredentials, CheckedSelectionMixin, generic.BulkEditView):
     """Changes fields of the selected credentials."""
 
-    queryset = Credential.objects.all()
-    filterset = filtersets.CredentialFilterSet
-    table = tables.CredentialTable
     form = CredentialBulkEditForm
 
 
 @register_model_view(Credential, 'bulk_rename', path='rename', detail=False)
-class CredentialBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
+class CredentialBulkRenameView(OfCredentials, CheckedRenameMixin, generic.BulkRenameView):
     """Replaces text in the names of the selected credentials."""
-
-    queryset = Credential.objects.all()
-    filterset = filtersets.CredentialFilterSet
 
 
 @register_model_view(Credential, 'bulk_delete', path='delete', detail=False)
-class CredentialBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
+class CredentialBulkDeleteView(OfCredentials, CheckedSelectionMixin, generic.BulkDeleteView):
     """Asks, then deletes the selected credentials."""
-
-    queryset = Credential.objects.all()
-    filterset = filtersets.CredentialFilterSet
-    table = tables.CredentialTable

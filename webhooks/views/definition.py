@@ -21,14 +21,19 @@ from ..ui.buttons import buttons
 from .checked_input import CheckedSelectionMixin
 
 
-@register_model_view(Definition, 'list', path='', detail=False)
-class DefinitionListView(generic.ObjectListView):
-    """Lists definitions."""
+class OfDefinitions:
+    """What the views of definitions share."""
 
     queryset = Definition.objects.all()
     filterset = filtersets.DefinitionFilterSet
-    filterset_form = DefinitionFilterForm
     table = tables.DefinitionTable
+
+
+@register_model_view(Definition, 'list', path='', detail=False)
+class DefinitionListView(OfDefinitions, generic.ObjectListView):
+    """Lists definitions."""
+
+    filterset_form = DefinitionFilterForm
     actions = (AddObject, BulkExport, BulkDelete)
 
 
@@ -55,10 +60,9 @@ class DefinitionView(generic.ObjectView):
 
 @register_model_view(Definition, 'add', detail=False)
 @register_model_view(Definition, 'edit')
-class DefinitionEditView(generic.ObjectEditView):
+class DefinitionEditView(OfDefinitions, generic.ObjectEditView):
     """Shows the form that adds or changes a definition, and saves it with the user whose permissions it has then."""
 
-    queryset = Definition.objects.all()
     form = DefinitionForm
 
     def alter_object(self, obj: Definition, request: HttpRequest, url_args: Any, url_kwargs: Any) -> Definition:
@@ -67,16 +71,10 @@ class DefinitionEditView(generic.ObjectEditView):
 
 
 @register_model_view(Definition, 'delete')
-class DefinitionDeleteView(generic.ObjectDeleteView):
+class DefinitionDeleteView(OfDefinitions, generic.ObjectDeleteView):
     """Asks, then deletes a definition. Its webhooks and credentials stay."""
-
-    queryset = Definition.objects.all()
 
 
 @register_model_view(Definition, 'bulk_delete', path='delete', detail=False)
-class DefinitionBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
+class DefinitionBulkDeleteView(OfDefinitions, CheckedSelectionMixin, generic.BulkDeleteView):
     """Asks, then deletes the selected definitions."""
-
-    queryset = Definition.objects.all()
-    filterset = filtersets.DefinitionFilterSet
-    table = tables.DefinitionTable

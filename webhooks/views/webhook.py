@@ -49,14 +49,20 @@ WEBHOOK_CARD, _STATE_CARD, SOME_CHANGES_CARD, REQUEST_CARD, RETRIES_CARD, *OTHER
 DELIVERIES_ON_WEBHOOK_PAGE = 10
 
 
+class OfWebhooks:
+    """What the views of webhooks share."""
+
+    queryset = Webhook.objects.all()
+    filterset = filtersets.WebhookFilterSet
+    table = tables.WebhookTable
+
+
 @register_model_view(Webhook, 'list', path='', detail=False)
-class WebhookListView(generic.ObjectListView):
+class WebhookListView(OfWebhooks, generic.ObjectListView):
     """Lists webhooks with their states and the number of waiting deliveries."""
 
     queryset = with_waiting(with_states(Webhook.objects.select_related('health')))
-    filterset = filtersets.WebhookFilterSet
     filterset_form = WebhookFilterForm
-    table = tables.WebhookTable
 
 
 @register_model_view(Webhook)
@@ -175,13 +181,12 @@ class WebhookDeliveriesView(generic.ObjectChildrenView):
 
 @register_model_view(Webhook, 'add', detail=False)
 @register_model_view(Webhook, 'edit')
-class WebhookEditView(generic.ObjectEditView):
+class WebhookEditView(OfWebhooks, generic.ObjectEditView):
     """Shows the form that adds or changes a webhook, and saves it.
 
     A POST with `_preset` only fills in the form by another preset.
     """
 
-    queryset = Webhook.objects.all()
     form = WebhookForm
     template_name = 'webhooks/webhook_edit.html'
     htmx_template_name = 'webhooks/inc/webhook_form.html'
@@ -220,10 +225,9 @@ class WebhookEditView(generic.ObjectEditView):
 
 @register_model_view(Webhook, 'new_draft', path='draft', detail=False)
 @register_model_view(Webhook, 'draft')
-class WebhookDraftView(BaseObjectView):
+class WebhookDraftView(OfWebhooks, BaseObjectView):
     """Shows the request that the posted form would send, beside the form. Nothing is saved."""
 
-    queryset = Webhook.objects.all()
     template_name = 'webhooks/inc/draft.html'
 
     def get_required_permission(self) -> str:
@@ -237,10 +241,8 @@ class WebhookDraftView(BaseObjectView):
 
 
 @register_model_view(Webhook, 'delete')
-class WebhookDeleteView(generic.ObjectDeleteView):
+class WebhookDeleteView(OfWebhooks, generic.ObjectDeleteView):
     """Asks, then deletes a webhook. The page says how many deliveries go too."""
-
-    queryset = Webhook.objects.all()
 
     def _get_dependent_objects(self, obj: Webhook) -> dict[type[Model], Sized]:
         """Add the number of deliveries. NetBox finds none: the log has no foreign key to webhooks."""
@@ -250,46 +252,37 @@ class WebhookDeleteView(generic.ObjectDeleteView):
 
 
 @register_model_view(Webhook, 'bulk_import', path='import', detail=False)
-class WebhookBulkImportView(ImportNowMixin, generic.BulkImportView):
+class WebhookBulkImportView(OfWebhooks, ImportNowMixin, generic.BulkImportView):
     """Adds or changes webhooks that are given as CSV, JSON or YAML."""
 
-    queryset = Webhook.objects.all()
     model_form = WebhookImportForm
 
 
 @register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)
-class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
+class WebhookBulkEditView(OfWebhooks, CheckedSelectionMixin, generic.BulkEditView):
     """Changes fields of the selected webhooks."""
 
     queryset = with_states(Webhook.objects.all())
-    filterset = filtersets.WebhookFilterSet
-    table = tables.WebhookTable
     form = WebhookBulkEditForm
 
 
 @register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)
-class WebhookBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
+class WebhookBulkRenameView(OfWebhooks, CheckedRenameMixin, generic.BulkRenameView):
     """Replaces text in the names of the selected webhooks."""
-
-    queryset = Webhook.objects.all()
-    filterset = filtersets.WebhookFilterSet
 
 
 @register_model_view(Webhook, 'bulk_delete', path='delete', detail=False)
-class WebhookBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
+class WebhookBulkDeleteView(OfWebhooks, CheckedSelectionMixin, generic.BulkDeleteView):
     """Asks, then deletes the selected webhooks."""
 
     queryset = with_states(Webhook.objects.all())
     template_name = 'webhooks/webhook_bulk_delete.html'
-    filterset = filtersets.WebhookFilterSet
-    table = tables.WebhookTable
 
 
 @register_model_view(Webhook, 'preview')
-class WebhookPreviewView(generic.ObjectView):
+class WebhookPreviewView(OfWebhooks, generic.ObjectView):
     """Shows on a tab the request that a webhook would send for the chosen event or object. Nothing is sent."""
 
-    queryset = Webhook.objects.all()
     template_name = 'webhooks/webhook_preview.html'
     tab = ViewTab(label=gettext_lazy('Preview'), permission='webhooks.view_webhook', weight=500)
 
@@ -301,10 +294,9 @@ class WebhookPreviewView(generic.ObjectView):
 
 
 @register_model_view(Webhook, 'differences')
-class WebhookDifferencesView(NeedsAction, generic.ObjectView):
+class WebhookDifferencesView(OfWebhooks, NeedsAction, generic.ObjectView):
     """Shows on a tab what *Compare now* would send. Nothing is sent."""
 
-    queryset = Webhook.objects.all()
     action = COMPARE
     template_name = 'webhooks/webhook_differences.html'
     tab = ViewTab(
