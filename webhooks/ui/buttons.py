@@ -19,19 +19,11 @@ from ..services.actions import Action, Where
 
 
 class Button(ObjectAction):
-    """A link to the page of an action. A subclass names its `action`.
-
-    Name, label and permission are those of the action, unless the subclass has its own.
-    """
+    """A link to the page of an action. A subclass names its `action`."""
 
     action: Action
     template_name = 'webhooks/buttons/link.html'
     url_kwargs = ['pk']
-
-    def __init_subclass__(cls) -> None:
-        if one := vars(cls).get('action'):
-            own = {'name': one.name, 'label': one.label, 'permissions_required': {one.permission}} | vars(cls)
-            cls.name, cls.label, cls.permissions_required = own['name'], own['label'], own['permissions_required']
 
     @classmethod
     def get_context(cls, context: Any, obj: Any) -> dict[str, Any]:
@@ -57,7 +49,8 @@ class PostButton(Button):
 
 def button(one: Action) -> type[Button]:
     """Return the button of an action: it leads to the form, or acts at once if there is none."""
-    return type(one.name.title(), (Button if one.has_form else PostButton,), {'action': one})
+    own = {'action': one, 'name': one.name, 'label': one.label, 'permissions_required': {one.permission}}
+    return type(one.name.title(), (Button if one.has_form else PostButton,), own)
 
 
 def buttons(model: type[Model]) -> list[type[Button]]:
@@ -71,10 +64,9 @@ class RedeliverFromHere(Button):
     Hidden if the user may not do that with the webhook.
     """
 
+    # The view would ask for a permission for the delivery. Replay needs one for the webhook, so `render` asks.
     action = actions.REPLAY
     label = _('Redeliver everything from here on')
-    # The view would ask for a permission for the delivery. Replay needs one for the webhook, so `render` asks.
-    permissions_required = set()
 
     @classmethod
     def get_url(cls, obj: Delivery) -> str:
@@ -103,9 +95,9 @@ class More(ObjectAction):
 class SendNow(Button):
     """Leads to the form that sends an object of NetBox now. Hidden if the user may not send any."""
 
+    # The view would ask for a permission for deliveries, so `render` asks.
     action = actions.SEND_NOW
-    # The view would ask for a permission for deliveries.
-    permissions_required = set()
+    label = actions.SEND_NOW.label
 
     @classmethod
     def get_url(cls, obj: Any) -> str:
@@ -124,6 +116,7 @@ class BulkRedeliver(Button):
 
     action = actions.REDELIVER
     name, label = 'bulk_redeliver', actions.REDELIVER.list_label
+    permissions_required = {actions.REDELIVER.permission}
     multi = True
     url_kwargs = []
     template_name = 'webhooks/buttons/bulk_redeliver.html'
