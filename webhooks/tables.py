@@ -8,7 +8,6 @@ from typing import Any
 
 import django_tables2 as tables
 from django.contrib.humanize.templatetags.humanize import intcomma
-from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
@@ -41,12 +40,17 @@ SHORTENED_CELL = {'td': {'class': 'text-truncate', 'style': 'max-width: 9rem', '
 WHOLE_CELL = {'td': {'class': 'text-break', 'style': 'min-width: 8rem'}}
 
 
+def event_of(record: Event | Delivery) -> Event:
+    """Return a delivery's event, and an event itself."""
+    return record.event if isinstance(record, Delivery) else record
+
+
 def object_url(record: Event | Delivery) -> str | None:
     """Return the address of the object of an event or a delivery in NetBox, without looking whether it still exists.
 
     None for deletions, and if the model is gone or has no page.
     """
-    event = record.event if isinstance(record, Delivery) else record
+    event = event_of(record)
     model = model_of_id(event.object_type_id)
     if event.kind == KindChoices.DELETED or model is None:
         return None
@@ -59,8 +63,8 @@ def object_url(record: Event | Delivery) -> str | None:
 class KindColumn(columns.ChoiceFieldColumn):
     """Shows the kind of change, and marks tests and backfills."""
 
-    def render(self, record: Model, bound_column: Any, value: str) -> SafeString:
-        marks = states.marks_of(getattr(record, 'event', record))
+    def render(self, record: Event | Delivery, bound_column: Any, value: str) -> SafeString:
+        marks = states.marks_of(event_of(record))
         marked = format_html_join('', ' <span class="badge text-bg-secondary">{}</span>', ((mark,) for mark in marks))
         return format_html('{}{}', super().render(record, bound_column, value), marked)
 

@@ -13,7 +13,7 @@ from .. import object_types
 from ..models import Delivery, Event
 from ..presentation.states import marks_of
 from ..storable import is_key, uuid_of
-from ..tables import object_url
+from ..tables import event_of, object_url
 from .base import BaseAdmin
 from .display import column
 
@@ -27,18 +27,14 @@ class ReadOnly:
     has_change_permission = has_delete_permission = has_add_permission
 
 
-def _event(row: Delivery | Event) -> Event:
-    return row.event if isinstance(row, Delivery) else row
-
-
 def _happened(row: Delivery | Event) -> str:
     change = f'{object_types.name_of(row.object_type)}: {row.get_kind_display()}'
-    return ' · '.join([change, *marks_of(_event(row))])
+    return ' · '.join([change, *marks_of(event_of(row))])
 
 
 def _object(row: Delivery | Event) -> SafeString | str:
     """Return the object's name at the event, with a link as in NetBox's lists."""
-    text, url = _event(row).object_repr or str(row.object_id), object_url(row)
+    text, url = event_of(row).object_repr or str(row.object_id), object_url(row)
     return format_html('<a href="{}">{}</a>', url, text) if url else text
 
 
@@ -54,8 +50,8 @@ class LogAdmin(ReadOnly, BaseAdmin):
 
     happened = column(_('Event'), _happened)
     object = column(_('Object'), _object)
-    caused_by = column(_('Caused by'), lambda row: ', '.join(_event(row).caused_by or ()))
-    partial = column(_('Keys without data'), lambda row: ', '.join(_event(row).partial or ()))
+    caused_by = column(_('Caused by'), lambda row: ', '.join(event_of(row).caused_by or ()))
+    partial = column(_('Keys without data'), lambda row: ', '.join(event_of(row).partial or ()))
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list:
         """Return the groups of fields, without the fields that have nothing to show."""

@@ -193,7 +193,7 @@ class DeliveryType(LogType):
     @strawberry_django.field(only=['id'])
     def event_count(self) -> int:
         """Return 1. In 1.0.0 a delivery could have several events."""
-        return 1  # in 1.0.0 a delivery could have several events
+        return 1
 
     @strawberry_django.field(only=['state'])
     def status(self) -> str:
