@@ -35,8 +35,7 @@ from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
 from ..validation.body import refuse_batch
 from ..validation.credential import normalized
-from ..validation.headers import merge_headers
-from ..validation.moved import is_moved
+from ..validation.moved import merged_headers
 from ..validation.secret import merge_secret
 from ..validation.url import merge_url
 from .serializer_fields import AllowedTypeField, MaskedField
@@ -239,7 +238,8 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
         self._check_keys(data)
         self._check_may_filter(data)
         if 'additional_headers' in data:
-            data['additional_headers'] = self._merged_headers(data)
+            with refusals():
+                data['additional_headers'] = merged_headers(self.instance or Webhook(), data)
         if data.get('credential'):
             self._check_credential(data['credential'])
         return super().validate(data)
@@ -258,12 +258,6 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
             raise serializers.ValidationError(
                 {'credential': _('This credential does not exist, or you may not view it.')}
             )
-
-    def _merged_headers(self, data: dict[str, Any]) -> str:
-        stored = self.instance or Webhook()
-        moved = bool(stored.pk) and is_moved(stored, data)
-        with refusals():
-            return merge_headers(data['additional_headers'], stored.additional_headers, moved)
 
     def validate_conditions(self, value: Any) -> Any:
         if value is not None and not isinstance(value, dict):

@@ -7,8 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import DefinitionError
 from ..models.fields import Sealed
-from ..validation.headers import merge_headers
-from ..validation.moved import is_moved
+from ..validation.moved import merged_headers
 from ..validation.secret import merge_secret
 from ..validation.url import merge_url
 
@@ -81,12 +80,7 @@ class MaskedFieldsMixin(SecretMixin):
         cleaned = super().clean()
         if 'additional_headers' in self.cleaned_data:
             try:
-                self.cleaned_data['additional_headers'] = self._merged_headers()
+                self.cleaned_data['additional_headers'] = merged_headers(self.instance, self.cleaned_data)
             except DefinitionError as error:
                 self.add_error('additional_headers', str(error))
         return cleaned
-
-    def _merged_headers(self) -> str:
-        stored = self.instance
-        moved = bool(stored.pk) and is_moved(stored, self.cleaned_data)
-        return merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)

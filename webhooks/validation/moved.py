@@ -9,6 +9,7 @@ from typing import Any
 from ..brokers import address
 from ..exceptions import DefinitionError
 from .definition import Definition
+from .headers import merge_headers
 from .secret import reveal
 from .url import before_template, origin_of
 
@@ -26,6 +27,15 @@ def is_moved(before: Definition, changes: Mapping[str, Any]) -> bool:
     if any(changes.get(name, getattr(before, name)) != getattr(before, name) for name in IDENTIFYING):
         return True
     return leads_elsewhere(before.payload_url, changes.get('payload_url', before.payload_url))
+
+
+def merged_headers(stored: Any, changes: Mapping[str, Any]) -> str:
+    """Return the headers in `changes` of a webhook, with its stored values in place of masks.
+
+    Raises DefinitionError if a mask has no stored value, or if the webhook moves by these changes. A new one cannot.
+    """
+    moves = bool(stored.pk) and is_moved(stored, changes)
+    return merge_headers(changes['additional_headers'], stored.additional_headers, moves)
 
 
 def leads_elsewhere(before: Any, after: Any) -> bool:
