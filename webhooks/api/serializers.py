@@ -21,7 +21,6 @@ from rest_framework import serializers
 from users.api.serializers import UserSerializer
 from users.models import User
 
-from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Credential, Definition, Delivery, Event, Health, Webhook, querysets
@@ -30,7 +29,7 @@ from ..presentation import credential_fields
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
 from ..security import fingerprints
-from ..services.keys import KEYS, check_may_filter
+from ..services.keys import find_wrong
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
 from ..validation.body import refuse_batch
@@ -79,12 +78,9 @@ class KeysMixin:
     """Checks the fields that name keys of the payload (services/keys.py), each time they or the object types change."""
 
     def _check_keys(self, data: dict[str, Any]) -> None:
-        for name, check in KEYS.items():
-            if not data.keys().isdisjoint({name, 'object_types'}):
-                stored = self.instance or Webhook()
-                types = data.get('object_types', stored.object_types.all() if stored.pk else ())
-                with refusals():
-                    check(data.get(name, getattr(stored, name)), object_types.models_of(types))
+        request = self.context.get('request')
+        if wrong := find_wrong(self.instance or Webhook(), data, request and request.user):
+            raise serializers.ValidationError(wrong)
 
 
 class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
@@ -236,19 +232,12 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
             if not data['payload_url']:
                 raise serializers.ValidationError({'payload_url': _('A preset needs the URL of the receiver.')})
         self._check_keys(data)
-        self._check_may_filter(data)
         if 'additional_headers' in data:
             with refusals():
                 data['additional_headers'] = merged_headers(self.instance or Webhook(), data)
         if data.get('credential'):
             self._check_credential(data['credential'])
         return super().validate(data)
-
-    def _check_may_filter(self, data: dict[str, Any]) -> None:
-        request = self.context.get('request')
-        if request and 'filters' in data:
-            with refusals():
-                check_may_filter(request.user, data['filters'], self.instance.filters if self.instance else {})
 
     def _check_credential(self, credential: Credential) -> None:
         if self.instance and self.instance.credential_id == credential.pk:

@@ -12,7 +12,6 @@ from utilities.forms.fields import JSONField
 from utilities.forms.rendering import FieldSet, InlineFields
 
 from .. import object_types
-from ..exceptions import DefinitionError
 from ..presentation.fields import (
     EXAMPLES,
     GROUPS,
@@ -29,7 +28,7 @@ from ..presentation.fields import (
 from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
 from ..services import preview, preview_sources
-from ..services.keys import KEYS, check_may_filter
+from ..services.keys import find_wrong
 from .form_fields import FiltersField, FlatDecoder
 from .masked import EnteredAgainMixin, MaskedFieldsMixin
 from .secret import SecretFieldsMixin
@@ -172,21 +171,9 @@ def check_keys(form: forms.ModelForm) -> None:
 
     Called at the end of `clean`, with the stored values in the form's instance. Errors go to the form.
     """
-    types = form.cleaned_data.get('object_types')
-    if types is None:
-        types = form.instance.object_types.all() if form.instance.pk else ()
-    models = object_types.models_of(types)
-    for name, check in KEYS.items():
-        try:
-            check(form.cleaned_data.get(name, getattr(form.instance, name)), models)
-        except DefinitionError as error:
-            form.add_error(name if name in form.fields else None, str(error))
     request = current_request.get()
-    if request and form.cleaned_data.get('filters'):
-        try:
-            check_may_filter(request.user, form.cleaned_data['filters'], form.instance.filters)
-        except DefinitionError as error:
-            form.add_error('filters', str(error))
+    for name, reason in find_wrong(form.instance, form.cleaned_data, request and request.user).items():
+        form.add_error(name if name in form.fields else None, reason)
 
 
 def groups_for(preset: Preset | None) -> Sequence[Group]:

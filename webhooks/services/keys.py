@@ -18,6 +18,7 @@ from utilities.string import title
 
 from .. import config_contexts, list_filters, object_types, visibility
 from ..exceptions import DefinitionError
+from ..models import Webhook
 from ..patience import TooSlow
 from ..payload.schema_guard import CUSTOM_FIELDS, has_key
 from ..rendering import keys
@@ -181,3 +182,26 @@ KEYS = {
     'only_if_changed': check_only_if_changed,
     'include_config_contexts': check_config_contexts,
 }
+
+
+def find_wrong(stored: Webhook, changes: Mapping[str, Any], user: Any = None) -> dict[str, str]:
+    """Return why new values of these fields are wrong, by field. `changes` are the new values of a webhook by field.
+
+    If the object types are among them, all of these fields are checked. `user` has to be allowed to use new filters,
+    unless it is None.
+    """
+    asked = [name for name in KEYS if not changes.keys().isdisjoint({name, 'object_types'})]
+    if not asked:
+        return {}
+    types = changes.get('object_types')
+    if types is None:
+        types = stored.object_types.all() if stored.pk else ()
+    models, wrong = object_types.models_of(types), {}
+    for name in asked:
+        try:
+            KEYS[name](changes.get(name, getattr(stored, name)), models)
+            if user is not None and name == 'filters' and name in changes:
+                check_may_filter(user, changes[name], stored.filters)
+        except DefinitionError as error:
+            wrong[name] = str(error)
+    return wrong
