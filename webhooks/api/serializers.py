@@ -26,7 +26,7 @@ from ..exceptions import DefinitionError
 from ..models import Attempt, Credential, Definition, Delivery, Event, Health, Webhook, querysets
 from ..payload import kept
 from ..presentation import credential_fields
-from ..presentation.fields import MORE_HELP, help_of, shown_in
+from ..presentation.fields import NAMES, help_of, shown_in
 from ..presets import all_presets
 from ..security import fingerprints
 from ..services.keys import find_wrong
@@ -160,14 +160,9 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
 
     secretive = ('payload_url', 'additional_headers', 'secret')
 
-    object_types = AllowedTypeField(many=True, required=False, help_text=help_of('object_types'))
+    object_types = AllowedTypeField(many=True, required=False)
     ignore_users = SerializedPKRelatedField(
-        queryset=User.objects.all(),
-        serializer=UserSerializer,
-        nested=True,
-        required=False,
-        many=True,
-        help_text=help_of('ignore_users'),
+        queryset=User.objects.all(), serializer=UserSerializer, nested=True, required=False, many=True
     )
     notification_groups = SerializedPKRelatedField(
         queryset=NotificationGroup.objects.all(),
@@ -175,17 +170,12 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
         nested=True,
         required=False,
         many=True,
-        help_text=help_of('notification_groups'),
     )
-    credential = CredentialSerializer(nested=True, required=False, allow_null=True, help_text=help_of('credential'))
+    credential = CredentialSerializer(nested=True, required=False, allow_null=True)
     # The mask may be longer than the column.
-    payload_url = MaskedField(shown='masked_url', allow_blank=True, help_text=help_of('payload_url'))
-    additional_headers = MaskedField(
-        shown='masked_headers', required=False, allow_blank=True, help_text=help_of('additional_headers')
-    )
-    secret = serializers.CharField(
-        write_only=True, required=False, allow_blank=True, trim_whitespace=False, help_text=help_of('secret')
-    )
+    payload_url = MaskedField(shown='masked_url', allow_blank=True)
+    additional_headers = MaskedField(shown='masked_headers', required=False, allow_blank=True)
+    secret = serializers.CharField(write_only=True, required=False, allow_blank=True, trim_whitespace=False)
     send_list = serializers.BooleanField(
         write_only=True,
         required=False,
@@ -207,10 +197,14 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
             'public_key', 'health', 'custom_fields', 'managed_by', 'managed_in', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
-        extra_kwargs = {
-            'body_template': {'trim_whitespace': False},
-            **{name: {'help_text': text} for name, text in MORE_HELP.items()},
-        }
+        extra_kwargs = {'body_template': {'trim_whitespace': False}}
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        fields = super().get_fields()
+        for name in NAMES:
+            if name in fields and (text := help_of(name)):
+                fields[name].help_text = text
+        return fields
 
     def to_internal_value(self, data: Any) -> Any:
         if not self.nested and isinstance(data, dict):
