@@ -72,7 +72,7 @@ class Cause:
 class Causes:
     """The causes with most failures, and how many `others` there are. `is_bounded`: older failures were not read.
 
-    False if there is none.
+    Without any cause, it counts as false.
     """
 
     shown: list[Cause]
