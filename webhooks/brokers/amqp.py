@@ -21,6 +21,7 @@ class Amqp(Driver):
     """
 
     module, package = 'pika', 'netbox-webhooks[amqp]'
+    key_header = 'key'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._parameters = _parameters(dict(options))

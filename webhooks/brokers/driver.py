@@ -51,6 +51,9 @@ class Driver(ABC):
     # The library that the driver imports, and the requirement that pip installs for it. '' needs none.
     module = ''
     package = ''
+    # The headers, of the broker's own kind, that carry a message's id and key. '': no header does.
+    id_header = ''
+    key_header = ''
 
     @abstractmethod
     def __init__(self, options: Mapping[str, Any]) -> None:

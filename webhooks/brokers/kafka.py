@@ -37,6 +37,7 @@ class Kafka(Driver):
     """A Kafka cluster, with one idempotent producer at a time. Options are the settings of librdkafka's producer."""
 
     module, package = 'confluent_kafka', 'netbox-webhooks[kafka]'
+    id_header = 'id'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = {**DEFAULT_OPTIONS, **options, **SAFE_OPTIONS}

@@ -32,6 +32,7 @@ class Mqtt(Driver):
     """
 
     module, package = 'paho.mqtt', 'netbox-webhooks[mqtt]'
+    id_header, key_header = 'id', 'key'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         if unknown := sorted(set(options) - OPTION_NAMES):

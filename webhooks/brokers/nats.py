@@ -40,6 +40,7 @@ class Nats(Driver):
     """
 
     module, package = 'nats', 'netbox-webhooks[nats]'
+    id_header = 'Nats-Msg-Id'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         from nats.aio.client import Client

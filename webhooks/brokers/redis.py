@@ -20,6 +20,8 @@ class Redis(Driver):
     Options are the arguments of redis.Redis or a `url`, and `maxlen`: about so many entries stay in a stream.
     """
 
+    id_header, key_header = 'id', 'key'
+
     def __init__(self, options: Mapping[str, Any]) -> None:
         from redis.asyncio import Redis as Client
 

@@ -53,11 +53,6 @@ class Broker:
     addresses: tuple[str, ...] = ('*',)
 
     @property
-    def driver_class(self) -> type[Driver]:
-        """Return the driver's class. It is imported when it is first asked for."""
-        return _load(self.driver)
-
-    @property
     def secrets(self) -> tuple[str, ...]:
         """Return the texts in the options that no error may show.
 
@@ -79,13 +74,13 @@ class Broker:
         """Return a new driver, which connects later. Raises Unusable for a missing library or a wrong option."""
         self.check_library()
         try:
-            return self.driver_class(self.options)
+            return driver_class(self.driver)(self.options)
         except (TypeError, ValueError) as error:
             raise Unusable(f'the options of the broker {self.name} are wrong: {error}') from error
 
     def check_library(self) -> None:
         """Raise Unusable, with the line for pip, if the library of the driver is not installed."""
-        driver = self.driver_class
+        driver = driver_class(self.driver)
         if driver.module and not _is_installed(driver.module):
             raise Unusable(
                 _('The library for the broker {name} is missing. Install it: pip install {package}').format(
@@ -96,7 +91,7 @@ class Broker:
     def check_address(self, address: str) -> None:
         """Raise Unusable if the driver has no such address, or the settings do not allow it to webhooks."""
         try:
-            self.driver_class.check_address(address)
+            driver_class(self.driver).check_address(address)
         except ValueError as error:
             raise Unusable(_('This is not a valid address for the broker: {reason}.').format(reason=error)) from None
         if not any(fnmatchcase(address, pattern) for pattern in self.addresses):
@@ -144,7 +139,8 @@ def _added() -> dict[str, EntryPoint]:
 
 
 @cache
-def _load(name: str) -> type[Driver]:
+def driver_class(name: str) -> type[Driver]:
+    """Return the class of the driver of this name, one of names(). It is imported when somebody first asks for it."""
     if name in BROKER_DRIVERS:
         return EntryPoint(name, BROKER_DRIVERS[name], DRIVER_ENTRY_POINTS).load()
     return _added()[name].load()

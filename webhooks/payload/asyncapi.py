@@ -10,7 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
-from ..brokers import address
+from ..brokers import address, registry
 from ..models import Webhook
 from ..object_types import label_of
 from ..validation.headers import HEADER_NAME
@@ -27,14 +27,6 @@ EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
 # The schema of any text.
 TEXT: Document = {'type': 'string'}
 UUID: Document = {'type': 'string', 'format': 'uuid'}
-# {driver: (header with the delivery's uuid, header with the key)}, as in docs/brokers.md. '': it is no header.
-HEADERS_OF_DRIVERS = {
-    'nats': ('Nats-Msg-Id', ''),
-    'kafka': ('id', ''),
-    'amqp': ('', 'key'),
-    'mqtt': ('id', 'key'),
-    'redis': ('id', 'key'),
-}
 
 
 def document(webhooks: Iterable[Webhook]) -> Document:
@@ -154,8 +146,8 @@ class _Channel:
             if webhook.secret:
                 shown |= {'webhook-signature': TEXT, 'x-hook-signature': TEXT}
         if self.place:
-            id_name, key_name = HEADERS_OF_DRIVERS.get(self.place.driver, ('', ''))
-            shown |= {name: schema for name, schema in ((id_name, UUID), (key_name, key)) if name}
+            driver = registry.driver_class(self.place.driver)
+            shown |= {name: schema for name, schema in ((driver.id_header, UUID), (driver.key_header, key)) if name}
         return shown
 
     def _payload(self, object_type: ContentType, name: str, schemas: Document) -> Document | None:

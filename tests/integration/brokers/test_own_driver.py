@@ -42,7 +42,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _forget() -> None:
     registry._added.cache_clear()
-    registry._load.cache_clear()
+    registry.driver_class.cache_clear()
 
 
 @pytest.fixture
