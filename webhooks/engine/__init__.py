@@ -5,7 +5,7 @@ process: runs the processes of a worker.
 dispatch: makes deliveries.
 deliver: sends them.
 tidy: keeps the log bounded.
-walks: looks at objects in slices, for backfills and config contexts.
+walks: looks at objects in slices, for backfills, lists and config contexts.
 registry: who is alive, with which work in hand; and after how many deaths of workers an item is a suspect, and fails.
 rescue: frees a dead worker's work.
 sql: opens short transactions, and runs their statements.

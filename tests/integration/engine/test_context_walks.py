@@ -699,7 +699,7 @@ def _forked_walker() -> int:
         walk.next_slice()
 
         def stand(statement: str, parameters: Any = None) -> int:
-            if statement == engine.MOVE_WALK:
+            if statement == engine.RECORD_EVENTS:
                 os.write(writing, b'.')
                 signal.pause()
             return execute(statement, parameters)

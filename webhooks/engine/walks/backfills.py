@@ -13,7 +13,7 @@ from ...models import Backfill
 from ...outbox import restating
 from ...storable import storable
 from .. import notifications, sql
-from .loop import Walk, write
+from .loop import Walk
 
 RUNNING = BackfillStateChoices.RUNNING
 COMPLETED = BackfillStateChoices.COMPLETED
@@ -38,37 +38,29 @@ READY_BACKFILLS = f"""
     ) < CASE WHEN b.position < cardinality(b.object_types) THEN %(most)s ELSE 1 END"""
 
 
-class BackfillWalk(Walk):
+class BackfillWalk(Walk[Backfill]):
     """A running backfill. If its filter or its model is at fault, it gets the state `failed` with the reason."""
 
-    table = 'webhooks_backfill'
-
-    def __init__(self, backfill: Backfill) -> None:
-        super().__init__(backfill.pk, backfill.object_types, backfill.position, backfill.last_id)
-        self._backfill = backfill
+    guards = ('state', 'started_at', 'position', 'last_id')
 
     @classmethod
     def ready(cls) -> list['BackfillWalk']:
         """Return the running backfills of active webhooks that do not wait for their own objects."""
         pks = sql.fetch_column(READY_BACKFILLS, {'most': MAX_OPEN_OBJECTS})
         found = Backfill.objects.select_related('webhook').filter(pk__in=pks, state=RUNNING) if pks else ()
-        return [cls(backfill) for backfill in found]
+        return [cls(backfill, backfill.object_types, backfill.position) for backfill in found]
 
     def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
         """Return the next objects that match its filter."""
-        if not self._backfill.webhook.object_types.filter(pk=type_id).exists():
+        if not self.row.webhook.object_types.filter(pk=type_id).exists():
             return [], None
-        return list_filters.after(model, self._backfill.query, self.last_id, count)
-
-    def move(self, position: int, last_id: int, looked: int) -> bool:
-        """Write its place."""
-        return self._write(position=position, last_id=last_id)
+        return list_filters.after(model, self.row.query, self.last_id, count)
 
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
         """Record an event for each object that is still there, and count these."""
         if pks:
-            recorded = restating.restate(self._backfill.webhook, model, pks, now)
-            Backfill._base_manager.filter(pk=self.pk).update(recorded=F('recorded') + recorded)
+            recorded = restating.restate(self.row.webhook, model, pks, now)
+            Backfill._base_manager.filter(pk=self.row.pk).update(recorded=F('recorded') + recorded)
         return True
 
     def end(self, now: datetime) -> bool:
@@ -81,12 +73,8 @@ class BackfillWalk(Walk):
             return self._end(FAILED, now, storable(reason_of(error)))
 
     def _end(self, state: str, now: datetime, error: str = '') -> bool:
-        is_ended = self._write(state=state, error=error, finished_at=now)
+        is_ended = self.write(state=state, error=error, finished_at=now)
         if is_ended:
             event_type = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
-            notifications.notify((self._backfill.webhook, event_type))
+            notifications.notify((self.row.webhook, event_type))
         return is_ended
-
-    def _write(self, **changes: object) -> bool:
-        same = {name: getattr(self._backfill, name) for name in ('started_at', 'position', 'last_id')}
-        return write(Backfill._base_manager.filter(pk=self.pk, state=RUNNING, **same), **changes)

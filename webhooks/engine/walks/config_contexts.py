@@ -17,13 +17,13 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import Model
+from django.db.models import F, Model
 
 from ... import rendering
 from ...choices import KindChoices
 from ...config_contexts import CONFIG_CONTEXT, OWNERS, SOURCES
 from ...interruptions import Locked
-from ...models import Event
+from ...models import ContextWalk, Event
 from ...object_types import id_of, label_of_id, model_of_id
 from .. import sql
 from ..each import each_or_alone
@@ -50,23 +50,6 @@ NOTE_CAUSE = """
         first_visible = CASE WHEN w.first_sequence < EXCLUDED.first_sequence THEN w.first_visible
                              ELSE EXCLUDED.first_visible END,
         first_sequence = least(w.first_sequence, EXCLUDED.first_sequence)"""
-
-# Read the first walk.
-READ_FIRST_WALK = 'SELECT id, position, last_id FROM webhooks_contextwalk ORDER BY id LIMIT 1'
-
-# Mark a walk as begun, unless somebody has it locked.
-BEGIN_WALK = """
-    UPDATE webhooks_contextwalk SET started = true
-    WHERE id = ANY(ARRAY(SELECT id FROM webhooks_contextwalk WHERE id = %s FOR UPDATE SKIP LOCKED))
-    RETURNING caused_by <> '[]', first_sequence"""
-
-# Move a walk on, if it is still in its place.
-MOVE_WALK = """
-    UPDATE webhooks_contextwalk SET position = %(position)s, last_id = %(last_id)s, looked = looked + %(looked)s
-    WHERE id = %(id)s AND position = %(from_position)s AND last_id = %(from_id)s"""
-
-# Delete a walk.
-END_WALK = 'DELETE FROM webhooks_contextwalk WHERE id = %s'
 
 # Read whether there is another walk with causes, and whether changes of sources that may matter (_may_matter) are still
 # to be dispatched.
@@ -235,21 +218,23 @@ def _pending_causes(walk_id: int = 0) -> tuple[bool, bool]:
 #
 
 
-class ConfigContextWalk(Walk):
-    """The first walk over owners, which records events of those that differ, or only learns their data."""
+class ConfigContextWalk(Walk[ContextWalk]):
+    """The first walk over owners. It records events of owners whose data differ, or only learns the data."""
 
-    table = 'webhooks_contextwalk'
+    guards = ('position', 'last_id')
 
     @classmethod
     def ready(cls) -> list['ConfigContextWalk']:
         """Return the first one: the others wait for it."""
         types = [id_of(label) for label in OWNERS]
-        return [cls(pk, types, *place) for pk, *place in sql.fetch(READ_FIRST_WALK)]
+        return [cls(walk, types, walk.position) for walk in ContextWalk.objects.order_by('pk')[:1]]
 
     def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
         """Mark it as begun, and return the next owners, if some webhook asks for them."""
-        self._begin()
-        if not sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': self._first_sequence}):
+        if not self.write(started=True):
+            raise Locked('another dispatcher has moved or ended the walk')
+        self.row.refresh_from_db(fields=['caused_by', 'first_sequence'])  # no cause is added from here on
+        if not sql.fetch_value(IS_ASKED, {'type': type_id, 'sequence': self.row.first_sequence}):
             return [], None
         with sql.reading():
             objects = model._base_manager.using('default').filter(pk__gt=self.last_id).order_by('pk')
@@ -257,16 +242,9 @@ class ConfigContextWalk(Walk):
         self._digests = _digests(model, pks)
         return pks, pks[-1] if pks else None
 
-    def _begin(self) -> None:
-        found = sql.fetch(BEGIN_WALK, [self.pk])
-        if not found:
-            raise Locked('another dispatcher has ended the walk')
-        self._is_caused, self._first_sequence = found[0]
-
     def move(self, position: int, last_id: int, looked: int) -> bool:
         """Write its place, and count the owners."""
-        former = {'id': self.pk, 'from_position': self.position, 'from_id': self.last_id}
-        return bool(sql.execute(MOVE_WALK, {**former, 'position': position, 'last_id': last_id, 'looked': looked}))
+        return self.write(position=position, last_id=last_id, looked=F('looked') + looked)
 
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
         """Record an event for each owner whose data differ, or only learn the data, which may have to wait."""
@@ -280,11 +258,11 @@ class ConfigContextWalk(Walk):
     def _look(self, type_id: int, pks: Sequence[int], now: datetime) -> bool:
         known = dict(sql.fetch(READ_DIGESTS, [type_id, list(pks)]))
         other = {pk: digest for pk, digest in self._digests.items() if known.get(pk) != digest}
-        is_walk, is_event = _pending_causes(self.pk)
-        if self._is_caused:
+        is_walk, is_event = _pending_causes(self.row.pk)
+        if self.row.caused_by:
             # The data may show another user's change already. If a webhook ignores one user, it must hear of the other.
             bounds = {'is_shared': is_walk or is_event, 'now': now}
-            sql.execute(RECORD_EVENTS, {'walk': self.pk, 'type': type_id, 'objects': sorted(other), **bounds})
+            sql.execute(RECORD_EVENTS, {'walk': self.row.pk, 'type': type_id, 'objects': sorted(other), **bounds})
         elif is_event:
             return False
         elif is_walk:
@@ -295,4 +273,4 @@ class ConfigContextWalk(Walk):
 
     def end(self, now: datetime) -> bool:
         """Delete its row."""
-        return bool(sql.execute(END_WALK, [self.pk]))
+        return bool(self.row.delete()[0])

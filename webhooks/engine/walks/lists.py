@@ -19,7 +19,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import connection
-from django.db.models import Model, QuerySet
+from django.db.models import Model
 from extras.models import SavedFilter
 
 from ... import delivery_states as states
@@ -33,7 +33,7 @@ from ...storable import MAX_KEY, storable
 from .. import sql
 from ..dispatch import loop as dispatch
 from ..dispatch.memberships import of_model
-from .loop import Walk, write
+from .loop import Walk
 
 # While a webhook has this many unsent deliveries, no further slice is recorded.
 MAX_OPEN_DELIVERIES = 600
@@ -150,14 +150,10 @@ def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -
     return Difference(*(sorted(part & quiet) for part in parts)), len(inside), upto
 
 
-class WalkOfList(Walk):
+class WalkOfList(Walk[ListWalk]):
     """A walk over the objects of a list's type. If the filter fails, it ends, and begins again after an hour."""
 
-    table = 'webhooks_listwalk'
-
-    def __init__(self, listed: ListWalk) -> None:
-        super().__init__(listed.pk, [listed.object_type_id], 0, listed.last_id)
-        self._list = listed
+    guards = ('query', 'begun_at', 'walking', 'last_id')
 
     @classmethod
     def ready(cls) -> list['WalkOfList']:
@@ -166,21 +162,21 @@ class WalkOfList(Walk):
         for listed in ListWalk.objects.in_bulk([pk for pk, *_due in due]).values():
             _begin(listed, *next(rest for pk, *rest in due if pk == listed.pk))
         pks = sql.fetch_column(READY_LISTS, {'most': MAX_OPEN_DELIVERIES})
-        return [cls(listed) for listed in ListWalk.objects.filter(pk__in=pks, walking=True)] if pks else []
+        found = ListWalk.objects.filter(pk__in=pks, walking=True) if pks else ()
+        return [cls(listed, [listed.object_type_id]) for listed in found]
 
     def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
         """Return the next objects that differ."""
-        self._difference, _count, upto = difference(self._list, model, self.last_id, count)
+        self._difference, _count, upto = difference(self.row, model, self.last_id, count)
         return [*self._difference.missing, *self._difference.stale, *self._difference.extra], upto
 
     def move(self, position: int, last_id: int, looked: int) -> bool:
         """Write its place. At the end of the table it ends."""
-        here = self._same().filter(walking=True, last_id=self.last_id)
-        return write(here, last_id=last_id, walking=position == 0, error='')
+        return self.write(last_id=last_id, walking=position == 0, error='')
 
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
         """Record an event for each object that differs, and learn the states of those that were taken as known."""
-        webhook = Webhook.objects.get(pk=self._list.webhook_id)
+        webhook = Webhook.objects.get(pk=self.row.webhook_id)
         if pks:
             restating.restate(webhook, model, pks, now, urgent=True)
         if gone := self._difference.gone:
@@ -190,16 +186,10 @@ class WalkOfList(Walk):
         sql.execute(of_model(LEARN_STATES, model), [webhook.pk, type_id, self.last_id, upto])
         return True
 
-    def end(self, now: datetime) -> bool:
-        """Do nothing: its last move has ended it."""
-        return False
-
     def fail(self, error: Exception) -> bool:
         """End it, and keep the reason for the webhook's page."""
-        return bool(self._same().update(walking=False, error=storable(reason_of(error))))
-
-    def _same(self) -> QuerySet[ListWalk]:
-        return ListWalk.objects.filter(pk=self.pk, query=self._list.query, begun_at=self._list.begun_at)
+        with sql.transaction():
+            return self.write(walking=False, error=storable(reason_of(error)))
 
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:

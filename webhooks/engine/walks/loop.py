@@ -10,10 +10,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import ClassVar
 
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Model
 from django.utils.translation import gettext as _
 
 from ...exceptions import DefinitionError
@@ -35,20 +34,25 @@ ERROR_REST_SECONDS = 60.0
 TRY_LOCK_WALK = 'SELECT pg_try_advisory_xact_lock(%s::regclass::oid::integer, %s::integer)'
 
 
-class Walk(ABC):
-    """A walk as its row said: where it goes on, what it looks for there, and what it records.
+class Walk[Row: Model](ABC):
+    """A walk as its row said: where it goes on, which objects it finds there, and what it records about them.
 
-    `pk` identifies it among those of its `table`. `position` is an index of `object_types`, which are ids, and
-    `last_id` the last primary key that it has looked at.
+    `position` is an index of `object_types`, which are ids, and `last_id` the last primary key that it has looked at.
     """
 
-    table: ClassVar[str]
+    # The columns that change whenever somebody moves, ends or begins the walk.
+    guards: Sequence[str]
 
-    def __init__(self, pk: int, object_types: Sequence[int], position: int, last_id: int) -> None:
-        self.pk = pk
+    def __init__(self, row: Row, object_types: Sequence[int], position: int = 0) -> None:
+        self.row = row
         self.object_types = object_types
         self.position = position
-        self.last_id = last_id
+        self.last_id: int = vars(row)['last_id']
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Return the name of its table, and its primary key there."""
+        return self.row._meta.db_table, self.row.pk
 
     @classmethod
     @abstractmethod
@@ -62,9 +66,9 @@ class Walk(ABC):
         Others may change the walk's row meanwhile. Raises DefinitionError if the definition is wrong.
         """
 
-    @abstractmethod
     def move(self, position: int, last_id: int, looked: int) -> bool:
-        """Write its place, in the open transaction. Returns False if somebody else has moved, ended or locked it."""
+        """Write its place, in the open transaction. Returns as write()."""
+        return self.write(position=position, last_id=last_id)
 
     @abstractmethod
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
@@ -73,22 +77,20 @@ class Walk(ABC):
         The slice ends with the key `upto`. All other objects up to there do not concern it.
         """
 
-    @abstractmethod
     def end(self, now: datetime) -> bool:
-        """End it. Returns False if somebody else was first."""
+        """End it. Returns False if somebody else was first, or if its last move has ended it."""
+        return False
 
     def fail(self, error: Exception) -> bool:
         """End it because of an error. Returns False if it rests instead, and is tried again."""
         return False
 
-
-def write(same: QuerySet, **changes: object) -> bool:
-    """Change the row of a walk, as `same` finds it, in the open transaction.
-
-    Returns False if somebody else has moved, ended or locked it.
-    """
-    is_mine = same.select_for_update(skip_locked=True).values_list('pk').first()
-    return is_mine is not None and bool(same.update(**changes))
+    def write(self, **changes: object) -> bool:
+        """Change its row, in the open transaction. Returns False if somebody else has moved, ended or locked it."""
+        guards = {name: getattr(self.row, name) for name in self.guards}
+        same = type(self.row)._base_manager.filter(pk=self.row.pk, **guards)
+        is_mine = same.select_for_update(skip_locked=True).values_list('pk').first()
+        return is_mine is not None and bool(same.update(**changes))
 
 
 class Walks:
@@ -106,14 +108,12 @@ class Walks:
         Raises INTERRUPTIONS, but not BROKEN_OFF and Locked: after these the walk rests.
         """
         now = time.monotonic()
-        found = [
-            walk for kind in self._kinds for walk in kind.ready() if self._rests.get((walk.table, walk.pk), 0.0) <= now
-        ]
+        found = [walk for kind in self._kinds for walk in kind.ready() if self._rests.get(walk.key, 0.0) <= now]
         random.shuffle(found)
         return any(self._go_on(walk) for walk in found)
 
     def _go_on(self, walk: Walk) -> bool:
-        key, began = (walk.table, walk.pk), time.monotonic()
+        key, began = walk.key, time.monotonic()
         count, rest = self._counts.pop(key, OBJECTS_PER_SLICE), 0.0
         try:
             is_done = _step(walk, count)
@@ -126,7 +126,7 @@ class Walks:
             raise
         except Exception as error:
             # If this process died of it, the next one would meet the same walk.
-            logger.exception('walk=%s id=%s failed', walk.table, walk.pk)
+            logger.exception('walk=%s id=%s failed', *key)
             is_done = walk.fail(error)
             rest = 0.0 if is_done else ERROR_REST_SECONDS
         ended = time.monotonic()
@@ -136,7 +136,7 @@ class Walks:
 
 def _step(walk: Walk, count: int) -> bool:
     with sql.transaction() as now:
-        if not sql.fetch_value(TRY_LOCK_WALK, [walk.table, walk.pk]):
+        if not sql.fetch_value(TRY_LOCK_WALK, walk.key):
             return False
         if walk.position == len(walk.object_types):
             return walk.end(now)
