@@ -133,7 +133,7 @@ def step() -> bool:
         endpoint.disable_gone()
         endpoint.forget_gone()
     with sql.may_break_off():
-        more = any([expire(), forget_deleted(), take_back(), let_pass()])
+        more = any([expire(), forget_deleted(), take_back(), release_unordered()])
         return notifications.notify_rules() or more
     return False
 
@@ -178,7 +178,7 @@ def take_back() -> bool:
     return bool(found)
 
 
-def let_pass() -> bool:
+def release_unordered() -> bool:
     """Make a part of the held deliveries ready whose webhooks are not `ordered` any more. Returns whether any was."""
     with sql.transaction() as now:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
