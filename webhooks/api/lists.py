@@ -84,7 +84,7 @@ class ListsMixin:
         if not wanted['dry_run']:
             lists.compare(webhook)
             return Response({'lists': []})
-        return Response({'lists': [one._asdict() for one in lists.foretell(webhook, request.user)]})
+        return Response({'lists': [one._asdict() for one in lists.differences(webhook, request.user)]})
 
 
 def _wanted(request: Request) -> dict[str, object]:

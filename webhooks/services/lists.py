@@ -14,6 +14,7 @@ from ..exceptions import STATE, Busy, DefinitionError
 from ..models import ListWalk, Webhook
 from ..outbox import wakeup
 from ..visibility import Reader, may_view_all
+from . import switching
 
 # Objects that are looked at together.
 OBJECTS_PER_LOOK = 1000
@@ -39,17 +40,20 @@ class Compared(NamedTuple):
 
 
 def compare(webhook: Webhook) -> None:
-    """Let a worker compare the webhook's lists now, and send what differs. Raises DefinitionError without lists."""
+    """Let a worker compare the webhook's lists now, and send what differs.
+
+    Raises DefinitionError if it has no lists or is disabled, or the plugin is off.
+    """
     _check(webhook)
     ListWalk.objects.filter(webhook_id=webhook.pk).update(asked=True, walking=False)
     transaction.on_commit(wakeup.wake, robust=True)
 
 
-def foretell(webhook: Webhook, reader: Reader | None = None) -> list[Compared]:
+def differences(webhook: Webhook, reader: Reader | None = None) -> list[Compared]:
     """Return what comparing would send now, for each list. Sends and writes nothing.
 
-    Changes that are on their way count as sent. Raises DefinitionError without lists, for a filter that fails, and for
-    a reader who may not view all objects; Busy after DRY_RUN_SECONDS.
+    Changes that are on their way count as sent. Raises DefinitionError as compare(), for a filter that fails, and for a
+    reader who may not view all objects; Busy after DRY_RUN_SECONDS.
     """
     _check(webhook)
     until = time.monotonic() + DRY_RUN_SECONDS
@@ -63,8 +67,7 @@ def foretell(webhook: Webhook, reader: Reader | None = None) -> list[Compared]:
 def _check(webhook: Webhook) -> None:
     if not ListWalk.objects.filter(webhook_id=webhook.pk).exists():
         raise DefinitionError(STATE, _('The webhook subscribes to no list: it has no filters.'))
-    if not webhook.enabled:
-        raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
+    switching.check_on(webhook)
 
 
 def _compared(listed: ListWalk, until: float) -> Compared:

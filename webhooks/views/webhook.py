@@ -135,7 +135,7 @@ class WebhookView(generic.ObjectView):
         }
 
     def _take_new_secret(self, request: HttpRequest, webhook: Webhook) -> str:
-        """Take the secret to be shown once. A card of the page that is refreshed takes it not: it would not show it."""
+        """Take the secret, which is shown once. A refreshed part of the page leaves it: the part does not show it."""
         is_seen = request.method == 'GET' and not request.htmx
         return secret_rotation.take(request.session, webhook) if is_seen else ''
 
@@ -308,6 +308,6 @@ class WebhookDifferencesView(OfWebhooks, NeedsAction, generic.ObjectView):
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
         try:
-            return {'lists': lists.foretell(instance, request.user)}
+            return {'lists': lists.differences(instance, request.user)}
         except (Busy, DefinitionError) as error:
             return {'problem': str(error)}

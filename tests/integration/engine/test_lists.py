@@ -510,7 +510,7 @@ class TestProof:
         assert len(told(receiver)) == 1
         change(one, description='changed')
         change(other, status='active')
-        (found,) = lists.foretell(webhook)
+        (found,) = lists.differences(webhook)
         assert (found.missing, found.stale, found.extra) == (0, 0, 0)
         assert len(told(receiver)) == 2
 
@@ -520,7 +520,7 @@ class TestProof:
         work()
         Site.objects.filter(pk=one.pk).update(status='active')
         send_now.send(send_now.choose(other, ContentType.objects.get_for_model(Site), [one.pk]))
-        (found,) = lists.foretell(webhook)
+        (found,) = lists.differences(webhook)
         assert found.names_of_missing == [one.name]
 
     def test_what_changed_while_the_webhook_was_disabled_is_sent_afterwards(self, receiver: Receiver):
@@ -557,7 +557,7 @@ class TestProof:
         one = site()
         Site.objects.filter(pk=one.pk).update(description='not sent', last_updated=timezone.now())
         assert told(receiver) == [('created', one.pk, None)]
-        assert [found.names_of_stale for found in lists.foretell(webhook)] == [[one.name]]
+        assert [found.names_of_stale for found in lists.differences(webhook)] == [[one.name]]
         compare(webhook)
         assert told(receiver) == [('updated', one.pk, None)]
 

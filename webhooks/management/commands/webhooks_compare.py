@@ -26,7 +26,7 @@ class Command(BaseCommand):
                 lists.compare(webhook)
                 self.stdout.write('the lists are being compared')
                 return
-            for one in lists.foretell(webhook):
+            for one in lists.differences(webhook):
                 self._tell(one)
         except (Busy, DefinitionError) as error:
             raise CommandError(f'{webhook}: {error}') from None
