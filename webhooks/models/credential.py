@@ -129,7 +129,6 @@ class Credential(ManagedModel, ConcurrentModel, NetBoxModel):
         """
         data = super().serialize_object(exclude=[*(exclude or ()), 'secret'])
         data['secret'] = str(self.secret)
-        # Else its change would leave no trace.
         data['stamps'] = {'secret': self.secret.stamp}
         return data
 

@@ -90,7 +90,6 @@ def _parse_header(number: int, line: str) -> tuple[str, str]:
     """Return (name, value) of the line. Its number stands in errors, as the line itself may be a secret."""
     name, colon, value = line.partition(':')
     name, value = name.strip(), value.strip()
-    # The line may be a secret, so errors name its number.
     if not colon:
         raise DefinitionError(
             'additional_headers',
