@@ -25,7 +25,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
 from webhooks.engine.walks import loop as walks
-from webhooks.models import Event, ListWalk, Member, Webhook
+from webhooks.models import Event, ListMember, ListWalk, Webhook
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -203,7 +203,7 @@ def test_each_copy_ends_equal_to_the_list(webhooks, receiver, children: Children
     for webhook in webhooks:
         (path,) = [path for path in FILTERS if webhook.payload_url.endswith(path)]
         told = copy_of(receiver.matching(lambda one, path=path: one.path == path and is_whole(one)))
-        assert {*Member.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True)} == told.keys()
+        assert {*ListMember.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True)} == told.keys()
 
 
 def test_others_go_on_where_a_worker_is_stopped_in_a_walk(receiver, children: Children):

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from .. import object_types, visibility
-from ..models import Member, Webhook
+from ..models import ListMember, Webhook
 from ..services import actions, lists
 from ..storable import is_key
 from .endpoints import acts
@@ -32,7 +32,7 @@ class WebhookMemberSerializer(serializers.ModelSerializer):
     )
 
     class Meta:
-        model = Member
+        model = ListMember
         fields = ('object_type', 'object_id', 'sequence', 'digest')
 
 
@@ -74,7 +74,7 @@ class ListsMixin:
     def members(self, request: Request, pk: str) -> Response:
         """List the objects that the receiver should have, by the webhook's lists."""
         webhook = get_object_or_404(Webhook.objects.restrict(request.user, 'view'), pk=pk)
-        found = Member.objects.filter(visibility.query(request.user), webhook_id=webhook.pk, **_wanted(request))
+        found = ListMember.objects.filter(visibility.query(request.user), webhook_id=webhook.pk, **_wanted(request))
         page = self.paginate_queryset(found.select_related('object_type'))
         return self.get_paginated_response(WebhookMemberSerializer(page, many=True).data)
 

@@ -236,10 +236,10 @@ class Migration(migrations.Migration):
                     object_type=_object_type(),
                 ),
                 _create(
-                    'Member',
+                    'ListMember',
                     options={
                         'ordering': ('object_type', 'object_id'),
-                        **_unique('member_object', 'webhook_id', 'object_type', 'object_id'),
+                        **_unique('listmember_object', 'webhook_id', 'object_type', 'object_id'),
                     },
                     webhook_id=models.BigIntegerField(),
                     object_id=models.BigIntegerField(),

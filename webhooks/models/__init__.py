@@ -9,7 +9,7 @@ health: the state of its endpoint, which is its lane. backfill, hour, credential
 event, delivery, attempt: the log. sequence numbers it. status_field computes the status of a delivery from its state.
     of_webhook hides rows of deleted webhooks, and confidential hides columns from readers. querysets are for lists and
     pages.
-config_context: digests of the config contexts that were sent. member: the objects of lists that were sent.
+config_context: digests of the config contexts that were sent. lists: lists, and the objects of them that were sent.
 worker: a process at work.
 concurrent: saves that two people make at once.
 exported: a webhook as YAML. managed: which document keeps an object. definition: a file of a data source that is
@@ -26,7 +26,7 @@ from .delivery import Delivery
 from .event import Event
 from .health import Health
 from .hour import Hour
-from .member import ListWalk, Member
+from .lists import ListMember, ListWalk
 from .subscription import Subscription
 from .webhook import Webhook
 from .worker import Worker
@@ -43,8 +43,8 @@ __all__ = (
     'Event',
     'Health',
     'Hour',
+    'ListMember',
     'ListWalk',
-    'Member',
     'Subscription',
     'Webhook',
     'Worker',

@@ -21,7 +21,7 @@ from ..choices import KindChoices
 from . import sequence
 from .config_context import learn_anew
 from .event import Event
-from .member import sync_lists
+from .lists import sync_lists
 from .webhook import Webhook
 
 # Read each object type with an open subscription once. It jumps from type to type in the index, so a thousand webhooks

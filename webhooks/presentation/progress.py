@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 
 from .. import config_contexts, object_types
 from ..choices import BackfillStateChoices
-from ..models import Backfill, ContextWalk, ListWalk, Member, Webhook
+from ..models import Backfill, ContextWalk, ListMember, ListWalk, Webhook
 from ..visibility import Reader, may_view_all
 
 
@@ -134,5 +134,5 @@ def _list_state(walk: ListWalk, reader: Reader) -> ListState:
     name = object_types.name_of(walk.object_type)
     if not may_view_objects(reader, [walk.object_type]):
         return ListState(name, walk, None, '')
-    members = Member.objects.filter(webhook_id=walk.webhook_id, object_type=walk.object_type_id)
+    members = ListMember.objects.filter(webhook_id=walk.webhook_id, object_type=walk.object_type_id)
     return ListState(name, walk, members.count(), walk.error)

@@ -31,7 +31,7 @@ from webhooks.choices import KindChoices
 from webhooks.engine import sql
 from webhooks.engine.dispatch import memberships
 from webhooks.engine.walks import lists as lists_walk
-from webhooks.models import ListWalk, Member, Webhook
+from webhooks.models import ListMember, ListWalk, Webhook
 from webhooks.services import backfill, lists, send_now
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -63,7 +63,7 @@ def change(one: Site, **fields: object) -> None:
 
 
 def members(webhook: Webhook) -> list[int]:
-    return sorted(Member.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True))
+    return sorted(ListMember.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True))
 
 
 def compare(webhook: Webhook) -> None:
@@ -173,7 +173,7 @@ class TestChanges:
         site()
         work()
         (request,) = receiver.requests
-        body, member = request.json(), Member.objects.get(webhook_id=webhook.pk)
+        body, member = request.json(), ListMember.objects.get(webhook_id=webhook.pk)
         assert (member.sequence, member.digest) == (body['sequence'], memberships.digest(body['data']))
 
     def test_every_format_says_how_it_came(self, receiver: Receiver):
@@ -428,7 +428,7 @@ class TestDeletion:
         change(one, status='planned')
         assert told(receiver) == [('created', one.pk, 'entered')]
         assert {*ListWalk.objects.values_list('webhook_id', flat=True)} == {other.pk}
-        assert {*Member.objects.values_list('webhook_id', flat=True)} == {other.pk}
+        assert {*ListMember.objects.values_list('webhook_id', flat=True)} == {other.pk}
 
 
 class TestRefusals:

@@ -25,16 +25,16 @@ CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoice
 ENTERED, LEFT = 'entered', 'left'
 
 # Let only one dispatcher judge the events of a webhook, until the open transaction ends. False: another one does.
-TRY_LOCK_MEMBERS = "SELECT pg_try_advisory_xact_lock('webhooks_member'::regclass::oid::integer, %s::integer)"
+TRY_LOCK_MEMBERS = "SELECT pg_try_advisory_xact_lock('webhooks_listmember'::regclass::oid::integer, %s::integer)"
 
 # Read which of these objects the receiver has in the list.
 READ_MEMBERS = """
-    SELECT object_id FROM webhooks_member WHERE webhook_id = %s AND object_type_id = %s AND object_id = ANY(%s)"""
+    SELECT object_id FROM webhooks_listmember WHERE webhook_id = %s AND object_type_id = %s AND object_id = ANY(%s)"""
 
 # Note that these objects are sent as members of the list. If a row was saved since the event, it may differ from what
 # the event shows.
 STORE_MEMBERS = """
-    INSERT INTO webhooks_member (webhook_id, object_type_id, object_id, sequence, digest, state)
+    INSERT INTO webhooks_listmember (webhook_id, object_type_id, object_id, sequence, digest, state)
     SELECT %s, %s, v.id, v.sequence, v.digest,
         CASE WHEN v.saved IS NULL OR v.saved = (to_jsonb(t) ->> 'last_updated')::timestamptz THEN {state} END
     FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::timestamptz[]) AS v(id, sequence, digest, saved)
@@ -44,7 +44,7 @@ STORE_MEMBERS = """
 
 # Note that these objects are sent as no members of the list.
 FORGET_MEMBERS = """
-    DELETE FROM webhooks_member m USING unnest(%s::int[], %s::bigint[]) AS v(object_type_id, object_id)
+    DELETE FROM webhooks_listmember m USING unnest(%s::int[], %s::bigint[]) AS v(object_type_id, object_id)
     WHERE m.webhook_id = %s AND m.object_type_id = v.object_type_id AND m.object_id = v.object_id"""
 
 

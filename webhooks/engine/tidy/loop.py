@@ -80,7 +80,7 @@ FORGET_LANE = """
     ), lists AS (
         DELETE FROM webhooks_listwalk WHERE webhook_id IN (SELECT webhook_id FROM gone)
     ), members AS (
-        DELETE FROM webhooks_member WHERE webhook_id IN (SELECT webhook_id FROM gone)
+        DELETE FROM webhooks_listmember WHERE webhook_id IN (SELECT webhook_id FROM gone)
     )
     DELETE FROM webhooks_backfill WHERE webhook_id IN (SELECT webhook_id FROM gone)"""
 

@@ -83,12 +83,12 @@ READY_LISTS = f"""
 READ_MEMBERS = """
     SELECT m.object_id, t.{pk} IS NOT NULL, coalesce(m.state <> {state}, m.sequence > 0) AND NOT EXISTS (
         SELECT FROM webhooks_webhook_ignore_users i WHERE i.webhook_id = m.webhook_id)
-    FROM webhooks_member m LEFT JOIN {table} t ON t.{pk} = m.object_id
+    FROM webhooks_listmember m LEFT JOIN {table} t ON t.{pk} = m.object_id
     WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s"""
 
 # Note the state of objects that were taken as known.
 LEARN_STATES = """
-    UPDATE webhooks_member m SET state = {state} FROM {table} t
+    UPDATE webhooks_listmember m SET state = {state} FROM {table} t
     WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s
       AND m.state IS NULL AND m.sequence = 0 AND t.{pk} = m.object_id"""
 

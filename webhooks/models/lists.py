@@ -11,7 +11,7 @@ from .webhook import Webhook
 
 # Take all objects of a list as known. `digest` is '' until a change of one is sent.
 LEARN = """
-    INSERT INTO webhooks_member (webhook_id, object_type_id, object_id, sequence, digest)
+    INSERT INTO webhooks_listmember (webhook_id, object_type_id, object_id, sequence, digest)
     SELECT %s, %s, l.id, 0, '' FROM ({objects}) AS l(id)
     ON CONFLICT DO NOTHING"""
 
@@ -46,7 +46,7 @@ class ListWalk(models.Model):
         return f'{self.webhook_id}: {self.object_type} {self.query}'
 
 
-class Member(models.Model):
+class ListMember(models.Model):
     """An object that a webhook's receiver has in a list: its entry was sent, and no exit.
 
     `sequence` is that of the last event that was sent about it, and `digest` that of its data. Of an object that was
@@ -66,7 +66,7 @@ class Member(models.Model):
     class Meta:
         ordering = ('object_type', 'object_id')
         constraints = [
-            models.UniqueConstraint(fields=['webhook_id', 'object_type', 'object_id'], name='webhooks_member_object')
+            models.UniqueConstraint(fields=['webhook_id', 'object_type', 'object_id'], name='webhooks_listmember_object')
         ]
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ def sync_lists(webhook: Webhook) -> None:
     wanted = {one.pk: webhook.filters[label_of(one)] for one in webhook.listed_types()}
     gone = held.keys() - wanted.keys()
     lists.filter(object_type_id__in=gone).delete()
-    Member.objects.filter(webhook_id=webhook.pk, object_type_id__in=gone).delete()
+    ListMember.objects.filter(webhook_id=webhook.pk, object_type_id__in=gone).delete()
     for type_id, query in wanted.items():
         if type_id not in held:
             ListWalk.objects.create(webhook_id=webhook.pk, object_type_id=type_id, query=query, asked=True)
