@@ -26,7 +26,7 @@ STOREYS = {name: number for number, line in enumerate(layers()) for name in line
 PURE = (
     'choices.py', 'constants.py', 'exceptions.py', 'patience.py', 'storable.py', 'version.py',
     'engine/deliver/backoff.py', 'engine/deliver/choice.py', 'engine/deliver/fold.py', 'engine/deliver/lane.py',
-    'security/signing.py', 'ui/charts.py',
+    'security/signing.py',
 )  # fmt: skip
 IMPURE = ('django.conf', 'django.db', 'django.apps', 'netbox', 'extras', 'core', 'webhooks.conf', 'webhooks.models')
 # It imports inside functions: models exist only when NetBox calls it.

@@ -2,6 +2,6 @@
 
 buttons: on the pages of webhooks and deliveries. list_button: above NetBox's lists of objects.
 panels: cards. attributes: their rows.
-history: the figures of a webhook's chart. charts: draws it.
+history: the figures of a webhook's chart.
 tabs: the tab on NetBox's objects.
 """

@@ -1,19 +1,16 @@
-"""The chart of a webhook's deliveries in the last day or week: its figures, and the picture."""
+"""The figures of a webhook's deliveries in the last day or week. The template webhooks/panels/history.html draws them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.utils.formats import date_format
-from django.utils.safestring import SafeString, mark_safe
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Hour, Webhook
-from . import charts
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +52,12 @@ class Slot:
     def __str__(self) -> str:
         return f'{date_format(localtime(self.since), "D H:i")} – {date_format(localtime(self.until), "H:i")}'
 
+    @property
+    def figures(self) -> str:
+        """Return the figures in words, such as '5 delivered, 1 failed'."""
+        shown = {'delivered': intcomma(self.delivered), 'failed': intcomma(self.failed)}
+        return _('{delivered} delivered, {failed} failed').format(**shown)
+
 
 def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
     """Return the period's slots with their counts, the oldest first. The last contains `now`.
@@ -82,39 +85,18 @@ def _next_boundary(now: datetime, period: Period) -> datetime:
 
 
 def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
-    """Return the context of the template webhooks/panels/history.html: the slots, their sums, the chart and the legend.
+    """Return the context of the template: the slots, their sums as a slot, and the most of a slot, for the scale.
 
     The caller adds `failed_url`, a list of the failed deliveries, or ''.
     """
     slots = read(webhook, period, now)
+    delivered, failed, superseded = zip(*((one.delivered, one.failed, one.superseded) for one in slots), strict=True)
     return {
         'webhook': webhook,
         'period': period,
         'slots': slots,
-        'delivered': sum(slot.delivered for slot in slots),
-        'failed': sum(slot.failed for slot in slots),
-        'superseded': sum(slot.superseded for slot in slots),
-        'chart': picture(slots, period),
-        'good': mark_safe(charts.swatch(True)),
-        'bad': mark_safe(charts.swatch(False)),
+        'total': Slot(slots[0].since, slots[-1].until, sum(delivered), sum(failed), sum(superseded)),
+        'most_delivered': max(delivered),
+        'most_failed': max(failed),
+        'scale': max(delivered) + max(failed),
     }
-
-
-def picture(slots: Sequence[Slot], period: Period) -> SafeString:
-    """Return the chart of these slots as safe SVG. Screen readers get its sums."""
-    bars = [_bar(slot, _tick(slot, number, period)) for number, slot in enumerate(slots)]
-    total = _words(sum(slot.delivered for slot in slots), sum(slot.failed for slot in slots))
-    # ElementTree has escaped all texts. So nothing in them becomes HTML.
-    return mark_safe(charts.draw(bars, f'{_("Deliveries")}: {period.title}', total))
-
-
-def _bar(slot: Slot, tick: str) -> charts.Bar:
-    return charts.Bar(slot.delivered, slot.failed, f'{slot}: {_words(slot.delivered, slot.failed)}', tick)
-
-
-def _words(delivered: int, failed: int) -> str:
-    return _('{delivered} delivered, {failed} failed').format(delivered=intcomma(delivered), failed=intcomma(failed))
-
-
-def _tick(slot: Slot, number: int, period: Period) -> str:
-    return '' if number % period.tick_every else date_format(localtime(slot.since), period.tick_format)

@@ -85,16 +85,16 @@ class TestCounted:
     def test_superseded_deliveries_count_in_the_hour_in_which_they_were_closed(self, webhook):
         count(webhook, 2)
         count(webhook, 3)
-        figures = history.context(webhook, history.DAY, timezone.now())
-        assert (figures['delivered'], figures['failed'], figures['superseded']) == (0, 0, 5)
+        total = history.context(webhook, history.DAY, timezone.now())['total']
+        assert (total.delivered, total.failed, total.superseded) == (0, 0, 5)
         assert health(webhook).superseded == sum(Hour.objects.values_list('superseded', flat=True)) == 5
 
     def test_superseded_deliveries_count_beside_delivered_ones(self, webhook):
         site()
         work()
         count(webhook, 2)
-        figures = history.context(webhook, history.DAY, timezone.now())
-        assert (figures['delivered'], figures['failed'], figures['superseded']) == (1, 0, 2)
+        total = history.context(webhook, history.DAY, timezone.now())['total']
+        assert (total.delivered, total.failed, total.superseded) == (1, 0, 2)
 
     def test_pages_show_the_number_where_there_is_one(self, admin_pages, webhook):
         addresses = (webhook.get_absolute_url(),)

@@ -89,7 +89,7 @@ class TestCounting:
 
     def total(self, webhook: Webhook) -> tuple[int, int]:
         figures = history.context(webhook, DAY, timezone.now())
-        return figures['delivered'], figures['failed']
+        return figures['total'].delivered, figures['total'].failed
 
     def test_the_history_counts_delivered_and_failed_deliveries(self, webhook, receiver):
         receiver.answers('/hook', 200, 500, 200)
@@ -135,9 +135,22 @@ class TestPages:
 
     def test_netbox_shows_a_day_or_a_week(self, admin_pages, busy):
         address = busy.get_absolute_url()
-        assert '<desc>2 delivered, 1 failed</desc>' in admin_pages.get(address).content.decode()
-        assert '<desc>2 delivered, 2 failed</desc>' in admin_pages.get(f'{address}?period=week').content.decode()
-        assert '<desc>2 delivered, 1 failed</desc>' in admin_pages.get(f'{address}?period=era').content.decode()
+        assert 'Last 24 hours. 2 delivered, 1 failed"' in admin_pages.get(address).content.decode()
+        assert 'Last 7 days. 2 delivered, 2 failed"' in admin_pages.get(f'{address}?period=week').content.decode()
+        assert 'Last 24 hours. 2 delivered, 1 failed"' in admin_pages.get(f'{address}?period=era').content.decode()
+
+    def test_successes_and_failures_are_drawn_on_one_scale_in_the_order_of_time(self, admin_pages, webhook):
+        now = timezone.now()
+        ended(webhook, now - timedelta(hours=3), delivered=6, failed=2)
+        ended(webhook, now, delivered=3, failed=1)
+        page = admin_pages.get(webhook.get_absolute_url()).content.decode()
+        bars = re.findall(r'<div class="webhooks-(good|bad)" style="height: (\d+)px">', page)
+        assert bars == [('good', '90'), ('bad', '30'), ('good', '45'), ('bad', '15')]
+
+    def test_each_bar_names_its_time_and_figures(self, admin_pages, busy):
+        page = admin_pages.get(busy.get_absolute_url()).content.decode()
+        assert len(re.findall(r'title="\w+ \d\d:00 – \d\d:00: 0 delivered, 0 failed"', page)) == 2 * (DAY.slots - 1)
+        assert len(re.findall(r'title="[^"]*: 2 delivered, 1 failed"', page)) == 2
 
     def test_the_figures_are_there_as_text(self, admin_pages, busy):
         page = admin_pages.get(busy.get_absolute_url()).content.decode()
@@ -158,7 +171,7 @@ class TestPages:
     def test_whoever_may_not_see_deliveries_gets_no_link(self, clerk_pages, grant, busy):
         grant(Webhook, 'view')
         page = clerk_pages.get(busy.get_absolute_url()).content.decode()
-        assert '<desc>2 delivered, 1 failed</desc>' in page
+        assert 'Last 24 hours. 2 delivered, 1 failed"' in page
         assert 'deliveries/?webhook_id' not in page
 
     def test_a_webhook_that_sent_nothing_says_so(self, admin_pages, webhook):
