@@ -1,4 +1,4 @@
-"""Saves that keep other people's commits of the meantime.
+"""Saves that keep other people's commits of the meantime, and updates that wait for nobody.
 
 Forms, bulk edits and the REST API save all columns as they read them. If a secret was rotated since, such a save would
 bring the old one back.
@@ -11,6 +11,13 @@ from typing import Any
 from django.db import models, router, transaction
 from django.utils.translation import gettext as _
 from utilities.exceptions import AbortRequest
+
+
+@transaction.atomic
+def update_unlocked(row: models.QuerySet, **changes: Any) -> bool:
+    """Update a row, unless it is gone or somebody has it locked. Returns whether it was updated. Waits for nobody."""
+    is_free = row.select_for_update(skip_locked=True).values_list('pk').first()
+    return is_free is not None and bool(row.update(**changes))
 
 
 class ChangedMeanwhile(AbortRequest):

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
-from django.db import connection, models
-from django.db.models import ProtectedError
+from django.db import models
+from django.db.models import ProtectedError, Q
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.utils import timezone
@@ -17,7 +17,7 @@ from netbox.models import NetBoxModel
 from ..choices import CredentialTypeChoices
 from ..constants import MAX_URL_CHARS
 from ..validation import credential as validation
-from .concurrent import ConcurrentModel
+from .concurrent import ConcurrentModel, update_unlocked
 from .fields import SealedField
 from .managed import ManagedModel
 from .webhook import Webhook
@@ -139,36 +139,11 @@ def _protect(instance: Credential, **kwargs) -> None:
         raise ProtectedError(_('Webhooks use this credential.'), users)
 
 
-# A save of the credential locks the row until its commit. The next three skip a locked row, so no worker waits for it.
-# Claim a token that is expired or refused. The first of several workers fetches it.
-CLAIM_TOKEN = """
-    UPDATE webhooks_accesstoken SET fetching_until = %(until)s WHERE credential_id = (
-        SELECT credential_id FROM webhooks_accesstoken
-        WHERE credential_id = %(credential)s AND fetched_at IS NOT DISTINCT FROM %(fetched_at)s
-          AND (fetching_until IS NULL OR fetching_until < %(now)s)
-        FOR UPDATE SKIP LOCKED
-    )"""
-# Keep a token that was fetched, if the claim still stands.
-KEEP_TOKEN = """
-    UPDATE webhooks_accesstoken
-    SET token = %(token)s, fetched_at = %(now)s, expires_at = %(expires_at)s, fetching_until = NULL
-    WHERE credential_id = (
-        SELECT credential_id FROM webhooks_accesstoken
-        WHERE credential_id = %(credential)s AND fetching_until = %(until)s FOR UPDATE SKIP LOCKED
-    )"""
-# Mark a token as expired, if it is still the same.
-END_TOKEN = """
-    UPDATE webhooks_accesstoken SET expires_at = %(now)s WHERE credential_id = (
-        SELECT credential_id FROM webhooks_accesstoken
-        WHERE credential_id = %(credential)s AND fetched_at = %(fetched_at)s AND expires_at > %(now)s
-        FOR UPDATE SKIP LOCKED
-    )"""
-
-
 class AccessToken(models.Model):
     """The present OAuth2 token of a credential. One worker fetches the next one for all.
 
     `fetching_until` is a claim: until then nobody else fetches. A worker that stops meanwhile loses it by this time.
+    A save of the credential locks the row until its commit. No worker waits for that.
     """
 
     # A row without a token.
@@ -196,7 +171,9 @@ class AccessToken(models.Model):
 
         Return whether this worker is to fetch: False if another worker does, or has.
         """
-        return _write(CLAIM_TOKEN, credential=self.pk, fetched_at=self.fetched_at, now=now, until=until)
+        is_free = Q(fetching_until=None) | Q(fetching_until__lt=now)
+        same = AccessToken.objects.filter(is_free, pk=self.pk, fetched_at=self.fetched_at)
+        return update_unlocked(same, fetching_until=until)
 
     @staticmethod
     def keep(credential_id: int, token: str, until: datetime, now: datetime, expires_at: datetime) -> None:
@@ -204,20 +181,13 @@ class AccessToken(models.Model):
 
         A later claim counts more, so nothing is written.
         """
-        sealed = SealedField().get_prep_value(token)
-        _write(KEEP_TOKEN, credential=credential_id, token=sealed, until=until, now=now, expires_at=expires_at)
+        claimed = AccessToken.objects.filter(pk=credential_id, fetching_until=until)
+        update_unlocked(claimed, token=token, fetched_at=now, expires_at=expires_at, fetching_until=None)
 
     def end(self, now: datetime) -> bool:
         """Let nobody use this token any more, because the endpoint refused it. Return whether that is done.
 
         False: somebody holds the row, so the token stays in use.
         """
-        is_ended = _write(END_TOKEN, credential=self.pk, fetched_at=self.fetched_at, now=now)
-        in_use = type(self).objects.filter(pk=self.pk, fetched_at=self.fetched_at, expires_at__gt=now)
-        return is_ended or not in_use.exists()
-
-
-def _write(statement: str, **values: object) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return cursor.rowcount > 0
+        in_use = AccessToken.objects.filter(pk=self.pk, fetched_at=self.fetched_at, expires_at__gt=now)
+        return update_unlocked(in_use, expires_at=now) or not in_use.exists()

@@ -188,8 +188,7 @@ class WalkOfList(Walk[ListWalk]):
 
     def fail(self, error: Exception) -> bool:
         """End it, and keep the reason for the webhook's page."""
-        with sql.transaction():
-            return self.write(walking=False, error=storable(reason_of(error)))
+        return self.write(walking=False, error=storable(reason_of(error)))
 
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:

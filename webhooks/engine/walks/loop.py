@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 
 from ...exceptions import DefinitionError
 from ...interruptions import BROKEN_OFF, INTERRUPTIONS, Locked
+from ...models.concurrent import update_unlocked
 from ...object_types import model_of_id
 from ...storable import MAX_KEY
 from .. import sql
@@ -86,11 +87,9 @@ class Walk[Row: Model](ABC):
         return False
 
     def write(self, **changes: object) -> bool:
-        """Change its row, in the open transaction. Returns False if somebody else has moved, ended or locked it."""
+        """Change its row. Returns False if somebody else has moved, ended or locked it."""
         guards = {name: getattr(self.row, name) for name in self.guards}
-        same = type(self.row)._base_manager.filter(pk=self.row.pk, **guards)
-        is_mine = same.select_for_update(skip_locked=True).values_list('pk').first()
-        return is_mine is not None and bool(same.update(**changes))
+        return update_unlocked(type(self.row)._base_manager.filter(pk=self.row.pk, **guards), **changes)
 
 
 class Walks:
