@@ -20,7 +20,7 @@ switching: switches webhooks on and off.
 secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.
 failed_jobs: shows failures on RQ's status page.
-backlog, status: count and describe the backlog.
+backlog: counts the backlog.
 database_health: measures our tables, and finds the reason for dead rows in them.
 not_sending: names the webhooks that are paused or suspended.
 why_not_sent: says why a webhook or a delivery is not sent, and the way out.

@@ -1,13 +1,19 @@
 """NetBox's page *Status*."""
 
+from itertools import islice
+
 from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.generic import View
 
+from .. import conf
+from ..models import Webhook
 from ..outbox import redis_queue
-from ..services import causes, database_health, status
+from ..payload import schema_guard
+from ..services import backlog, causes, database_health, switching
 from ..services.actions import REDELIVER
+from ..services.not_sending import MAX_NAMED, name_some
 
 
 class StatusView(PermissionRequiredMixin, View):
@@ -22,11 +28,20 @@ class StatusView(PermissionRequiredMixin, View):
         return any(map(self.request.user.has_perm, self.get_permission_required()))
 
     def get(self, request: HttpRequest) -> HttpResponse:
+        user, settings, found = request.user, conf.get(), backlog.measure(request.user)
+        unknown = schema_guard.unknown(Webhook.objects.restrict(user, 'view'))
         shown = {
-            'lines': status.lines(request.user),
+            'enabled': settings.enabled,
+            'worker': settings.worker,
+            'not_recorded': switching.NOT_RECORDED,
+            'no_redis': switching.NO_REDIS,
+            'backlog': found,
+            'suspended': name_some(found.suspended),
+            'paused': name_some(found.paused),
+            'unknown': name_some([*islice(unknown, MAX_NAMED + 1)]),
             'workers': redis_queue.workers(),
-            'causes': causes.find(request.user),
-            'database': database_health.measure() if request.user.is_superuser else None,
-            'may_redeliver': request.user.has_perm(REDELIVER.full_permission),
+            'causes': causes.find(user),
+            'database': database_health.measure() if user.is_superuser else None,
+            'may_redeliver': user.has_perm(REDELIVER.full_permission),
         }
         return render(request, 'webhooks/status.html', shown)
