@@ -66,7 +66,9 @@ class ListMember(models.Model):
     class Meta:
         ordering = ('object_type', 'object_id')
         constraints = [
-            models.UniqueConstraint(fields=['webhook_id', 'object_type', 'object_id'], name='webhooks_listmember_object')
+            models.UniqueConstraint(
+                fields=['webhook_id', 'object_type', 'object_id'], name='webhooks_listmember_object'
+            )
         ]
 
     def __str__(self) -> str:

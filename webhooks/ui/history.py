@@ -1,4 +1,4 @@
-"""The figures of a webhook's deliveries in the last day or week. The template webhooks/panels/history.html draws them."""
+"""A webhook's deliveries in the last day or week, counted. The template webhooks/panels/history.html draws them."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
