@@ -13,7 +13,7 @@ def test_without_permission_there_are_no_webhooks_to_see(person, place):
         assert clerk.visit(path).status == 403
 
 
-def test_whoever_may_view_webhooks_alone_sees_nothing_they_send(person, place, api, receiver):
+def test_a_user_who_may_view_only_webhooks_sees_nothing_that_they_send(person, place, api, receiver):
     place.add_user('reader', webhooks_webhook=['view'], webhooks_delivery=['view'])
     webhook = add_webhook(api, receiver.url('/hook'))
     delivery = delivery_of(api, add_site(api), 'delivered')
@@ -30,7 +30,7 @@ def test_whoever_may_view_webhooks_alone_sees_nothing_they_send(person, place, a
     expect(reader.button('Redeliver')).to_have_count(0)
 
 
-def test_whoever_may_redeliver_and_view_what_is_sent_can_do_so(person, place, api, receiver):
+def test_a_user_who_may_redeliver_and_view_deliveries_can_redeliver(person, place, api, receiver):
     place.add_user('operator', webhooks_delivery=['view', 'redeliver'], dcim_site=['view'])
     receiver.answers('/hook', 500, 200)
     add_webhook(api, receiver.url('/hook'), max_attempts=1)

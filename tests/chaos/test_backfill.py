@@ -107,7 +107,7 @@ class Turmoil:
 
 
 @pytest.mark.parametrize('seed', seeds(50))
-def test_whoever_starts_empty_ends_equal_to_the_database(webhooks, journal, receiver, children, seed):
+def test_a_receiver_that_starts_empty_ends_equal_to_the_database(webhooks, journal, receiver, children, seed):
     chance = random.Random(seed)
     for _ in range(QUIET):
         site(description='quiet')

@@ -251,7 +251,7 @@ def test_a_sender_with_an_error_ends_although_a_request_hangs(webhook, receiver,
     assert not is_alive(int(note.read_text()))
 
 
-def test_a_worker_that_is_told_to_stop_leaves_nothing_in_hand(webhook, receiver, rqworker):
+def test_a_worker_that_is_stopped_leaves_nothing_in_hand(webhook, receiver, rqworker):
     worker = rqworker('high', 'default', 'low')
     ledger = Ledger()
     change_all(ledger)

@@ -76,7 +76,7 @@ class TestEvaluating:
         assert not thread.is_alive()
         assert 'it takes more than 0.05 seconds' in reasons[0]
 
-    def test_others_are_sent(self, receiver: Receiver):
+    def test_a_slow_condition_stops_no_other_webhook(self, receiver: Receiver):
         subscribe(receiver.url('/slow'), Site, conditions=WITHOUT_END)
         subscribe(receiver.url('/fine'), Site, conditions={**WITHOUT_END, 'value': 'a+!'})
         site(name='a' * 40 + '!')

@@ -72,7 +72,7 @@ class TestAnotherHost:
         assert webhook.credential is None
 
     @pytest.mark.parametrize('door', [by_bulk_edit, by_import, by_patch])
-    def test_verification_stays_on(self, api_client, admin_pages, door: Door):
+    def test_verification_cannot_be_turned_off_with_a_credential_for_https(self, api_client, admin_pages, door: Door):
         made = credential(hosts=['awx.example.com'])
         webhook = subscribe('https://awx.example.com/', Site, credential=made)
         answer = door(api_client, admin_pages, webhook.pk, {'ssl_verification': 'false'})

@@ -53,7 +53,7 @@ def stored(committed: None, receiver: Receiver) -> Callable[[str], Webhook]:
 
 
 @pytest.mark.parametrize('spelled', ['127.0.0.1', '%31%32%37.0.0.1'])
-def test_a_stored_one_shows_whom_it_calls(
+def test_a_stored_misleading_url_shows_the_host_that_is_called(
     stored: Callable[[str], Webhook], receiver: Receiver, api_client, admin_pages, spelled: str
 ):
     place = receiver.url('').removeprefix('http://')

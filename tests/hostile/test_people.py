@@ -101,7 +101,7 @@ class TestWhatIsShown:
         shown = clerk_api.get(address).json()
         assert [shown[name] for name in ('restricted', 'filter', 'total')] == [False, f'name={HIDDEN}', 1]
 
-    def test_nor_are_numbers_of_a_backfill_without_a_filter(self, log, clerk_api, api_client, grant):
+    def test_numbers_of_a_backfill_without_a_filter_are_hidden_too(self, log, clerk_api, api_client, grant):
         webhook = log[0].webhook
         grant(Webhook, 'backfill')
         address = f'{API}webhooks/{webhook.pk}/backfill/'
@@ -278,7 +278,7 @@ class TestErrors:
             found = [reader.post('/graphql/', query, format='json').json() for reader in (clerk_api, api_client)]
             assert [len(answer['data'][f'webhooks_{kind}_list']) for answer in found] == [0, 1], found
 
-    def test_nor_does_a_test(self, places, grant, clerk_api, clerk_pages, api_client):
+    def test_a_test_quotes_no_hidden_object_in_its_error(self, places, grant, clerk_api, clerk_pages, api_client):
         grant(Webhook, 'test')
         Site.objects.filter(pk=NUMBER).update(description=HIDDEN)
         webhook = subscribe(NOWHERE, Site, body_template='{{ data[data.description].x }}')
@@ -294,7 +294,7 @@ class TestErrors:
         Site.objects.filter(pk=NUMBER).delete()
         assert 'has no attribute' in _text(clerk_api.post(address)), 'the reader may view it'
 
-    def test_no_order_tells_it(self, places, clerk_pages):
+    def test_no_order_reveals_a_hidden_error(self, places, clerk_pages):
         webhook = subscribe(NOWHERE, Site)
         made = [delivery(event(places[1]), webhook, error=f'not sent: {name}') for name in 'ba']
         orders = []
@@ -374,7 +374,7 @@ class TestWhatFiltersTell:
         found = [reader.post('/graphql/', query, format='json').json() for reader in (clerk_api, api_client)]
         assert [len(answer['data'][f'webhooks_{kind}_list']) for answer in found] == [0, 1], found
 
-    def test_a_filter_that_is_turned_around_tells_nothing_of_a_hidden_row(self, log, clerk_api):
+    def test_a_negated_filter_reveals_nothing_about_a_hidden_row(self, log, clerk_api):
         counts = []
         for guess in ('Bunk', 'Other'):
             query = f'{{ webhooks_event_list(filters: {{NOT: {{object_repr: {{starts_with: "{guess}"}}}}}}) {{ id }} }}'
@@ -460,7 +460,7 @@ class TestWhatFiltersTell:
         assert counts == [0, 0, 1, 1]
 
     @pytest.mark.parametrize('ordering', ['object_repr', '-object_repr', 'object_id', '-object_id'])
-    def test_no_order_tells_what_is_hidden(self, log, clerk_api, clerk_pages, ordering):
+    def test_no_order_reveals_hidden_values(self, log, clerk_api, clerk_pages, ordering):
         places = [site(name=name, slug=name, pk=pk) for name, pk in (('zz', 5), ('aa', 99001))]
         Event.objects.filter(dispatched_at=None).delete()
         more = [event(place).pk for place in places]
@@ -619,7 +619,7 @@ class TestEventRules:
         subscribe(NOWHERE, name='Mine')
         return subscribe(f'{NOWHERE}th3irs', name='Theirs')
 
-    def test_whoever_makes_one_must_be_allowed_to_view_the_webhook(self, theirs, clerk_api, grant):
+    def test_a_user_who_adds_an_event_rule_must_be_allowed_to_view_its_webhook(self, theirs, clerk_api, grant):
         """He would send with its stored headers, and the answer would name it."""
         fields = self.SAVED | {'action_object_id': theirs.pk}
         answer = clerk_api.post(self.RULES, fields, format='json')
@@ -635,7 +635,7 @@ class TestEventRules:
         grant(Webhook, 'view')
         assert clerk_api.post(self.RULES, fields | {'name': 'Other'}, format='json').status_code == 201
 
-    def test_whoever_changes_one_too(self, theirs, clerk_api, clerk_pages, netbox_user):
+    def test_an_event_rule_of_a_hidden_webhook_cannot_be_changed(self, theirs, clerk_api, clerk_pages, netbox_user):
         """Other object types or conditions would send what its maker did not want."""
         made = rule(theirs, Site, action_type='webhooks.send')
         for changes in ({'object_types': ['dcim.site', 'dcim.location']}, {'enabled': True}, {'conditions': None}):
@@ -693,7 +693,7 @@ class TestFoldedLines:
             ('additional_headers', 'X-A: a\r b'),
         ],
     )
-    def test_they_are_refused(self, db, api_client, name, value):
+    def test_folded_lines_in_headers_are_refused(self, db, api_client, name, value):
         webhook = subscribe(NOWHERE, Site)
         answer = api_client.patch(f'{API}webhooks/{webhook.pk}/', {name: value}, format='json')
         assert (answer.status_code, list(answer.data)) == (400, [name])

@@ -143,7 +143,7 @@ class TestApart:
         assert_hidden(seen, clerk_api, clerk_pages)
         assert numbers(api_client, seen) == numbers(api_client, hidden) == [500]
 
-    def test_the_answer_to_a_failure_is_not_told_for_the_hidden_one(
+    def test_the_answer_to_a_failure_is_hidden_with_the_hidden_delivery(
         self, receiver, webhook, clerk_user, netbox_user, names
     ):
         receiver.answers('/', Answer(500, body=ECHO))
@@ -175,7 +175,7 @@ class TestWhichAttempts:
         pass_retry_waits()
         assert (numbers(api_client, first), numbers(api_client, last)) == ([503], [500, 503])
 
-    def test_what_is_told_anew_has_only_its_own(self, receiver, webhook, api_client):
+    def test_a_redelivered_change_has_only_its_own_attempts(self, receiver, webhook, api_client):
         receiver.answers('/', 200, 201)
         seen, hidden = send_both()
         redelivery.redeliver(Delivery.objects.filter(pk=seen.pk))

@@ -427,7 +427,7 @@ class TestNumber:
         Webhook.objects.update(additional_headers='\n'.join(self.NAPS.splitlines()[:2]))
         assert api_client.get(f'/api/plugins/webhooks/webhooks/{webhook.pk}/preview/').status_code == 200
 
-    def test_nor_does_a_worker(self, receiver: Receiver, naps):
+    def test_a_worker_fails_a_request_whose_templates_take_too_long_together(self, receiver: Receiver, naps):
         subscribe(receiver.url('/attack'), Site, additional_headers=self.NAPS)
         subscribe(receiver.url('/two'), Site, additional_headers='\n'.join(self.NAPS.splitlines()[:2]))
         site()

@@ -28,7 +28,7 @@ def refusal(top_level: dict[str, Any] | None = None, **user_config: Any) -> str:
 
 
 class TestDefaults:
-    def test_webhooks_are_off(self):
+    def test_webhooks_are_off_by_default(self):
         assert not settings().enabled
         assert settings(enabled=True).enabled
 
@@ -99,7 +99,7 @@ class TestValues:
         assert settings(allowed_models=['*']).any_model
         assert not settings(allowed_models=['dcim.cable']).any_model
 
-    def test_networks_are_parsed(self):
+    def test_blocked_networks_are_parsed(self):
         assert settings(blocked_networks=['10.0.0.0/8', '2001:db8::/32']).blocked_networks == (
             ipaddress.ip_network('10.0.0.0/8'),
             ipaddress.ip_network('2001:db8::/32'),

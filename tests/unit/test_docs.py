@@ -42,7 +42,7 @@ def leads_somewhere(page: Path, link: str) -> bool:
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_each_link_of_the_docs_leads_somewhere(page):
     assert [link for link in links(page) if '://' not in link and not leads_somewhere(page, link)] == []
 
 

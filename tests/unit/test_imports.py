@@ -63,5 +63,5 @@ def test_an_import_by_another_name_or_from_another_test_is_noticed(code: str):
 
 
 @pytest.mark.parametrize('code', ['from support.builders import site', 'from support import builders', 'import ast'])
-def test_an_import_by_the_one_name_is_none_of_them(code: str):
+def test_an_import_by_its_only_name_is_accepted(code: str):
     assert not wrong_imports(Path(__file__), code)

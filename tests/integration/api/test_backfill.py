@@ -19,7 +19,7 @@ def address(webhook: Webhook, *more: str) -> str:
     return '/'.join([f'{WEBHOOKS}{webhook.pk}/backfill', *more, ''])
 
 
-def test_it_is_started_and_tells_how_far_it_is(committed, api_client, receiver):
+def test_a_backfill_is_started_and_shows_its_progress(committed, api_client, receiver):
     webhook = subscribe(receiver.url('/hook'), Site, Tenant)
     site(name='Bern'), site(name='Basel')
     assert api_client.get(address(webhook)).status_code == 404

@@ -127,7 +127,7 @@ def test_no_answer_shows_a_secret(api_client):
     assert not [word for word in SECRET_WORDS if word in json.dumps(shown) + log]
 
 
-def test_no_filter_tells_what_is_masked_or_restricted(api_client):
+def test_no_filter_reveals_masked_or_restricted_values(api_client):
     hidden = ('payload_url', 'additional_headers', 'secret', 'previous_secret')
     hidden += ('data', 'snapshot', 'prechange', 'snapshots', 'request', 'attempts')
     for name, known in (('Webhook', 'name'), ('Event', 'kind'), ('Delivery', 'status')):

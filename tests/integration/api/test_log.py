@@ -25,7 +25,7 @@ MASK = '********'
 #
 
 
-def test_a_delivery_tells_all_that_is_known_of_it(api_client):
+def test_a_delivery_shows_all_that_is_known_about_it(api_client):
     place = site(name='Bern')
     log = delivery(event(place, username='clerk'), subscribe('https://a.example/?k=v', Site, name='CMDB'), attempts=2)
     shown = api_client.get(f'{DELIVERIES}{log.pk}/').json()
@@ -45,7 +45,7 @@ def test_a_delivery_tells_all_that_is_known_of_it(api_client):
     assert shown['restricted'] is False
 
 
-def test_an_event_tells_its_payload(api_client):
+def test_an_event_shows_its_payload(api_client):
     place = site(name='Bern')
     shown = api_client.get(f'{EVENTS}{event(place).pk}/').json()
     assert shown['data'] == {'id': place.pk, 'name': 'Bern'}
@@ -293,7 +293,7 @@ def test_a_replay_that_makes_no_sense_is_refused(api_client, data, field):
     assert list(answer.json()) == [field]
 
 
-def test_a_test_event_is_sent_and_its_answer_told(committed, api_client, receiver):
+def test_a_test_event_is_sent_and_its_answer_shown(committed, api_client, receiver):
     site(name='Bern')
     webhook = subscribe(receiver.url('/hook'), Site)
     answer = _act(api_client, webhook, 'test')

@@ -35,7 +35,7 @@ def test_nothing_of_ours_is_warned_about(generated):
     assert not [line for line in told if 'webhooks' in line]
 
 
-def test_it_is_valid(generated, paths):
+def test_the_openapi_document_is_valid(generated, paths):
     """NetBox's part takes seconds."""
     components = generated[1]['components']
     used = {name: components['schemas'][name] for name in references(paths, components['schemas'])}

@@ -186,7 +186,7 @@ class TestApply:
         assert second == [('Nothing to do.', 0)]
         assert (Webhook.objects.count(), Credential.objects.count()) == (1, 1)
 
-    def test_all_or_nothing(self, write):
+    def test_a_document_with_a_wrong_entry_changes_nothing(self, write):
         file = write(ONE + '  - name: Wrong\n    type_create: true\n    payload_url: ftp://example.com\n')
         with pytest.raises(CommandError, match=r'webhooks\.yaml:18: payload_url: '):
             run(file)
@@ -248,7 +248,7 @@ class TestRefusals:
         run(file)
         assert (Webhook.objects.get().description, run(file)) == (text, ('Nothing to do.', 0))
 
-    def test_of_a_long_path_the_end_is_kept(self, write, tmp_path):
+    def test_a_long_path_keeps_its_end(self, write, tmp_path):
         folder = tmp_path.joinpath('a' * 200, 'b' * 200, 'c' * 200)
         folder.mkdir(parents=True)
         run(str(shutil.copy(write(ONE), folder)))

@@ -163,7 +163,7 @@ class TestPermissions:
         assert 'You need these permissions' in page and 'CMDB' not in page
         assert (Definition.objects.count(), Job.objects.count()) == (1, 0)
 
-    def test_whoever_saves_it_gives_it_their_permissions_and_prune_needs_more(
+    def test_a_definition_has_the_permissions_of_its_last_editor_and_prune_needs_more(
         self, clerk_api, clerk_user, grant, source
     ):
         grant(Definition, 'view', 'add', 'change')

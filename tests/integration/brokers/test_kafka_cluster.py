@@ -101,7 +101,7 @@ def test_a_topic_that_was_unknown_or_forbidden_is_used_as_soon_as_it_may_be(clus
     assert publish('other')['topic'] == 'other'
 
 
-def test_a_late_message_does_not_tell_of_trouble_that_has_passed(cluster, publish):
+def test_a_late_message_does_not_name_trouble_that_has_passed(cluster, publish):
     for broker in BROKERS:
         cluster.stop(broker)
     with pytest.raises(Away, match='refused'):

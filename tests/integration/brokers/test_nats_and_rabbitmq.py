@@ -153,7 +153,7 @@ class TestNats:
         assert [one.result().unreachable for one in forbidden] == [False] * 3
         assert all('permissions violation' in one.result().error for one in forbidden)
 
-    def test_a_login_that_may_not_ask_for_streams_is_told_that_none_takes_the_subject(
+    def test_a_login_that_may_not_ask_for_streams_reads_that_no_stream_takes_the_subject(
         self, stack, processes: Processes, monkeypatch
     ):
         broker = Discreet(stack.folder / 'nats-discreet', processes)
@@ -179,7 +179,7 @@ class TestNats:
             assert send().error == ''
         first.close()
 
-    def test_the_reason_for_no_connection_is_told(self, bus, reader, monkeypatch):
+    def test_an_attempt_without_a_connection_names_the_reason(self, bus, reader, monkeypatch):
         change_settings(monkeypatch, brokers={'bus': bus.options | {'servers': [f'nats://127.0.0.1:{free_port()}']}})
         with sending(reader) as send:
             outcome = send(timeout=5 * SHORT)

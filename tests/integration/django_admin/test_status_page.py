@@ -77,13 +77,13 @@ class TestFailedDeliveries:
         response = client.get(page('failed_jobs'))
         assert {job.id for job in response.context['jobs']} == {str(one.uuid) for one in failed}
 
-    def test_the_list_tells_what_it_was_and_why(self, client, fail):
+    def test_the_list_of_failed_jobs_names_delivery_and_reason(self, client, fail):
         [failed] = fail()
         text = text_of(client.get(page('failed_jobs')))
         for word in ('Receiver', 'POST', 'dcim.site created', failed.event.object_repr, 'HTTP 500'):
             assert word in text
 
-    def test_its_page_tells_method_url_event_model_object_and_reason(self, client, fail, receiver):
+    def test_the_page_of_a_failed_job_names_method_url_event_model_object_and_reason(self, client, fail, receiver):
         [failed] = fail()
         text = text_of(client.get(job_page(failed)))
         for word in (f'POST {receiver.url("/hook")}', 'dcim.site created', failed.event.object_repr, 'HTTP 500'):
@@ -159,7 +159,7 @@ class TestRequeueing:
         assert 'HTTP 502' in text_of(client.get(page('failed_jobs')))
         assert 'HTTP 502' in text_of(client.get(job_page(failed)))
 
-    def test_the_job_tells_that_it_delivered(self, client, fail, drain, receiver):
+    def test_a_requeued_job_says_that_it_delivered(self, client, fail, drain, receiver):
         [failed] = fail()
         receiver.answers('/hook', HTTPStatus.OK)
         client.post(page('requeue_job', str(failed.uuid)))
@@ -194,7 +194,7 @@ class TestTheList:
         link = re.search(r'<a href="([^"]+)">Search failed deliveries', text_of(client.get(page('failed_jobs'))))[1]
         assert list(client.get(link).context['cl'].result_list) == [failed]
 
-    def test_a_deletion_tells_that_the_log_keeps_them(self, client, fail):
+    def test_deleting_a_job_says_that_the_log_keeps_the_delivery(self, client, fail):
         [failed] = fail()
         asked = client.post(page('confirm_action'), {'action': 'delete', '_selected_action': [failed.uuid]})
         assert 'stay in the log' in text_of(asked)
@@ -269,7 +269,7 @@ def listed(client: Client) -> set[str]:
 
 
 class TestClearing:
-    def test_the_pages_that_ask_tell_that_the_log_keeps_them(self, client, fail):
+    def test_the_pages_that_ask_say_that_the_log_keeps_the_deliveries(self, client, fail):
         [failed] = fail()
         for address in (page('delete_job', str(failed.uuid)), page('delete_failed_jobs')):
             assert 'stay in the log' in text_of(client.get(address))
@@ -297,7 +297,7 @@ class TestClearing:
 
 
 class TestFinishedJobs:
-    def test_they_tell_what_was_sent(self, client, webhook, receiver, drain):
+    def test_the_list_of_finished_jobs_says_how_much_was_sent(self, client, webhook, receiver, drain):
         receiver.answers('/hook', HTTPStatus.OK)
         with transaction.atomic():
             site()
@@ -305,7 +305,7 @@ class TestFinishedJobs:
         drain()
         assert '2 delivered' in text_of(client.get(page('finished_jobs')))
 
-    def test_the_page_of_a_finished_job_tells_what_was_sent(self, client, webhook, receiver, drain):
+    def test_the_page_of_a_finished_job_says_how_much_was_sent(self, client, webhook, receiver, drain):
         receiver.answers('/hook', HTTPStatus.OK)
         site()
         drain()
@@ -365,7 +365,7 @@ class TestPages:
         assert 'This job has not failed' in text_of(answer)
         assert answer.redirect_chain == [(page('failed_jobs'), HTTPStatus.FOUND)]
 
-    def test_without_redis_they_lead_to_the_page_that_tells_of_it(self, client, tasks_redis):
+    def test_without_redis_the_pages_lead_to_a_page_that_says_so(self, client, tasks_redis):
         tasks_redis.stop()
         answer = client.get(reverse('django_rq:home'), follow=True)
         assert answer.redirect_chain == [(reverse('admin:index'), HTTPStatus.FOUND)]

@@ -162,7 +162,7 @@ class TestWebhookList:
         assert list(client.get(WEBHOOKS, parameters).context['cl'].result_list) == [webhook]
 
     @pytest.mark.parametrize('name', ['payload_url', 'additional_headers', 'secret', 'previous_secret'])
-    def test_no_filter_tells_what_is_masked(self, client, webhook, name):
+    def test_no_filter_reveals_masked_values(self, client, webhook, name):
         for guess in ('hidden', 'wrong'):
             assert client.get(WEBHOOKS, {f'{name}__contains': guess}).status_code == 400
         assert client.get(WEBHOOKS, {'name__contains': 'Rec'}).status_code == 200
@@ -174,7 +174,7 @@ class TestWebhookList:
             Health.objects.get_or_create(webhook=subscribe(NOWHERE, Site, Rack))
         assert queries(client, WEBHOOKS) == few
 
-    def test_no_order_tells_what_is_masked(self, client):
+    def test_no_order_reveals_masked_values(self, client):
         for url in ('https://b:b@x.example/', 'https://a:a@x.example/'):
             subscribe(url, Site)
         column = WebhookAdmin.list_display.index('url') + 1

@@ -223,7 +223,7 @@ class TestWhatIsSent:
 
 
 class TestOrder:
-    def test_who_changes_an_object_waits_for_nobody_and_holds_up_its_backfill_alone(self, webhook, receiver):
+    def test_a_user_who_changes_an_object_does_not_wait_and_holds_up_only_its_backfill(self, webhook, receiver):
         made = sites(2)
         start(webhook)
         other = subscribe(receiver.url(OTHER), Tenant)
@@ -428,7 +428,7 @@ class TestSlices:
         work()
         assert 3 <= Event.objects.count() <= 6
 
-    def test_an_object_of_which_a_slice_was_recorded_meanwhile_is_not_recorded_twice(self, webhook, small_slices):
+    def test_a_slice_that_two_workers_have_read_is_recorded_once(self, webhook, small_slices):
         """Two workers have read the same place."""
         sites(4)
         start(webhook)
@@ -593,7 +593,7 @@ class TestFilters:
 
 
 class TestShare:
-    def test_changes_go_first(self, receiver):
+    def test_changes_go_before_a_backfill(self, receiver):
         webhook = subscribe(receiver.url(HOOK), Site, concurrency=1)
         made = sites(4)
         start(webhook)
@@ -640,7 +640,7 @@ class TestShare:
         work()
         assert sorted(ids(receiver)) == made
 
-    def test_who_waits_for_an_own_rate_limit_takes_nothing_from_it(self, webhook, receiver):
+    def test_a_webhook_that_waits_for_its_rate_limit_takes_nothing_from_a_backfill(self, webhook, receiver):
         subscribe(receiver.url(OTHER), Tenant, rate_limit=1)
         for _ in range(12):
             Tenant.objects.create(**named('tenant'))
@@ -882,7 +882,7 @@ class TestTelling:
         webhook.notification_groups.add(group)
         return ann
 
-    def test_people_are_told_at_the_end(self, webhook, receiver, ann):
+    def test_people_are_notified_when_a_backfill_ends(self, webhook, receiver, ann):
         sites(1)
         start(webhook)
         assert not Notification.objects.exists()

@@ -64,7 +64,7 @@ def test_snapshots_fit_though_postgresql_stores_them_compressed(receiver: Receiv
     check(receiver, filled=0.8)
 
 
-def test_long_messages_fit(receiver: Receiver, netbox_user):
+def test_a_body_with_long_changelog_messages_is_not_too_large_for_a_part(receiver: Receiver, netbox_user):
     with_messages = (FormatChoices.DEFAULT, FormatChoices.CLOUDEVENTS)
     subscribe_each(receiver, Site, with_messages)
     with request_by(netbox_user):
@@ -75,7 +75,7 @@ def test_long_messages_fit(receiver: Receiver, netbox_user):
     check(receiver, with_messages, filled=0.6)
 
 
-def test_expanded_objects_fit(receiver: Receiver, netbox_user):
+def test_a_body_with_expanded_objects_is_not_too_large_for_a_part(receiver: Receiver, netbox_user):
     subscribe_each(receiver, Interface, expand=['tagged_vlans'])
     tag_vlans(25, netbox_user)
     check(receiver, filled=0.6)

@@ -143,7 +143,7 @@ class TestBody:
         assert names(request) == ['t', 'b', 'a']
         assert request.header('webhook-id') == str(first.uuid)
 
-    def test_it_tells_who_did_it_and_what_they_noted(self, receiver: Receiver, webhook, netbox_user):
+    def test_a_change_set_names_its_user_and_message(self, receiver: Receiver, webhook, netbox_user):
         request = NetBoxFakeRequest({'user': netbox_user, 'id': uuid.uuid4(), 'META': {}})
         with event_tracking(request), transaction.atomic():
             site(name='a')

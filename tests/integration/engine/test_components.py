@@ -145,7 +145,7 @@ class TestWhatIsTold:
             VirtualDisk.objects.get().save()
         assert told(receiver)[1:] == [(owner.pk, ['virtualization.virtualdisk'])]
 
-    def test_addresses_of_interfaces(self, receiver: Receiver):
+    def test_a_change_of_an_interfaces_address_is_an_update_of_the_device(self, receiver: Receiver):
         owner = a_device()
         port = interface(owner)
         watch(receiver)
@@ -256,7 +256,7 @@ class TestOnceATransaction:
         monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         assert told(receiver) == [(owner.pk, ['dcim.interface'])]
 
-    def test_one_that_is_changed_itself_is_told_of_once(self, receiver: Receiver):
+    def test_an_owner_that_changes_too_is_sent_once(self, receiver: Receiver):
         owner = a_device()
         watch(receiver)
         with transaction.atomic():
@@ -265,7 +265,7 @@ class TestOnceATransaction:
             interface(owner)
         assert [pk for pk, _cause in told(receiver)] == [owner.pk]
 
-    def test_one_that_is_created_with_its_components_is_told_of_once(self, receiver: Receiver):
+    def test_an_owner_that_is_created_with_its_components_is_sent_once(self, receiver: Receiver):
         watch(receiver, kinds=KINDS)
         with transaction.atomic():
             owner = device()
@@ -273,7 +273,7 @@ class TestOnceATransaction:
         assert [(body['event'], body['data']['id']) for body in sent(receiver)] == [(CREATED, owner.pk)]
 
     @pytest.mark.parametrize('wants_interfaces', [False, True])
-    def test_one_whose_creation_nobody_asked_for_is_not_told_of(
+    def test_an_owner_whose_creation_nobody_asked_for_is_not_sent(
         self, receiver: Receiver, monkeypatch, wants_interfaces
     ):
         watch(receiver)
@@ -289,7 +289,7 @@ class TestOnceATransaction:
         interface(owner)
         assert told(receiver) == [(owner.pk, ['dcim.interface'])]
 
-    def test_one_that_is_deleted_with_its_components_is_told_of_once(self, receiver: Receiver):
+    def test_an_owner_that_is_deleted_with_its_components_is_sent_once(self, receiver: Receiver):
         owner = a_device()
         interface(owner)
         watch(receiver, kinds=KINDS)
@@ -345,7 +345,7 @@ class TestWhoGetsIt:
             [('Device', owner.pk, ['dcim.interface'])] * 2 + [('Interface', made.pk, None)], key=str
         )
 
-    def test_changes_from_before_it_was_asked_for_are_not_told_of(self, receiver: Receiver):
+    def test_changes_from_before_the_subscription_are_not_sent(self, receiver: Receiver):
         owner = a_device()
         webhook = watch(receiver, Device, Interface, include_components=False)
         with transaction.atomic():
@@ -431,7 +431,7 @@ class TestBesideAWebhookThatWantsEachSave:
 
     @pytest.mark.parametrize('is_last', [False, True], ids=['before its owner', 'after its owner'])
     @pytest.mark.parametrize('most', [1, 200], ids=['one by one', 'together'])
-    def test_a_change_of_a_component_is_told_although_its_owner_is_saved_as_it_is(
+    def test_a_change_of_a_component_is_sent_even_if_its_owner_is_saved_unchanged(
         self, owner, receiver, monkeypatch, is_last, most
     ):
         monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', most)
@@ -445,12 +445,12 @@ class TestBesideAWebhookThatWantsEachSave:
         assert told(receiver, '/real') == [(owner.pk, None)]
         assert told(receiver, '/every') == [(owner.pk, None)]
 
-    def test_saves_of_both_that_change_nothing_are_not_told(self, owner, receiver):
+    def test_saves_of_both_that_change_nothing_are_not_sent(self, owner, receiver):
         self.save(owner, self.port)
         assert told(receiver, '/real') == []
         assert len(told(receiver, '/every')) == 1
 
-    def test_a_change_of_another_ones_component_is_told_of_that_one_alone(self, owner, receiver):
+    def test_a_change_of_a_component_is_sent_for_its_own_owner_only(self, owner, receiver):
         other = device()
         work()
         receiver.clear()
@@ -465,7 +465,7 @@ class TestBesideAWebhookThatWantsEachSave:
         self.save(owner, self.port)
         assert told(receiver, '/real') == [(owner.pk, None)]
 
-    def test_where_the_component_is_not_as_expected_the_owner_is_told(self, owner, receiver, monkeypatch, caplog):
+    def test_an_owner_is_sent_if_its_component_is_not_as_expected(self, owner, receiver, monkeypatch, caplog):
         """As where a plugin changes NetBox's models. The transaction goes on."""
         monkeypatch.setattr(components, 'READ_SIBLINGS', 'SELECT id FROM gone')
         self.save(owner)
@@ -579,7 +579,7 @@ class TestOrder:
         assert [one.sequence for one in recorded(Device)] == [one.sequence for one in told]
         assert len(told) == 1
 
-    def test_an_owner_that_is_gone_by_then_is_not_told_of(self, receiver: Receiver):
+    def test_an_owner_that_is_gone_meanwhile_is_not_sent(self, receiver: Receiver):
         owner = a_device()
         watch(receiver)
         with transaction.atomic():
@@ -660,7 +660,7 @@ def test_it_knows_all_that_netbox_counts_among_the_components_of_devices_and_mod
 
 
 class TestRefusals:
-    def test_it_needs_updates(self, api_client):
+    def test_including_components_needs_updates(self, api_client):
         sent = {
             'name': 'Hook',
             'payload_url': 'http://127.0.0.1:9/',

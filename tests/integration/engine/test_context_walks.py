@@ -111,7 +111,7 @@ class TestWhatIsTold:
         change(low, weight=3)
         assert told(receiver) == [(owner.pk, {'ntp': 'low'}, [CONTEXT])]
 
-    def test_an_assignment_tells_who_comes_in_and_who_goes_out(self, receiver: Receiver):
+    def test_an_assignment_sends_the_objects_that_come_in_and_go_out(self, receiver: Receiver):
         before, after = device(), device()
         made = context(sites=[before.site])
         watch(receiver)
@@ -146,7 +146,7 @@ class TestWhatIsTold:
             getattr(made, field).set([assigned[field]])
         assert told(receiver) == [(owner.pk, {'ntp': 'old'}, [CONTEXT])]
 
-    def test_a_virtual_machine_is_told_too(self, api_client, receiver: Receiver):
+    def test_a_virtual_machine_is_sent_too(self, api_client, receiver: Receiver):
         kind = ClusterType.objects.create(**named('kind'))
         cluster = Cluster.objects.create(name='cluster', type=kind)
         owner = machine(cluster=cluster, site=None)
@@ -176,7 +176,7 @@ class TestWhatAssigns:
             (Location, 'locations', 'dcim.location'),
         ],
     )
-    def test_a_parent_changes(self, receiver: Receiver, model: type[Model], limit: str, label: str):
+    def test_a_parent_that_changes_is_a_cause(self, receiver: Receiver, model: type[Model], limit: str, label: str):
         place = site()
         more = {'site': place} if model is Location else {}
         above, below = (model.objects.create(**named('node'), **more) for _ in range(2))
@@ -230,7 +230,7 @@ class TestWhatAssigns:
 
 
 class TestOnlyIfItDiffers:
-    def test_data_that_another_context_overrides_are_not_told(self, receiver: Receiver):
+    def test_data_that_another_context_overrides_are_not_sent(self, receiver: Receiver):
         device()
         covered, _above = context({'ntp': 'low'}, weight=1), context({'ntp': 'high'}, weight=2)
         watch(receiver)
@@ -246,7 +246,7 @@ class TestOnlyIfItDiffers:
         change(made, description='other')
         assert not told(receiver)
 
-    def test_two_changes_that_cancel_each_other_are_not_told(self, receiver: Receiver):
+    def test_two_changes_that_cancel_each_other_are_not_sent(self, receiver: Receiver):
         device()
         made = context()
         watch(receiver)
@@ -278,7 +278,7 @@ class TestOwnChanges:
     """They are events of the object itself, which tell its data. So nothing follows from them later."""
 
     @pytest.mark.parametrize('what', ['local data', 'tag', 'role', 'site'])
-    def test_it_is_told_once(self, receiver: Receiver, what: str):
+    def test_a_change_of_the_object_itself_is_sent_once(self, receiver: Receiver, what: str):
         tag = Tag.objects.create(**named('tag'))
         role = DeviceRole.objects.create(**named('role'))
         place = site()
@@ -307,7 +307,7 @@ class TestOwnChanges:
         assert [pk for pk, *_ in told(receiver)] == [shown.pk]
         assert hidden.pk
 
-    def test_a_new_device_is_known_whether_its_creation_is_told_or_not(self, receiver: Receiver):
+    def test_a_new_device_is_known_whether_its_creation_is_sent_or_not(self, receiver: Receiver):
         made = context()
         watch(receiver)
         watch(receiver, path='/creations', kinds=(CREATED, UPDATED))
@@ -342,7 +342,7 @@ class TestOwnChanges:
 
 
 class TestWho:
-    def test_the_author_is_told_if_there_is_one(self, receiver: Receiver):
+    def test_the_event_names_the_author_if_there_is_only_one(self, receiver: Receiver):
         device()
         made, user, other = context(), User.objects.create(username='mila'), User.objects.create(username='jan')
         watch(receiver)
@@ -356,7 +356,7 @@ class TestWho:
             change(made, data={'ntp': 'newest'})
         assert [one['username'] for one in bodies(receiver)] == ['mila', None]
 
-    def test_an_ignored_user_tells_nothing(self, receiver: Receiver):
+    def test_a_context_that_an_ignored_user_changes_is_not_sent(self, receiver: Receiver):
         device()
         made, user = context(), User.objects.create(username='robot')
         watch(receiver, ignore_users=[user])
@@ -399,7 +399,7 @@ class TestWho:
         assert (event.object_id, event.object_type.model) == (made.pk, 'configcontext')
         assert len(told(receiver)) == 5
 
-    def test_only_webhooks_that_ask_are_told(self, receiver: Receiver):
+    def test_only_webhooks_that_ask_get_config_contexts(self, receiver: Receiver):
         owner = device()
         made = context()
         watch(receiver)
@@ -408,7 +408,7 @@ class TestWho:
         assert [pk for pk, *_ in told(receiver)] == [owner.pk]
         assert not told(receiver, '/other')
 
-    def test_a_webhook_that_was_disabled_after_the_change_is_told_of_it_all_the_same(self, receiver: Receiver):
+    def test_a_webhook_that_was_disabled_after_the_change_gets_it_all_the_same(self, receiver: Receiver):
         owner = device()
         made = context()
         webhook = watch(receiver)
@@ -429,7 +429,7 @@ class TestOtherSettings:
         change(made, data={'ntp': 'good'})
         assert len(told(receiver)) == 1
 
-    def test_a_change_that_conditions_keep_back_is_told_when_they_are_met(self, receiver: Receiver):
+    def test_a_change_that_conditions_keep_back_is_sent_when_they_are_met(self, receiver: Receiver):
         owner = device()
         made = context({'ntp': 'bad'})
         watch(receiver, conditions={'attr': 'config_context.ntp', 'value': 'good'})
@@ -543,7 +543,7 @@ class TestOtherSettings:
 
 
 class TestLearning:
-    def test_an_object_that_it_does_not_know_yet_is_told_at_the_first_change(self, receiver: Receiver):
+    def test_an_object_without_a_digest_is_sent_at_the_first_change(self, receiver: Receiver):
         """A change before all is known must not get lost. So it tells of more."""
         owners = [device().pk for _ in range(2)]
         subscribe(receiver.url('/'), Device, kinds=(UPDATED,), include_config_contexts=True)
@@ -552,7 +552,7 @@ class TestLearning:
         context(sites=[site()])
         assert len(told(receiver)) == 2
 
-    def test_a_change_that_comes_while_it_learns_is_told(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch):
+    def test_a_change_during_a_walk_that_learns_is_sent(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 1)
         owners = [device().pk for _ in range(2)]
         made = context()
@@ -574,7 +574,7 @@ class TestLearning:
         member.end()
         assert told(receiver) == [(owner.pk, {'ntp': 'new'}, [CONTEXT])]
 
-    def test_a_change_while_nobody_asked_is_not_told_later(self, receiver: Receiver):
+    def test_a_change_while_nobody_asked_is_not_sent_later(self, receiver: Receiver):
         device()
         made = context()
         webhook = watch(receiver)
@@ -622,7 +622,7 @@ class TestCrashes:
         assert wait_until(lambda: work() and not ContextWalk.objects.exists(), timeout=60)
         assert told(receiver) == [(pk, {'ntp': 'new'}, [CONTEXT]) for pk in owners]
 
-    def test_a_change_that_is_taken_back_during_a_walk_is_told_to_those_who_may_have_heard_of_it(
+    def test_a_change_that_is_taken_back_during_a_walk_is_sent_to_receivers_that_may_have_it(
         self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(walks, 'OBJECTS_PER_SLICE', 1)
@@ -638,7 +638,7 @@ class TestCrashes:
         assert not [one for one in deliveries() if one.object_id == second.pk]
         assert not ContextWalk.objects.exists()
 
-    def test_a_note_that_is_made_twice_tells_once(self, receiver: Receiver):
+    def test_a_cause_that_is_noted_twice_is_sent_once(self, receiver: Receiver):
         owner = device()
         watch(receiver)
         context()
@@ -646,7 +646,7 @@ class TestCrashes:
         work()
         assert [pk for pk, *_ in told(receiver)] == [owner.pk]
 
-    def test_an_object_that_is_deleted_meanwhile_is_not_told(self, receiver: Receiver):
+    def test_an_object_that_is_deleted_meanwhile_is_not_sent(self, receiver: Receiver):
         owner, other = device(), device()
         watch(receiver)
         context()
@@ -657,7 +657,7 @@ class TestCrashes:
             Device.objects.get(pk=owner.pk).delete()
         assert [pk for pk, *_ in told(receiver)] == [other.pk]
 
-    def test_who_edits_an_object_waits_for_nobody(self, receiver: Receiver):
+    def test_a_user_who_edits_an_object_does_not_wait_for_a_walk(self, receiver: Receiver):
         owner, other = device(), device()
         made = context(sites=[other.site])
         watch(receiver)

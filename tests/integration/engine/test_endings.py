@@ -58,7 +58,7 @@ def told() -> list[str]:
 
 
 @pytest.mark.parametrize(('days', 'is_told'), [(13, True), (-1, True), (15, False)])
-def test_a_certificate_that_ends_within_two_weeks_is_told(webhook, tmp_path, days, is_told):
+def test_people_are_notified_of_a_certificate_that_ends_within_two_weeks(webhook, tmp_path, days, is_told):
     Webhook.objects.update(client_cert_path=certificate(tmp_path / 'client.pem', days))
     notifications.notify_endings()
     names = [CERTIFICATE_ENDS.name] if is_told else []
@@ -67,7 +67,7 @@ def test_a_certificate_that_ends_within_two_weeks_is_told(webhook, tmp_path, day
 
 
 @pytest.mark.parametrize(('days', 'is_told'), [(14, True), (-1, True), (15, False), (None, False)])
-def test_a_credential_that_ends_within_two_weeks_is_told(webhook, days, is_told):
+def test_people_are_notified_of_a_credential_that_ends_within_two_weeks(webhook, days, is_told):
     Webhook.objects.update(credential=credential(days))
     notifications.notify_endings()
     names = [CREDENTIAL_ENDS.name] if is_told else []
@@ -75,7 +75,7 @@ def test_a_credential_that_ends_within_two_weeks_is_told(webhook, days, is_told)
     assert health(webhook).notices == names
 
 
-def test_each_webhook_that_uses_the_credential_is_told_of(webhook):
+def test_people_are_notified_of_each_webhook_that_uses_the_credential(webhook):
     other, without = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
     rule(without, Webhook, kinds=(CREDENTIAL_ENDS.name,), action_type='webhooks.send')
     Webhook.objects.filter(pk__in=[webhook.pk, other.pk]).update(credential=credential(3))
@@ -83,14 +83,14 @@ def test_each_webhook_that_uses_the_credential_is_told_of(webhook):
     assert [health(one).notices for one in (webhook, other, without)] == [[CREDENTIAL_ENDS.name]] * 2 + [[]]
 
 
-def test_a_rule_is_told_of_both(webhook, tmp_path):
+def test_an_event_rule_gets_both_endings(webhook, tmp_path):
     path = certificate(tmp_path / 'client.pem', 3)
     Webhook.objects.update(client_cert_path=path, credential=credential(3))
     notifications.notify_endings()
     assert health(webhook).notices == [CERTIFICATE_ENDS.name, CREDENTIAL_ENDS.name]
 
 
-def test_the_daily_job_tells(webhook):
+def test_the_daily_job_notifies_of_endings(webhook):
     Webhook.objects.update(credential=credential(3))
     WebhooksRetentionJob(Job()).run()
     assert told() == [CREDENTIAL_ENDS.name]

@@ -354,7 +354,7 @@ class TestOpenTransactions:
         work()
         assert not Webhook.objects.get(pk=gone.pk).enabled
 
-    def test_whoever_enables_a_webhook_after_a_410_has_the_last_word(self, receiver):
+    def test_a_webhook_that_somebody_enables_after_a_410_stays_enabled(self, receiver):
         gone = subscribe(receiver.url(BUSY), Site)
         receiver.answers(BUSY, 410, 200)
         site()
@@ -441,7 +441,7 @@ class TestOutcomeThatCannotBeRecorded:
         assert not victim.enabled
 
     @pytest.mark.parametrize('error', [ValueError('not today'), OperationalError("a plugin's database is down")])
-    def test_nor_keeps_it_another_one_from_being_disabled(self, receiver, error):
+    def test_a_webhook_that_cannot_be_saved_keeps_no_other_from_being_disabled(self, receiver, error):
         first, _second = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(BUSY), Site)
         receiver.answers(BUSY, 410)
 

@@ -129,7 +129,7 @@ class TestChanges:
         assert told(receiver) == [('created', inside.pk, None)]
         assert members(webhook) == [inside.pk]
 
-    def test_it_is_told_to_enter_to_change_and_to_leave(self, receiver: Receiver):
+    def test_an_object_is_sent_when_it_enters_changes_and_leaves(self, receiver: Receiver):
         webhook = mirror(receiver)
         one = site(status='planned')
         change(one, description='not told')
@@ -144,7 +144,7 @@ class TestChanges:
         assert told(receiver) == []
         assert members(webhook) == []
 
-    def test_only_objects_of_the_list_are_told_to_be_deleted(self, receiver: Receiver):
+    def test_only_objects_of_the_list_are_sent_as_deleted(self, receiver: Receiver):
         mirror(receiver)
         inside, outside = site(), site(status='retired')
         assert told(receiver) == [('created', inside.pk, None)]
@@ -154,7 +154,7 @@ class TestChanges:
             outside.delete()
         assert told(receiver) == [('deleted', pk, None)]
 
-    def test_kinds_choose_among_what_is_told(self, receiver: Receiver):
+    def test_kinds_choose_which_changes_of_the_list_are_sent(self, receiver: Receiver):
         webhook = mirror(receiver, kinds=(KindChoices.DELETED,))
         one = site()
         assert told(receiver) == []
@@ -187,7 +187,7 @@ class TestChanges:
 
 
 class TestWalks:
-    def test_what_changed_without_an_event_is_told_when_it_is_compared(self, receiver: Receiver):
+    def test_a_change_without_an_event_is_sent_when_the_list_is_compared(self, receiver: Receiver):
         webhook = mirror(receiver)
         leaves, stays, enters = site(), site(), site(status='planned')
         assert len(told(receiver)) == 2
@@ -199,7 +199,7 @@ class TestWalks:
         compare(webhook)
         assert told(receiver) == []
 
-    def test_an_object_that_is_gone_without_an_event_is_told_to_be_deleted(self, receiver: Receiver):
+    def test_an_object_that_is_gone_without_an_event_is_sent_as_deleted(self, receiver: Receiver):
         webhook = mirror(receiver)
         one = site()
         assert len(told(receiver)) == 1
@@ -253,7 +253,7 @@ class TestDefinitions:
         assert api_client.post('/api/plugins/webhooks/webhooks/', sent, format='json').status_code == 201
         assert told(receiver) == [('created', inside.pk, 'entered')]
 
-    def test_of_another_filter_the_difference_is_sent(self, receiver: Receiver):
+    def test_another_filter_sends_the_difference(self, receiver: Receiver):
         active, retired = site(), site(status='retired')
         webhook = mirror(receiver)
         webhook.filters = {'dcim.site': 'status=retired'}
@@ -320,7 +320,7 @@ class TestFilters:
         assert sorted(told(receiver)) == [('created', enters.pk, None), ('deleted', leaves.pk, 'left')]
         assert ListWalk.objects.get(webhook_id=webhook.pk).error == ''
 
-    def test_what_becomes_true_by_the_clock_is_told_after_an_hour_at_the_latest(self, receiver: Receiver, filtered):
+    def test_a_filter_that_becomes_true_by_the_clock_is_noticed_within_an_hour(self, receiver: Receiver, filtered):
         today = ['2030-01-01']
         filtered(lambda sites: sites.filter(description__lte=today[0]))
         mirror(receiver)
@@ -364,7 +364,7 @@ class TestFilters:
         assert told(receiver) == [('created', one.pk, 'entered')]
 
     @pytest.mark.parametrize('loss', [lambda one: one.delete(), lambda _one: SavedFilter.objects.update(shared=False)])
-    def test_a_saved_filter_that_is_gone_is_named_and_nothing_is_told(self, receiver: Receiver, loss):
+    def test_a_saved_filter_that_is_gone_is_named_and_nothing_is_sent(self, receiver: Receiver, loss):
         """NetBox shows all objects then."""
         saved = saved_filter()
         inside, _outside = site(), site(status='retired')

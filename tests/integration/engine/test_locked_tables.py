@@ -217,7 +217,7 @@ class TestASiteThatWaits:
             place.save()
         return place
 
-    def test_devices_are_told_meanwhile_and_looked_at_once(self, receiver, place):
+    def test_devices_are_sent_meanwhile_and_walked_over_once(self, receiver, place):
         with locked(ASN):
             work()
             (request,) = receiver.requests
@@ -230,7 +230,7 @@ class TestASiteThatWaits:
                 assert not ContextWalk.objects.exists()
         assert [body['data']['region'] for body in unlocked(receiver)] == [None, None]
 
-    def test_a_change_that_comes_while_it_waits_is_told_in_the_end(self, receiver, place):
+    def test_a_change_during_the_wait_is_sent_in_the_end(self, receiver, place):
         with locked(ASN):
             work()
             receiver.clear()

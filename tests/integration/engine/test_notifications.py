@@ -95,28 +95,28 @@ def refuse(_instance: object) -> None:
 
 
 class TestFailure:
-    def test_the_first_failure_of_the_day_is_told(self, webhook, receiver, ann):
+    def test_people_are_notified_of_the_first_failure_of_a_day(self, webhook, receiver, ann):
         fail(receiver)
         assert told(ann) == [FAILED.name]
         notification = Notification.objects.get()
         assert (notification.object, notification.object_repr) == (webhook, webhook.name)
         assert notification.event is FAILED
 
-    def test_the_second_failure_of_the_day_is_not_told(self, webhook, receiver, ann):
+    def test_nobody_is_notified_of_the_second_failure_of_a_day(self, webhook, receiver, ann):
         fail(receiver)
         read_all()
         fail(receiver)
         assert len(deliveries(StatusChoices.FAILED)) == 2
         assert not told(ann)
 
-    def test_the_first_failure_of_the_next_day_is_told(self, webhook, receiver, ann):
+    def test_people_are_notified_of_the_first_failure_of_the_next_day(self, webhook, receiver, ann):
         fail(receiver)
         read_all()
         Health.objects.update(failure_told_on=timezone.localdate() - timedelta(days=1))
         fail(receiver)
         assert told(ann) == [FAILED.name]
 
-    def test_a_failure_that_is_retried_is_not_told_before_the_last_attempt(self, webhook, receiver, ann):
+    def test_nobody_is_notified_of_a_failure_before_the_last_attempt(self, webhook, receiver, ann):
         Webhook.objects.update(max_attempts=2)
         fail(receiver)
         assert not told(ann)
@@ -161,7 +161,7 @@ class TestFailure:
         assert told(ann) == [SUSPENDED.name] * 21
         assert all(health(one).notices == [SUSPENDED.name] for one in [webhook, *many])
 
-    def test_one_webhook_that_cannot_be_told_of_hides_no_other(self, webhook, on_call, ann, receiver, caplog):
+    def test_a_webhook_whose_notification_fails_hides_no_other(self, webhook, on_call, ann, receiver, caplog):
         bad = subscribe(receiver.url(HOOK), Site)
         bad.notification_groups.add(on_call)
 
@@ -180,7 +180,7 @@ class TestFailure:
             notifications.notify((webhook, SUSPENDED))
             assert sql.fetch_value('SHOW lock_timeout') == before
 
-    def test_a_test_is_not_told(self, webhook, receiver, ann):
+    def test_nobody_is_notified_of_a_failed_test(self, webhook, receiver, ann):
         receiver.answers(HOOK, 500)
         site()
         assert trial.send_test(webhook).status == StatusChoices.FAILED
@@ -188,7 +188,7 @@ class TestFailure:
         fail(receiver)
         assert told(ann) == [FAILED.name]
 
-    def test_two_workers_tell_once(self, webhook, receiver, ann):
+    def test_two_workers_notify_once(self, webhook, receiver, ann):
         before = drawn_ids()
         receiver.answers(HOOK, Answer(500, delay=0.2))
         for _ in range(8):
@@ -203,7 +203,7 @@ class TestFailure:
 
 
 class TestState:
-    def test_a_suspension_is_told_once(self, webhook, receiver, ann):
+    def test_people_are_notified_of_a_suspension_once(self, webhook, receiver, ann):
         Webhook.objects.update(max_attempts=8, concurrency=SUSPEND_AFTER_ATTEMPTS)
         receiver.close()
         for _ in range(SUSPEND_AFTER_ATTEMPTS):
@@ -217,13 +217,13 @@ class TestState:
         assert health(webhook).probes == 2
         assert not told(ann)
 
-    def test_an_endpoint_that_is_gone_is_told_as_that(self, webhook, receiver, ann):
+    def test_people_are_notified_that_an_endpoint_is_gone(self, webhook, receiver, ann):
         receiver.answers(HOOK, 410)
         site()
         work()
         assert told(ann) == [DISABLED.name]
 
-    def test_the_last_thing_that_happened_is_what_is_told(self, webhook, receiver, ann):
+    def test_people_are_notified_of_the_last_thing_that_happened(self, webhook, receiver, ann):
         fail(receiver)
         read_all()
         receiver.answers(HOOK, 410)
@@ -233,7 +233,7 @@ class TestState:
 
 
 class TestRecipients:
-    def test_members_of_groups_are_told_and_each_once(self, webhook, on_call, ann):
+    def test_each_member_of_the_groups_is_notified_once(self, webhook, on_call, ann):
         bob, carl = User.objects.create_user('bob'), User.objects.create_user('carl', is_active=False)
         operators = Group.objects.create(name='Operators')
         for user in (ann, bob, carl):
@@ -242,7 +242,7 @@ class TestRecipients:
         webhook.notification_groups.add(NotificationGroup.objects.create(name='Others'))
         assert recipients([webhook.pk]) == {(webhook.pk, ann.pk), (webhook.pk, bob.pk)}
 
-    def test_nobody_is_told_where_no_group_is_chosen(self, webhook, receiver, on_call, ann):
+    def test_without_a_group_nobody_is_notified(self, webhook, receiver, on_call, ann):
         webhook.notification_groups.clear()
         fail(receiver)
         assert not Notification.objects.exists()
@@ -275,7 +275,7 @@ class TestTrouble:
         Health.objects.update(failure_told_on=None)
         return reader
 
-    def test_while_somebody_reads_what_was_told_a_failure_is_counted(self, webhook, receiver, reader, caplog):
+    def test_a_failure_is_counted_while_somebody_reads_a_notification(self, webhook, receiver, reader, caplog):
         fail(receiver)
         assert (health(webhook).failed, health(webhook).last_status) == (2, 500)
         assert 'nobody was notified: a row was locked' in caplog.text
@@ -301,7 +301,7 @@ class TestTrouble:
             notifications.notify(*news)
         assert len(told(ann)) == len(many)
 
-    def test_while_somebody_reads_what_was_told_of_one_webhook_others_are_told_of(
+    def test_people_are_notified_of_other_webhooks_while_somebody_reads_a_notification(
         self, webhook, on_call, ann, receiver, reader
     ):
         other = subscribe(receiver.url(HOOK), Site)
@@ -311,7 +311,7 @@ class TestTrouble:
         reader.finish()
         assert told(ann) == [SUSPENDED.name]
 
-    def test_while_somebody_reads_what_was_told_an_endpoint_that_is_gone_is_disabled(
+    def test_a_webhook_whose_endpoint_is_gone_is_disabled_while_somebody_reads_a_notification(
         self, webhook, receiver, reader, caplog
     ):
         receiver.answers(HOOK, 410)
@@ -458,7 +458,7 @@ class TestEventRules:
         (delivery,) = Delivery.objects.filter(webhook=feed)
         assert (delivery.event.kind, delivery.position) == ('delivery_failed', 1)
 
-    def test_a_webhook_is_not_told_of_its_own_trouble(self, webhook, telling, receiver):
+    def test_a_webhook_does_not_send_its_own_trouble(self, webhook, telling, receiver):
         for one in (webhook, telling):
             rule(one, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
         fail(receiver)

@@ -148,7 +148,7 @@ def test_it_ends_with_a_worker_that_is_killed(webhook, rqworker):
         other.kill()
 
 
-def test_a_worker_that_is_told_to_stop_waits_for_what_is_under_way(webhook, receiver, rqworker):
+def test_a_worker_that_is_stopped_waits_for_open_requests(webhook, receiver, rqworker):
     receiver.answers(HOOK, Answer(delay=3))
     worker = rqworker()
     site()
@@ -159,7 +159,7 @@ def test_a_worker_that_is_told_to_stop_waits_for_what_is_under_way(webhook, rece
     assert not dispatchers()
 
 
-def test_told_twice_it_ends_at_once(webhook, receiver, rqworker):
+def test_a_worker_that_is_stopped_twice_ends_at_once(webhook, receiver, rqworker):
     Webhook.objects.update(timeout=200)
     receiver.answers(HOOK, Answer(manner=Manner.HANG))
     worker = rqworker()

@@ -113,7 +113,7 @@ def is_the_change(body: dict[str, Any]) -> bool:
 
 @RESTATE_OR_REDELIVER
 @pytest.mark.parametrize('is_first', [False, True], ids=['after the change', 'before the change'])
-def test_of_a_change_and_a_restatement_the_change_goes(api_client, webhook, receiver, restate: Restate, is_first):
+def test_a_change_goes_and_its_restatement_does_not(api_client, webhook, receiver, restate: Restate, is_first):
     place = existing('a')
     receiver.clear()
     hold()

@@ -240,7 +240,7 @@ class TestRenderer:
             assert renderer.render('{{ 1 }}', '{}') == '1'
         fork.assert_not_called()
 
-    def test_an_author_is_told(self, no_process):
+    def test_the_author_of_a_template_reads_that_no_process_can_be_started(self, no_process):
         with no_process(), pytest.raises(InvalidCondition, match='no process can be started'):
             renderer.check_patterns(['a'])
         with no_process(), pytest.raises(DefinitionError, match='no process can be started'):

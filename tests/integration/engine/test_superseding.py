@@ -264,12 +264,12 @@ class TestInHand:
         assert told(receiver) == [(DELETED, 'a')]
         assert statuses() == [SUPERSEDED, DELIVERED]
 
-    def test_a_creation_that_may_not_have_been_seen_is_told_again(self, refused, receiver):
+    def test_a_creation_that_may_not_have_been_seen_is_sent_again(self, refused, receiver):
         rename(refused, 'b')
         assert work() == '1 delivered, 1 replaced'
         assert told(receiver) == [(CREATED, 'b')]
 
-    def test_that_it_may_have_been_seen_is_not_forgotten(self, refused, receiver):
+    def test_a_creation_that_may_have_been_seen_counts_as_seen_later_too(self, refused, receiver):
         rename(refused, 'b')
         dispatch_all()
         assert settle() == 1
@@ -339,7 +339,7 @@ class TestInHand:
         assert settle() == 1
         assert [one.event.kind for one in deliveries(PENDING) if one.event.kind != UPDATED] == [CREATED, DELETED]
 
-    def test_a_creation_that_only_another_receiver_was_told_is_replaced_with_its_deletion(self, webhook, receiver):
+    def test_a_creation_that_only_another_receiver_got_is_replaced_with_its_deletion(self, webhook, receiver):
         subscribe(receiver.url('/all'), Site)
         Webhook.objects.filter(pk=webhook.pk).update(paused=True)
         places = [site(name=name) for name in 'ab']
@@ -398,7 +398,7 @@ class TestSpan:
         assert self.names(receiver) == ('a', 'd')
         assert receiver.requests[0].json()['differences']['changed']['name'] == ['a', 'd']
 
-    def test_step_by_step(self, webhook, receiver):
+    def test_a_span_that_grows_step_by_step_shows_the_first_state_before(self, webhook, receiver):
         place = existing(name='a')
         receiver.clear()
         with away():
@@ -534,7 +534,7 @@ class TestSpan:
         assert [one['event'] for one in shown] == [CREATED, CREATED]
         assert [one['data']['name'] for one in shown] == ['a', 'b']
 
-    def test_another_webhook_is_told_of_the_same_event_as_it_was(self, webhook, receiver):
+    def test_another_webhook_gets_the_same_event_unchanged(self, webhook, receiver):
         subscribe(receiver.url('/all'), Site, include_snapshots=True)
         with away():
             place = site(name='a')
@@ -585,7 +585,7 @@ class TestLeftAlone:
 
 
 class TestRedelivery:
-    def test_one_that_a_later_one_tells_is_superseded_again(self, webhook, receiver):
+    def test_a_redelivery_that_a_later_delivery_covers_is_superseded_again(self, webhook, receiver):
         with away():
             place = site(name='a')
             rename(place, 'b')
@@ -633,9 +633,7 @@ class TestRedelivery:
         work()
         assert told(receiver) == [(DELETED, 'b')]
 
-    def test_a_deletion_behind_a_redelivered_creation_is_sent_although_the_log_tells_of_nothing_more(
-        self, webhook, receiver
-    ):
+    def test_a_deletion_behind_a_redelivered_creation_is_sent_even_if_the_log_has_no_more(self, webhook, receiver):
         with away():
             place = site(name='a')
             rename(place, 'b')

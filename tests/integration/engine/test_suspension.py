@@ -308,7 +308,7 @@ class TestProbe:
         assert work() == '1 to retry'
         assert max(one.due_at for one in deliveries(PENDING)) > timezone.now() + timedelta(seconds=1900)
 
-    def test_the_intervals_grow(self, suspended):
+    def test_probes_come_at_growing_intervals(self, suspended):
         before = health(suspended).suspended_since
         for expected in (*PROBE_SECONDS, PROBE_SECONDS[-1]):
             probe_at, interval = health(suspended).probe_at, timedelta(seconds=expected)

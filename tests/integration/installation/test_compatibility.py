@@ -93,7 +93,7 @@ def is_listed(name: str, listed: set[str]) -> bool:
 
 
 @pytest.mark.parametrize('name, used, lost', rows(), ids=lambda value: value if '`' not in value else '')
-def test_it_is_there(name: str, used: str, lost: str):
+def test_each_name_that_is_imported_is_there(name: str, used: str, lost: str):
     try:
         resolve(name)
     except (AttributeError, KeyError):

@@ -270,7 +270,7 @@ def test_pages_that_are_named_are_there():
         resolve('/plugins/webhooks/stats/')
 
 
-def test_operations_tells_of_both_status_pages():
+def test_operations_names_both_status_pages():
     section = (ROOT / 'docs/operations.md').read_text().partition('\n## The status page\n')[2].partition('\n## ')[0]
     assert PATH.findall(section) == [reverse('plugins:webhooks:status'), '/admin/webhook-backend-status/']
 
@@ -353,7 +353,7 @@ def test_the_readme_switches_it_on_beside_other_plugins(tmp_path: Path, before: 
 
 
 @pytest.mark.parametrize('page', ['brokers.md', 'configuration.md', 'extending.md', 'operations.md'])
-def test_settings_are_taken(page: str, monkeypatch: pytest.MonkeyPatch):
+def test_settings_in_the_docs_are_valid(page: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(conf.BROKER_DRIVERS, 'spool', 'netbox_spool:Spool')  # of extending.md
     found = blocks(page, 'python')
     texts = [text for text in found if re.match(r'(PLUGINS|PLUGINS_CONFIG|WEBHOOKS_\w+) = ', text)]
@@ -382,7 +382,7 @@ def test_secrets_are_encrypted_anew_as_is_shown(third: Webhook):
 
 
 @pytest.mark.usefixtures('committed')
-def test_changes_of_many_are_told_as_is_shown():
+def test_bulk_changes_are_recorded_as_the_docs_show():
     subscribe(NOWHERE, Site, Device)
     make, delete = [text for text in blocks('extending.md', 'python') if 'bulk_operation.send' in text]
     names = {'Site': Site, 'Device': Device}

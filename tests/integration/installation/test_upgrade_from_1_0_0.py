@@ -490,7 +490,7 @@ def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former, steps):
         migrating.finish()
 
 
-def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former, steps):
+def test_a_user_who_would_be_in_a_deadlock_with_the_migration_goes_on(make_former, steps):
     """The migration wants locks on webhooks and deliveries, and a reader holds webhooks."""
     netbox = make_former()
     connect = netbox.database.connect

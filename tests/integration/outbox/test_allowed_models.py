@@ -128,7 +128,7 @@ class TestWrong:
             ('nothing.site', "allowed_models: there is no model 'nothing.site'"),
         ],
     )
-    def test_it_is_named(self, monkeypatch: pytest.MonkeyPatch, label: str, reason: str):
+    def test_a_wrong_model_is_named(self, monkeypatch: pytest.MonkeyPatch, label: str, reason: str):
         change_settings(monkeypatch, allowed_models=(*DEFAULT_MODELS, label))
         with pytest.raises(ImproperlyConfigured) as refused:
             object_types.allowed_models()

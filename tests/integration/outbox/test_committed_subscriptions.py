@@ -212,7 +212,7 @@ class TestEnabling:
         assert sent_to(disabled) == [(CREATED, after.pk)]
         assert sent_to(witness) == [(CREATED, before.pk), (CREATED, after.pk)]
 
-    def test_nor_is_one_whose_event_is_dispatched_before_it(self, disabled, witness):
+    def test_a_change_that_is_dispatched_before_the_subscription_commits_is_not_sent(self, disabled, witness):
         opening = Writer(lambda: set_enabled(disabled, True)).has_written()
         before = site()
         assert sent_to(witness) == [(CREATED, before.pk)]

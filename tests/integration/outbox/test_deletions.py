@@ -317,7 +317,7 @@ class TestTransactions:
         dispatch_all()
         assert shown(place, pk)[DELETED]['description'] == 'later'
 
-    def test_one_of_several_that_is_begun_anew_in_the_same_transaction_tells_the_later_state(self):
+    def test_a_deletion_that_begins_anew_in_the_same_transaction_shows_the_later_state(self):
         def fail(**kwargs: Any) -> None:
             raise RolledBack
 
@@ -339,7 +339,7 @@ class TestTransactions:
         dispatch_all()
         assert shown(second, second.pk)[DELETED]['description'] == 'later'
 
-    def test_a_deletion_that_failed_is_not_told_when_somebody_else_has_deleted_the_object(self):
+    def test_a_deletion_that_failed_is_not_sent_when_somebody_else_has_deleted_the_object(self):
         def fail(**kwargs: Any) -> None:
             raise RolledBack
 
@@ -357,7 +357,7 @@ class TestTransactions:
         place.delete()
         assert changes() == [(DELETED, pk)]
 
-    def test_an_object_that_is_deleted_and_made_again_is_an_update_and_shown_as_it_is(self, api_client):
+    def test_an_object_that_is_deleted_and_made_again_is_an_update_with_the_new_state(self, api_client):
         subscribe(NOWHERE, Site)
         place = site()
         pk = place.pk
@@ -583,7 +583,7 @@ class TestNobodyToldTheDeletion:
         assert 'rack_count' in known['partial']
         assert 'partial' not in late
 
-    def test_a_deletion_that_was_told_already_is_known(self, receiver: Receiver, api_client):
+    def test_a_deletion_that_was_sent_already_is_known(self, receiver: Receiver, api_client):
         """It is rendered again, long after delivery."""
         subscribe(receiver.url('/'), VLANGroup)
         with transaction.atomic():

@@ -57,7 +57,7 @@ def run_job(user: Any, data: Any = None, model: type = Site, **fields: Any) -> J
 
 
 class TestObjects:
-    def test_whoever_changes_an_object_waits_for_no_worker(self, receiver: Receiver, webhook, netbox_user):
+    def test_a_user_who_changes_an_object_waits_for_no_worker(self, receiver: Receiver, webhook, netbox_user):
         """A frozen worker may hold the webhook's lane."""
         sending_rule(webhook, Site)
 

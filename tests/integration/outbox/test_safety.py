@@ -197,7 +197,7 @@ class TestNotRendered:
                 ['"Nowhere/At_all"', place.pk],
             )
 
-    def test_its_delivery_fails(self):
+    def test_the_delivery_of_an_event_that_cannot_be_rendered_fails(self):
         self.spoil(site())
         assert work() == '1 failed'
         (event,) = recorded()

@@ -600,7 +600,7 @@ class TestTakenAlong:
         assert {event.prechange['row']['site_id'] for event in recorded()} == {old.pk}
 
     @pytest.mark.parametrize('where', [Location, Rack])
-    def test_nor_at_what_is_in_a_place_that_does_not_move(self, where: type[Location | Rack]):
+    def test_objects_in_a_location_that_does_not_move_are_not_read(self, where: type[Location | Rack]):
         old, new = site(), site()
         location = Location.objects.create(site=old, **named('location'))
         rack = Rack.objects.create(site=old, location=location, name='Rack')

@@ -186,7 +186,7 @@ class TestWhatIsShown:
         assert by_path['/S1'].body == b'S1'
         assert b'%22serial%22%3A+%22S1%22' in by_path['/form'].body
 
-    def test_conditions_see_it(self, receiver: Receiver):
+    def test_conditions_see_expanded_objects(self, receiver: Receiver):
         made = an_interface()
         Device.objects.filter(pk=made.device_id).update(serial='S1')
         for path, serial in (('/yes', 'S1'), ('/no', 'S2')):
@@ -255,7 +255,7 @@ class TestWhatIsGone:
         assert 'device' in shown['partial']
 
     @pytest.mark.parametrize('in_time', [True, False])
-    def test_a_deletion_that_did_not_know_all_tells_nothing(self, receiver: Receiver, monkeypatch, in_time: bool):
+    def test_no_object_is_expanded_from_a_partial_deletion(self, receiver: Receiver, monkeypatch, in_time: bool):
         if not in_time:
             monkeypatch.setattr(deletions, 'RENDER_SECONDS', 0.0)
             monkeypatch.setattr(deletions, 'RENDER_SECONDS_PER_OBJECT', 0.0)

@@ -78,7 +78,7 @@ def test_a_body_without_a_template_is_made_again_byte_by_byte_whatever_was_saved
     assert [attempt.request_body for attempt in attempts()] == [None, None, None]
 
 
-def test_a_replaced_change_is_told_as_it_was_told(receiver: Receiver):
+def test_the_body_of_a_replaced_change_is_shown_as_it_was_sent(receiver: Receiver):
     webhook = subscribe(receiver.url('/'), Site, latest_only=True, include_snapshots=True)
     bern = site(name='Bern')
     save(webhook, paused=True)
@@ -95,7 +95,7 @@ def test_a_replaced_change_is_told_as_it_was_told(receiver: Receiver):
     assert kept.body_of(attempt) == Body(request.body.decode(), Origin.SAME)
 
 
-def test_a_test_is_told_as_it_was_told(receiver: Receiver):
+def test_the_body_of_a_test_is_shown_as_it_was_sent(receiver: Receiver):
     webhook = subscribe(receiver.url('/'), Site)
     site()
     trial.send_test(webhook)
@@ -103,7 +103,7 @@ def test_a_test_is_told_as_it_was_told(receiver: Receiver):
     assert kept.body_of(attempt) == Body(receiver.wait_for(1)[0].body.decode(), Origin.SAME)
 
 
-def test_each_attempt_tells_its_own_body(receiver: Receiver):
+def test_each_attempt_shows_its_own_body(receiver: Receiver):
     receiver.answers('/', Answer(500), Answer(500), Answer(200))
     webhook = subscribe(receiver.url('/'), Site)
     site()
@@ -199,7 +199,7 @@ def test_a_body_that_nobody_can_make_again_is_not_called_the_same(receiver: Rece
     assert json.loads(text)['username'] == 'somebody else'
 
 
-def test_nothing_is_told_of_a_request_that_nobody_recorded(receiver: Receiver):
+def test_a_request_that_nobody_recorded_shows_no_body(receiver: Receiver):
     subscribe(receiver.url('/'), Site)
     site()
     dispatch_all()
@@ -208,7 +208,7 @@ def test_nothing_is_told_of_a_request_that_nobody_recorded(receiver: Receiver):
     assert kept.body_of(attempt) == Body('', Origin.UNKNOWN)
 
 
-def test_nothing_is_told_of_an_attempt_of_an_older_version(receiver: Receiver):
+def test_an_attempt_of_an_older_version_shows_no_body(receiver: Receiver):
     subscribe(receiver.url('/'), Site)
     site()
     work()

@@ -95,7 +95,7 @@ def test_both_pages_call_an_action_by_the_same_name(admin_pages):
     ('action', 'path'),
     [(actions.REPLAY, 'replay/'), (actions.BACKFILL, 'backfill/'), (actions.ROTATE_SECRET, 'rotate-secret/')],
 )
-def test_whoever_confirms_an_action_reads_what_it_does(admin_pages, action, path):
+def test_a_page_that_asks_says_what_the_action_does(admin_pages, action, path):
     webhook = subscribe(NOWHERE, Site)
     assert str(action.label) in admin_pages.get(webhook.get_absolute_url()).content.decode()
     page = admin_pages.get(f'{webhook.get_absolute_url()}{path}').content.decode()

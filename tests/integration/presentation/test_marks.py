@@ -119,7 +119,7 @@ class TestCauses:
         assert (row.get_cell_value('caused_by'), row.get_cell_value('partial')) == self.MARKS
 
     @pytest.mark.parametrize('page', ['event', 'delivery'])
-    def test_who_may_not_view_the_object_sees_none(self, clerk_pages, grant, changed, page):
+    def test_a_user_who_may_not_view_the_object_sees_no_causes(self, clerk_pages, grant, changed, page):
         grant(Event, 'view')
         grant(Delivery, 'view')
         address = (changed.event if page == 'event' else changed).get_absolute_url()
@@ -129,7 +129,7 @@ class TestCauses:
         text = clerk_pages.get(address).content.decode()
         assert [mark for mark in self.MARKS if mark not in text] == []
 
-    def test_nor_in_the_list_and_in_the_api(self, clerk_pages, clerk_api, grant, changed):
+    def test_the_list_and_the_api_hide_causes_too(self, clerk_pages, clerk_api, grant, changed):
         grant(Event, 'view')
         [row] = clerk_pages.get(f'{PAGES}/events/').context['table'].rows
         assert (row.record.caused_by, row.record.partial) == (None, None)
@@ -147,7 +147,7 @@ class TestKind:
     def as_created(self, webhook) -> Delivery:
         return delivery(event(site(name='New'), kind=UPDATED), webhook, span={'kind': CREATED})
 
-    def test_the_list_shows_what_is_told(self, admin_pages, as_created, changed):
+    def test_the_list_shows_the_kind_that_is_sent(self, admin_pages, as_created, changed):
         table = admin_pages.get(f'{PAGES}/deliveries/').context['table']
         assert {row.record.pk: row.get_cell_value('kind') for row in table.rows} == {
             as_created.pk: 'Created',
@@ -156,12 +156,12 @@ class TestKind:
         [badge] = [row.get_cell('kind') for row in table.rows if row.record == as_created]
         assert 'text-bg-green' in badge
 
-    def test_its_page_shows_what_is_told(self, admin_pages, as_created):
+    def test_its_page_shows_the_kind_that_is_sent(self, admin_pages, as_created):
         text = admin_pages.get(as_created.get_absolute_url()).content.decode()
         assert 'Created</span>' in text
         assert 'Updated</span>' not in text
 
-    def test_the_admin_shows_what_is_told(self, admin_pages, as_created):
+    def test_the_admin_shows_the_kind_that_is_sent(self, admin_pages, as_created):
         text = admin_pages.get(DELIVERIES).content.decode()
         assert 'Site: Created' in text
         assert 'Site: Updated' not in text

@@ -104,7 +104,7 @@ class TestCounted:
         for address in addresses:
             assert 'Replaced <strong>2</strong>' in admin_pages.get(address).content.decode()
 
-    def test_the_apis_tell_the_number(self, api_client, webhook):
+    def test_the_apis_show_the_number_of_superseded_deliveries(self, api_client, webhook):
         count(webhook, 2)
         assert api_client.get(f'{API}webhooks/{webhook.pk}/').json()['health']['superseded'] == 2
         filters = '{health: {superseded: {filter_lookup: {exact: 2}}}}'
@@ -112,13 +112,13 @@ class TestCounted:
         answer = api_client.post('/graphql/', {'query': query}, format='json').json()
         assert answer['data']['webhooks_webhook_list'] == [{'health': {'superseded': 2}}]
 
-    def test_the_metrics_tell_the_number(self, webhook):
+    def test_the_metrics_show_the_number_of_superseded_deliveries(self, webhook):
         count(webhook, 2)
         shown = generate_latest(metrics._registry).decode()
         labels = f'outcome="superseded",webhook="{webhook.name}"'
         assert f'webhooks_deliveries_closed_total{{{labels}}} 2.0' in shown
 
-    def test_nobody_is_told_of_it(self, webhook):
+    def test_nobody_is_notified_of_a_superseded_delivery(self, webhook):
         on_call = NotificationGroup.objects.create(name='On call')
         on_call.users.add(User.objects.create_user('ann'))
         webhook.notification_groups.add(on_call)
@@ -142,7 +142,7 @@ class TestRedelivered:
         assert redelivery.redeliver(redelivery.select(webhook, status=SUPERSEDED)) == 1
         assert [one.status for one in deliveries()] == [PENDING, PENDING]
 
-    def test_a_job_of_the_status_page_tells_what_became_of_it(self, both):
+    def test_a_job_of_the_status_page_says_that_its_delivery_was_superseded(self, both):
         assert redelivery.outcome(str(both[0].uuid)) == '1 replaced'
 
 

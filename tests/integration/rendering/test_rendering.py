@@ -259,7 +259,7 @@ class TestGoneRelatedObjects:
             assert by_id(later.pop(name)) == by_id(shown.pop(name))
         assert later == shown
 
-    def test_a_related_object_of_which_nothing_is_known_is_shown_by_its_id(self, db):
+    def test_an_unknown_related_object_is_shown_by_its_id(self, db):
         site = make_site()
         before, shown = take(site), render_now(site)
         Site.objects.filter(pk=site.pk).update(tenant=None)

@@ -159,7 +159,7 @@ class TestHosts:
             (['http://awx.example.com'], {'payload_url': 'https://awx.example.com/'}),
         ],
     )
-    def test_it_may_not(self, hosts: list[str], fields: dict[str, Any]):
+    def test_a_credential_may_not_go_to_another_host(self, hosts: list[str], fields: dict[str, Any]):
         webhook = Webhook(name='x', type_create=True, credential=credential(hosts=hosts), **fields)
         with pytest.raises(ValidationError) as error:
             webhook.full_clean()
@@ -604,7 +604,7 @@ class TestApi:
         assert any('stamps' in text for text in texts)
         assert not [text for text in texts if 'tok3n-of-awx' in text or 'an0ther' in text]
 
-    def test_who_may_not_view_it_cannot_use_it(self, api_client, clerk_api, grant):
+    def test_a_user_who_may_not_view_a_credential_cannot_use_it(self, api_client, clerk_api, grant):
         made = credential(NOWHERE)
         grant(Webhook, 'add', 'view')
         definition = {'name': 'w', 'payload_url': NOWHERE, 'type_create': True, 'credential': made.pk}
@@ -612,7 +612,7 @@ class TestApi:
         assert (answer.status_code, list(answer.json())) == (400, ['credential'])
         assert api_client.post(WEBHOOKS, definition, format='json').status_code == 201
 
-    def test_who_may_not_view_it_can_keep_it(self, clerk_api, grant):
+    def test_a_user_who_may_not_view_a_credential_can_keep_it(self, clerk_api, grant):
         made = credential(NOWHERE)
         webhook = subscribe(NOWHERE, Site, credential=made)
         grant(Webhook, 'change', 'view')

@@ -73,7 +73,7 @@ class TestSending:
         for secret, request in zip((KEY, OTHER), receiver.requests, strict=True):
             verify(secret, request)
 
-    def test_a_variable_signs(self, receiver: Receiver, folder: Path, monkeypatch):
+    def test_a_secret_from_a_variable_signs(self, receiver: Receiver, folder: Path, monkeypatch):
         monkeypatch.setenv('WEBHOOKS_KEY', KEY)
         subscribe(receiver.url('/'), Site, secret='env:WEBHOOKS_KEY')
         site()

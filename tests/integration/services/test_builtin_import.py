@@ -169,11 +169,11 @@ class TestNotCarriedOver:
         builtin_rule(**fields)
         self.refused(reason)
 
-    def test_all_reasons_are_told(self):
+    def test_all_reasons_are_named(self):
         builtin_rule(Location, kinds=(OBJECT_CREATED, 'job_failed'), rule_action_data={'a': 1}, secret='whsec_short')
         self.refused('event_types: ', 'action_data: ', 'object_types: ', 'secret: ')
 
-    def test_no_secret_is_told(self):
+    def test_no_reason_shows_a_secret(self):
         rules = [
             builtin_rule(secret='whsec_hush-hush', additional_headers='X-Token: hush-hush\nHost: hush-hush'),
             builtin_rule(additional_headers='Authorization: Bearer\n hush-hush'),

@@ -31,7 +31,7 @@ def failed(webhook: Webhook) -> Delivery:
 
 
 @pytest.mark.parametrize('action', ['replay', 'redeliver'])
-def test_who_redelivers_waits_for_no_worker(api_client, webhook, failed, action):
+def test_a_user_who_redelivers_waits_for_no_worker(api_client, webhook, failed, action):
     since = (timezone.now() - timedelta(days=1)).isoformat()
     address = f'webhooks/{webhook.pk}/replay/' if action == 'replay' else f'deliveries/{failed.pk}/redeliver/'
     with open_transaction(lambda: order.lock_lanes([webhook.pk])):

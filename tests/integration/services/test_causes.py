@@ -86,7 +86,7 @@ class TestGrouping:
     def test_the_same_webhook_and_error_are_one_cause_and_the_largest_comes_first(self, log):
         assert told(causes.find()) == ALL
 
-    def test_a_cause_tells_from_when_to_when_it_lasted(self, webhook):
+    def test_a_cause_shows_its_period(self, webhook):
         now = timezone.now()
         first, last = now - timedelta(hours=2), now - timedelta(minutes=1)
         for finished_at in (last, first, now - timedelta(hours=1)):
@@ -94,7 +94,7 @@ class TestGrouping:
         [cause] = causes.find().shown
         assert (cause.first, cause.last) == (first, last)
 
-    def test_a_cause_tells_what_the_receiver_answered_last(self, webhook):
+    def test_a_cause_shows_the_last_answer(self, webhook):
         _older, newest = fail(webhook, REFUSED, 2)
         newest.attempts.update(response_body='{"detail":\n "disk full"}')
         [cause] = causes.find().shown
@@ -184,7 +184,7 @@ class TestWhoSeesIt:
         rows = {one.error for one in Delivery.objects.restrict(clerk_user, 'view')}
         assert {cause.error for cause in causes.find(clerk_user).shown} == rows
 
-    def test_who_may_view_some_deliveries_sees_their_causes(self, log, clerk_user, grant):
+    def test_a_user_who_may_view_some_deliveries_sees_their_causes(self, log, clerk_user, grant):
         grant(Delivery, 'view', webhook__name='inventory')
         assert told(causes.find(clerk_user)) == [('inventory', 'HTTP 500', 1)]
 
@@ -206,7 +206,7 @@ class TestWhoSeesIt:
         assert not answer.context['causes']
         assert 'wh-causes' not in answer.content.decode()
 
-    def test_who_may_not_redeliver_has_no_button(self, log, clerk_pages, grant):
+    def test_a_user_who_may_not_redeliver_has_no_button(self, log, clerk_pages, grant):
         grant(Delivery, 'view')
         assert [row.redeliver_url for row in rows_of(clerk_pages, PAGE)] == ['', '', '']
 
@@ -283,7 +283,7 @@ class TestRest:
     def test_its_root_names_it(self, api_client):
         assert api_client.get('/api/plugins/webhooks/').json()['failures'].endswith(FAILURES)
 
-    def test_a_dry_run_tells_the_numbers_and_sends_nothing(self, log, webhook, api_client):
+    def test_a_dry_run_shows_the_numbers_and_sends_nothing(self, log, webhook, api_client):
         wanted = {'webhook': webhook.pk, 'error': LOST}
         shown = api_client.post(f'{FAILURES}redeliver/', wanted | {'dry_run': True}, format='json').json()
         assert shown.pop('oldest')
@@ -302,7 +302,7 @@ class TestRest:
         grant(Delivery, 'redeliver', webhook__name='inventory')
         assert clerk_api.post(f'{FAILURES}redeliver/', {}, format='json').json() == {'count': 1}
 
-    def test_who_may_not_view_deliveries_is_refused(self, log, clerk_api, grant):
+    def test_a_user_who_may_not_view_deliveries_is_refused(self, log, clerk_api, grant):
         grant(Webhook, 'view')
         assert clerk_api.get(FAILURES).status_code == 403
 

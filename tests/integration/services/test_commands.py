@@ -242,7 +242,7 @@ class TestStatus:
         assert 'webhooks_delivery' in [table['name'] for table in found['database']['tables']]
         assert 'webhooks_database_problems 1.0' in generate_latest(metrics._registry).decode()
 
-    def test_it_is_readable(self, webhook, worker):
+    def test_the_status_is_readable_for_people(self, webhook, worker):
         site()
         code, text = command('webhooks_status')
         assert re.search(r'^webhooks_delivery +[\d.]+ KB +[\d.]+ KB ', text, re.MULTILINE)
@@ -309,7 +309,7 @@ class TestReplay:
 
         return run
 
-    def test_everything_is_replayed(self, replayed):
+    def test_a_replay_without_options_redelivers_everything(self, replayed):
         assert replayed() == [HOOK] * 4 + ['/tenants']
 
     def test_one_webhook_is_replayed(self, replayed):
@@ -336,7 +336,7 @@ class TestReplay:
         assert work() == 'nothing to send'
 
     @pytest.mark.parametrize(('typed', 'pending'), [('yes', 5), ('no', 0), ('', 0)])
-    def test_on_a_terminal_it_tells_the_number_and_asks(self, closed, monkeypatch, typed, pending):
+    def test_a_replay_on_a_terminal_shows_the_number_and_asks(self, closed, monkeypatch, typed, pending):
         monkeypatch.setattr('sys.stdin', Terminal(f'{typed}\n'))
         code, said = command('webhooks_replay')
         assert (code, said.partition(' will be ')[0]) == (OK, '5 deliveries to 2 webhooks')

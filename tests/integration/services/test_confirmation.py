@@ -162,7 +162,7 @@ class TestDoors:
         confirm(client, asked)
         assert pending() == 2
 
-    def test_rest_tells_the_same_numbers_in_a_dry_run(self, api_client, failed, webhook):
+    def test_a_dry_run_in_rest_shows_the_same_numbers(self, api_client, failed, webhook):
         address = f'/api{webhook.get_absolute_url()}replay/'
         wanted = {'since': '2020-01-01T00:00:00Z'}
         shown = api_client.post(address, wanted | {'dry_run': True}, format='json').json()
@@ -171,7 +171,7 @@ class TestDoors:
         assert pending() == 0
         assert api_client.post(address, wanted, format='json').json() == {'count': 2}
 
-    def test_the_command_tells_the_same_numbers_in_a_dry_run(self, failed):
+    def test_a_dry_run_of_the_command_shows_the_same_numbers(self, failed):
         out = StringIO()
         call_command('webhooks_replay', '--dry-run', stdout=out)
         assert out.getvalue().startswith('2 deliveries to 1 webhook will be sent again. The oldest is from')

@@ -120,7 +120,7 @@ class TestItems:
         publish('Bern')
         assert [item['body'] for item in read(api_client, feed)['items']] == ['Bern!']
 
-    def test_a_template_that_fails_is_told_in_place_of_the_body_and_can_be_read_again(self, feed, api_client):
+    def test_an_item_whose_template_fails_has_the_error_and_can_be_read_again(self, feed, api_client):
         publish('Bern', 'Basel')
         Webhook.objects.filter(pk=feed.pk).update(body_template='{{ 1 / (data.name | length - 4) }}')
         first, second = read(api_client, feed)['items']

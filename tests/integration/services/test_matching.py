@@ -140,7 +140,7 @@ class TestComparedWithBefore:
         dispatch_all()
         return Event.objects.get()
 
-    def test_the_keys_of_which_none_changed_are_named(self, bern, netbox_user, admin_pages):
+    def test_the_unchanged_keys_are_named(self, bern, netbox_user, admin_pages):
         subscribe(NOWHERE, Site, name='CMDB', only_if_changed=['status', 'facility'])
         edited = self.edit(bern, description='new')
         assert refusals(netbox_user) == {'CMDB': ['Only if changed: status, facility']}
@@ -194,7 +194,7 @@ def test_a_regular_expression_is_suspected_only_if_there_is_one(netbox_user, fie
     assert refusals(netbox_user) == {'CMDB': [told]}
 
 
-def test_while_nothing_can_be_told_none_are_said_to_be_gone(netbox_user, admin_pages, monkeypatch):
+def test_webhooks_whose_reasons_are_unknown_do_not_count_as_deleted(netbox_user, admin_pages, monkeypatch):
     subscribe(NOWHERE, Site, name='CMDB', conditions=IS_ACTIVE)
     site(status='planned')
     dispatch_all()
@@ -216,7 +216,7 @@ def test_an_event_page_says_how_many_more_webhooks_refused_it(admin_pages, monke
     assert '2 more webhooks are not listed: they were deleted or changed, or you may not view them.' in page
 
 
-def test_the_page_tells_it_and_writes_nothing(admin_pages):
+def test_the_page_of_an_event_shows_reasons_and_writes_nothing(admin_pages):
     subscribe(NOWHERE, Site, name='CMDB', conditions={'attr': 'name', 'op': 'regex', 'value': '^Z'})
     site(name='Bern')
     dispatch_all()

@@ -31,7 +31,7 @@ def figures() -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(' ') for line in lines if line[0] != '#')}
 
 
-def test_they_tell_how_much_waits_and_what_is_wrong(webhook):
+def test_metrics_show_how_much_waits_and_what_is_wrong(webhook):
     place = site()
     now = timezone.now()
     waiting = {'created': now - timedelta(hours=3), 'expires_at': now + timedelta(days=1)}
@@ -64,12 +64,12 @@ def test_they_count_the_looks_at_all_devices(webhook):
     assert figures()['webhooks_context_walks'] == 1
 
 
-def test_they_tell_no_workers_where_redis_does_not_answer(webhook, tasks_redis):
+def test_metrics_show_no_workers_if_redis_does_not_answer(webhook, tasks_redis):
     tasks_redis.stop()
     assert figures()['webhooks_workers'] == 0
 
 
-def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook):
+def test_metrics_show_outcomes_and_durations_for_each_webhook(webhook):
     counts = list(range(1, len(LATENCY_BUCKET_SECONDS) + 2))
     Health.objects.update(delivered=4, failed=5, superseded=6, latency=counts, latency_sum=7.5)
     found = figures()
@@ -106,6 +106,6 @@ def test_the_log_is_not_read_anew_for_each_who_asks(webhook, rf):
 
 
 @pytest.mark.parametrize('address', ['/metrics', '/plugins/webhooks/metrics'])
-def test_where_netbox_shows_none_they_are_at_no_address(admin_pages, address):
+def test_metrics_have_no_address_if_netbox_shows_none(admin_pages, address):
     """installation/test_without_admin.py turns NetBox's metrics on."""
     assert admin_pages.get(address).status_code == 404

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 
 @pytest.mark.parametrize('models', [(), (Site,)])
-def test_it_tells_of_the_webhook_itself(receiver: Receiver, models):
+def test_a_ping_is_about_the_webhook_itself(receiver: Receiver, models):
     webhook = subscribe(receiver.url('/'), *models, name='CMDB', secret='s3cret')
     assert trial.send_test(webhook).status == 'delivered'
     (request,) = receiver.wait_for(1)

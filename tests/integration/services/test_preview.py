@@ -44,7 +44,7 @@ def clerk(clerk_user) -> Client:
 
 
 class TestWhatIsShown:
-    def test_the_latest_event(self, webhook, api_client):
+    def test_a_preview_shows_the_latest_event(self, webhook, api_client):
         event(site(name='Bern'))
         event(site(name='Genf'))
         event(site(name='Test'), test=True)
@@ -66,7 +66,7 @@ class TestWhatIsShown:
         assert '"event": "created"' in body
         assert '"prechange": null, "postchange": {' in body
 
-    def test_an_event_without_snapshots_is_none_for_who_sends_them(self, api_client):
+    def test_an_event_without_snapshots_is_not_previewed_for_a_webhook_that_shows_them(self, api_client):
         other = subscribe(NOWHERE, Site, body_template='{{ snapshots.postchange.name }}', include_snapshots=True)
         event(site(name='Bern'))
         site(name='Genf')
@@ -121,7 +121,7 @@ class TestWhatIsShown:
         assert list(api_client.get(api(webhook)).json()) == ['previous_secret']
         assert 'cannot be decrypted' in admin_pages.get(tab(webhook)).content.decode()
 
-    def test_nothing_is_kept(self, webhook, api_client):
+    def test_a_preview_saves_nothing(self, webhook, api_client):
         site()
         before = Event.objects.count()
         api_client.post(api(webhook), {'body_template': 'x'}, format='json')
@@ -271,7 +271,7 @@ class TestPages:
         assert 'body template: undefinederror' in text
         assert '(line 3)' in text
 
-    def test_the_way_there(self, webhook, admin_pages):
+    def test_the_page_of_a_webhook_leads_to_the_preview(self, webhook, admin_pages):
         for page in (webhook.get_absolute_url(), page_of(webhook)):
             assert f'href="{tab(webhook)}"' in admin_pages.get(page).content.decode()
 

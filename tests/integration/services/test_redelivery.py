@@ -121,7 +121,7 @@ class TestDelivered:
         Webhook.objects.update(paused=True, max_attempts=8)
         return place
 
-    def test_the_first_one_stays_as_it_is(self, place):
+    def test_the_first_delivery_stays_unchanged(self, place):
         (first,) = deliveries()
         redeliver()
         again = deliveries(PENDING)

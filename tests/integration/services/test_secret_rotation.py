@@ -125,7 +125,7 @@ class TestOtherDoors:
         assert answer.status_code == 200, answer.data
         assert Webhook.objects.get().secrets() == ['new']
 
-    def test_the_bulk_edit(self, rotated, admin_pages):
+    def test_a_secret_that_a_bulk_edit_replaces_ends_the_previous_one(self, rotated, admin_pages):
         answer = admin_pages.post(f'{PAGES}edit/', {'pk': rotated.pk, 'secret': 'new', '_apply': ''})
         assert answer.status_code == 302, answer.context['form'].errors
         assert Webhook.objects.get().secrets() == ['new']
@@ -297,7 +297,7 @@ class TestPages:
         remaining = Webhook.objects.get().previous_secret_expires - timezone.now()
         assert timedelta(hours=23) < remaining <= timedelta(hours=24)
 
-    def test_the_old_one_is_kept_for_a_day_unless_told_otherwise(self, webhook, admin_pages):
+    def test_the_old_secret_is_kept_for_a_day_by_default(self, webhook, admin_pages):
         form = admin_pages.get(f'{PAGES}{webhook.pk}/rotate-secret/').context['form']
         assert form['keep_previous'].value() == '24'
         self.rotate(admin_pages, webhook, prefix='whsec_', keep_previous='0')
@@ -368,7 +368,7 @@ class TestPages:
         assert Webhook.objects.get().secret.reveal() in page.content.decode()
         assert len(page.context['messages']) == 1
 
-    def test_whoever_adds_another_webhook_next_is_told_where_the_secret_waits(self, committed, admin_pages):
+    def test_a_user_who_adds_another_webhook_next_reads_where_the_secret_is_shown(self, committed, admin_pages):
         told = self.add(admin_pages, _addanother='').context['messages']
         assert 'The secret of “New” is shown once, when you open its page.' in map(str, told)
         webhook = Webhook.objects.get()

@@ -225,7 +225,7 @@ class TestSome:
         work()
         assert [pk for pk, _sequence in arrivals(receiver)] == [bern.pk]
 
-    def test_conditions_see_expanded_objects_and_do_not_tell_them_to_who_may_not_view_these(
+    def test_conditions_see_expanded_objects_and_hide_them_from_users_who_may_not_view_them(
         self, clerk_api, grant, receiver
     ):
         conditions = {'attr': 'region.description', 'value': 'x'}
@@ -298,7 +298,7 @@ class TestPages:
         assert said(answer) == '1 object is being sent to CMDB.'
         assert Event.objects.get().username == 'admin'
 
-    def test_who_may_not_send_finds_no_button_and_no_empty_tab(self, clerk_pages, grant, webhook):
+    def test_a_user_who_may_not_send_finds_no_button_and_no_empty_tab(self, clerk_pages, grant, webhook):
         (bern,) = places('Bern')
         grant(Site, 'view')
         grant(Delivery, 'view')
@@ -328,7 +328,7 @@ class TestPages:
         answer = admin_pages.post(f'{PAGE}?region_id=none', {})
         assert 'filter is not valid' in said(answer)
 
-    def test_a_list_without_objects_and_objects_that_are_gone_are_told(self, admin_pages, webhook):
+    def test_a_message_says_that_a_list_is_empty_or_its_objects_are_gone(self, admin_pages, webhook):
         (bern,) = places('Bern')
         assert 'no object to send' in said(admin_pages.post(f'{PAGE}?name__isw=Z', {}))
         bern.delete()
@@ -369,7 +369,7 @@ class TestCommand:
         assert [sent.json()['username'] for sent in receiver.wait_for(2)] == [None, None]
         assert not any(one.backfill for one in deliveries())
 
-    def test_it_only_counts(self, webhook):
+    def test_a_dry_run_only_counts_objects(self, webhook):
         Webhook.objects.update(conditions=IS_ACTIVE)
         (basel,) = places('Basel', status='planned')
         (bern,) = places('Bern')

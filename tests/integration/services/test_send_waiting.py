@@ -145,7 +145,7 @@ class TestSend:
 
 
 class TestRest:
-    def test_it_tells_what_waits(self, webhook, api_client):
+    def test_rest_shows_how_much_waits(self, webhook, api_client):
         shown = api_client.get(f'{API}{webhook.pk}/waiting/').json()
         assert (shown['changes'], shown['objects']) == (5, 2)
         assert shown['since']
@@ -196,7 +196,7 @@ class TestPages:
         assert 'Waiting: 5 changes · 2 objects' in page
         assert f'href="{old.get_absolute_url()}send-waiting/"' in page
 
-    def test_a_webhooks_page_tells_only_of_changes_that_wait_for_long(self, admin_pages, webhook):
+    def test_a_webhooks_page_mentions_only_changes_that_have_waited_long(self, admin_pages, webhook):
         assert 'Waiting: ' not in admin_pages.get(webhook.get_absolute_url()).content.decode()
         age()
         assert 'Waiting: ' in admin_pages.get(webhook.get_absolute_url()).content.decode()
@@ -216,7 +216,7 @@ class TestPages:
         answer = admin_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'all'}, follow=True)
         assert messages_of(answer)[0].startswith(f'{old} is suspended: one delivery is tried now.')
 
-    def test_whoever_may_not_change_it_is_told_only(self, clerk_pages, grant, old):
+    def test_a_user_who_may_not_change_the_webhook_gets_no_button(self, clerk_pages, grant, old):
         grant(Webhook, 'view')
         page = clerk_pages.get(old.get_absolute_url()).content.decode()
         assert 'Waiting: 5 changes · 2 objects' in page

@@ -160,7 +160,7 @@ PLANNED = {
 
 
 @pytest.mark.parametrize('make', PLANNED)
-def test_one_time_is_told_as_the_next_attempt_wherever_it_is_shown(admin_pages, api_client, make):
+def test_the_next_attempt_is_the_same_time_wherever_it_is_shown(admin_pages, api_client, make):
     made, planned = make(), PLANNED[make]
     told = moment(planned) if planned else ''
     page = admin_pages.get(made.get_absolute_url()).content.decode()

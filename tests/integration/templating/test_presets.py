@@ -284,7 +284,7 @@ class TestBodies:
         client.post('/plugins/webhooks/webhooks/add/', body)
         assert Webhook.objects.get().is_feed
 
-    def test_who_changed_it_is_named(self, receiver: Receiver, api_client, netbox_user):
+    def test_the_message_of_a_preset_names_the_user(self, receiver: Receiver, api_client, netbox_user):
         for preset in all_presets():
             create(api_client, receiver, preset, path=f'/{preset}')
         with request_by(netbox_user):

@@ -71,7 +71,7 @@ class TestWhatWorks:
             ('', ''),
         ],
     )  # fmt: skip
-    def test_templates_of_everyday(self, template: str, text: str):
+    def test_everyday_templates_render(self, template: str, text: str):
         assert render(template) == text
 
     def test_a_character_written_as_in_json(self):
@@ -83,7 +83,7 @@ class TestWhatWorks:
     def test_header_safe_removes_line_breaks(self):
         assert render('{{ name | header_safe }}', name='a\r\nX-Evil: 1\x00\x7f') == 'aX-Evil: 1'
 
-    def test_netbox_filters(self, settings):
+    def test_netboxs_filters_work(self, settings):
         settings.JINJA_FILTERS = {'shout': lambda text: f'{text}!'}
         assert render('{{ event|shout }}') == 'updated!'
 
@@ -205,7 +205,7 @@ class TestTime:
             '{% for x in []|slice(1000000000000) if x %}{% endfor %}',
         ],
     )
-    def test_ends_in_time(self, template: str):
+    def test_an_endless_template_ends_in_time(self, template: str):
         began = time.monotonic()
         message = reason(template)
         assert time.monotonic() - began < PATIENCE
@@ -261,7 +261,7 @@ class TestTime:
         monkeypatch.undo()
         assert render('{{ event }}') == 'updated'
 
-    def test_no_endless_recursion(self):
+    def test_a_template_that_calls_itself_ends(self):
         assert 'calls itself without end' in reason('{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}')
         assert 'calls itself without end' in reason('{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}')
 
@@ -335,7 +335,7 @@ class TestErrors:
             ('{{ data() }}', "TypeError: 'dict' object is not callable (line 1)"),
         ],
     )
-    def test_an_error_of_a_template_tells_its_line(self, template: str, message: str):
+    def test_an_error_of_a_template_names_its_line(self, template: str, message: str):
         assert message in reason(template)
         assert '(line' in reason(template)
 
@@ -380,7 +380,7 @@ class TestErrors:
     def test_half_a_surrogate_pair_is_an_error_of_the_template(self):
         assert 'half a surrogate pair' in reason(r'{{ "\ud83d" }}')
 
-    def test_an_error_inside_a_macro_tells_the_inner_line(self):
+    def test_an_error_inside_a_macro_names_the_inner_line(self):
         assert '(line 2)' in reason('{% macro m() %}\n{{ 1 / 0 }}\n{% endmacro %}\n\n{{ m() }}')
 
 

@@ -112,7 +112,7 @@ class TestRendered:
 
 
 class TestFailing:
-    def test_a_body_tells_its_line_and_nothing_is_sent(self, receiver: Receiver):
+    def test_a_wrong_body_template_names_its_line_and_nothing_is_sent(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site, body_template='one\n{{ data.tenant.name }}\n{{ data.nothing.more }}')
         site()
         error = failure()

@@ -74,7 +74,7 @@ class TestNetBox:
             assert Backfill.objects.get().state == state
         assert 'No backfill is' in said(admin_pages.post(f'{webhook.get_absolute_url()}backfill/pause/'))
 
-    def test_who_lacks_the_permission_sees_no_buttons(self, clerk_pages, grant, webhook):
+    def test_a_user_without_the_permission_sees_no_buttons(self, clerk_pages, grant, webhook):
         start(webhook)
         grant(Webhook, 'view')
         page = text(clerk_pages.get(webhook.get_absolute_url()))

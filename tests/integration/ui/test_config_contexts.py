@@ -34,7 +34,7 @@ def test_a_webhook_that_does_not_ask_shows_nothing(admin_pages, webhook):
     assert 'objects compared' not in text(admin_pages.get(other.get_absolute_url()))
 
 
-def test_who_may_not_view_all_objects_sees_no_numbers(webhook):
+def test_a_user_who_may_not_view_all_objects_sees_no_numbers(webhook):
     shown = progress.walking(webhook, User.objects.create(username='mila'))
     assert shown is not None
     assert (shown.looked, shown.total) == (None, None)

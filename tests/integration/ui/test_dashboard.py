@@ -165,16 +165,16 @@ class TestBanners:
     def titles(self, webhook: Webhook) -> list[str]:
         return [banner.title for banner in why_not_sent.banners_of(Webhook.objects.get(pk=webhook.pk))]
 
-    def test_a_disabled_webhook_is_told(self, webhook):
+    def test_a_banner_says_that_the_webhook_is_disabled(self, webhook):
         Webhook.objects.update(enabled=False)
         assert self.titles(webhook) == ['Disabled']
 
-    def test_an_endpoint_that_is_gone_is_told(self, webhook):
+    def test_a_banner_says_that_the_endpoint_is_gone(self, webhook):
         Webhook.objects.update(enabled=False)
         Health.objects.update(last_status=410, last_attempt_at=timezone.now())
         assert self.titles(webhook) == ['Disabled by its receiver']
 
-    def test_a_paused_webhook_is_told(self, webhook):
+    def test_a_banner_says_that_the_webhook_is_paused(self, webhook):
         Webhook.objects.update(paused=True)
         assert self.titles(webhook)[0] == 'Paused'
 
@@ -185,7 +185,7 @@ class TestBanners:
         assert 'connection refused' in banner.text
         assert f'{timezone.localtime(Health.objects.get().probe_at):%Y-%m-%d %H:%M:%S}' in banner.text
 
-    def test_a_webhook_that_nothing_asks_for_is_told(self, webhook):
+    def test_a_banner_says_that_nothing_is_sent_through_the_webhook(self, webhook):
         assert 'Nothing is sent' not in self.titles(webhook)
         webhook.object_types.clear()
         assert self.titles(webhook)[0] == 'Nothing is sent'
@@ -201,21 +201,21 @@ class TestBanners:
         rule.save()
         assert self.titles(webhook)[0] == 'Nothing is sent'
 
-    def test_a_missing_worker_is_told(self, webhook):
+    def test_a_banner_says_that_no_worker_is_running(self, webhook):
         assert self.titles(webhook) == ['No worker is running']
 
-    def test_it_is_told_that_webhooks_are_off(self, webhook, monkeypatch):
+    def test_a_banner_says_that_webhooks_are_off(self, webhook, monkeypatch):
         change_settings(monkeypatch, enabled=False)
         assert self.titles(webhook) == ['Webhooks are off']
 
     @pytest.mark.parametrize('column', ['secret', 'additional_headers'])
-    def test_a_secret_that_cannot_be_decrypted_is_told(self, webhook, column):
+    def test_a_banner_names_a_secret_that_cannot_be_decrypted(self, webhook, column):
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE webhooks_webhook SET {column} = 'nonsense'")
         assert self.titles(webhook)[0] == f'Stored value cannot be decrypted: {column.replace("_", " ")}'
 
     @pytest.mark.parametrize(('hours', 'is_named'), [(1, True), (-1, False)])
-    def test_a_previous_secret_that_cannot_be_decrypted_is_told_while_it_signs(self, webhook, hours, is_named):
+    def test_a_banner_names_a_previous_secret_that_cannot_be_decrypted_while_it_signs(self, webhook, hours, is_named):
         expires = timezone.now() + timedelta(hours=hours)
         Webhook.objects.update(secret='s3cret', previous_secret=Sealed('nonsense'), previous_secret_expires=expires)
         assert ('Stored value cannot be decrypted: previous secret' in self.titles(webhook)) is is_named

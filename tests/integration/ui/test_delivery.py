@@ -56,7 +56,7 @@ def test_what_failed_and_was_delivered_since_is_no_failure_on_the_page_status(ad
 
 
 class TestHeadline:
-    def test_it_tells_webhook_change_and_state(self, admin_pages):
+    def test_the_headline_names_webhook_change_and_state(self, admin_pages):
         log = delivery(event(site(name='Berlin 5')), subscribe(NOWHERE, Site, name='inventory'), error='HTTP 500 no')
         page = shown(admin_pages, log)
         told = 'inventory · Berlin 5 updated · failed: HTTP 500'
@@ -109,7 +109,7 @@ class TestAnswer:
             assert ('Cut off: only the first 4 KiB' in panel(page, 'Last Answer')) is is_cut
             assert panel(page, 'Attempts').count('Cut off: only the first 4 KiB') == 1
 
-    def test_it_says_that_none_came(self, admin_pages):
+    def test_the_page_says_that_no_answer_came(self, admin_pages):
         log = delivery(event(site()))
         Attempt.objects.update(response_status=None, response_body='', error='connection refused')
         assert panel(shown(admin_pages, log), 'Last Answer').startswith('No response')
@@ -264,7 +264,7 @@ class TestBody:
             (told,) = clerk_api.get(f'{API}{log.pk}/').json()['attempts']
             assert told['request_body'] == ('top s3cret Bern' if may_view else None)
 
-    def test_the_rest_api_tells_it_of_one_delivery(self, api_client, webhook, receiver):
+    def test_the_rest_api_shows_the_body_of_a_single_delivery(self, api_client, webhook, receiver):
         site(name='Bern')
         work()
         sent = receiver.wait_for(1)[0].body.decode()

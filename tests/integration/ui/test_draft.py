@@ -124,7 +124,7 @@ class TestSource:
         assert f'<option value="object:dcim.site:{place.pk}">ID {place.pk}</option>' in ' '.join(page.split())
         assert 'model=dcim.Site names failed' in caplog.text
 
-    def test_none_that_the_reader_may_not_view(self, clerk_pages, grant):
+    def test_a_draft_offers_no_source_that_the_reader_may_not_view(self, clerk_pages, grant):
         hidden, seen = event(site(name='Bern')), event(site(name='Genf'))
         grant(Webhook, 'add')
         grant(Event, 'view')
@@ -183,7 +183,7 @@ class TestVerdict:
         shown = draft(admin_pages, body_template='hello', http_content_type='text/plain')
         assert 'is not the JSON' not in shown
 
-    def test_the_rest_api_tells_it_too(self, api_client):
+    def test_the_rest_api_shows_the_verdict_too(self, api_client):
         webhook = subscribe(NOWHERE, Site)
         log, place = event(site(name='Bern')), site(name='Genf')
         api = API.format(webhook.pk)

@@ -168,7 +168,7 @@ class TestPages:
         found = admin_pages.get(address).context['table'].rows
         assert [row.record.status for row in found] == [FAILED]
 
-    def test_whoever_may_not_see_deliveries_gets_no_link(self, clerk_pages, grant, busy):
+    def test_a_user_who_may_not_view_deliveries_gets_no_link(self, clerk_pages, grant, busy):
         grant(Webhook, 'view')
         page = clerk_pages.get(busy.get_absolute_url()).content.decode()
         assert 'Last 24 hours. 2 delivered, 1 failed"' in page

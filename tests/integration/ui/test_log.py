@@ -318,7 +318,7 @@ def test_the_tab_shows_the_deliveries_of_the_object(admin_pages):
     assert theirs.get_absolute_url() not in page
 
 
-def test_who_may_not_send_an_object_has_its_tab_once_it_has_a_delivery(clerk_pages, grant):
+def test_a_user_who_may_not_send_an_object_has_its_tab_once_it_has_a_delivery(clerk_pages, grant):
     place = site()
     grant(Site, 'view')
     grant(Delivery, 'view')
@@ -328,7 +328,7 @@ def test_who_may_not_send_an_object_has_its_tab_once_it_has_a_delivery(clerk_pag
     assert tab in clerk_pages.get(place.get_absolute_url()).content.decode()
 
 
-def test_who_may_send_an_object_has_its_tab_in_any_case(admin_pages):
+def test_a_user_who_may_send_an_object_has_its_tab_in_any_case(admin_pages):
     place = site()
     assert f'/dcim/sites/{place.pk}/webhooks/' in admin_pages.get(place.get_absolute_url()).content.decode()
 

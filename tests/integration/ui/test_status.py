@@ -56,7 +56,7 @@ def lines(text: str) -> dict[str, str]:
 
 
 class TestFigures:
-    def test_a_webhook_that_its_receiver_disabled_is_told_with_its_list(self, admin_pages, webhook):
+    def test_a_line_counts_webhooks_that_their_receivers_disabled_and_leads_to_them(self, admin_pages, webhook):
         label = 'Webhooks disabled by their receivers'
         assert label not in lines(text_of(admin_pages))
         Webhook.objects.update(enabled=False)
@@ -66,13 +66,13 @@ class TestFigures:
         listed = admin_pages.get(re.search(f'<a href="([^"]*)">{label}</a>', text)[1])
         assert 'Inventory' in listed.content.decode()
 
-    def test_it_tells_that_webhooks_are_off(self, admin_pages, log, monkeypatch):
+    def test_the_status_page_says_that_webhooks_are_off(self, admin_pages, log, monkeypatch):
         assert 'Webhooks' not in lines(text_of(admin_pages))
         change_settings(monkeypatch, enabled=False)
         said = lines(text_of(admin_pages))['Webhooks']
         assert said.startswith('Off Changes are not recorded, and nothing is sent.')
 
-    def test_it_tells_how_sending_goes(self, admin_pages, log):
+    def test_the_status_page_shows_how_much_waits_and_failed(self, admin_pages, log):
         assert lines(text_of(admin_pages)) == {
             'Workers': 'None running Nothing is sent. Start the service netbox-rq.',
             'Waiting': '1 delivery · 1 change not processed yet · oldest: 3 hours',
@@ -175,7 +175,7 @@ class TestWhoSeesIt:
         assert lines(text_of(clerk_pages))['Suspended webhooks'].startswith('1 Inventory')
         assert '1 change' in lines(text_of(clerk_pages))['Waiting']
 
-    def test_who_may_view_webhooks_alone_sees_theirs(self, clerk_pages, grant, log):
+    def test_a_user_who_may_view_only_webhooks_sees_their_lines(self, clerk_pages, grant, log):
         grant(Webhook, 'view')
         assert lines(text_of(clerk_pages)).keys() == {'Workers', 'Suspended webhooks'}
         assert 'id="causes"' not in text_of(clerk_pages)

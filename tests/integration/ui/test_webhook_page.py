@@ -82,7 +82,7 @@ class TestPage:
             assert text.count(f'> {label}') == 1, label
 
     @pytest.mark.parametrize('tab', TABS)
-    def test_who_may_not_press_a_button_sees_none(self, clerk_pages, grant, webhook, tab):
+    def test_a_user_without_the_permission_sees_no_button(self, clerk_pages, grant, webhook, tab):
         for model in (Webhook, Delivery, Site, ObjectChange, JournalEntry):
             grant(model, 'view')
         text = text_of(clerk_pages, f'{webhook.get_absolute_url()}{tab}')
@@ -106,7 +106,7 @@ class TestTab:
             assert part in text
         assert 'name="webhook_id"' not in text
 
-    def test_its_filter_filters(self, admin_pages, webhook):
+    def test_the_tab_of_deliveries_has_a_filter(self, admin_pages, webhook):
         failed = delivery(event(site()), webhook)
         delivery(event(site()), webhook, status=StatusChoices.DELIVERED)
         rows = admin_pages.get(f'{webhook.get_absolute_url()}deliveries/?status=failed').context['table'].rows
@@ -135,7 +135,7 @@ class TestTab:
 
 
 class TestList:
-    def test_it_tells_the_reason_and_how_many_wait(self, admin_pages, webhook):
+    def test_the_list_of_webhooks_shows_reasons_and_how_many_wait(self, admin_pages, webhook):
         for status in (StatusChoices.PENDING, StatusChoices.PENDING, StatusChoices.FAILED):
             delivery(event(site()), webhook, status=status)
         Health.objects.filter(webhook=webhook).update(last_error='HTTP 502 Bad Gateway')

@@ -253,7 +253,7 @@ def test_a_webhook_for_event_rules_alone_has_no_object_types(admin_pages, secret
     assert not Webhook.objects.get().object_types.exists()
 
 
-def test_who_saves_a_webhook_that_nothing_is_sent_through_is_told(admin_pages, secretive):
+def test_a_message_warns_of_a_saved_webhook_through_which_nothing_is_sent(admin_pages, secretive):
     address, told = f'{PAGES}webhooks/{secretive.pk}/edit/', 'No object types are chosen.'
 
     def saved(**fields: object) -> str:

@@ -34,7 +34,7 @@ def stored() -> tuple[str, str]:
 
 class TestDoors:
     @pytest.mark.parametrize('fields', [{}, {'additional_headers': KEPT}, {'additional_headers': f'X-A: b\n{KEPT}'}])
-    def test_the_api_refuses(self, webhook, api_client, fields):
+    def test_the_api_refuses_masked_headers_for_another_host(self, webhook, api_client, fields):
         answer = api_client.patch(f'{API}{webhook.pk}/', {'payload_url': ELSEWHERE, **fields}, format='json')
         assert (answer.status_code, list(answer.data)) == (400, ['additional_headers'])
         assert stored() == ('https://a.example/in', STORED)
@@ -44,7 +44,7 @@ class TestDoors:
         assert answer.status_code == 400
         assert stored() == ('https://a.example/in', STORED)
 
-    def test_the_admin_refuses(self, webhook, admin_pages):
+    def test_the_admin_refuses_masked_headers_for_another_host(self, webhook, admin_pages):
         entered = shown(admin_pages, webhook) | {'payload_url': ELSEWHERE}
         answer = admin_pages.post(page_of(webhook), entered)
         assert list(answer.context['adminform'].form.errors) == ['additional_headers']
@@ -52,7 +52,7 @@ class TestDoors:
         admin_pages.post(page_of(webhook), entered | {'additional_headers': ENTERED})
         assert stored() == (ELSEWHERE, ENTERED)
 
-    def test_the_form_refuses(self, webhook, admin_pages):
+    def test_the_form_refuses_masked_headers_for_another_host(self, webhook, admin_pages):
         address = f'{PAGES}{webhook.pk}/edit/'
         form = admin_pages.get(address).context['form']
         entered = {name: form[name].value() for name in form.fields if form[name].value() not in (None, False)}
@@ -66,7 +66,7 @@ class TestDoors:
         assert answer.status_code == 200
         assert stored() == ('https://a.example/in', STORED)
 
-    def test_an_import_refuses(self, webhook, admin_pages):
+    def test_an_import_refuses_masked_headers_for_another_host(self, webhook, admin_pages):
         lines = f'id,payload_url\n{webhook.pk},{ELSEWHERE}'
         answer = admin_pages.post(f'{PAGES}import/', {'data': lines, 'format': 'csv', 'csv_delimiter': ','})
         assert answer.status_code == 200

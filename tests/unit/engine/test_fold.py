@@ -130,7 +130,7 @@ def test_a_change_says_nothing_of_the_restatements_that_it_replaces():
         ('dcu', NEW, None, 'postchange'),
     ],
 )
-def test_an_heir_tells_the_span_of_the_changes_that_it_replaces(steps: str, span: dict, first: int | None, side: str):
+def test_an_heir_spans_the_changes_that_it_replaces(steps: str, span: dict, first: int | None, side: str):
     (heir,) = fold(waiting(steps)).heirs
     assert (heir.span, heir.first, heir.side) == (span, first, side)
 

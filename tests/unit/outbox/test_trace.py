@@ -11,7 +11,7 @@ def of(parent: str, state: str = '') -> dict[str, str] | None:
 
 
 @pytest.mark.parametrize('parent', [VALID, f' {VALID} ', f'cc-{TRACE}-{PARENT}-01', f'cc-{TRACE}-{PARENT}-01-later'])
-def test_a_valid_parent_is_taken_as_it_is(parent):
+def test_a_valid_parent_is_taken_unchanged(parent):
     assert of(parent) == {'traceparent': parent.strip()}
 
 

@@ -71,7 +71,7 @@ def published(driver: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize('driver', CLIENTS)
-def test_no_client_tells_the_address_of_a_broker_that_is_away(driver: str, monkeypatch, caplog):
+def test_no_error_shows_the_address_of_a_broker_that_is_away(driver: str, monkeypatch, caplog):
     port = free_port()
     with caplog.at_level(logging.INFO, 'webhooks'):
         outcome = published(driver, CLIENTS[driver](port), monkeypatch)

@@ -130,7 +130,7 @@ class TestUrl:
             'http://example.com/a\\@b{{ data.name }}',
         ],
     )
-    def test_that_can_be_called(self, url: str):
+    def test_a_url_that_can_be_called_is_valid(self, url: str):
         assert wrong(payload_url=url) == set()
 
     @pytest.mark.parametrize(
@@ -241,20 +241,20 @@ class TestHeaders:
             ('X-One: 1\nX-One: 2', [('X-One', '1'), ('X-One', '2')]),
         ],
     )
-    def test_that_are_lines(self, text: str, headers: list[tuple[str, str]]):
+    def test_headers_in_lines_are_valid(self, text: str, headers: list[tuple[str, str]]):
         assert list(parse_headers(text)) == headers
 
     @pytest.mark.parametrize(
         'text',
         ['no colon', ': value', 'X One: 1', 'X-Ö: 1', 'X(): 1', 'X: a\rb', 'X: a\x00b', 'X: a\x0bb', 'X: 1\n folded'],
     )
-    def test_that_are_not(self, text: str):
+    def test_headers_that_are_no_lines_are_refused(self, text: str):
         with pytest.raises(DefinitionError) as error:
             list(parse_headers(text))
         assert error.value.field == 'additional_headers'
 
     @pytest.mark.parametrize('name', ['Host', 'content-length', 'Transfer-Encoding', 'webhook-id', 'X-HOOK-SIGNATURE'])
-    def test_that_the_sender_sets(self, name: str):
+    def test_headers_that_the_sender_sets_are_refused(self, name: str):
         assert name.lower() in RESERVED_HEADERS
         with pytest.raises(DefinitionError):
             list(parse_headers(f'{name}: x'))
@@ -270,7 +270,7 @@ class TestHeaders:
 class TestMaskedHeaders:
     STORED = Sealed('Authorization: Bearer secret\nX-Two: 2')
 
-    def test_show_names_only(self):
+    def test_masked_headers_show_names_only(self):
         assert mask_headers(self.STORED) == f'Authorization: {MASK}\nX-Two: {MASK}'
 
     @pytest.mark.parametrize('stored', [Sealed(None), Sealed('no colon')])
@@ -299,11 +299,11 @@ class TestContentType:
     @pytest.mark.parametrize(
         'value', ['application/json', 'text/plain; charset=utf-8', 'application/vnd.x+json', 'a/b;c="d e"']
     )
-    def test_that_is_one(self, value: str):
+    def test_a_content_type_is_valid(self, value: str):
         assert wrong(http_content_type=value) == set()
 
     @pytest.mark.parametrize('value', ['', 'json', 'a/b/c', 'a/b\r\nX: 1', 'a/b;', 'a /b', 'a/b; c', 'ä/b', 'a/b\n'])
-    def test_that_is_none(self, value: str):
+    def test_a_text_that_is_no_content_type_is_refused(self, value: str):
         assert wrong(http_content_type=value) == {'http_content_type'}
 
 
@@ -366,7 +366,7 @@ class TestSecret:
         assert wrong(secret=Sealed('x' * 1000)) == set()
 
     @pytest.mark.parametrize('secret', ['whsec_', 'whsec_YWFh', 'whsec_no base64', 'whsec_ä', 'whsec_' + 'YWFh' * 22])
-    def test_that_does_not(self, secret: str):
+    def test_a_secret_that_cannot_sign_is_refused(self, secret: str):
         assert wrong(secret=Sealed(secret)) == {'secret'}
 
     def test_it_is_not_said(self):
@@ -490,7 +490,7 @@ class TestSuccessConditions:
 
 class TestQuiet:
     @pytest.mark.parametrize('times', [{}, {'quiet': 5}, {'quiet': 5, 'quiet_max': 5}, {'quiet': 3600}])
-    def test_times_that_fit(self, times: dict[str, int]):
+    def test_quiet_times_that_fit_are_valid(self, times: dict[str, int]):
         assert wrong(**times) == set()
 
     @pytest.mark.parametrize('times', [{'quiet_max': 5}, {'quiet': 5, 'quiet_max': 4}])
