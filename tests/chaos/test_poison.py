@@ -78,14 +78,6 @@ def hang() -> NoReturn:
     raise AssertionError('it goes on')
 
 
-def compute() -> NoReturn:
-    """C code, which looks for no signals."""
-    left, right = [], []
-    for _ in range(60):
-        left, right = [left, left], [right, right]
-    raise AssertionError(f'it is done: {left == right}')
-
-
 def cut_off() -> None:
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_terminate_backend(pg_backend_pid())')
@@ -357,7 +349,7 @@ def test_a_rendering_that_does_not_let_go_of_the_interpreter_is_ended_by_the_ker
     monkeypatch.setattr(module, 'DISPATCH_SECONDS', 6.0)
 
     def job() -> None:
-        poison._arm(compute)
+        poison._arm(hang)
         get_worker('low', worker_class=WebhooksWorker).work()
 
     def has_failed() -> bool:

@@ -98,8 +98,8 @@ def by_name(requests: list[Received]) -> dict[str, Received]:
 
 def test_a_backup_sends_again_what_was_open_in_it_and_nothing_else(past, receiver, restore, rqworker):
     _delivered, pending, undispatched = past
-    restored = restore()
     pass_retry_waits()
+    restored = restore()
     work()
     later = site()
     work()
