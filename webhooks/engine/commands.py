@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import batched, chain
 
 from django.db import transaction
-from django.db.models import Case, F, QuerySet, Value, When
+from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.db.models.functions import Least, Now
 
 from .. import conf
@@ -110,11 +110,17 @@ def reopen(closed: QuerySet[Delivery]) -> int:
     """Make closed deliveries ready again, in the open transaction, and return their number.
 
     They are due at once, and have one more attempt, under the same id. The caller keeps their events from being pruned.
+    Those that expired undecided are undecided again.
     """
     now = sql.now()
+    undecided = Q(span__has_key='undecided')
     return closed.filter(state__in=(DeliveryState.FAILED, DeliveryState.SUPERSEDED)).update(
-        state=Case(When(lapses__gt=0, then=Value(DeliveryState.SUSPECT)), default=Value(DeliveryState.READY)),
-        due_at=now,
+        state=Case(
+            When(undecided, then=Value(DeliveryState.UNDECIDED)),
+            When(lapses__gt=0, then=Value(DeliveryState.SUSPECT)),
+            default=Value(DeliveryState.READY),
+        ),
+        due_at=Case(When(undecided, then=None), default=now),
         waits_until=None,
         expires_at=now + timedelta(seconds=conf.get().expire_after),
         finished_at=None,

@@ -157,7 +157,7 @@ class Delivery(models.Model):
     lead = models.BigIntegerField(null=True)
     listed = models.BooleanField(default=False)
     # `kind` and `prechange` replace those of its event, once it has superseded other deliveries. `seen`: the receiver
-    # knows of the object (engine/deliver/superseding.py).
+    # knows of the object (engine/deliver/superseding.py). `undecided`: it expired undecided.
     span = models.JSONField(null=True)
 
     objects = LogManager.from_queryset(DeliveryQuerySet)()

@@ -300,8 +300,10 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """Return in words how the delivery stands after its RQ job. Raises DeliveryFailed and Delivery.DoesNotExist."""
-    delivery = Delivery.objects.get(uuid=delivery_uuid)
+    """Return in words how the delivery stands after its RQ job. Raises DeliveryFailed."""
+    delivery = Delivery.objects.filter(uuid=delivery_uuid).first()
+    if delivery is None:
+        return 'nothing to send'  # it expired undecided, and its conditions are not met
     if delivery.status == StatusChoices.FAILED:
         raise DeliveryFailed(delivery.error)
     if delivery.status == StatusChoices.DELIVERED:

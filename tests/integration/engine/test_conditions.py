@@ -384,6 +384,18 @@ class TestSlow:
             tidy.expire()
         assert [one.status for one in deliveries()] == ['failed']
 
+    def test_one_that_expired_is_evaluated_when_somebody_redelivers_it(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, conditions={**WITHOUT_END, 'value': 'a+$'})
+        with evaluation_stopped():
+            met, _unmet = site(comments='aaa'), site(comments='b')
+            dispatch_all()
+            Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+            tidy.expire()
+        assert redelivery.redeliver(redelivery.select()) == 2
+        work()
+        assert [request.json()['data']['id'] for request in receiver.requests] == [met.pk]
+        assert [one.status for one in deliveries()] == ['delivered']
+
     def test_a_webhook_that_decides_nothing_keeps_no_other_from_its_turn(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(undecided, 'STEP_SECONDS', 60)
         stuck, _other = [subscribe(NOWHERE, Site, conditions={**WITHOUT_END, 'value': 'b'}) for _ in range(2)]

@@ -28,9 +28,11 @@ FIND_OVERDUE = f"""
 # Read tests whose process died, and deliveries of a worker of 1.0.0.
 FIND_UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
-# From open to failed: their time is over. Not those in hand, which is known under the lanes' locks only.
+# From open to failed: their time is over. Not those in hand, which is known under the lanes' locks only. An undecided
+# one is still to be decided if somebody redelivers it.
 EXPIRE = f"""
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,
+        span = CASE WHEN status = 'undecided' THEN '{{"undecided": true}}' ELSE span END,
         error = CASE WHEN status = 'sending' THEN 'it was cut off before an outcome was recorded'
             WHEN error = '' THEN 'it expired before it could be delivered'
             ELSE 'it expired before it could be delivered; last: ' || error END
