@@ -39,11 +39,12 @@ from webhooks.engine.notifications import SUSPENDED
 from webhooks.engine.process import inline
 from webhooks.engine.registry import SUSPECT
 from webhooks.engine.tidy import loop as tidy
-from webhooks.models import ContextWalk, Event, Health, Webhook
+from webhooks.models import ContextWalk, Event, Health, ListWalk, Webhook
 from webhooks.services import failed_jobs, redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
+READ_LOCKED = "SELECT relation::regclass::text FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation > 16384"
 BUSY, IDLE = '/busy', '/idle'
 
 
@@ -182,6 +183,17 @@ class TestWhileOurOwnIndexesAreMadeAgain:
         assert waiting() == [(0, ''), (0, '')]
         assert not Event.objects.filter(stopped=True).exists()
         assert [body['caused_by'] for body in unlocked(receiver)] == [['dcim.interface']] * 2
+
+
+@pytest.mark.parametrize('walk', [ContextWalk, ListWalk])
+def test_a_dispatcher_goes_on_while_nobody_can_look_for_walks(receiver, walk):
+    subscribe(receiver.url(IDLE), Site)
+    with locked(walk), dispatching() as role:
+        assert role.step() is None
+        assert sql.fetch_column(READ_LOCKED) == [walk._meta.db_table]
+        site()
+        assert role.step() == 1
+        assert [one.status for one in deliveries()] == ['pending']
 
 
 def test_failures_are_listed_later(receiver, monkeypatch, caplog):

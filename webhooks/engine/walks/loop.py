@@ -107,7 +107,7 @@ class Walks:
         Raises INTERRUPTIONS, but not BROKEN_OFF and Locked: after these the walk rests.
         """
         now = time.monotonic()
-        found = [walk for kind in self._kinds for walk in kind.ready() if self._rests.get(walk.key, 0.0) <= now]
+        found = [walk for kind in self._kinds for walk in _ready(kind) if self._rests.get(walk.key, 0.0) <= now]
         random.shuffle(found)
         return any(self._go_on(walk) for walk in found)
 
@@ -131,6 +131,13 @@ class Walks:
         ended = time.monotonic()
         self._rests[key] = ended + max(rest, rest_after(ended - began))
         return is_done
+
+
+def _ready(kind: type[Walk]) -> list[Walk]:
+    """Return the walks of a kind that can go on, none while somebody holds their table: changes do not wait for it."""
+    with sql.may_break_off(Locked), sql.reading():
+        return list(kind.ready())
+    return []
 
 
 def _step(walk: Walk, count: int) -> bool:
