@@ -14,10 +14,11 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from extras.models import SavedFilter
 from netbox.registry import registry
-from psycopg.errors import QueryCanceled
+from psycopg.errors import LockNotAvailable, QueryCanceled
 
 from . import patience
 from .exceptions import DefinitionError
+from .interruptions import Locked
 from .storable import is_key, is_storable
 
 # Keys in the address of a list that are no filters.
@@ -32,8 +33,8 @@ FILTER_MS = 3_000
 FILTER_LOCK_MS = 200
 FILTER_SECONDS = 4.0
 
-# Limit a filter's statements in the open transaction. If a table is locked, that is not the filter's fault: it ends
-# sooner, with another error.
+# Limit a filter's statements, until the open transaction or savepoint is rolled back. If a table is locked, that is not
+# the filter's fault: it ends sooner, with another error.
 BOUND_FILTER = f"""
     SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '{FILTER_LOCK_MS}', true)"""
 
@@ -109,7 +110,7 @@ def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[lis
     """Return which of the next `count` objects after the key `last_id` match, and the last key that was looked at.
 
     The key is None at the table's end. Raises DefinitionError if the filter is wrong, or too slow in PostgreSQL;
-    TooSlow if a filter takes FILTER_SECONDS; OperationalError if somebody holds a table.
+    TooSlow if a filter takes FILTER_SECONDS; Locked if somebody holds a table.
     """
     with bounded(query):
         matching = objects(model, query)
@@ -129,16 +130,20 @@ def among(model: type[Model] | None, query: str, pks: Collection[int]) -> list[i
 
 @contextmanager
 def bounded(query: str) -> Iterator[None]:
-    """Limit the time of the block, and of all statements in its transaction.
+    """Limit the time of the block, which only reads: it ends with a rollback, so later statements have their own limits.
 
-    If it runs out, that is the filter's error. Without a filter (`query` is blank) it is an OperationalError.
+    If it runs out, that is the filter's error. Without a filter (`query` is blank) it is an OperationalError. Raises
+    Locked if somebody holds a table.
     """
     try:
         with patience.within(FILTER_SECONDS), transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(BOUND_FILTER, [FILTER_MS])
             yield
+            transaction.set_rollback(True)
     except OperationalError as error:
+        if isinstance(error.__cause__, LockNotAvailable):
+            raise Locked(str(error).partition('\n')[0]) from error
         if query and isinstance(error.__cause__, QueryCanceled):
             reason = _('PostgreSQL takes too long to find the objects. Use a simpler filter.')
             raise DefinitionError(FILTER, reason) from error

@@ -124,6 +124,7 @@ class Migration(migrations.Migration):
                     trace=models.JSONField(null=True),
                     branch=models.JSONField(null=True),
                     urgent=_flag(),
+                    row_state=models.UUIDField(null=True),
                 ),
                 migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_EVENTS), KEEP_FIGURES.format(**OF_EVENTS)),
             ),

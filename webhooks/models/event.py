@@ -45,6 +45,8 @@ class Event(models.Model):
     changelog_message = models.TextField(_('changelog message'), null=True)
     # Until rendered: outbox/snapshots.py. A rendered deletion also has "shown" (rendering/bulk.py).
     snapshot = models.JSONField(null=True)
+    # A digest of the row in the snapshot (outbox/unchanged.py), if a list may concern the event.
+    row_state = models.UUIDField(null=True)
     # A snapshot of the object before the change, if some webhook needs it.
     prechange = models.JSONField(null=True)
     # Headers of W3C Trace Context of the request that made the change.

@@ -58,7 +58,7 @@ class ListMember(models.Model):
     object_id = models.BigIntegerField(_('object ID'))
     sequence = models.BigIntegerField(_('sequence'))
     digest = models.TextField(_('digest'))
-    # A digest of its row when that was sent or taken as known (outbox/unchanged.py). Null: it has to be compared anew.
+    # A digest of its row as it was sent or taken as known (outbox/unchanged.py). Null: it is not known.
     state = models.UUIDField(null=True)
 
     _netbox_private = True

@@ -37,6 +37,9 @@ HAS_CHANGES = """({is_same}) IS NOT TRUE OR EXISTS (
     WHERE o.transaction_id = pg_current_xact_id()::text::bigint AND o.transaction_time = now()
       AND o.object_type_id = {type_id:d} AND o.object_id = s.pk AND o.dispatched_at IS NULL)"""
 
+# A digest of what a snapshot shows, without the columns that NetBox sets by itself.
+STATE = "md5(jsonb_strip_nulls({row} - {kept})::text || ({snapshot} -> 'm2m')::text)::uuid"
+
 # Find the events in a list whose state before is the same as after.
 FIND_UNCHANGED = """
     SELECT e.id FROM webhooks_event e WHERE e.id = ANY(%s) AND {is_same}"""
@@ -81,19 +84,24 @@ def _among(type_id: int, pks: Sequence[int]) -> list[int]:
 @cache
 def state(model: type[models.Model]) -> str:
     """Return SQL for a digest (uuid) of what a row `t` of the model stores, links too. NULL without such a row."""
-    columns = f'jsonb_strip_nulls(to_jsonb(t) - {_kept(model)})'
-    return f"md5({columns}::text || ({expression(model)} -> 'm2m')::text)::uuid"
+    return STATE.format(row='to_jsonb(t)', snapshot=expression(model), kept=_array(kept_by_netbox(model)))
 
 
-def _kept(model: type[models.Model], *more: str) -> str:
+@cache
+def kept_by_netbox(model: type[models.Model]) -> list[str]:
+    """Return the columns of the model that NetBox sets by itself."""
     counters = [field.attname for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)]
-    return f"'{{{','.join((*KEPT_BY_NETBOX, *counters, *more))}}}'::text[]"
+    return [*KEPT_BY_NETBOX, *counters]
+
+
+def _array(names: Iterable[str]) -> str:
+    return f"'{{{','.join(names)}}}'::text[]"
 
 
 @cache
 def _is_same(model: type[models.Model], before: str, after: str) -> str:
     """Return an SQL condition: whether both snapshots show the same. It is not true if the state before is unknown."""
-    kept = _kept(model, CUSTOM_FIELDS)
+    kept = _array([*kept_by_netbox(model), CUSTOM_FIELDS])
     fields = [f"({one} -> 'row' -> '{CUSTOM_FIELDS}')" for one in (before, after)]
     return f"""{before} -> 'm2m' = {after} -> 'm2m' AND ({before} -> 'row') - {kept} = ({after} -> 'row') - {kept}
         AND {HAS_SAME_FIELDS.format(before=fields[0], after=fields[1])} AND NOT {before} ? '{UNLOCKED}'"""

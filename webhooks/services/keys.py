@@ -18,6 +18,7 @@ from utilities.string import title
 
 from .. import config_contexts, list_filters, object_types, visibility
 from ..exceptions import DefinitionError
+from ..interruptions import Locked
 from ..models import Webhook
 from ..patience import TooSlow
 from ..payload.schema_guard import CUSTOM_FIELDS, has_key
@@ -150,7 +151,7 @@ def check_filters(wanted: Mapping[str, str], models: Collection[type[Model]]) ->
         try:
             with list_filters.bounded(query):
                 list_filters.objects(by_label[label], query).count()
-        except (DefinitionError, DataError, ValueError, TooSlow) as error:
+        except (DefinitionError, DataError, ValueError, TooSlow, Locked) as error:
             reason = str(error).partition('\n')[0]
             raise DefinitionError('filters', f'{label}: {reason}') from None
 

@@ -133,7 +133,7 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
         'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'expanded',
         'expanded_types', 'caused_by', 'backfill_for', 'lapses', 'stopped', 'retry_at',
-        'changelog_message', 'trace', 'branch', 'urgent',
+        'changelog_message', 'trace', 'branch', 'urgent', 'row_state',
     )  # fmt: skip
 
     @classmethod

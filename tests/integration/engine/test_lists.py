@@ -20,7 +20,7 @@ from django.utils.http import urlencode
 from extras.models import SavedFilter, TableConfig
 from ipam.models import IPAddress, Prefix
 from support.builders import device, interface, named, site, subscribe
-from support.engine import deliveries, work
+from support.engine import deliveries, open_transaction, work
 from tenancy.models import Contact, ContactAssignment, ContactGroup, ContactRole, Tenant, TenantGroup
 from users.models import User
 
@@ -30,9 +30,10 @@ from webhooks import list_filters
 from webhooks.choices import KindChoices
 from webhooks.engine import sql
 from webhooks.engine.dispatch import memberships
+from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.walks import lists as lists_walk
-from webhooks.models import ListMember, ListWalk, Webhook
-from webhooks.services import backfill, lists, send_now
+from webhooks.models import Delivery, ListMember, ListWalk, Webhook
+from webhooks.services import backfill, lists, redelivery, send_now
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -290,6 +291,31 @@ class TestDefinitions:
 
 
 class TestFilters:
+    def test_what_expired_while_a_filter_failed_is_still_judged_when_it_goes_again(self, receiver: Receiver):
+        saved = saved_filter()
+        webhook = mirror(receiver, f'filter_id={saved.pk}')
+        inside, outside = site(), site(status='retired')
+        SavedFilter.objects.update(shared=False)
+        assert told(receiver) == []
+        Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        assert tidy.expire()
+        SavedFilter.objects.update(shared=True)
+        assert redelivery.redeliver(redelivery.select(webhook)) == 2
+        assert told(receiver) == [('created', inside.pk, None)]
+        assert {one.object_id for one in deliveries()} == {inside.pk} != {outside.pk}
+
+    def test_without_the_failing_filter_only_the_chosen_kinds_go(self, receiver: Receiver):
+        saved = saved_filter()
+        webhook = mirror(receiver, f'filter_id={saved.pk}', kinds=('created',))
+        SavedFilter.objects.update(shared=False)
+        one = site()
+        assert told(receiver) == []
+        change(one, description='changed')
+        assert told(receiver) == []
+        webhook.filters = {}
+        webhook.save()
+        assert told(receiver) == [('created', one.pk, None)]
+
     @pytest.mark.parametrize(
         ('narrow', 'reason'),
         [
@@ -308,6 +334,7 @@ class TestFilters:
             hasty.setattr(list_filters, 'FILTER_SECONDS', 1.0)
             hasty.setattr(list_filters, 'FILTER_MS', 300)
             filtered(narrow)
+            lists_walk._tables.cache_clear()  # as in a new process
             enters = site()
             Site.objects.filter(pk=leaves.pk).update(status='retired')
             compare(webhook)
@@ -551,15 +578,29 @@ class TestProof:
         compare(webhook)
         assert told(receiver) == [('updated', one.pk, None)]
 
-    def test_a_row_that_was_saved_again_before_its_event_is_judged_is_stale(self, receiver: Receiver):
-        """No event tells of the second save."""
+    @pytest.mark.parametrize('noted', [lambda: {'last_updated': timezone.now()}, dict], ids=['saved', 'updated'])
+    def test_a_row_that_was_written_again_before_its_event_is_judged_is_stale(self, receiver: Receiver, noted):
+        """No event tells of the second write."""
         webhook = mirror(receiver)
         one = site()
-        Site.objects.filter(pk=one.pk).update(description='not sent', last_updated=timezone.now())
+        Site.objects.filter(pk=one.pk).update(description='not sent', **noted())
         assert told(receiver) == [('created', one.pk, None)]
         assert [found.names_of_stale for found in lists.differences(webhook)] == [[one.name]]
         compare(webhook)
         assert told(receiver) == [('updated', one.pk, None)]
+
+
+    def test_while_somebody_holds_its_table_a_filter_is_refused_at_once(self, receiver: Receiver, api_client):
+        webhook = mirror(receiver)
+        definition = {
+            'name': 'list', 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'], 'type_create': True,
+            'filters': ACTIVE,
+        }  # fmt: skip
+        with open_transaction(lambda: sql.execute('LOCK TABLE dcim_site IN ACCESS EXCLUSIVE MODE')):
+            saved = api_client.post(API, definition, format='json')
+            foretold = api_client.post(f'{API}{webhook.pk}/compare/', {'dry_run': True}, format='json')
+        assert (saved.status_code, foretold.status_code) == (400, 503)
+        assert 'lock timeout' in saved.json()['filters'][0]
 
 
 class TestPages:

@@ -10,14 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from django.db import connection
-from django.db.models import Model
-
 from ... import list_filters
 from ...choices import KindChoices
 from ...models import Event, Webhook
 from ...object_types import label_of_id, model_of_id
-from ...outbox import unchanged
 from ...payload.selection import narrow
 from .. import sql
 
@@ -31,14 +27,10 @@ TRY_LOCK_MEMBERS = "SELECT pg_try_advisory_xact_lock('webhooks_listmember'::regc
 READ_MEMBERS = """
     SELECT object_id FROM webhooks_listmember WHERE webhook_id = %s AND object_type_id = %s AND object_id = ANY(%s)"""
 
-# Note that these objects are sent as members of the list. If a row was saved since the event, it may differ from what
-# the event shows.
+# Note that these objects are sent as members of the list.
 STORE_MEMBERS = """
     INSERT INTO webhooks_listmember (webhook_id, object_type_id, object_id, sequence, digest, state)
-    SELECT %s, %s, v.id, v.sequence, v.digest,
-        CASE WHEN v.saved IS NULL OR v.saved = (to_jsonb(t) ->> 'last_updated')::timestamptz THEN {state} END
-    FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::timestamptz[]) AS v(id, sequence, digest, saved)
-    LEFT JOIN {table} t ON t.{pk} = v.id
+    SELECT %s, v.* FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::text[], %s::uuid[]) v
     ON CONFLICT (webhook_id, object_type_id, object_id)
     DO UPDATE SET sequence = EXCLUDED.sequence, digest = EXCLUDED.digest, state = EXCLUDED.state"""
 
@@ -66,7 +58,7 @@ def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Jud
     """Return the change that each undecided delivery of a listed type reports. They are given in order. Writes nothing.
 
     Raises DefinitionError if a filter is wrong or too slow in PostgreSQL, TooSlow if it takes too long,
-    OperationalError if somebody holds a table, and any error of a plugin's filter.
+    Locked if somebody holds a table, and any error of a plugin's filter.
     """
     by_type: dict[int, set[int]] = defaultdict(set)
     for _pk, event in deliveries:
@@ -104,24 +96,15 @@ def store(webhook: Webhook, judged: Sequence[Judged]) -> None:
     last = {(one.event.object_type_id, one.event.object_id): one for one in judged if one.kind}
     # In the same order everywhere, so that no two transactions wait for each other.
     noted = [(key, one) for key, one in sorted(last.items(), key=lambda item: item[0])]
-    stay: dict[int, list[tuple]] = defaultdict(list)
-    for (type_id, pk), one in noted:
-        if one.kind != DELETED:
-            saved = (one.event.payload_data or {}).get('last_updated')
-            stay[type_id].append((pk, one.event.sequence, digest_of(webhook, one.event), saved))
-    for type_id, rows in stay.items():
-        statement = of_model(STORE_MEMBERS, model_of_id(type_id))
-        sql.execute(statement, [webhook.pk, type_id, *map(list, zip(*rows, strict=True))])
+    stay = [
+        (*key, one.event.sequence, digest_of(webhook, one.event), one.event.row_state)
+        for key, one in noted
+        if one.kind != DELETED
+    ]
+    if stay:
+        sql.execute(STORE_MEMBERS, [webhook.pk, *map(list, zip(*stay, strict=True))])
     if gone := [key for key, one in noted if one.kind == DELETED]:
         sql.execute(FORGET_MEMBERS, [*map(list, zip(*gone, strict=True)), webhook.pk])
-
-
-def of_model(statement: str, model: type[Model]) -> str:
-    """Return a statement with the names of a model's table and key, and `state`, the digest of a row `t` of it."""
-    quote = connection.ops.quote_name
-    return statement.format(
-        table=quote(model._meta.db_table), pk=quote(model._meta.pk.column), state=unchanged.state(model)
-    )
 
 
 def digest_of(webhook: Webhook, event: Event) -> str:

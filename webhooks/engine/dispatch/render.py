@@ -16,6 +16,7 @@ from ...choices import KindChoices
 from ...interruptions import INTERRUPTIONS, Locked
 from ...models import Event, Webhook
 from ...object_types import model_of_id
+from ...outbox import unchanged
 from ...rendering import expansion
 from ...storable import storable
 from .. import sql
@@ -41,18 +42,21 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 # {event id: webhooks that asked for it}
 Matches = Mapping[int, Collection[Webhook]]
 
+ROW_STATE = unchanged.STATE.format(row="(e.snapshot -> 'row')", snapshot='e.snapshot', kept='v.kept')
+
 # Save the data or the error of events, which are dispatched by that. Delete their snapshots unless there was an error.
-SAVE_RENDERED = """
+SAVE_RENDERED = f"""
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
         partial = v.partial, expanded = v.expanded, expanded_types = v.expanded_types, skipped = v.skipped,
         first_sequence = NULL, visible = NULL, first_visible = NULL,
+        row_state = CASE WHEN v.kept IS NOT NULL THEN {ROW_STATE} END,
         -- If this version cannot render it, a later one may: so its snapshots stay.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
     FROM json_to_recordset(%s::json) AS v(
         id bigint, data text, display text, error text, snapshots jsonb, partial jsonb, expanded text,
-        expanded_types jsonb, skipped int
+        expanded_types jsonb, skipped int, kept text[]
     )
     WHERE e.id = v.id"""
 
@@ -195,10 +199,16 @@ def save(shown: Sequence[Shown]) -> None:
             'expanded': _dumps(one.expanded),
             'expanded_types': expansions.types_of(one.expanded) or None,
             'skipped': one.skipped,
+            'kept': _kept(one),
         }
         for one in shown
     ]
     sql.execute(SAVE_RENDERED, [ENCODER.encode(rows)])
+
+
+def _kept(shown: Shown) -> list[str] | None:
+    model = model_of_id(shown.event.object_type_id)
+    return unchanged.kept_by_netbox(model) if model and shown.undecided else None
 
 
 def _dumps(value: object) -> str | None:

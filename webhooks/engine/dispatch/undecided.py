@@ -103,7 +103,7 @@ class Undecided:
         if self._rests.get(webhook_id, 0.0) > began:
             return 0
         webhook = Webhook.objects.filter(pk=webhook_id).first()
-        if webhook is None or not webhook.filters:
+        if webhook is None or webhook.conditions:
             return _decide_some(webhook) if webhook else 0
         rest = 0.0
         try:
@@ -139,7 +139,7 @@ def _judge_some(webhook: Webhook) -> int:
         events = Event.objects.defer(*LONG_BUT_DATA).in_bulk([event_id for _pk, event_id in rows])
         deliveries = [(pk, events[event_id]) for pk, event_id in rows]
         judged = memberships.judge(webhook, [one for one in deliveries if memberships.is_listed(webhook, one[1])])
-        # Somebody has removed their filter since.
+        # Somebody has removed their filter or conditions since.
         listed = {one.pk for one in judged}
         plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
         wanted = [one for one in [*judged, *plain] if one.kind in webhook.kinds]

@@ -27,12 +27,11 @@ from ... import list_filters
 from ...exceptions import reason_of
 from ...models import ListWalk, Webhook
 from ...object_types import model_of_id
-from ...outbox import restating
+from ...outbox import restating, unchanged
 from ...rendering.derived import Derived
 from ...storable import MAX_KEY, storable
 from .. import sql
 from ..dispatch import loop as dispatch
-from ..dispatch.memberships import of_model
 from .loop import Walk
 
 # While a webhook has this many unsent deliveries, no further slice is recorded.
@@ -137,7 +136,7 @@ def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -
     """
     inside, upto = list_filters.after(model, listed.query, last_id, count)
     bounds = [listed.webhook_id, listed.object_type_id, last_id, MAX_KEY if upto is None else upto]
-    rows = sql.fetch(of_model(READ_MEMBERS, model), bounds)
+    rows = sql.fetch(_of_model(READ_MEMBERS, model), bounds)
     members, listed_now = {pk for pk, *_is in rows}, {*inside}
     parts = (
         listed_now - members,
@@ -183,12 +182,20 @@ class WalkOfList(Walk[ListWalk]):
             known = {'type': type_id, 'webhook': webhook.pk, 'now': now, 'objects': gone}
             events = sql.fetch_column(RECORD_GONE, known)
             dispatch.make_deliveries((), [(webhook.pk, pk) for pk in events], are_new=True)
-        sql.execute(of_model(LEARN_STATES, model), [webhook.pk, type_id, self.last_id, upto])
+        sql.execute(_of_model(LEARN_STATES, model), [webhook.pk, type_id, self.last_id, upto])
         return True
 
     def fail(self, error: Exception) -> bool:
         """End it, and keep the reason for the webhook's page."""
         return self.write(walking=False, error=storable(reason_of(error)))
+
+
+def _of_model(statement: str, model: type[Model]) -> str:
+    """Return a statement with the names of a model's table and key, and `state`, the digest of a row `t` of it."""
+    quote = connection.ops.quote_name
+    return statement.format(
+        table=quote(model._meta.db_table), pk=quote(model._meta.pk.column), state=unchanged.state(model)
+    )
 
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:
@@ -237,7 +244,7 @@ def _statements(model: type[Model], query: str) -> str:
         run.append(str(statement))
         return execute(statement, *arguments)
 
-    # The walk itself reports an error.
-    with connection.execute_wrapper(note), suppress(Exception):
+    # The walk itself reports an error, and a filter that hangs.
+    with list_filters.bounded(query), connection.execute_wrapper(note), suppress(Exception):
         run.append(str(list_filters.objects(model, query).order_by().values('pk').query))
     return ' '.join(run)
