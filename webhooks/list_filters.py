@@ -130,7 +130,7 @@ def among(model: type[Model] | None, query: str, pks: Collection[int]) -> list[i
 
 @contextmanager
 def bounded(query: str) -> Iterator[None]:
-    """Limit the time of the block, which only reads: it ends with a rollback, so later statements have their own limits.
+    """Limit the time of the block. It only reads, and ends with a rollback: later statements have their own limits.
 
     If it runs out, that is the filter's error. Without a filter (`query` is blank) it is an OperationalError. Raises
     Locked if somebody holds a table.

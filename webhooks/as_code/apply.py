@@ -1,6 +1,7 @@
 """Plans what a document would change, and applies it: all of it, or nothing."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from utilities.api import get_serializer_for_model
 from utilities.exceptions import AbortRequest
 
 from ..engine import sql
+from ..exceptions import DecryptionError
 from ..models import Webhook
 from ..models.fields import MaskedUrl, Sealed
 from ..security import references, signing
@@ -26,6 +28,8 @@ from .document import FIELDS, SECTIONS, Document, DocumentError, Entry
 SECRET_FIELDS = ('secret', 'additional_headers')
 # {field of an entry: the key of the related objects that it names}
 NATURAL_KEYS = {'credential': 'name', 'tags': 'slug', 'ignore_users': 'username', 'notification_groups': 'name'}
+# {field of a serializer's valid data: the document's name for it}
+CUSTOM_FIELDS = {'custom_field_data': 'custom_fields'}
 # Let other applies wait until the transaction ends: two that create the same name would end in an error. The number is
 # "weba" in ASCII.
 LOCK_APPLY = f'SELECT pg_advisory_xact_lock({0x77656261})'
@@ -251,17 +255,16 @@ def _differences(stored: Model, wanted: Mapping[str, Any]) -> dict[str, list[Any
         before, after = _comparable(name, getattr(stored, name, None)), _comparable(name, value)
         if name in SECRET_FIELDS:
             after = _comparable(name, Sealed.of(value))
-        if name == 'custom_fields':
-            before = {key: stored.cf.get(key) for key in value}
         if before != after:
-            found[name] = [_shown(name, before), _shown(name, after)]
+            found[CUSTOM_FIELDS.get(name, name)] = [_shown(name, before), _shown(name, after)]
     return found
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Return a value in the form in which the document has it. Secrets are revealed."""
+    """Return a value in the form in which the document has it. Secrets are revealed, unless no key decrypts them."""
     if isinstance(value, Sealed | MaskedUrl):
-        return value.reveal()
+        with suppress(DecryptionError):
+            return value.reveal()
     if hasattr(value, 'all'):  # the manager of related objects
         value = list(value.all())
     if isinstance(value, list) and all(isinstance(one, Model) for one in value):

@@ -1,6 +1,7 @@
 """Reads a document of webhooks and credentials, and remembers on which line each of its fields stands."""
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any, NamedTuple
 
 import yaml
@@ -133,7 +134,9 @@ def _place(found: dict[str, Any], file: str, key: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with plain mappings: NetBox's conditions take no others."""
+    """Return the value as JSON has it: NetBox's conditions take plain mappings only, and YAML has dates."""
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, dict):
         return {key: _plain(below) for key, below in value.items()}
     return [_plain(below) for below in value] if isinstance(value, list) else value

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from core.models import ObjectChange
+from core.models import ObjectChange, ObjectType
 from dcim.models import Site
 from django.core.management import CommandError, call_command
+from django.db import transaction
 from django.test import override_settings
-from extras.models import NotificationGroup, Tag
+from extras.models import CustomField, NotificationGroup, Tag
 from jsonschema import Draft202012Validator
 from support.builders import NOWHERE, site, subscribe
 from support.engine import in_thread, is_anybody_blocked, open_transaction
@@ -23,6 +24,7 @@ from users.models import User
 from devstack.process import wait_until
 from webhooks.as_code import export
 from webhooks.as_code.schema import document_schema
+from webhooks.engine import sql
 from webhooks.models import Credential, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -75,6 +77,10 @@ def exported() -> str:
     output = StringIO()
     call_command('webhooks_export', stdout=output)
     return output.getvalue()
+
+
+def limits() -> list[tuple]:
+    return sql.fetch("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
 
 
 def clear() -> None:
@@ -186,6 +192,15 @@ class TestApply:
         assert second == [('Nothing to do.', 0)]
         assert (Webhook.objects.count(), Credential.objects.count()) == (1, 1)
 
+    def test_the_limits_of_a_filter_hold_for_no_later_entry(self, write):
+        """The next entry may wait for a row, or learn a list of a million objects."""
+        file = write(ONE + '    filters: {dcim.site: "status=active"}\n')
+        with transaction.atomic():
+            before = limits()
+            run(file)
+            assert limits() == before
+        assert Webhook.objects.get().filters == {'dcim.site': 'status=active'}
+
     def test_a_document_with_a_wrong_entry_changes_nothing(self, write):
         file = write(ONE + '  - name: Wrong\n    type_create: true\n    payload_url: ftp://example.com\n')
         with pytest.raises(CommandError, match=r'webhooks\.yaml:18: payload_url: '):
@@ -238,6 +253,31 @@ class TestRefusals:
         text = ONE.replace('name: CMDB', 'name: " CMDB "').replace('[dcim.site]', '[dcim.site, dcim.site]')
         run(write(text))
         assert run(write(text)) == ('Nothing to do.', 0)
+
+    def test_dates_of_yaml_are_no_change(self, write):
+        field = CustomField.objects.create(name='reviewed', type='date')
+        field.object_types.set([ObjectType.objects.get_for_model(Webhook)])
+        file = write(ONE + '    custom_fields: {reviewed: 2026-01-31}\n')
+        run(file)
+        assert Webhook.objects.get().custom_field_data == {'reviewed': '2026-01-31'}
+        assert run(file) == ('Nothing to do.', 0)
+        assert run(write(exported())) == ('Nothing to do.', 0)
+        changed = run(write(ONE + '    custom_fields: {reviewed: 2026-02-28}\n'))[0]
+        assert changed.splitlines()[1] == "    custom_fields: {'reviewed': '2026-01-31'} → {'reviewed': '2026-02-28'}"
+
+    def test_secrets_that_no_key_decrypts_are_replaced(self, write, monkeypatch):
+        """As in a copy of the database for a NetBox with other keys."""
+        run(write(ONE))
+        change_settings(monkeypatch, encryption_keys=('k' * 40,))
+        file = write(ONE.replace('{generate: true}', '{env: CMDB_SECRET}'))
+        assert run(file)[0].splitlines() == [
+            '~ credentials: cmdb',
+            "    secret: '********' → '********'",
+            '~ webhooks: CMDB',
+            "    secret: '********' → '********'",
+            "    additional_headers: '********' → '********'",
+        ]
+        assert run(file) == ('Nothing to do.', 0)
 
     @pytest.mark.parametrize('text', ['\U0001f600', 'a\x7f\x85b\u2028c'])
     @pytest.mark.parametrize('escaped', [True, False], ids=['escaped', 'raw'])

@@ -589,7 +589,6 @@ class TestProof:
         compare(webhook)
         assert told(receiver) == [('updated', one.pk, None)]
 
-
     def test_while_somebody_holds_its_table_a_filter_is_refused_at_once(self, receiver: Receiver, api_client):
         webhook = mirror(receiver)
         definition = {
