@@ -34,6 +34,7 @@ from standardwebhooks.webhooks import Webhook as StandardWebhook
 from standardwebhooks.webhooks import WebhookVerificationError
 from support.builders import NOWHERE, device, recorded, site, subscribe
 from support.docs import PAGES, ROOT, all_blocks, block, blocks
+from support.settings import change_settings
 
 from devstack.ports import LOOPBACK, free_port
 from devstack.process import Child, Processes, wait_until
@@ -372,13 +373,19 @@ def test_the_loggers_are_configured_as_is_shown():
     assert answer.stderr == 'it is seen\n'
 
 
-def test_secrets_are_encrypted_anew_as_is_shown(third: Webhook):
-    credential = Credential.objects.create(name='AWX', type='bearer', hosts=['awx.example.com'], secret='token')
+@pytest.mark.usefixtures('db')
+def test_the_old_key_is_not_needed_once_all_is_encrypted_anew_as_is_shown(monkeypatch: pytest.MonkeyPatch):
+    old, new = 'o' * 32, 'n' * 32
+    change_settings(monkeypatch, encryption_keys=(old,))
+    url, headers, secret = 'https://awx.example.com/?token=t0ken', 'X-Key: k3y', 'whsec_' + 'A' * 32
+    subscribe(url, additional_headers=headers, secret=secret, previous_secret='pr3vious')
+    Credential.objects.create(name='AWX', type='bearer', hosts=['awx.example.com'], secret='cr3dential')
+    change_settings(monkeypatch, encryption_keys=(new, old))
     exec(python_of('operations.md', 'reveal()'), {})
-    for before in (third, credential):
-        after = type(before).objects.get(pk=before.pk)
-        assert after.secret.reveal() == before.secret.reveal()
-        assert after.secret != before.secret
+    change_settings(monkeypatch, encryption_keys=(new,))
+    webhook, credential = Webhook.objects.get(), Credential.objects.get()
+    stored = webhook.secret, webhook.previous_secret, webhook.additional_headers, credential.secret, webhook.payload_url
+    assert [value.reveal() for value in stored] == [secret, 'pr3vious', headers, 'cr3dential', url]
 
 
 @pytest.mark.usefixtures('committed')
