@@ -16,6 +16,7 @@ from ..engine.dispatch.changed_keys import value_at
 from ..engine.dispatch.render import Shown
 from ..exceptions import Busy
 from ..models import Delivery, Event, Subscription, Webhook
+from ..object_types import label_of_id
 from ..payload_visibility import may_see_expanded
 from ..storable import nodes
 from . import conditions, preview_room
@@ -101,14 +102,23 @@ def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[st
     """Return guesses where no reason can be shown. Empty: by its present settings it takes the event."""
     is_changed = _is_changed(webhook, event)
     unknown = [] if is_changed else _unknown_change(webhook)
+    if is_changed is False:
+        return [comparison(webhook, event)]
+    if query := _filter_of(webhook, event):
+        return [_('Filter: {query}').format(query=query), *unknown]
     has_pattern = matching.has_pattern(webhook.conditions or {})
-    if is_changed is False or (unknown and not is_newer and not has_pattern):
+    if unknown and not is_newer and not has_pattern:
         return [comparison(webhook, event)]
     if is_newer:
         return unknown
     if has_pattern:
         return [*unknown, _('Not known. A regular expression may have taken too long.')]
     return [_('Not known.')]
+
+
+def _filter_of(webhook: Webhook, event: Event) -> str:
+    """Return the filter of the webhook for objects of the event's type, '' if it has none."""
+    return webhook.filters.get(label_of_id(event.object_type_id), '')
 
 
 def comparison(webhook: Webhook, event: Event) -> str:
@@ -139,7 +149,11 @@ def judge(webhook: Webhook, event: Event, ignored: Collection[str]) -> Verdict:
             *([] if unknown else unmet_conditions(webhook, event)),
             *([comparison(webhook, event)] if is_changed is False else []),
         ],
-        undecided=[*unknown, *([] if is_changed is not None else _unknown_change(webhook))],
+        undecided=[
+            *unknown,
+            *_unknown_membership(webhook, event),
+            *([] if is_changed is not None else _unknown_change(webhook)),
+        ],
         conditions=[] if unknown or data is None else list(conditions.parts(webhook.conditions, data)),
         warnings=[] if data is None else list(conditions.warnings(webhook.conditions, data)),
     )
@@ -164,6 +178,11 @@ def _asks_for_before(node: Any) -> bool:
     if not isinstance(node, dict):
         return False
     return node.get('op') in Condition.SNAPSHOT_OPERATORS or str(node.get('attr')).startswith('snapshots.')
+
+
+def _unknown_membership(webhook: Webhook, event: Event) -> list[str]:
+    query = _filter_of(webhook, event)
+    return [_('Not checked here: whether the object is in the list: {query}').format(query=query)] if query else []
 
 
 def _unknown_change(webhook: Webhook) -> list[str]:

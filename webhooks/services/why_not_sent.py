@@ -290,12 +290,18 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
     the webhook's health and backfill are loaded.
     """
     if delivery.state == DeliveryState.UNDECIDED:
-        return Wait(
-            '', _('A worker evaluates the conditions. If they are met, the delivery is sent; otherwise it is removed.')
-        )
+        return _undecided(delivery.webhook)
     if delivery.state not in WAITING_STATES:
         return None
     return _of_webhook(delivery) or _of_state(delivery, now, earlier)
+
+
+def _undecided(webhook: Webhook) -> Wait:
+    if webhook.filters:
+        text = _('A worker applies the filter of the list. If that fails, the page of the webhook says why.')
+    else:
+        text = _('A worker evaluates the conditions. If they are met, the delivery is sent; otherwise it is removed.')
+    return Wait('', text)
 
 
 def next_attempt_at(delivery: Delivery) -> datetime | None:

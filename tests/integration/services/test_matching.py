@@ -95,6 +95,21 @@ def test_an_ignored_user_is_named(netbox_user):
     assert refusals(netbox_user) == {'CMDB': ['Ignored user: admin']}
 
 
+@pytest.mark.parametrize('is_compared', [False, True])
+def test_the_filter_of_a_list_is_named(netbox_user, is_compared):
+    filters = {'dcim.site': 'status=active'}
+    subscribe(NOWHERE, Site, name='CMDB', filters=filters, only_real_changes=is_compared)
+    bern = site(name='Bern', status='planned')
+    dispatch_all()
+    assert refusals(netbox_user) == {'CMDB': ['Filter: status=active']}
+    Event.objects.all().delete()
+    bern.facility = 'B1'
+    bern.save()
+    dispatch_all()
+    unknown = ['Not checked here: whether it is a real change'] * is_compared
+    assert refusals(netbox_user) == {'CMDB': ['Filter: status=active', *unknown]}
+
+
 def test_only_those_are_named_that_asked_for_it_and_did_not_take_it(netbox_user):
     subscribe(NOWHERE, Site, name='takes it')
     subscribe(NOWHERE, Site, name='of deletions', kinds=(DELETED,), conditions=IS_ACTIVE)

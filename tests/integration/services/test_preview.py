@@ -348,6 +348,12 @@ class TestWhatIsUndecided:
         site()
         assert self.verdict(api_client, webhook)[0] is None
 
+    def test_whether_an_object_is_in_the_list_is_undecided(self, api_client):
+        webhook = subscribe(NOWHERE, Site, filters={'dcim.site': 'status=active'})
+        event(site(status='planned'))
+        told = 'Not checked here: whether the object is in the list: status=active'
+        assert self.verdict(api_client, webhook) == (None, [], [told])
+
     def test_conditions_that_need_no_state_before_are_decided_by_the_latest_change(self, admin_pages, api_client):
         webhook = subscribe(NOWHERE, Site, conditions={'attr': 'name', 'value': 'Bern'})
         event(site(name='Bern'))

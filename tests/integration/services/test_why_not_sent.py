@@ -111,6 +111,19 @@ def test_a_waiting_deliverys_page_links_to_the_one_that_goes_first(admin_pages):
     assert f'href="{page_of(earlier)}"' in admin_pages.get(page_of(made)).content.decode()
 
 
+@pytest.mark.parametrize(
+    ('fields', 'reason'),
+    [
+        ({}, 'A worker evaluates the conditions.'),
+        ({'filters': {'dcim.site': 'status=active'}}, 'A worker applies the filter of the list.'),
+    ],
+)
+def test_an_undecided_delivery_says_what_a_worker_decides(admin_pages, fields, reason):
+    made = pending(subscribe(NOWHERE, Site, **fields), status=StatusChoices.UNDECIDED)
+    for page in (made.get_absolute_url(), page_of(made)):
+        assert reason in unescape(admin_pages.get(page).content.decode())
+
+
 def test_a_closed_delivery_waits_for_nothing(admin_pages, api_client):
     made = delivery(event(site()))
     assert wait_of(made, NOW) is None
