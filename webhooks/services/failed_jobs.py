@@ -138,8 +138,11 @@ def _job_of(delivery: Delivery) -> Job:
 
 def renew(delivery_uuid: str) -> None:
     """Write the delivery's new facts into the RQ job that is running, which redelivers it."""
+    delivery = Delivery.objects.select_related(*RELATED).filter(uuid=delivery_uuid).first()
+    if delivery is None:
+        return  # redelivery.outcome() says why
     job = get_current_job()
-    job.meta = describe(Delivery.objects.select_related(*RELATED).get(uuid=delivery_uuid))
+    job.meta = describe(delivery)
     job.save_meta()
 
 

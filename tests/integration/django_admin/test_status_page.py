@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +23,7 @@ from devstack.receiver import Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.engine import sql
+from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Webhook
 from webhooks.outbox import redis_queue, wakeup
 from webhooks.services import failed_jobs
@@ -127,6 +129,22 @@ class TestRequeueing:
         failed.refresh_from_db()
         assert failed.status == StatusChoices.DELIVERED
         assert not client.get(page('failed_jobs')).context['jobs']
+
+    def test_a_requeued_job_has_nothing_to_send_if_its_object_is_in_no_list(self, client, drain, receiver):
+        webhook = subscribe(receiver.url('/list'), Site, filters={'dcim.site': 'status=active'})
+        Webhook.objects.update(filters={'dcim.site': 'cf_gone=1'})
+        site(status='planned')
+        drain()
+        Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        tidy.expire()
+        failed_jobs.publish()
+        webhook.save()
+        [failed] = Delivery.objects.all()
+        client.post(page('requeue_job', str(failed.uuid)))
+        drain()
+        assert not Delivery.objects.exists() and not receiver.requests
+        assert not client.get(page('failed_jobs')).context['jobs']
+        assert redis_queue.get().fetch_job(str(failed.uuid)).return_value() == 'nothing to send'
 
     def test_all_jobs_are_requeued_at_once(self, client, fail, drain, receiver):
         failed = fail(3)
