@@ -11,7 +11,7 @@ event, delivery, attempt: the log. sequence numbers it. status_field computes th
     pages.
 config_context: digests of the config contexts that were sent. lists: lists, and the objects of them that were sent.
 worker: a process at work.
-concurrent: saves that two people make at once.
+concurrent: saves that two people make at once, and updates that wait for nobody.
 exported: a webhook as YAML. managed: which document keeps an object. definition: a file of a data source that is
     applied.
 fields: encrypted and masked columns. stored_urls seals URLs that stand in clear.
