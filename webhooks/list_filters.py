@@ -17,6 +17,7 @@ from netbox.registry import registry
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
 from . import patience
+from .default_database import pinned
 from .exceptions import DefinitionError
 from .interruptions import Locked
 from .storable import is_key, is_storable
@@ -54,7 +55,14 @@ def objects(model: type[Model], query: str) -> QuerySet:
     if not query:
         return everything
     load()
-    name = model._meta.label_lower
+    # Somebody may save a webhook in a branch. The filter finds the tenants and sites that it names at once, and workers
+    # would find none of these in main.
+    with pinned():
+        return _filtered(everything, query)
+
+
+def _filtered(everything: QuerySet, query: str) -> QuerySet:
+    name = everything.model._meta.label_lower
     filterset_class = registry['filtersets'].get(name)
     if filterset_class is None:
         raise DefinitionError(FILTER, _('Objects of the model {model} cannot be filtered.').format(model=name))

@@ -13,6 +13,7 @@ from django.dispatch import Signal
 
 from . import components, config_contexts, object_types
 from .choices import OBJECT_KINDS, KindChoices
+from .default_database import rows
 from .models import Webhook
 from .outbox import (
     deletions,
@@ -25,7 +26,6 @@ from .outbox import (
     signal_senders,
     snapshots,
 )
-from .outbox.default_database import rows
 
 # For bulk_create(), update() and so on. Send it in the same transaction, after a change or before a deletion:
 # bulk_operation.send(sender=Site, instances=sites, event='created')

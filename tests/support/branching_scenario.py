@@ -22,10 +22,12 @@ from utilities.exceptions import AbortTransaction
 
 from webhooks.engine.deliver import lane
 from webhooks.engine.process import inline
-from webhooks.models import Event, Subscription, Webhook
+from webhooks.models import Event, ListMember, Subscription, Webhook
 
 # Changes that a request of a change set holds, and objects that a branch creates beside: together they are more.
 PART_DELIVERIES, MANY = 100, 150
+# The tenant whose sites are a list. Its slug is another one in each branch.
+OWNER = 'owner'
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def tell_of_merges(url: str) -> None:
 def work_in(branch: Branch, user: User, new: str, many: int) -> None:
     with activate_branch(branch):
         with request_by(user, branch.connection_name):
-            place = Site.objects.create(name=new, slug=new)
+            place = Site.objects.create(name=new, slug=new, tenant=Tenant.objects.get(name=OWNER))
             place.tags.add(Tag.objects.get())
         with request_by(user, branch.connection_name):
             edited = Site.objects.get(name__startswith='edited')
@@ -67,6 +69,13 @@ def work_in(branch: Branch, user: User, new: str, many: int) -> None:
         with request_by(user, branch.connection_name):
             for number in range(many):
                 Tenant.objects.create(name=f'{new} {number}', slug=f'{new}-{number}')
+
+
+def count_copy(webhook: Webhook) -> int:
+    """Count the sites that the receiver has: they are those of the list."""
+    copy = set(ListMember.objects.filter(webhook_id=webhook.pk).values_list('object_id', flat=True))
+    assert copy == set(Site.objects.filter(tenant__name=OWNER).values_list('pk', flat=True))
+    return len(copy)
 
 
 def kinds(events: list[Event]) -> list[tuple[str, str]]:
@@ -102,6 +111,10 @@ def run(url: str, strategy: str) -> dict:
     in_branch = kinds(list(Event.objects.all()))
     with activate_branch(branch):
         defined = subscribe(f'{url}/in-the-branch-{strategy}')
+        Tenant.objects.filter(name=OWNER).update(slug=new)
+        listed = subscribe(f'{url}/list-{strategy}', filters={'dcim.site': f'tenant={OWNER}'})
+        listed.save()
+    copies = [count_copy(listed)]
     subscriptions = Subscription.objects.filter(webhook=defined).count()
     is_in_main = Webhook.objects.filter(pk=defined.pk).exists()
     defined.delete()
@@ -113,12 +126,15 @@ def run(url: str, strategy: str) -> dict:
     events = list(Event.objects.exclude(kind=BRANCH_MERGED))
     merged = [event for event in events if event.branch]
     inline.run()
+    copies.append(count_copy(listed))
     tags = [tag.name for tag in Site.objects.get(name=new).tags.all()]
     if strategy == 'squash':
         branch.revert(user, commit=True)
         inline.run()
+        copies.append(count_copy(listed))
     webhook.delete()
     whole.delete()
+    listed.delete()
     return {
         'branch': {'id': branch.pk, 'name': strategy},
         'transactions': len({event.transaction_id for event in merged}),
@@ -127,13 +143,14 @@ def run(url: str, strategy: str) -> dict:
         'merged': kinds([event for event in merged if event.object_type.model == 'site']),
         'defined': [is_in_main, subscriptions],
         'tags': tags,
+        'copies': copies,
     }
 
 
 def main(url: str) -> None:
     lane.PART_DELIVERIES = PART_DELIVERIES
     Tag.objects.create(name='core', slug='core')
-    Site.objects.create(name='edited', slug='edited')
+    Site.objects.create(name='edited', slug='edited', tenant=Tenant.objects.create(name=OWNER, slug=OWNER))
     tell_of_merges(f'{url}/merges')
     print(json.dumps({strategy: run(url, strategy) for strategy in ('iterative', 'squash')}))
 

@@ -12,5 +12,5 @@ side_effects, modules: changes that NetBox makes without a signal.
 merges: notes the branch that is merged. trace reads the request's trace context.
 restating: records objects as they are now, for backfills and for Send now.
 wakeup: wakes a worker after the commit, by a job in the queue of redis_queue.
-default_database, signal_senders: where queries and signals have to go.
+signal_senders: where signals have to go.
 """

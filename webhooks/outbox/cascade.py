@@ -9,7 +9,7 @@ from django.contrib.contenttypes.fields import GenericRelation
 from django.db.models import CASCADE, Model
 from django.db.models.deletion import get_candidate_relations_to_delete
 
-from .default_database import rows
+from ..default_database import rows
 from .snapshots import object_type_id
 
 

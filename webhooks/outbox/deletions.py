@@ -17,10 +17,11 @@ from django.db.models import Model, QuerySet
 from rq.timeouts import BaseTimeoutException
 
 from .. import object_types, rendering
+from ..default_database import pinned
 from ..models import Subscription
 from ..rendering import expansion
 from ..rendering.keys import may_be_expanded
-from . import cascade, default_database, scope, snapshots
+from . import cascade, scope, snapshots
 
 logger = logging.getLogger('webhooks.outbox')
 
@@ -147,7 +148,7 @@ _seconds_each: dict[type[Model], float] = {}
 def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
     rendered = {(model, pk): text for model, texts in taken.items() for pk, text in texts.items()}
     wanted: dict[Key, Wanted] = {}
-    with default_database.pinned():
+    with pinned():
         end = None
         for model, texts in taken.items():
             if not texts or not _is_prepared(model):

@@ -8,8 +8,8 @@ from dcim.models import Module
 from django.db.models import Model
 from django.db.models.signals import pre_save
 
+from ..default_database import rows
 from . import prechange, scope, snapshots
-from .default_database import rows
 
 # Only a save of these fields moves components.
 PLACE_FIELDS = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})

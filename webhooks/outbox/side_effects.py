@@ -17,8 +17,8 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
+from ..default_database import rows
 from . import prechange, recording, scope, signal_senders, snapshots
-from .default_database import rows
 
 # Attributes of an instance, between the signals before and after its change.
 LEFT_SLOT = '_webhooks_left'

@@ -61,6 +61,9 @@ def test_a_branch_sends_nothing_and_its_merge_sends_each_change_once(told: dict,
         assert is_in_main
         assert subscriptions == 6
 
+    # So their filters find what main has.
+    assert [told[strategy]['copies'] for strategy in STRATEGIES] == [[1, 2], [2, 3, 2]]
+
     # Its own events have a user's name but no user.
     merges = [sent.json() for sent in receiver.requests if sent.path == '/merges']
     told_of = {body['data']['name']: (body['event'], body['username']) for body in merges}
