@@ -74,8 +74,9 @@ def die() -> NoReturn:
 
 
 def freeze() -> None:
-    """Stop all threads until SIGCONT, as on a paused machine."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    """Stop all threads until SIGCONT, as on a paused machine. The caller does nothing more before."""
+    # A signal to the process may stop another thread first: then this one went on, and sent its request.
+    signal.raise_signal(signal.SIGSTOP)
 
 
 def strike_before(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
