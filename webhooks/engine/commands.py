@@ -1,6 +1,7 @@
-"""The engine's door: functions through which services and event rules change deliveries that wait or are sent.
+"""Lets services and event rules change deliveries that wait or were sent: the engine's door.
 
-Each says whether it opens a transaction of its own, or works in the caller's. Nothing in the engine imports it.
+Each function says whether it opens a transaction of its own, or works in the caller's. Nothing in the engine imports
+it.
 """
 
 from collections import defaultdict
@@ -28,7 +29,7 @@ from .dispatch.render import Matches, Renderer, Shown
 from .registry import SUSPECT
 from .tidy import loop as tidy
 
-# Where events are rendered again, so many of a model wait for a held table (TABLE_LOCK_MS each).
+# When events are rendered again, at most this many of a model wait for a locked table, TABLE_LOCK_MS each.
 HELD_EVENTS_PER_MODEL = 10
 
 # Read the objects that have more than one delivery of a webhook in the queue.
@@ -47,8 +48,8 @@ SEND_NOW = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = now(), waits_until = NULL
     WHERE webhook_id = %(webhook)s AND status IN ('resting', 'retrying') AND due_at > now()"""
 
-# From held to ready, after a pause: while a backfill is paused, the lane's owner holds its untried deliveries. An index
-# has these last, as they have no time.
+# From held to ready, after a pause: while a backfill is paused, the lane's owner holds its untried deliveries. These
+# have no time, so an index finds them at its end.
 RELEASE_BACKFILL = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s
     WHERE webhook_id = %(webhook)s AND backfill AND status = 'held' AND due_at IS NULL"""
@@ -73,8 +74,8 @@ def make(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
 def render_again(events: Sequence[Event], matches: Matches) -> None:
     """Render dispatched events once more, and save them: their data and errors are replaced, and `skipped` stays.
 
-    `matches`: the webhooks of each event, by its id. An event that is put off, or goes on too long, is saved with that
-    as its error.
+    `matches`: the webhooks of each event, by its id. An event that is put off, or takes too long, is saved with that as
+    its error.
     """
     put_off = PutOff()
     for part in _render_each(events, matches, put_off):
@@ -84,9 +85,10 @@ def render_again(events: Sequence[Event], matches: Matches) -> None:
 
 
 def _render_each(events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
-    """Yield as Renderer.render(). What a slice that was broken off has left out goes one by one.
+    """Yield slices as Renderer.render(). Events that an interrupted slice has left out follow one by one.
 
-    Somebody waits for the answer. So after HELD_EVENTS_PER_MODEL that need a held table, the rest is put off untried.
+    A user waits for the answer. So after HELD_EVENTS_PER_MODEL events that need a locked table, the model's other
+    events are put off untried.
     """
     renderer = Renderer()
     rendered: set[int] = set()
@@ -161,13 +163,13 @@ def _supersede_some(webhook_id: int, objects: Collection[superseding.Object]) ->
 
 
 def release(webhook_id: int, now: datetime) -> None:
-    """Let deliveries go that were held while the webhook's backfill was paused. Locks the lane until the commit."""
+    """Make deliveries ready that were held while the webhook's backfill was paused. Locks the lane until the commit."""
     order.lock_lanes([webhook_id])
     sql.execute(RELEASE_BACKFILL, {'webhook': webhook_id, 'now': now})
 
 
 def take_back(webhook_id: int, now: datetime) -> list[datetime]:
-    """Delete the undispatched events of the webhook's backfills, and their untried deliveries but those in hand.
+    """Delete the undispatched events of the webhook's backfills, and their untried deliveries except those in hand.
 
     Returns when each of these deliveries was created. Locks the lane until the commit.
     """
@@ -183,7 +185,7 @@ def close(call: Call) -> None:
 
 
 def publish(webhook_id: int, pk: int) -> None:
-    """Publish a feed's test, a delivery by its id, in a transaction of its own. It locks the lane."""
+    """Publish a feed's test delivery, given by its id, in a transaction of its own. Locks the lane."""
     with sql.transaction() as now:
         order.lock_lanes([webhook_id])
         endpoint.write(feed.publish([pk], now), now, are_tests=True)

@@ -1,4 +1,4 @@
-"""Works through many items: a bad one stops no other, none are too many at a time, and now and then all are read.
+"""Works through many items in portions, isolates bad ones, and says when to read everything again.
 
 A dispatcher or a sender reads only the rows after the last one that it has read. A commit may come late, with rows
 before that one. So FullLook says when it reads everything.
@@ -27,10 +27,10 @@ def each_or_alone[T, R](
     failed: Callable[[T, Exception], R],
     blames: Errors = (Exception,),
 ) -> list[R]:
-    """Return the list of work(items). If that raises, try each item alone: failed(item, error) stands for a bad one.
+    """Return the list of work(items). If that raises, work on each item alone; a bad one yields failed(item, error).
 
-    So `work` may be called twice for an item: it undoes everything before it raises. Raises errors outside `blames`,
-    and errors that are no item's fault: PostgreSQL ended the session, time is up, or the cache is away.
+    So `work` may be called twice for an item, and has to undo everything before it raises. Raises errors outside
+    `blames`, and errors that are no item's fault: PostgreSQL ended the session, time is up, or the cache is away.
     """
     if not items:
         return []
@@ -66,12 +66,12 @@ def portions[T](
 
 
 def rest_after(seconds: float) -> float:
-    """Return the seconds that a backfill or a walk rests after a slice that took so many, 0.0 if it was not slow."""
+    """Return how long a backfill or a walk rests after a slice that took `seconds`: 0.0 if that was not slow."""
     return REST_PER_SLOW_SECOND * seconds if seconds > SLOW_SLICE_SECONDS else 0.0
 
 
 class FullLook:
-    """When one reader's next full look is due: at first at once. Times are seconds, by time.monotonic()."""
+    """Says when a reader's next full look is due. The first is due at once. Times are seconds of time.monotonic()."""
 
     def __init__(self) -> None:
         self._due_at = 0.0

@@ -1,7 +1,7 @@
 """Notifies chosen users and NetBox's event rules of a webhook's trouble, such as a suspension or a certificate's end.
 
-A rule may do anything, such as call Redis. So the transaction only notes what happened. Rules are run later, when
-things are tidied.
+A rule may do anything, such as call Redis. So the transaction only notes what happened. Rules are run later, when the
+log is tidied.
 """
 
 import logging
@@ -38,7 +38,7 @@ from . import sql
 logger = logging.getLogger('webhooks.notifications')
 endings_logger = logging.getLogger('webhooks.endings')
 
-# So long before a certificate or a credential expires, people are notified of it, each day.
+# From this long before a certificate or a credential expires, people are notified of it each day.
 ENDINGS_NOTIFIED_BEFORE = timedelta(days=14)
 
 # A webhook, and what happened to it.
@@ -75,20 +75,21 @@ def notify(*notices: Notice) -> None:
 
 
 def notify_rules() -> bool:
-    """Take one webhook's notices from its lane, and let NetBox's event rules act on them. Returns whether any was.
+    """Take one webhook's notices from its lane, and run NetBox's event rules on them. Returns whether there were any.
 
-    A rule that fails is logged. Raises RedisError if NetBox's Redis is away, and OperationalError if somebody holds a
-    table: the notices stay until the next call.
+    A rule that fails is logged. Raises RedisError if NetBox's Redis is away, and OperationalError if a table is locked:
+    the notices stay until the next call.
     """
     with sql.transaction():
         sql.set_lock_timeout(sql.TABLE_LOCK_MS)
         taken = sql.fetch(TAKE_NOTICES)
         if taken:
-            # Rules enqueue after the commit, too late to wait.
+            # Rules enqueue jobs after the commit. If Redis failed then, the notices would be gone: so it is asked
+            # before.
             redis_queue.connect('default').ping()
         for pk, names in taken:
             rules = [(name, rule) for name in names for rule in _rules(name)]
-            # If a held table broke off a rule, the next call would begin again with the rules before it.
+            # If a locked table interrupted a rule, the next call would run the rules before it a second time.
             sql.set_lock_timeout()
             for webhook in Webhook.objects.filter(pk=pk):
                 for name, rule in rules:
@@ -123,8 +124,8 @@ def _note(notices: Sequence[Notice]) -> None:
 def _try(write: Callable[[Sequence[Notice]], None], notices: Sequence[Notice]) -> None:
     """Write the notices together. If that fails, each is written alone: one may be to blame.
 
-    After the second lock that ends one alone, the rest is given up. It is probably a table that somebody holds, and a
-    thousand webhooks, which are suspended at once, would wait for it one by one.
+    If locks stop two of them, the rest is given up. Probably a table is locked, and a thousand webhooks that are
+    suspended at once would wait for it one by one.
     """
     error = _attempt(write, notices)
     if error is None:
@@ -171,7 +172,7 @@ def _log_failed(notices: Sequence[Notice], error: Exception) -> None:
 def recipients(webhook_ids: Collection[int]) -> set[tuple[int, int]]:
     """Return (webhook's id, user's id) of the active users in the webhooks' notification groups.
 
-    A user is in a group directly, or by a group of users.
+    A user is in a group directly, or through a group of users.
     """
     webhooks = Webhook.objects.filter(pk__in=webhook_ids).order_by()
     found: set[tuple[int, int]] = set()
@@ -201,10 +202,10 @@ def _write(notices: Sequence[Notice]) -> None:
 
 
 def notify_endings() -> None:
-    """Notify of client certificates and credentials that end within ENDINGS_NOTIFIED_BEFORE, or ended: a daily job.
+    """Notify of client certificates and credentials that have ended, or will in ENDINGS_NOTIFIED_BEFORE: a daily job.
 
-    It looks at enabled webhooks. It logs each end, and notifies people and event rules, in a transaction of its own.
-    Raises OperationalError if PostgreSQL breaks it off.
+    Only enabled webhooks count. Each end is logged, and people and event rules are notified in a transaction of its
+    own. Raises OperationalError if PostgreSQL interrupts it.
     """
     soon = timezone.localdate() + ENDINGS_NOTIFIED_BEFORE
     for webhook in Webhook.objects.filter(enabled=True).select_related('credential'):

@@ -16,9 +16,10 @@ DISPATCH = 'dispatch'
 SUSPECTS = 'suspects'
 ENDING = 'ending'
 
-# A worker that has not beaten for this time is dead, and others may have its work.
+# A worker without a heartbeat for this time counts as dead, and others may take its work.
 ALIVE_SECONDS = 10.0
-# After a beat requests begin for this time only. So they have begun, or never will, long before others have the work.
+# Requests may begin only for this time after a heartbeat. So long before others take the work, each of its requests has
+# begun or never will.
 BEGIN_SECONDS = 2.0
 
 # The error of an event or a delivery that was in hand when its worker stopped. Twice in a row makes it suspect.
@@ -40,7 +41,7 @@ ADD_WORKER = """
     INSERT INTO webhooks_worker (name, role, alive_until)
     VALUES (%(name)s, %(role)s, clock_timestamp() + make_interval(secs => %(seconds)s)) RETURNING id"""
 
-# Write that a worker is alive for some seconds more, with this work in hand. A dead one stays dead.
+# Record a worker's heartbeat: it is alive for some seconds more, with this work in hand. A dead one stays dead.
 BEAT = """
     UPDATE webhooks_worker
     SET role = %(role)s, alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
@@ -52,12 +53,12 @@ END_WORKER = "DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'"
 
 
 def may_begin() -> bool:
-    """Whether workers may begin: the tables are there, and no migration from 1.0.0 is left."""
+    """Whether workers may begin: the tables exist, and no migration from 1.0.0 is pending."""
     return is_migrated() and sql.fetch_value(IS_UPGRADED)
 
 
 class Member:
-    """A process as one of the workers, which keeps its own row.
+    """Keeps the row of this process in the table of workers.
 
     `name`: unique, as by child.name(). `role`: one of the above; a later one is written by the next beat. `pk`: the
     row's id, None until begin(). `until`: no request may begin after that, by time.monotonic().
@@ -83,7 +84,7 @@ class Member:
         deliveries: list[int] | None = None,
         seconds: float = ALIVE_SECONDS,
     ) -> None:
-        """Write that it is alive for so many `seconds`, and the ids in hand. With None they stay.
+        """Record a heartbeat: it is alive for `seconds` more, with these ids in hand. None: the ids stay as they are.
 
         Call confirm() after the commit. Raises Lost if this worker was declared dead: roll back, then begin() anew.
         """
@@ -94,9 +95,9 @@ class Member:
         self._next = began + BEGIN_SECONDS
 
     def confirm(self) -> None:
-        """Move `until` on after the last beat: it is committed now."""
+        """Extend `until` by the last heartbeat, which is committed now."""
         self.until = self._next
 
     def end(self) -> None:
-        """Delete the worker's row, which sets its lanes free. Nothing may be in hand."""
+        """Delete the worker's row, which frees its lanes. Nothing may be in hand."""
         sql.execute(END_WORKER, [self.pk])

@@ -19,7 +19,7 @@ from .registry import ALIVE_SECONDS, BEGIN_SECONDS, GIVEN_UP, STOPPED, SUSPECT, 
 
 logger = logging.getLogger('webhooks.worker')
 
-# Lock a worker that has not beaten in time, and read when it last did. Not the caller: that one is only late.
+# Lock a worker whose heartbeat is overdue, and read when the last one came. Leave out the caller: it is only late.
 LOCK_DEAD = """
     SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker
     WHERE alive_until < clock_timestamp() AND id IS DISTINCT FROM %(caller)s LIMIT 1 FOR UPDATE SKIP LOCKED"""
@@ -47,7 +47,7 @@ FORGET_WORKER = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
-# Mark a worker as dead. The next rescue, in so many seconds, goes on with the deliveries and lanes that are left.
+# Mark a worker as dead. After this many seconds the next rescue goes on with the deliveries and lanes that are left.
 KEEP_DEAD = """
     UPDATE webhooks_worker
     SET role = 'dead', events = '{}', deliveries = %(left)s,
@@ -58,9 +58,10 @@ KEEP_DEAD = """
 def rescue(name: str | None = None, reason: str | None = None, *, caller: int | None = None) -> bool:
     """Free a dead worker's lanes and its work in hand, and delete its row. Returns whether there was one.
 
-    `name`: a worker whose process has ended, with the reason if that is its own fault: its suspect gets the blame.
-    Without it, any worker that has not beaten in time, but not the `caller` (its id): that one is alive. If too much
-    is left, or locked, the row stays as `dead` for another call. Raises OperationalError if PostgreSQL breaks it off.
+    `name`: a worker whose process has ended, with the reason if that is its own fault: then the suspect that it tried
+    is to blame. Without it, any worker whose heartbeat is overdue, except the `caller` (its id), which is alive. If too
+    much is left, or locked, the row stays as `dead` for another call. Raises OperationalError if PostgreSQL interrupts
+    it.
     """
     with sql.transaction() as now:
         found = sql.fetch(LOCK_ENDED if name else LOCK_DEAD, {'alive': ALIVE_SECONDS, 'name': name, 'caller': caller})
@@ -86,9 +87,9 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
 
 
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
-    """Give each an attempt without an answer. Returns the ids with locked lanes.
+    """Record an attempt without an answer for each delivery. Returns the ids of those whose lanes are locked.
 
-    `since`: after its last beat. Its requests may still be open.
+    `since`: when the worker's last heartbeat came. Its requests may still be open. None: its process has ended.
     """
     unread = [f'event__{name}' for name in LONG_COLUMNS]
     pending = Delivery.objects.filter(pk__in=ids, state__in=PENDING_STATES)
@@ -109,7 +110,7 @@ def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | No
     lapses, wait, error = _lapsed(one.lapses, one.state == DeliveryState.DOUBTFUL, blame)
     call = Call(one, Builder(one.webhook))
     call.outcome = Outcome(started_at=now.timestamp(), duration=0, error=error)
-    # Its request must not arrive after a later change.
+    # The dead worker's request may still be open. Until it has ended, nothing later of the object may be sent.
     over = since + timedelta(seconds=BEGIN_SECONDS + one.webhook.effective_timeout) if since else now
     gives_up = lapses >= GIVEN_UP or one.event.test
     verdict = fail(one) if gives_up else try_again(one, max(now, over) + wait)
@@ -122,7 +123,7 @@ def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | No
 def _lapsed(lapses: int, was_stopped: bool, blame: str | None) -> tuple[int, timedelta, str]:
     """Return the new `lapses` of an event or a delivery, its wait and its error.
 
-    `was_stopped`: its worker stopped at the attempt before too.
+    `was_stopped`: the worker of the attempt before it stopped too.
     """
     if not blame:
         return max(lapses, SUSPECT) if was_stopped else lapses, timedelta(), STOPPED

@@ -29,7 +29,7 @@ CONNECTION_BOUNDS = {
     'keepalives_interval': 2,
     'keepalives_count': 2,
 }
-# Somebody may hold one of NetBox's tables for minutes (VACUUM FULL). The work waits no longer, and is done later.
+# A table of NetBox may be locked for minutes (VACUUM FULL). The work waits no longer than this, and is done later.
 TABLE_LOCK_MS = 200
 # The engine's own rows are locked for moments, so it waits longer for them.
 ROW_LOCK_MS = 5000
@@ -43,7 +43,7 @@ BOUNDS = f"""
         set_config('tcp_user_timeout', '{TCP_SILENCE_MS}', true), set_config('lock_timeout', '{ROW_LOCK_MS}', true),
         set_config('statement_timeout', '10000', true), clock_timestamp()"""
 
-# Let later statements of the open transaction wait so many milliseconds for a lock.
+# Limit for how many milliseconds later statements of the open transaction wait for a lock.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 
 
@@ -65,7 +65,7 @@ def fetch_value(statement: str, parameters: Parameters = None) -> Any:
 
 
 def now() -> datetime:
-    """Return PostgreSQL's time, by which all workers go."""
+    """Return PostgreSQL's time, which all workers go by."""
     return fetch_value('SELECT clock_timestamp()')
 
 
@@ -105,8 +105,8 @@ def transaction() -> Iterator[datetime]:
 def reading() -> Iterator[None]:
     """Open a transaction in which statements wait TABLE_LOCK_MS for a lock: for reading NetBox's tables.
 
-    Raises Locked if somebody holds one of them: the work is done another time. Inside another transaction, its later
-    statements wait as shortly.
+    Raises Locked if one of them is locked: the work is done another time. Inside an open transaction, the limit also
+    applies to its later statements.
     """
     try:
         with django_transaction.atomic():
@@ -119,12 +119,12 @@ def reading() -> Iterator[None]:
 
 
 def set_lock_timeout(milliseconds: int = ROW_LOCK_MS) -> None:
-    """Let later statements of the open transaction wait so long for a lock. Without a number: as long as at first."""
+    """Limit how long later statements of the open transaction wait for a lock. The default is the limit of BOUNDS."""
     fetch(SET_LOCK_TIMEOUT, [str(milliseconds)])
 
 
 def is_lock_timeout(error: Exception) -> bool:
-    """Whether a statement gave up to wait for a lock. Its session goes on."""
+    """Whether a statement gave up waiting for a lock. Its session can still be used."""
     return isinstance(error, OperationalError) and isinstance(error.__cause__, LockNotAvailable)
 
 

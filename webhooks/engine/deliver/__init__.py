@@ -10,7 +10,7 @@ superseding: lets a later change replace earlier ones (`latest_only`, `quiet`). 
 quiet: lets changes wait until their object is quiet. Then superseding makes them one.
 change_sets: sends a transaction's deliveries together, in an order of models.
 build: builds requests and sends them, in threads.
-record: writes outcomes. verdict and backoff decide over them.
+record: writes outcomes. verdict and backoff decide what follows from them.
 feed: publishes deliveries of webhooks without a URL.
 endpoint: keeps an endpoint's health, and disables a webhook after 410. circuit_breaker suspends it, and
     lets it go on after a probe.

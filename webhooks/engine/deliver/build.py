@@ -26,7 +26,7 @@ logger = logging.getLogger('webhooks.delivery')
 
 @dataclass(eq=False)
 class Call:
-    """A call of the receiver for a delivery: it is built, sent once, and has its outcome then.
+    """A call of the receiver for a delivery: it is built, sent once, and then has its outcome.
 
     `others` go out in the same request, under its id.
 
@@ -56,11 +56,11 @@ class Call:
 
     @property
     def goes_again(self) -> bool:
-        """Whether this time does not count: there is no outcome, or this machine was short of processes or memory."""
+        """Whether this attempt does not count: it has no outcome, or this machine was short of processes or memory."""
         return self.outcome is None or self.outcome.starved
 
     def build(self) -> bool:
-        """Build the request by the builder's definition. Returns whether there is one to send.
+        """Build the request from the builder's definition. Returns whether there is one to send.
 
         If not, the outcome says why it fails. Without an outcome it goes again: another worker gets the access token.
         Raises INTERRUPTIONS, but not Shortage.
@@ -79,7 +79,8 @@ class Call:
     def update_token(self) -> None:
         """Keep a new access token, or forget one that was refused (401). To be called once after send().
 
-        Then there is no outcome: the deliveries go again, with the next token. So they do if PostgreSQL breaks it off.
+        Then there is no outcome: the deliveries go again, with the next token. The same happens if PostgreSQL
+        interrupts it.
         """
         outcome, self.outcome = self.outcome, None
         with sql.may_break_off():
@@ -120,7 +121,7 @@ class Threads:
     """A pool of `most` threads that build or send requests: for each webhook as many at a time as its window allows.
 
     They call `do` with each request, and `fail` with an exception that it raises. `is_idle` is set while nothing is
-    under way. Webhooks have their turns: a thread goes on with another webhook after each request.
+    under way. Webhooks take turns: a thread goes on with another webhook after each request.
     """
 
     def __init__(self, most: int, name: str, do: Callable[[Call], None], fail: Callable[[BaseException], None]) -> None:

@@ -31,7 +31,8 @@ from . import lane, order, queue
 # The order of changes in a set.
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 
-# Changes of a set, and about as many in a turn, which has ten seconds. The rest of a set is the next set.
+# At most this many changes are in a set, and about as many are formed in a turn, which has ten seconds. The rest of a
+# set becomes another set.
 MAX_CHANGES = 10_000
 
 # How loosely a model points to a second one. A cycle is broken where that is loosest: there the key may be empty.
@@ -116,7 +117,7 @@ def split(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
 def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:
     """Return the deliveries of a request in the order of its body."""
     found = list(deliveries)
-    # A single one may be of a job, which has no place.
+    # A single delivery may be about a job, which has no place in a set.
     return sorted(found, key=place_of) if len(found) > 1 else found
 
 

@@ -141,7 +141,7 @@ def write(noted: Sequence[Entry], now: datetime, *, are_tests: bool = False) -> 
 def _retry(
     before: Mapping[int, Health], healths: Mapping[int, Health], now: datetime, answered: Collection[int]
 ) -> None:
-    """Make all tried deliveries due where a circuit has closed, or the first attempt after a save was made.
+    """Make all tried deliveries due where a circuit has closed, or where this was the first attempt after a save.
 
     There may be more of them than a turn has time for. Then the health stays as it was `before`, and the next probe is
     due at once: after it the rest follows, whichever worker sends it. After a save that holds only if the attempt
@@ -242,8 +242,7 @@ def disable_gone() -> None:
     The answer was noted on the health while the lane was held. The webhook is disabled later, as a user may hold its
     row: each in a transaction, with a journal entry and a notification.
 
-    If somebody holds a webhook or its lane, or a plugin forbids to save it, that waits for another call. Raises
-    BROKEN_OFF.
+    If a webhook or its lane is locked, or a plugin refuses the save, that waits for another call. Raises BROKEN_OFF.
     """
     gone = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
     for pk, name in gone.values_list('pk', 'name'):
@@ -256,7 +255,7 @@ def disable_gone() -> None:
                 for webhook in free:
                     _disable(webhook)
         except Exception as error:
-            # If somebody holds a table, it would wait for it with each webhook. So it ends with the first.
+            # If a table is locked, it would wait for it with each webhook. So it ends with the first.
             if sql.is_broken_off(error, session):
                 raise
             logger.exception('webhook=%s name=%r it cannot be disabled', pk, name)

@@ -22,14 +22,14 @@ TAKE_SECONDS = 0.05
 GIVEN_SECONDS = 2.0
 # A worker that ends when nothing is due waits for lanes that rest no longer than this.
 SHORT_REST_SECONDS = 1.0
-# A sender that has not beaten for this time does not count for a fair share of lanes: it may be frozen.
+# A sender without a heartbeat for this time does not count for a fair share of lanes: it may be frozen.
 BEATEN_WITHIN_SECONDS = 4.0
 
 # Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
 IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
 
 # The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
-# saved it. One with the id of a deleted one may once that one's log is removed (engine/tidy).
+# saved it. A webhook with the id of a deleted one may once the log of the deleted one is removed (engine/tidy).
 MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND h.former_until IS NULL AND (
         h.suspended_since IS NULL OR h.probe_at <= %(now)s OR {IS_SAVED}
     )"""
@@ -73,7 +73,7 @@ READ_STATES = f"""
     SELECT w.id, w.last_updated, {MAY_SEND}, h.suspended_since IS NOT NULL, ({IS_SAVED}) IS TRUE
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
 
-# Count the lanes that are owned, and the senders that have beaten lately.
+# Count the lanes that are owned, and the senders with a recent heartbeat.
 COUNT_OWNERS = f"""
     SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
         (SELECT count(*) FROM webhooks_worker
@@ -118,11 +118,11 @@ class Lanes:
         )
 
     def look_again(self) -> None:
-        """Let the next turn look for free lanes, however short ago the last one did."""
+        """Let the next turn look for free lanes, however recently the last one did."""
         self._looked_at = 0.0
 
     def forget(self) -> None:
-        """Forget which deliveries the turn has read: its transaction was broken off. The next turn reads all anew."""
+        """Forget which deliveries the turn has read: its transaction was interrupted. The next turn reads all anew."""
         self._looked_at, self._since = 0.0, BEGINNING
         for lane in self.owned.values():
             lane.forget()
@@ -133,7 +133,7 @@ class Lanes:
         self.forget()
 
     def open_turn(self, now: datetime) -> Turn:
-        """Lock the worker's lanes, unless somebody holds them, and return a turn with them.
+        """Lock the worker's lanes, except those that somebody else has locked, and return a turn with them.
 
         PostgreSQL says which are this worker's. So if a commit was cut off, this shows whether it was done.
         """
@@ -144,9 +144,9 @@ class Lanes:
         return Turn(now, clock, {pk: self.owned.get(pk) or Lane(pk, used_at=clock) for pk in locked})
 
     def choose_next(self, turn: Turn, free: int) -> None:
-        """Take and leave lanes, and choose the requests that go next in those owned. `free`: how many threads are.
+        """Take and leave lanes, and choose the requests that go next in those owned. `free`: how many threads are free.
 
-        All that is in the open transaction. If it is broken off, drop the turn, and call forget().
+        All that is in the open transaction. If it is interrupted, drop the turn, and call forget().
         """
         self._take(turn)
         self._define(turn)
@@ -247,7 +247,7 @@ def lock_owned(owner: int) -> set[int]:
 
 
 def share(mine: int) -> int:
-    """Return how many lanes a sender with `mine` lanes is to have: as many as each other sender that beats."""
+    """Return how many lanes a sender with `mine` lanes is to have: as many as each other sender."""
     lanes, workers = sql.fetch(COUNT_OWNERS)[0]
     return -(-lanes // workers) if workers > 1 else max(lanes, mine)
 
@@ -260,7 +260,7 @@ def read_states(lanes: Collection[int], now: datetime) -> dict[int, State]:
 def ensure_lanes() -> None:
     """Give a lane to webhooks that were made without signals. Several senders may do so at once.
 
-    Their deliveries are their own: of a deleted webhook the lane goes last, after its log.
+    If a deleted webhook had the same id, none of its log is left: its lane was deleted last.
     """
     missing = Webhook.objects.filter(health=None).values_list('pk', flat=True)
     Health.objects.bulk_create([Health(webhook_id=pk) for pk in missing], ignore_conflicts=True)

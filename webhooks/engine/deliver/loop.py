@@ -1,7 +1,7 @@
 """Sends, turn after turn, for the lanes that this worker owns.
 
-A turn is one transaction. Requests begin after its commit. If it is broken off, nothing has happened, and it is done
-again. If others have declared this worker dead, it begins anew: its deliveries are theirs.
+A turn is one transaction. Requests begin after its commit. If it is interrupted, nothing has happened, and it is done
+again. If others have declared this worker dead, it begins anew: they have its deliveries.
 """
 
 import logging
@@ -38,9 +38,9 @@ MIN_GATHER_SECONDS = 0.005
 MAX_GATHER_SECONDS = 0.05
 # Counters of plain success are written this often, and may be behind by that.
 COUNTERS_BEHIND_SECONDS = 1.0
-# At its end a sender waits this long to record answers of lanes that somebody holds.
+# At its end a sender waits this long to record answers of locked lanes.
 END_SECONDS = 5.0
-# After this time a turn that was broken off is done again, or a request that could not be built or begin.
+# After this time an interrupted turn is done again, or a request that could not be built or begin.
 TRY_AGAIN_SECONDS = 0.5
 # A request needs two descriptors. So the limit of the process is raised to this, if the operator's limit allows.
 MAX_OPEN_FILES = 65_536
@@ -82,7 +82,7 @@ class Sender:
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
         """Do one turn, after waiting for an answer for `patience` seconds. Returns whether there is more to do at once.
 
-        It records answers, and begins requests if it `may_begin`. If PostgreSQL breaks it off, nothing was recorded,
+        It records answers, and begins requests if it `may_begin`. If PostgreSQL interrupts it, nothing was recorded,
         and the next turn does it again. Raises the error of a thread that failed.
         """
         heard = self._hear(patience)
@@ -115,7 +115,7 @@ class Sender:
         while (left := set(self.lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(MAX_GATHER_SECONDS, may_begin=False)
             stay()
-        # If it is broken off, this worker counts as dead soon.
+        # If this is interrupted, the worker's row stays, and others rescue it soon.
         with sql.may_break_off(), sql.transaction() as now:
             endpoint.write(self._noted, now)
             if not self.lanes.in_hand:
@@ -144,7 +144,7 @@ class Sender:
             self._mail.put(call)
 
     def _send(self, call: Call) -> None:
-        # If this worker has not beaten in time, others may have the delivery. So the request does not begin.
+        # If this worker's heartbeat is overdue, others may have the delivery. So the request does not begin.
         if self._may_go(call) and time.monotonic() < self._member.until:
             call.send(self._client.send)
         self._mail.put(call)
@@ -180,7 +180,7 @@ class Sender:
         return any(heard)
 
     def _is_mine(self, call: Call) -> bool:
-        """Whether this worker was not declared dead meanwhile."""
+        """Whether the request's lane is still this worker's: it was not declared dead meanwhile."""
         return self.lanes.owned.get(call.delivery.webhook_id) is call.lane
 
     def _note(self, call: Call) -> None:
@@ -212,10 +212,10 @@ class Sender:
     #
 
     def _turn(self, *, may_begin: bool) -> Turn:
-        """Do the turn's transaction, and take over in memory what it did. If it is broken off, that is dropped."""
+        """Do the turn's transaction, and take over in memory what it did. If it is interrupted, that is dropped."""
         with sql.transaction() as now:
             turn = self.lanes.open_turn(now)
-            # Answers of lanes that somebody holds are recorded later.
+            # Answers of locked lanes are recorded later.
             answered = [call for call in self._answered if call.delivery.webhook_id in turn.lanes]
             entries = record.conclude(answered, now)
             noted = self._write_health([*self._noted, *entries], now, at_once=not may_begin)

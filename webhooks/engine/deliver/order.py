@@ -80,7 +80,7 @@ def lock_lanes(webhook_ids: Collection[int]) -> None:
 
 
 def blocked(ids: Collection[int]) -> set[int]:
-    """Return which deliveries have to wait: for an earlier one of their object, or as their backfill does not run."""
+    """Return which deliveries have to wait: for an earlier one of their object, or for their backfill to go on."""
     return set(sql.fetch_column(FIND_BLOCKED, {'ids': sql.array(ids)})) if ids else set()
 
 

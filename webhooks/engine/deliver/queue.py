@@ -14,7 +14,8 @@ from .verdict import RETRY_AFTER_STATUSES
 
 # Deliveries that RETRY makes due, in all lanes together: a turn has ten seconds. More of them follow in later turns.
 MAX_RETRIED = 10_000
-# In each lane it makes this many due even if there are thousands of lanes: else theirs would take thousands of turns.
+# In each lane it makes at least this many due, even if there are thousands of lanes: otherwise a lane would take
+# thousands of turns.
 MIN_RETRIED_PER_LANE = 20
 
 # The delivery `d` was tried, and waits for its next attempt.
@@ -29,10 +30,10 @@ ENVELOPE_BYTES = 500
 EVENT_BYTES = f"""(octet_length(e.data) + coalesce(2 * octet_length(e.snapshots::text), 0)
         + coalesce(octet_length(e.changelog_message), 0) + {ENVELOPE_BYTES})"""
 
-# How many bytes its related objects take, where the delivery shows them in full.
+# How many bytes the event's related objects take, where a delivery shows them in full.
 EXPANDED_BYTES = 'coalesce(octet_length(e.expanded), 0)'
 
-# Those of the delivery `d` with its event `e`.
+# How many bytes of a body the delivery `d` takes, with its event `e`.
 DELIVERY_BYTES = f'{EVENT_BYTES} + CASE WHEN d.expanded THEN {EXPANDED_BYTES} ELSE 0 END'
 
 # Make tried deliveries of these lanes due now, except those just `answered`, and those with one of the `spared`
@@ -97,7 +98,7 @@ READ_PARTS = f"""
 READ_DELIVERIES = f'SELECT d.* FROM webhooks_delivery d WHERE d.id = ANY(%s) AND d.status {states.PENDING_BY_ID}'
 
 # Read which change sets may still grow: events of the transaction are still to be dispatched, or deliveries to be
-# decided. The event of a component's owner does not count while somebody holds the owner's row: that may take long.
+# decided. The event of a component's owner does not count while the owner's row is locked: that may take long.
 READ_GROWING = """
     SELECT s.webhook_id, s.transaction_id
     FROM unnest(%(webhooks)s::bigint[], %(transactions)s::bigint[]) AS s(webhook_id, transaction_id)
@@ -174,7 +175,7 @@ def fetch(pks: Collection[int]) -> dict[int, Delivery]:
 
 
 def growing(sets: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Return the (webhook id, transaction id) of change sets that may still grow, among others these `sets`."""
+    """Return the (webhook id, transaction id) of change sets that may still grow: of these `sets`, or others."""
     if not sets:
         return set()
     webhooks, transactions = map(list, zip(*sets, strict=True))

@@ -7,9 +7,9 @@
 3. Otherwise the changes of its object become one, which goes at once: Lane.folds says so, and superseding.py does it.
 4. If that is tried again, it does not rest again: it takes along what rests.
 
-*Send waiting deliveries* ends the wait (engine/commands.py). All that is known stands on the deliveries: what rests
-keeps its times if somebody switches `quiet` off, or enters other times. What only restates an object starts no wait and
-ends none. A change set goes whole, so it does not wait.
+*Send waiting deliveries* ends the wait (engine/commands.py). Everything is stored with the deliveries: what rests keeps
+its times if somebody switches `quiet` off, or enters other times. What only restates an object starts no wait and ends
+none. A change set goes whole, so it does not wait.
 """
 
 from collections.abc import Collection
@@ -19,9 +19,9 @@ from ...config_contexts import SOURCES
 from ...constants import QUIET_MAX_FACTOR
 from .. import sql
 
-# How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): until
-# then an earlier one of its object waits, or a time of its own began when it was made (`s.since`). No row: it does not
-# wait, as backfills and changes of config contexts go after changes in any case, and a change set goes whole.
+# How long a delivery of the event `e` to the webhook `w` waits (`q.pause`), and until when at most (`q.latest`): as
+# long as an earlier one of its object, or else for a time that began when it was made (`s.since`). There is no row if
+# it does not wait: backfills and changes of config contexts go after changes in any case, and a change set goes whole.
 WINDOW = f"""
     SELECT make_interval(secs => w.quiet) AS pause, coalesce(
         (SELECT f.waits_until FROM webhooks_delivery f

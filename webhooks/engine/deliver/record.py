@@ -50,7 +50,7 @@ RECORD = f"""
 
 
 def conclude(calls: Sequence[Call], now: datetime) -> list[Entry]:
-    """Decide over requests that have an outcome, and record that. Returns the entries, as record().
+    """Decide about requests that have an outcome, and record that. Returns the entries, as record().
 
     A request that cannot be recorded fails with the reason, and stops no other. Raises INTERRUPTIONS.
     """

@@ -48,7 +48,7 @@ FIND_SEVERAL = f"""
 
 # Read the first waiting deliveries of each object, if their events show it. One restates the object if its event does,
 # or if an earlier delivery of its event has gone to the webhook: somebody redelivers it. But not if the object enters
-# or leaves a list by it. A receiver may know of a creation by a later delivery that went before.
+# or leaves a list with it. A receiver may know of a creation by a later delivery that went before.
 READ_LINES = f"""
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         (d.span ? 'membership') IS NOT TRUE AND (

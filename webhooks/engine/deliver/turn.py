@@ -39,7 +39,7 @@ class Turn:
         return [call for _due, call in self.chosen]
 
     def choose_next(self, lanes: Sequence[Lane], free: int, look: FullLook) -> None:
-        """Choose the requests that go next from these lanes. `free`: how many threads are.
+        """Choose the requests that go next from these lanes. `free`: how many threads are free.
 
         `look` says when due deliveries are read from the beginning of the lanes, and not from their marks.
         """

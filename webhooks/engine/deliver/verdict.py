@@ -1,4 +1,4 @@
-"""Decides over a delivery after an attempt: delivered, failed, or retrying until the next attempt.
+"""Decides about a delivery after an attempt: delivered, failed, or retrying until the next attempt.
 
 It reads the delivery, its event, its webhook and the webhook's health, and changes nothing. A Retry-After counts for
 some answers; backoff.py has the waits.

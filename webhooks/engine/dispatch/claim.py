@@ -1,4 +1,4 @@
-"""Takes the next events in hand. An event waits while an earlier one of its object is in other hands."""
+"""Takes the next events in hand. An event waits while another worker has an earlier one of its object in hand."""
 
 import time
 from collections.abc import Collection, Iterable
@@ -19,7 +19,8 @@ LATE_SEQUENCES = 1000
 # Let one dispatcher at a time choose events, until its transaction ends.
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# Find the oldest or the newest undispatched events. An object's events wait behind one in other hands, or a suspect.
+# Find the oldest or the newest undispatched events. An event waits behind one of its object that another worker has in
+# hand, or that is a suspect.
 FIND_READY_EVENTS = """
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
@@ -36,7 +37,7 @@ FIND_READY_EVENTS = """
       )
     ORDER BY e.sequence {direction} LIMIT %(most)s"""
 
-# Find suspects that are due and in nobody else's hands, the longest due first.
+# Find suspects that are due and that no other worker has in hand, the longest due first.
 FIND_SUSPECTS = """
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s AND retry_at <= now()
@@ -54,7 +55,7 @@ READ_FIRST_OF_REST = """
       AND id <> ALL(%(ids)s) AND sequence < %(last)s
     GROUP BY object_type_id, object_id"""
 
-# Delete an undispatched event that nobody asks for, or whose object came and went in one transaction.
+# Delete undispatched events that no webhook asks for, or whose object was created and deleted in one transaction.
 DISCARD_EVENTS = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
 
 
@@ -73,8 +74,8 @@ class Reading:
     def take(self, member: Member) -> list[Event]:
         """Take a batch of events in hand, and return them by sequence. [] if there is nothing to do.
 
-        Batches of the oldest and of the newest take turns: so a change passes an import. The member's beat names them,
-        in the open transaction. Their LONG_COLUMNS are not read. Raises Lost.
+        Batches of the oldest and of the newest take turns: so a change does not wait for an import. The member's beat
+        names them, in the open transaction. Their LONG_COLUMNS are not read. Raises Lost.
         """
         sql.execute(LOCK_CLAIMS)
         # If all of the newest events wait for an earlier one of their object, the oldest are read after all.
@@ -111,7 +112,7 @@ def take_suspects(member: Member) -> list[Event]:
 
 
 def is_any_suspect() -> bool:
-    """Whether a suspect event is due, in nobody's hands, and the first of its object."""
+    """Whether there is a suspect event that is due, that no worker has in hand, and that is the first of its object."""
     return bool(in_turn([pk for (pk,) in _suspects(0, EVENTS_PER_BATCH)]))
 
 
@@ -120,7 +121,7 @@ def _suspects(worker: int, most: int) -> list[tuple]:
 
 
 def discard(ids: Collection[int]) -> None:
-    """Delete these events, but for dispatched ones: nobody asks for them."""
+    """Delete these events, which no webhook asks for, except dispatched ones."""
     if ids:
         sql.execute(DISCARD_EVENTS, [list(ids)])
 

@@ -32,9 +32,9 @@ Reference = tuple[int, int]
 # A row of an object's snapshot, {column: value}.
 Row = Mapping[str, Any]
 
-# In the state before of an owner's own event: a component of it has changed in the same transaction.
+# A key in the snapshot before an owner's own event: a component of it has changed in the same transaction.
 WITH_COMPONENT = 'with_component'
-# Changes of a transaction that are looked through for components. If there are more, any may be one.
+# At most this many changes of a transaction are searched for components. If there are more, any of them may be one.
 MAX_SIBLINGS_READ = 1000
 
 # Record an event for each owner, with the component's transaction. If there is an undispatched one, it names this
@@ -82,7 +82,7 @@ DRAW_SEQUENCE = """
     WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
-# Put off an owner's event while somebody holds the owner's row. With its new sequence other events of the owner pass.
+# Put off an owner's event while the owner's row is locked. Its new sequence lets other events of the owner go first.
 PUT_OFF = """
     UPDATE webhooks_event SET sequence = nextval('webhooks_event_sequence'), retry_at = now() + interval '1 second'
     WHERE id = ANY(%s)"""
@@ -91,8 +91,8 @@ PUT_OFF = """
 def record_owner_updates(events: Sequence[Event]) -> None:
     """Record an undispatched event for each owner of the changed components, as updated, in a transaction of its own.
 
-    Other events than components' bring none. An event whose owner cannot be found is logged: a plugin may have changed
-    NetBox's models. Raises Locked if somebody holds a table of components.
+    Events of other objects record none. An event whose owner cannot be found is logged: a plugin may have changed
+    NetBox's models. Raises Locked if a table of components is locked.
     """
     each_or_alone(events, _record_owner_updates, _log)
 
@@ -106,7 +106,7 @@ def with_changed(events: Sequence[Event]) -> set[int]:
     """Return the ids of owners' own events in whose transaction a component of the owner really changes.
 
     A component's event may have been dispatched already, and has marked the owner's event then: record_owner_updates().
-    Raises Locked if somebody holds a table of components; the open transaction goes on.
+    Raises Locked if a table of components is locked; the open transaction goes on.
     """
     if not events:
         return set()
@@ -222,8 +222,8 @@ def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Referenc
 def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> set[int]:
     """Give owners' events their sequence and snapshot, each model in a transaction of its own.
 
-    `in_hand`: the ids of all events of the batch. Returns the ids of events that are not to be dispatched now: somebody
-    holds the owner's row, so the event is tried a second later; or the owner is gone, and the event with it; or an
+    `in_hand`: the ids of all events of the batch. Returns the ids of events that are not to be dispatched now: the
+    owner's row is locked, so the event is tried a second later; or the owner is deleted, and the event with it; or an
     earlier event of the owner came meanwhile. Raises Lost.
     """
     by_type: dict[int, list[Event]] = defaultdict(list)

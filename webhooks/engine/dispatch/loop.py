@@ -38,7 +38,7 @@ DELIVERIES_PER_TRANSACTION = 1000
 # After this time no further slice of a batch is rendered. The rest is for the next batch, with newer changes.
 BATCH_SECONDS = 0.3
 
-# It is in no change set, or the first one that is made of its set.
+# The delivery is in no change set, or is the first one of its set.
 LEADS = '(s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1)'
 
 # Make a delivery for each pair of a webhook and an event: undecided, resting, or ready. One delivery of a change set is
@@ -94,7 +94,7 @@ class Dispatcher:
             return self._batch()
         except BROKEN_OFF as error:
             sql.recover(error)
-            # If somebody makes our indexes again, each event waits for that. None is to blame.
+            # While our indexes are rebuilt (REINDEX), each event waits for that. None is to blame.
             if not sql.is_lock_timeout(error):
                 self._let_go()
         except (RedisError, Locked) as error:
@@ -115,9 +115,9 @@ class Dispatcher:
         self._member.beat()
 
     def _let_go(self) -> None:
-        """Rescue its own events like a dead worker's, and begin anew.
+        """Rescue this worker's own events like those of a dead one, and begin anew.
 
-        If one event breaks off every transaction, it becomes a suspect by this, and no longer stops other events.
+        An event that interrupts every transaction becomes a suspect this way, and no longer stops other events.
         """
         with sql.may_break_off():
             rescue.rescue(self._member.name)
@@ -184,9 +184,9 @@ class Dispatcher:
 
 
 def _seen_again(sources: Sequence[Event]) -> set[int]:
-    """Return the ids of those that an earlier batch had, or may have had, and of later ones of their objects.
+    """Return the ids of events that an earlier batch had, or may have had, and of later ones of their objects.
 
-    It may have ended before they were noted. So they are noted once more, right before they are dispatched.
+    That batch may have ended before it noted them. So they are noted once more, right before they are dispatched.
     """
     objects = {(event.object_type_id, event.object_id) for event in sources if event.retry_at is not None}
     return {event.pk for event in sources if (event.object_type_id, event.object_id) in objects}

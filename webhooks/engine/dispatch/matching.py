@@ -27,7 +27,7 @@ CHEAP_COMPARISONS = 20
 
 
 class Matched(NamedTuple):
-    """What subscriptions say about some events."""
+    """What follows from some events, by the subscriptions to them."""
 
     # {event id: webhooks that asked for it}
     webhooks: dict[int, list[Webhook]]
@@ -45,7 +45,7 @@ def match(events: Sequence[Event], put_off: PutOff) -> Matched:
     """Return which webhooks asked for the events, and what else follows from these.
 
     It asks by model, kind and sequence, and whether the object is unchanged. accepts() asks for the rest. Events that
-    need a held table of components are put off.
+    need a locked table of components are put off.
     """
     subscribers = Subscribers(events, put_off)
     matches = {event.pk: subscribers.asking(event, asked_kind(event)) for event in events}

@@ -34,7 +34,7 @@ STORE_MEMBERS = """
     ON CONFLICT (webhook_id, object_type_id, object_id)
     DO UPDATE SET sequence = EXCLUDED.sequence, digest = EXCLUDED.digest, state = EXCLUDED.state"""
 
-# Note that these objects are sent as no members of the list.
+# Forget members: these objects are sent as having left the list.
 FORGET_MEMBERS = """
     DELETE FROM webhooks_listmember m USING unnest(%s::int[], %s::bigint[]) AS v(object_type_id, object_id)
     WHERE m.webhook_id = %s AND m.object_type_id = v.object_type_id AND m.object_id = v.object_id"""
@@ -57,8 +57,8 @@ def is_listed(webhook: Webhook, event: Event) -> bool:
 def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
     """Return the change that each undecided delivery of a listed type reports. They are given in order. Writes nothing.
 
-    Raises DefinitionError if a filter is wrong or too slow in PostgreSQL, TooSlow if it takes too long,
-    Locked if somebody holds a table, and any error of a plugin's filter.
+    Raises DefinitionError if a filter is wrong or too slow in PostgreSQL, TooSlow if it takes too long, Locked if a
+    table is locked, and any error of a plugin's filter.
     """
     by_type: dict[int, set[int]] = defaultdict(set)
     for _pk, event in deliveries:
@@ -94,7 +94,7 @@ def _judge(
 def store(webhook: Webhook, judged: Sequence[Judged]) -> None:
     """Note which objects the receiver has after these, in the open transaction. The last one of an object counts."""
     last = {(one.event.object_type_id, one.event.object_id): one for one in judged if one.kind}
-    # In the same order everywhere, so that no two transactions wait for each other.
+    # In the same order everywhere: otherwise two transactions could deadlock.
     noted = [(key, one) for key, one in sorted(last.items(), key=lambda item: item[0])]
     stay = [
         (*key, one.event.sequence, digest_of(webhook, one.event), one.event.row_state)

@@ -11,7 +11,7 @@ from ..registry import SUSPECT
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# An event whose table somebody holds is tried again after this.
+# An event that needs a locked table is tried again after this time.
 PUT_OFF_PAUSE = timedelta(seconds=1)
 
 
@@ -26,11 +26,11 @@ class PutOff:
         return _object(event) in self._reasons
 
     def add(self, event: Event, reason: Exception) -> None:
-        """Write to the event that it is due again in a second. `reason`: TooSlow, or mostly Locked.
+        """Postpone the event by PUT_OFF_PAUSE, with the others of its object. `reason`: mostly Locked, or TooSlow.
 
         An event that takes too long is a suspect at once: another process tries it alone.
         """
-        # Somebody may hold a table for an hour: then the log says it once, and not each second.
+        # A table may stay locked for an hour: then the log says it once, and not each second.
         level = logging.WARNING if event.retry_at is None else logging.DEBUG
         logger.log(level, 'event=%s waits reason="%s" (it is tried again)', event.uuid, reason)
         self._reasons[_object(event)] = reason

@@ -30,11 +30,12 @@ logger = logging.getLogger('webhooks.dispatch')
 # A slice is rendered together: at most these events, and bytes of their snapshots as stored (mostly a third).
 EVENTS_PER_SLICE = 50
 SNAPSHOT_BYTES_PER_SLICE = 512 * 1024
-# If a slice takes longer, it is broken off, and its model's events go one by one.
+# If a slice takes longer, it is interrupted, and its model's events go one by one.
 SLICE_SECONDS = 6.0
 # If an event of such a model takes longer, it is a suspect.
 LONE_EVENT_SECONDS = 2.0
-# A model goes one by one for this time: after a slice that took too long, and after one that needed a held table.
+# A model's events go one by one for this time: after a slice that took too long, and after one that needed a locked
+# table.
 SLOW_MODEL_SECONDS = 60.0
 HELD_TABLE_SECONDS = 5.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -44,7 +45,7 @@ Matches = Mapping[int, Collection[Webhook]]
 
 ROW_STATE = unchanged.STATE.format(row="(e.snapshot -> 'row')", snapshot='e.snapshot', kept='v.kept')
 
-# Save the data or the error of events, which are dispatched by that. Delete their snapshots unless there was an error.
+# Save the data or the error of events, and mark them as dispatched. Delete their snapshots unless there was an error.
 SAVE_RENDERED = f"""
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
@@ -79,7 +80,7 @@ class Shown:
     before: dict | None = None
     # {"prechange": …, "postchange": …}, as in the change log. None: nobody asks.
     snapshots: dict | None = None
-    # Keys of `data` whose value nobody knew.
+    # Keys of `data` whose value is unknown.
     partial: Sequence[str] = ()
     # {URL: data} of related objects, for `expand`.
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
@@ -94,7 +95,7 @@ class Shown:
 
     @classmethod
     def of_dispatched(cls, event: Event) -> 'Shown':
-        """Return a dispatched event, read from its row. It lacks `before`, and says nothing of webhooks."""
+        """Return a dispatched event, read from its row. It lacks `before`, and names no webhooks."""
         expanded = json.loads(event.expanded or '{}')
         return cls(event, event.payload_data, event.object_repr, snapshots=event.snapshots, expanded=expanded)
 
@@ -106,7 +107,7 @@ class Shown:
 
 
 class Renderer:
-    """Renders events in slices. It puts off events that take too long, or need a table that somebody holds.
+    """Renders events in slices. It puts off events that take too long, or need a locked table.
 
     It calls `stay` before each slice. Without `limit` only the timer of the process ends an event that takes too long.
     """
@@ -123,8 +124,8 @@ class Renderer:
     def render(self, events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
         """Yield slices of rendered events, unsaved. Each has a single model.
 
-        An event that cannot be rendered has an error. Left out are events that are put off, and after a slice that was
-        broken off the rest of its model: the next batch finds them. Raises INTERRUPTIONS, but not Locked in a slice.
+        An event that cannot be rendered has an error. Events that are put off are left out, as is the rest of a model
+        after an interrupted slice: the next batch finds them. Raises INTERRUPTIONS, but not Locked in a slice.
         """
         sizes = dict(sql.fetch(READ_SNAPSHOT_BYTES, [[event.pk for event in events]]))
         by_model = defaultdict(list)
@@ -154,7 +155,7 @@ class Renderer:
             if not ready:
                 return ()
             self._stay()
-            rendering.prepare(model)  # not its events' fault
+            rendering.prepare(model)  # without a limit: an event is not to blame if this is slow
             try:
                 with (
                     self._within(LONE_EVENT_SECONDS if self._is_slow(model) else SLICE_SECONDS),
@@ -184,7 +185,7 @@ class Renderer:
 
 
 def save(shown: Sequence[Shown]) -> None:
-    """Write rendered events, which are dispatched by that, in the open transaction.
+    """Save rendered events, and mark them as dispatched, in the open transaction.
 
     Raises ValueError or DataError if a value cannot be stored.
     """
@@ -250,7 +251,7 @@ def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list
             before=earlier.get(event.pk),
             snapshots=changes.get(event.pk),
             partial=one.partial,
-            # A deletion keeps its related objects.
+            # Related objects of a deletion were looked up before it: they may be deleted too.
             expanded=json.loads(states[event.pk][0].get(rendering.SHOWN, {}).get('expanded') or '{}'),
         )
         for event, one in zip(events, results, strict=True)

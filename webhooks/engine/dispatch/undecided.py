@@ -2,8 +2,8 @@
 
 A regular expression may take 50 ms, as may a hundred comparisons of long texts. If 30 webhooks with one were decided
 together with all others, each change would take seconds for everybody. So dispatch makes an undecided delivery. No
-sender sees it, but later changes of its object wait for it. When it is its webhook's turn, it becomes ready, or it
-goes.
+sender sees it, but later changes of its object wait for it. When it is its webhook's turn, it becomes ready, or is
+deleted.
 """
 
 import json
@@ -47,8 +47,8 @@ LOCK_UNDECIDED = """
 ERROR_REST_SECONDS = 60.0
 LOCKED_REST_SECONDS = 1.0
 
-# From undecided to ready or resting: their conditions are met, or their lists concerned. What reports a change of a
-# list goes in turn with changes: no later delivery of its object makes it needless.
+# From undecided to ready or resting: deliveries whose conditions are met, or that concern a list. One that reports a
+# change of a list does not count as a backfill's any more: no later delivery of its object may replace it.
 RELEASE_MET = f"""
     UPDATE webhooks_delivery d SET status = CASE WHEN v.waits_until IS NULL THEN 'pending' ELSE 'resting' END,
         due_at = v.due_at, waits_until = v.waits_until, span = v.span, backfill = d.backfill AND v.span IS NULL
@@ -67,7 +67,7 @@ REMOVE_UNMET = """
 
 
 class Undecided:
-    """Whose turn it is to have undecided deliveries decided. Each dispatcher has its own."""
+    """Decides undecided deliveries, and remembers whose turn it is. Each dispatcher has its own."""
 
     def __init__(self) -> None:
         self._last_webhook = 0
@@ -75,7 +75,7 @@ class Undecided:
         self._rests: dict[int, float] = {}
 
     def step(self) -> int:
-        """Decide deliveries of webhooks in turn, for STEP_SECONDS: each is ready, or gone. Returns how many.
+        """Decide deliveries of webhooks in turn, for STEP_SECONDS: each becomes ready, or is deleted. Returns how many.
 
         Raises OperationalError or InternalError if PostgreSQL ends a transaction: its deliveries stay undecided.
         """
@@ -84,7 +84,8 @@ class Undecided:
         while (webhook_id := self._next_webhook()) not in {None, *in_vain}:
             count = self._turn(webhook_id)
             decided += count
-            # A deleted webhook, or a locked lane, must not keep others from their turn.
+            # Webhooks that are deleted, rest, or whose lane is locked are not asked twice, and others still get their
+            # turn.
             in_vain = set() if count else in_vain | {webhook_id}
             if time.monotonic() > until:
                 break
@@ -98,7 +99,7 @@ class Undecided:
         return None
 
     def _turn(self, webhook_id: int) -> int:
-        """Decide some of a webhook's deliveries. Returns how many: none while it rests."""
+        """Decide some of a webhook's deliveries. Returns how many: 0 while it rests."""
         began = time.monotonic()
         if self._rests.get(webhook_id, 0.0) > began:
             return 0
@@ -112,7 +113,7 @@ class Undecided:
             rest = LOCKED_REST_SECONDS
             raise
         except Exception as error:
-            # A filter is its webhook's own affair: one of a plugin may raise anything.
+            # A plugin's filter may raise anything. That must not stop other webhooks.
             logger.exception('webhook=%s name=%r a filter failed (it is tried again)', webhook.pk, webhook.name)
             note_error(webhook.pk, error)
             rest = ERROR_REST_SECONDS
@@ -130,7 +131,7 @@ def note_error(webhook_id: int, error: Exception) -> None:
 def _judge_some(webhook: Webhook) -> int:
     """Judge what some of a webhook's deliveries mean for its lists, and record that. Returns how many were judged.
 
-    None if another dispatcher does it, or a sender has locked the lane.
+    0 if another dispatcher does it, or a sender has locked the lane.
     """
     with sql.transaction() as now:
         if not sql.fetch_value(memberships.TRY_LOCK_MEMBERS, [webhook.pk]):
@@ -139,7 +140,7 @@ def _judge_some(webhook: Webhook) -> int:
         events = Event.objects.defer(*LONG_BUT_DATA).in_bulk([event_id for _pk, event_id in rows])
         deliveries = [(pk, events[event_id]) for pk, event_id in rows]
         judged = memberships.judge(webhook, [one for one in deliveries if memberships.is_listed(webhook, one[1])])
-        # Somebody has removed their filter or conditions since.
+        # For the others, somebody has removed the filter or the conditions since.
         listed = {one.pk for one in judged}
         plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
         wanted = [one for one in [*judged, *plain] if one.kind in webhook.kinds]
@@ -185,7 +186,7 @@ def _evaluate(webhook: Webhook, rows: Sequence[tuple[int, int]]) -> Iterator[tup
 
 
 def _remove(webhook_id: int, unmet: Sequence[int], now: datetime) -> int:
-    """Remove deliveries; the next of their objects are due. Returns how many: none if a sender has locked the lane.
+    """Remove deliveries, and make the next of their objects due. Returns how many: 0 if a sender has locked the lane.
 
     If a later delivery of an object was held in that moment, nobody would make it ready. So they stay undecided.
     """

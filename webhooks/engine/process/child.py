@@ -14,13 +14,14 @@ from ...templating.process import fork
 
 logger = logging.getLogger('webhooks.worker')
 
-# From one start of a process to the next. An event that kills a process may kill the next one too, before it is tried
-# alone. So there is a pause between.
+# From one start of a process to the next. An event that kills a process may also kill the next one, until it is tried
+# alone. So there is a pause in between.
 RESTART_SECONDS = 1.0
 
 _is_stopping = False
 
-# The work of the process. It gets its name, and a channel: a byte reports suspects to the parent.
+# What the process does. It is called with the process's name and a channel: a byte there reports suspects to the
+# parent.
 Work = Callable[[str, socket.socket], object]
 
 

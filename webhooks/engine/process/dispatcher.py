@@ -34,7 +34,7 @@ from ..walks.lists import WalkOfList
 from ..walks.loop import Walks
 from . import child
 
-# Between two looks without a wake-up, as without Redis.
+# Between two looks if no wake-up comes, as when Redis is away.
 LOOK_SECONDS = 2.0
 # Between two looks for something to tidy, or for failures to list.
 TIDY_SECONDS = 1.0
@@ -43,9 +43,10 @@ HANG_SECONDS = 30.0
 
 
 class DispatcherRole:
-    """All that a worker in this role does: it dispatches, tidies, walks and lists failures.
+    """Dispatches, tidies, walks and lists failures: all that a worker in this role does.
 
-    `poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called at each progress.
+    `poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called whenever it makes
+    progress.
     """
 
     def __init__(
@@ -101,8 +102,8 @@ class DispatcherRole:
     def step(self) -> int | None:
         """Dispatch a batch, and tidy. Without events, also go on with a walk.
 
-        Returns the number of events and decided deliveries, None if nothing is left. It tidies beside events too: else
-        event rules would learn of a suspension after an import only.
+        Returns the number of events and decided deliveries, None if nothing is left. It tidies even while there are
+        events: otherwise event rules would learn of a suspension only after an import.
         """
         self._stay()
         count = self._dispatcher.batch()
@@ -124,7 +125,7 @@ class DispatcherRole:
         self._listed_at = time.monotonic()
 
     def _tidy(self, *, is_busy: bool) -> bool:
-        """Tidy, mostly once a second. Returns whether there may be more, which goes on at once without events only."""
+        """Tidy, mostly once a second. Returns whether there may be more: without events that follows at once."""
         goes_on = self._has_more and not is_busy
         if not goes_on and time.monotonic() < self._tidied_at + TIDY_SECONDS:
             return False
@@ -218,7 +219,7 @@ def _serve_queue(worker: Worker, options: dict[str, Any]) -> None:
         # The worker for NetBox's queues has the scheduler.
         own.work(**options | {'with_scheduler': False})
     finally:
-        if own.pubsub_thread:  # RQ may leave it
+        if own.pubsub_thread:  # RQ may leave it running
             own.pubsub_thread.stop()
 
 

@@ -49,7 +49,7 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
         else:
             wakeup.wake()  # the rest goes in another job
         if has_worked:
-            tidy.step()  # what was sent may have left something
+            tidy.step()  # sending may have left something to tidy
         sender.end()
         dispatching.end()
         return sender.counts

@@ -30,7 +30,7 @@ HANG_SECONDS = 60.0
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """Run the sender until a signal stops it: the supervisor forks a process for it. At the end delete its row.
 
-    A byte in the `pipe` lets it look for deliveries at once. Through the `channel` it reports suspects to the
+    A byte in the `pipe` makes it look for deliveries at once. Through the `channel` it reports suspects to the
     supervisor. After an unexpected error the process ends at once, and the supervisor starts a new one.
     """
     child.heed(HANG_SECONDS)
@@ -67,7 +67,7 @@ def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
 
 
 def _stay(sender: loop.Sender) -> None:
-    """Put off the kernel's timer, unless a build hangs in a thread. Without that the kernel ends this process."""
+    """Postpone the kernel's timer, unless a build hangs in a thread: then the kernel ends this process."""
     if time.monotonic() < sender.builds_since + HANG_SECONDS:
         child.allow(HANG_SECONDS)
 

@@ -17,7 +17,7 @@ from .. import rescue, sql
 from . import dispatcher, sender, suspects
 from .child import Child, is_stopping
 
-# It looks at its processes this often, even if none has said anything.
+# It looks at its processes this often, even if none has reported anything.
 LOOK_SECONDS = 1.0
 # A rescue's connection may fall silent. After this time it is tried with a new one.
 RESCUE_SECONDS = 15.0
@@ -72,7 +72,7 @@ class Supervisor:
     def _look(self) -> None:
         for child in self._children:
             self._start(child)
-        # Until a process has ended or said something.
+        # Wait until a process has ended or reported something.
         heard = [one for child in self._running for one in (child.handle, child.channel)]
         select.select(heard, [], [], LOOK_SECONDS)
         for child in self._running:
@@ -90,12 +90,12 @@ class Supervisor:
             return
         child.start()
         if self._stops:
-            self._tell()  # it came before the new process was known; RQ ignores a second signal within a second
+            self._tell()  # the signal came before the new process was known; RQ ignores a second signal within a second
 
     def _rescue(self) -> None:
-        """Rescue the work of processes that have ended. It stops if PostgreSQL is away, or a suspect's lane is held.
+        """Rescue the work of processes that have ended, until PostgreSQL is away or a suspect's lane stays locked.
 
-        Then that process comes last the next time.
+        Then that process comes last in the next call.
         """
         while self._ended:
             name, cause = self._ended.pop(0)

@@ -28,7 +28,8 @@ from . import child
 
 logger = logging.getLogger('webhooks.suspects')
 
-# A suspect that takes longer has killed its process: to dispatch it, and to send it, beyond its webhook's timeout.
+# A suspect that takes longer has killed its process: the time to dispatch it, and the time to send it on top of its
+# webhook's timeout.
 DISPATCH_SECONDS = 60.0
 SEND_MARGIN_SECONDS = 25.0
 # After this many looks in a row that find nothing the process ends. A busy lane is mostly locked, so one is too few.
@@ -96,9 +97,9 @@ def _work(member: Member) -> None:
 
 
 def _allow(member: Member, seconds: float) -> None:
-    """Let the suspect take so long: then the kernel ends this process.
+    """Let the suspect take this many seconds: then the kernel ends this process.
 
-    Its beat lasts longer. So nobody has its work before, even if it was frozen meanwhile.
+    The heartbeat covers a longer time. So nobody takes the work before that, even if this process was frozen meanwhile.
     """
     child.allow(seconds)
     member.beat(seconds=seconds + registry.ALIVE_SECONDS)

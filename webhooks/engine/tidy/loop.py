@@ -1,4 +1,4 @@
-"""Tidies a little at a time, between batches of the dispatcher: one transaction for each kind of rest."""
+"""Tidies a little at a time, between batches of the dispatcher: one transaction for each kind of leftover."""
 
 from collections import Counter
 from datetime import datetime
@@ -11,7 +11,7 @@ from ..deliver import endpoint, order
 
 # Deliveries that a transaction changes.
 ROWS_PER_TRANSACTION = 500
-# One webhook has no more of them: so others have their share.
+# At most this many of them are of one webhook: so others have their share.
 ROWS_PER_WEBHOOK = 50
 
 # Read waiting deliveries whose time is over, of webhooks that exist. Lock their lanes, and leave out locked ones.
@@ -89,8 +89,8 @@ FORGET_LANE = """
 # Give a former lane to the webhook that has the id now: from here on its deliveries are sent.
 FREE_LANE = 'UPDATE webhooks_health SET former_until = NULL WHERE webhook_id = %(webhook)s'
 
-# From held to ready: `ordered` was switched off since. Not parts of change sets: each waits for the part before it. An
-# index has held ones last, as they have no time.
+# From held to ready: deliveries of webhooks whose `ordered` was switched off. Parts of change sets stay held: each
+# waits for the part before it. Held ones have no time, so an index finds them at its end.
 RELEASE_UNORDERED = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s WHERE status = 'held' AND id = ANY(ARRAY(
         SELECT d.id FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id CROSS JOIN LATERAL (
@@ -102,7 +102,7 @@ RELEASE_UNORDERED = """
         FOR UPDATE OF h SKIP LOCKED
     ))"""
 
-# The delivery `d`, with its event `e`, is an untried one of a backfill, and in nobody's hands.
+# The delivery `d`, with its event `e`, is an untried one of a backfill, and no worker has it in hand.
 MAY_BE_TAKEN_BACK = f"""d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
         AND d.status {states.WAITING_BY_ID} AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
 
@@ -129,7 +129,7 @@ def step() -> bool:
     """Do a part of all that is to be tidied. Returns whether there may be more.
 
     It disables webhooks whose endpoints are gone, does each function below once, and runs event rules. If PostgreSQL
-    breaks it off, that is logged. Raises RedisError if rules cannot be run.
+    interrupts it, that is logged. Raises RedisError if rules cannot be run.
     """
     with sql.may_break_off():
         endpoint.disable_gone()
@@ -181,16 +181,16 @@ def take_back() -> bool:
 
 
 def release_unordered() -> bool:
-    """Make a part of the held deliveries ready whose webhooks are not `ordered` any more. Returns whether any was."""
+    """Make a part of the held deliveries ready whose webhooks are not `ordered` any more. Returns whether any were."""
     with sql.transaction() as now:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
         return bool(sql.execute(RELEASE_UNORDERED, bounds))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
-    """Delete the webhook's untried deliveries of backfills, but those in hand. Returns when each was created.
+    """Delete the webhook's untried deliveries of backfills, except those in hand. Returns when each was created.
 
-    The next of their objects are due. The caller has locked the lane.
+    The next of their objects become due. The caller has locked the lane.
     """
     found = dict(sql.fetch(READ_UNTRIED, [webhook_id]))
     order.release_next(list(found), now)

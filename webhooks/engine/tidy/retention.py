@@ -1,7 +1,7 @@
 """Prunes the log, by number and by age. It deletes events, and their deliveries go with them.
 
-An event with a pending delivery never goes.
-Beyond `retention_size` the oldest events go, first those without a failed delivery.
+An event with a pending delivery is never pruned. Beyond `retention_size` the oldest events go, first those without a
+failed delivery.
 """
 
 import math
@@ -22,7 +22,7 @@ EVENTS_PER_LOOK = 200
 # Deliveries that are deleted at a time. An event with more goes alone.
 DELIVERIES_PER_TRANSACTION = 500
 
-# While events with a failed delivery stay too.
+# The states that keep an event while those with a failed delivery stay too.
 OPEN_OR_FAILED = (*OPEN_STATES, DeliveryState.FAILED)
 
 # Count the deliveries of existing webhooks in the log.

@@ -3,5 +3,5 @@
 loop: the walk itself: it takes turns, rests, and halves its slices after an interruption.
 backfills: sends the objects of a webhook as they are.
 lists: sends the differences between a list that a webhook subscribes to and what its receiver has got.
-config_contexts: reports objects that have another config context, because another object changed.
+config_contexts: reports objects whose config context changed because another object changed.
 """

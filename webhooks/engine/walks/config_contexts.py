@@ -1,4 +1,4 @@
-"""Records that owners of config contexts have other data, because another object changed (config_contexts.py).
+"""Records updates of objects whose config context changed because another object changed (config_contexts.py).
 
 A dispatcher notes the change of a source as a walk. An idle one walks over all owners, slice by slice, as a backfill
 does. It computes the data of each owner, and compares their digest with the stored one, of the data that were sent
@@ -106,7 +106,7 @@ RECORD_EVENTS = """
 def note(events: Collection[Event]) -> None:
     """Record a walk, if one of these changes of sources may give other objects other data. Reads their snapshots.
 
-    The events are still to be dispatched. If that is broken off, they are noted again: the second walk finds nothing.
+    The events are still to be dispatched. If that is interrupted, they are noted again: the second walk finds nothing.
     """
     causes = list(_causes(events))
     if not causes:
@@ -184,14 +184,14 @@ def digest(data: object) -> str:
 
 
 def _store(type_id: int, digests: Mapping[int, str]) -> None:
-    # In the same order everywhere, so that no two transactions wait for each other.
+    # In the same order everywhere: otherwise two transactions could deadlock.
     rows = sorted(digests.items())
     if rows:
         sql.execute(STORE_DIGESTS, [type_id, [pk for pk, _digest in rows], [digest for _pk, digest in rows]])
 
 
 def _digests(model: type[Model], pks: Sequence[int]) -> dict[int, str]:
-    """Return {pk: digest of its present data} for objects that exist. Raises Locked if somebody holds a table."""
+    """Return {pk: digest of its present data} for objects that exist. Raises Locked if a table is locked."""
 
     def compute(some: Sequence[int]) -> list[tuple[int, str]]:
         with sql.reading():

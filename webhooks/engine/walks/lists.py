@@ -3,7 +3,7 @@
 A change of an object brings an event. But an object may also enter or leave a list without one: its site moves to
 another region, or a date passes. So a walk looks at all objects of the type: an hour after the last walk, when somebody
 asks, or a minute after the last one if a table was written that the filter reads. PostgreSQL counts these writes
-anyway, so that saves cost nothing.
+anyway, so saves cost nothing more.
 
 For each object that differs it records an event of its present state. What that means for the list is judged as of any
 event (dispatch/memberships.py).
@@ -36,12 +36,12 @@ from .loop import Walk
 
 # While a webhook has this many unsent deliveries, no further slice is recorded.
 MAX_OPEN_DELIVERIES = 600
-# So long after its beginning a walk begins again, if a table that its filter reads was written, and in any case.
+# A walk begins again this long after it began: if a table that its filter reads was written, and in any case.
 WRITTEN_SECONDS = 60
 HOURLY_SECONDS = 3600
-# A filter is read over so many foreign keys: a device's site, its region, and the region above that.
+# A filter is followed over this many foreign keys: a device's site, its region, and the region above that.
 MAX_HOPS = 3
-# A process remembers the tables of so many filters.
+# A process remembers the tables of this many filters.
 MAX_LISTS_KNOWN = 1000
 # The name of a table or column in a statement.
 NAME = re.compile(r'"(\w+)"')
@@ -200,7 +200,7 @@ def _of_model(statement: str, model: type[Model]) -> str:
 
 def _begin(listed: ListWalk, is_due: bool, written: int | None) -> None:
     model = model_of_id(listed.object_type_id)
-    # The tables are remembered by what saved filters say now.
+    # Tables are remembered for the query with its saved filters spelled out: somebody may change these.
     query = list_filters.spelled_out(listed.query)
     count = sql.fetch_value(COUNT_WRITES, [list(_tables(model, query))]) if model else 0
     if is_due or count != written:

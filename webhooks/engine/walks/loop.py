@@ -1,7 +1,7 @@
 """Goes on with walks, a slice at a time. A walk looks at the objects of some models by primary key.
 
 Its row says where it is. Only one dispatcher at a time is in a slice of a walk. Its new place and what it records are
-written together. So a walk that is broken off, or whose dispatcher was killed, goes on after its last slice.
+written together. So a walk that is interrupted, or whose dispatcher was killed, goes on after its last slice.
 """
 
 import logging
@@ -36,7 +36,7 @@ TRY_LOCK_WALK = 'SELECT pg_try_advisory_xact_lock(%s::regclass::oid::integer, %s
 
 
 class Walk[Row: Model](ABC):
-    """A walk as its row said: where it goes on, which objects it finds there, and what it records about them.
+    """A walk, as read from its row: where it goes on, which objects it finds there, and what it records about them.
 
     `position` is an index of `object_types`, which are ids, and `last_id` the last primary key that it has looked at.
     """
@@ -62,7 +62,7 @@ class Walk[Row: Model](ABC):
 
     @abstractmethod
     def find(self, model: type[Model], type_id: int, count: int) -> tuple[Sequence[int], int | None]:
-        """Return which of the next `count` objects it is about, and the last key that was looked at; None at the end.
+        """Return which of the next `count` objects it concerns, and the last key that was looked at; None at the end.
 
         Others may change the walk's row meanwhile. Raises DefinitionError if the definition is wrong.
         """
@@ -134,7 +134,7 @@ class Walks:
 
 
 def _ready(kind: type[Walk]) -> list[Walk]:
-    """Return the walks of a kind that can go on, none while somebody holds their table: changes do not wait for it."""
+    """Return the walks of a kind that can go on. None while their table is locked: changes do not wait for it."""
     with sql.may_break_off(Locked), sql.reading():
         return list(kind.ready())
     return []
