@@ -10,7 +10,7 @@ recording: writes the events.
 deletions: renders what a deletion removes. cascade finds it, and first_receiver runs before NetBox's own receivers.
 side_effects, modules: changes that NetBox makes without a signal.
 merges: notes the branch that is merged. trace reads the request's trace context.
-restating: records objects as they are now, for backfills and for Send now.
+restating: records objects as they are now, for backfills, walks of lists and *Send now*.
 wakeup: wakes a worker after the commit, by a job in the queue of redis_queue.
 signal_senders: where signals have to go.
 """

@@ -1,4 +1,4 @@
-"""Finds the objects that a deletion takes along. Django's collector knows them, but signal handlers cannot reach it."""
+"""Finds the objects that a deletion also removes. Django's collector knows them, but signal handlers cannot reach it."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Hanging:
 
 @cache
 def reach(model: type[Model]) -> frozenset[type[Model]]:
-    """Return the models whose objects may go along with an object of `model`, at any depth."""
+    """Return the models whose objects may be deleted along with an object of `model`, at any depth."""
     found: set[type[Model]] = set()
     waiting = [model]
     while waiting:

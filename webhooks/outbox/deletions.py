@@ -27,7 +27,7 @@ logger = logging.getLogger('webhooks.outbox')
 
 # The attribute that holds a Deletion on the object or queryset whose delete() was called.
 DELETION_SLOT = '_webhooks_deletion'
-# A deletion renders for at most this time: a base, and more for each object. One usually takes 1 to 2 ms.
+# A deletion renders for at most this time: a base, and more for each object. An object usually takes 1 to 2 ms.
 RENDER_SECONDS = 2.0
 RENDER_SECONDS_PER_OBJECT = 0.02
 # PostgreSQL ends a query of rendering after this time.
@@ -106,7 +106,7 @@ def _take_all(source: Model | QuerySet, possible: frozenset[type[Model]]) -> dic
     if not wanted:
         return {}
     going = dict(cascade.going(_model_of(source), _pks(source), wanted))
-    # The first time it imports all of NetBox's URLs, which takes seconds. Meanwhile nobody must wait for the rows.
+    # The first time it imports all of NetBox's URLs, which takes seconds. So it is done before the rows are locked.
     for model in going:
         _is_prepared(model)
     taken = {model: snapshots.take(model, snapshots.lock_rows(model, pks)) for model, pks in going.items()}
@@ -167,7 +167,7 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
 
 
 def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, expansion.Data]]:
-    """Return {object: {URL: data}} of the related objects that webhooks expand: the deletion may take them along."""
+    """Return {object: {URL: data}} of the related objects that webhooks expand: the deletion may remove them too."""
 
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):

@@ -11,7 +11,7 @@ def connect() -> None:
 
 
 def before_all(instance: Any, using: str, origin: Any = None, **kwargs: Any) -> None:
-    """Prepare `deletions`: an object is about to go. At the first object of a deletion, it takes all."""
+    """Let `deletions` take an object before it is deleted: at the first object of a deletion, it takes all."""
     from . import deletions
 
     deletions.begin(instance, origin, using)

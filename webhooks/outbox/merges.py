@@ -15,7 +15,7 @@ from django.db.models.signals import post_save
 from .. import branching
 from . import scope
 
-# Give the branch to events that the transaction recorded before its first AppliedChange, too. That may be one alone.
+# Add the branch also to events that the transaction recorded before its first AppliedChange.
 NOTE_BRANCH = """
     UPDATE webhooks_event SET branch = %s
     WHERE transaction_id = pg_current_xact_id()::text::bigint AND transaction_time = now() AND dispatched_at IS NULL"""

@@ -1,4 +1,4 @@
-"""The RQ queue that wakes workers, over Redis connections that give up soon: nobody may wait for Redis.
+"""Gives the RQ queue that wakes workers, over Redis connections that give up soon: saves must not wait for Redis.
 
 The queue is the setting `queue`.
 """

@@ -1,4 +1,4 @@
-"""Records the present state of objects as events: for a webhook's backfill, or because somebody sends them now.
+"""Records the present state of objects as events: for backfills, walks of lists, and *Send now*.
 
 Sequences are drawn under the locks of the rows. So the event with the higher sequence has the newer state.
 """
@@ -12,7 +12,7 @@ from ..choices import KindChoices
 from ..models import Webhook
 from . import recording, snapshots
 
-# Lock the objects of a slice. If somebody holds one, fail at once: the backfill tries again later.
+# Lock the objects of a slice. If one is locked, fail at once: the backfill tries again later.
 LOCK_OBJECTS = 'SELECT FROM {table} t WHERE t.{pk} = ANY(%s) FOR NO KEY UPDATE NOWAIT'
 
 # Record one event of the backfill for each object that exists. If this transaction has changed the object, its event
@@ -37,7 +37,7 @@ def restate(
     """Lock the objects, insert an event for each with its present state, and return how many were inserted.
 
     `now` is the time of the events, `username` who sends the objects, None in a backfill. Call it in a transaction.
-    Raises OperationalError if somebody holds an object.
+    Raises OperationalError if an object is locked.
     """
     names = {
         'pk': connection.ops.quote_name(model._meta.pk.column),

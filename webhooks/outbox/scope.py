@@ -51,7 +51,7 @@ class Scope:
 
 
 _tables_exist = False
-# While our tables are gone, every change finds it out. The log says it once in this time.
+# While our tables are gone, every change notices. The log says it once in this time.
 TABLES_GONE_WARNING_SECONDS = 60
 _said_at = -math.inf
 
@@ -83,7 +83,7 @@ def is_subscribed(model: type[models.Model]) -> bool:
     """Return whether any webhook wants changes of the model.
 
     A component, or a source of config contexts, may not be among the models that may be sent. Then it counts only for
-    other objects, also where a webhook chose it before it was taken out of the setting `allowed_models`.
+    other objects, even where a webhook chose it before it was taken out of the setting `allowed_models`.
     """
     asked = current().asked(model)
     return asked is not None and (asked.for_others or object_types.is_allowed(model))
@@ -102,7 +102,7 @@ def wants_unchanged(model: type[models.Model]) -> bool:
 
 
 def wants_deletions(model: type[models.Model]) -> bool:
-    """Return whether any webhook wants the model's deletions, so that they are rendered before."""
+    """Return whether any webhook wants the model's deletions: then objects are rendered before they are deleted."""
     asked = current().asked(model)
     return asked is not None and asked.deletions
 

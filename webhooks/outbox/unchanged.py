@@ -23,8 +23,8 @@ KEPT_BY_NETBOX = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '
 
 CUSTOM_FIELDS = 'custom_field_data'
 
-# Whether these two values of CUSTOM_FIELDS are the same. If a field is newer than the object, the object's next save by
-# a form writes null for it.
+# Whether these two values of CUSTOM_FIELDS are the same. If a field is newer than the object, the object's next save
+# through a form writes null for it.
 HAS_SAME_FIELDS = """CASE WHEN jsonb_typeof({before}) = 'object' AND jsonb_typeof({after}) = 'object' THEN NOT EXISTS (
         SELECT FROM jsonb_object_keys({before} || {after}) AS name
         WHERE coalesce({before} -> name, 'null') <> coalesce({after} -> name, 'null')

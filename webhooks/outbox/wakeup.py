@@ -1,4 +1,4 @@
-"""Wakes a worker by an RQ job without data, and soon gives up a Redis that is slow or away."""
+"""Wakes a worker with an RQ job without data, and soon gives up on a Redis that is slow or away."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ _unreachable_until = 0.0
 def wake() -> bool:
     """Enqueue a job that wakes a worker, unless one is waiting already. Never raises.
 
-    False: Redis failed or is left alone for a while, so the worker's own timer will find the work.
+    False: Redis failed, or has failed lately and is not asked. Then the worker's own timer finds the work.
     """
     start = time.monotonic()
     if start < _unreachable_until:
