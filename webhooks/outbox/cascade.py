@@ -1,4 +1,4 @@
-"""Finds the objects that a deletion also removes. Django's collector knows them, but signal handlers cannot reach it."""
+"""Finds the objects that a deletion also removes. Django's collector knows them, but no signal handler can reach it."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass

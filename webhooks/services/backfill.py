@@ -154,7 +154,7 @@ def _lock_backfill(webhook: Webhook) -> tuple[Backfill | None, datetime]:
 
 
 def _take_back(backfill: Backfill, now: datetime) -> int:
-    """Remove untried objects, also of earlier backfills. Return the number of this backfill's own."""
+    """Remove untried objects, including those of earlier backfills. Return the number of this backfill's own."""
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk, urgent=False)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
     removed = commands.take_back(backfill.pk, now)

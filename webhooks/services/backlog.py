@@ -23,7 +23,7 @@ class Unsent:
     """The figures of what is recorded and not sent yet.
 
     `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
-    change waits that nobody holds.
+    change waits, without those that a pause holds.
     """
 
     undispatched: int
@@ -87,7 +87,7 @@ def _visible(manager: Manager, user: Reader | None) -> QuerySet:
 
 
 def not_held(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    """Leave out deliveries that somebody holds: their webhook is paused or disabled, or their backfill is paused."""
+    """Leave out deliveries that people hold up: their webhook is paused or disabled, or their backfill is paused."""
     webhooks = list(Webhook.objects.filter(IS_HELD).values_list('pk', flat=True))
     backfills = list(Backfill.objects.filter(state=BackfillStateChoices.PAUSED).values_list('pk', flat=True))
     return deliveries.exclude(webhook__in=webhooks).exclude(webhook__in=backfills, backfill=True)

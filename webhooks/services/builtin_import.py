@@ -37,8 +37,8 @@ OUR_FIELDS = (
     'include_snapshots', 'fields', 'omit', 'filters', 'only_if_changed', 'only_real_changes',
 )  # fmt: skip
 COMPARED_FIELDS = (*OUR_FIELDS, *COPIED_FIELDS, 'payload_format', 'ssl_verification', 'ca_file_path')
-# These may differ: they name or sign in otherwise, or decide when and how often a request is made. Put a new field
-# of a webhook here, or into OUR_FIELDS.
+# These may differ: they name the webhook, authenticate it, or decide when and how often a request is made. Put a new
+# field of a webhook here, or into OUR_FIELDS.
 FREE_FIELDS = (
     'name', 'description', 'tags', 'secret_path', 'credential', 'standard_headers', 'client_cert_path',
     'client_key_path', 'success_conditions', 'max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered',
@@ -75,7 +75,7 @@ class Plan:
     def gaps(self) -> list[str]:
         """Return the settings that make the existing webhook send less than the rule, or different requests.
 
-        Empty: it may replace it.
+        Empty: the webhook may replace the rule.
         """
         if self.existing is None:
             return []

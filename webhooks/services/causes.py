@@ -1,4 +1,4 @@
-"""Failed deliveries by cause: the same webhook, and errors that begin alike (models/delivery.py, CAUSE_CHARS)."""
+"""Groups failed deliveries by cause: webhook, and how the error begins (models/delivery.py, CAUSE_CHARS)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from ..visibility import Reader
 # At most this many of the newest failures are grouped. If a page read millions of rows, it would take minutes.
 MAX_FAILURES_READ = 20_000
 MAX_CAUSES_SHOWN = 50
-# The receiver's last answer is cut to this many.
+# The receiver's last answer is cut to this length.
 MAX_ANSWER_CHARS = 200
 
 
@@ -134,7 +134,7 @@ def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Map
 
 
 def _answers(reader: Reader | None, pks: Iterable[int]) -> dict[int, str]:
-    """Return the last answers to these deliveries, in one line each, but none that the reader may not see."""
+    """Return the last answers to these deliveries, in one line each, without those that the reader may not see."""
     last = {pk: attempts[0] for pk, attempts in attempts_of(pks).items() if attempts}
     if reader is not None:
         conceal(reader, last.values())

@@ -71,7 +71,7 @@ def ask_or_redeliver(
 
 
 def report(request: HttpRequest, count: int) -> None:
-    """Say to the user how many deliveries are sent again, or why none is."""
+    """Show the user a message: how many deliveries are sent again, or why none is."""
     if count:
         messages.success(request, redelivery.announce(count))
     else:

@@ -15,7 +15,7 @@ from ..models import Attempt, Delivery, Event, Hour
 from ..presentation.moments import moment
 
 LOG = tuple(model._meta.db_table for model in (Event, Delivery, Attempt))
-# A transaction that is open for so long, and so many dead rows, are worth a sentence.
+# A transaction that is open for longer, and more dead rows than these, are reported as problems.
 MAX_TRANSACTION_SECONDS = 3600
 MAX_DEAD_ROWS = 100_000
 MAX_DEAD_SHARE = 0.2
@@ -76,7 +76,7 @@ class DatabaseHealth:
 
 
 def measure() -> DatabaseHealth:
-    """Ask PostgreSQL. Takes four queries, none of which reads our tables' rows but for the hourly figures."""
+    """Ask PostgreSQL. Takes four queries. Of our tables' rows, these read only the hourly figures."""
     tables = [Table(*row) for row in sql.fetch(READ_TABLES)]
     oldest = next(iter(sql.fetch(READ_OLDEST_TRANSACTION)), None)
     per_day, expected = _growth({table.name: table for table in tables})

@@ -53,14 +53,14 @@ def publish(except_for: str | None = None) -> None:
     """Show new failures on the status page, and take off deliveries that are no longer failed. Workers call it.
 
     At most STATUS_PAGE_JOBS jobs stay there. `except_for` is the uuid of a delivery whose own job is running: RQ lists
-    that one by itself. Raises RedisError, and OperationalError if PostgreSQL breaks it off.
+    that one by itself. Raises RedisError, and OperationalError if PostgreSQL interrupts it.
     """
     _recover()
     _sweep()
     unlisted = Delivery.objects.filter(status=StatusChoices.FAILED, listed=False)
     if except_for:
         unlisted.filter(uuid=except_for).update(listed=True)
-    with sql.transaction():  # somebody may hold a table that it reads
+    with sql.transaction():  # a table that it reads may be locked
         newest = list(unlisted.select_related(*RELATED).order_by('-pk')[:STATUS_PAGE_JOBS])
     for some in batched(reversed(newest), JOBS_PER_ROUND_TRIP):
         _list(some)

@@ -42,7 +42,7 @@ MAX_PAGE_SECONDS = 10.0
 MAX_WAIT_SECONDS = 60
 # Between two looks of a waiting reader.
 POLL_SECONDS = 0.1
-# How long NetBox's cache knows how far a feed was read, for the metric of unread changes.
+# How long NetBox's cache remembers how far a feed was read, for the metric of unread changes.
 LAST_READ_KEPT = timedelta(days=30)
 
 # A number, and the beginning of its webhook-id. After a restore numbers repeat, and only the id tells two items apart.
@@ -176,7 +176,7 @@ def _check(user: Reader, type_ids: Iterable[int]) -> None:
 def unread(feeds: Iterable[Health]) -> list[int]:
     """Return how many changes the last reader of each feed has not read, in the order of `feeds`.
 
-    The cache knows that.
+    NetBox's cache remembers how far that reader came.
     """
     read = cache.get_many([_key(one.pk) for one in feeds])
     return [max(one.position - int(read.get(_key(one.pk), 0)), 0) for one in feeds]

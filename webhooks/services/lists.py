@@ -18,10 +18,10 @@ from . import switching
 
 # Objects that are looked at together.
 OBJECTS_PER_LOOK = 1000
-# A dry run names at most this many objects of each sort, with at most so many characters.
+# A dry run names at most this many objects of each sort, each in at most this many characters.
 MAX_OBJECTS_NAMED = 20
 MAX_NAME_CHARS = 100
-# Somebody waits for the answer to a dry run.
+# A dry run is given up after this time: a user waits for the answer.
 DRY_RUN_SECONDS = 30.0
 
 

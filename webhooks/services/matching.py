@@ -40,7 +40,7 @@ class Refusal(NamedTuple):
 class Verdict(NamedTuple):
     """Whether a webhook takes an event, in sentences.
 
-    `reasons` say why it does not. `undecided` names requirements that nobody can check any more. `conditions` has the
+    `reasons` say why it does not. `undecided` names requirements that can no longer be checked. `conditions` has the
     result of each part of the conditions, and `warnings` the probable mistakes in them.
     """
 
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
 class Refusals(NamedTuple):
     """The webhooks that did not take an event, as one reader may see them.
 
-    `hidden`: how many more did not: beyond MAX_WEBHOOKS_EXPLAINED, not for this reader's eyes, or gone. `problem`: why
+    `hidden`: how many more did not: beyond MAX_WEBHOOKS_EXPLAINED, hidden from this reader, or deleted. `problem`: why
     no reasons are given.
     """
 
@@ -99,7 +99,7 @@ def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
 
 
 def _possible_reasons(webhook: Webhook, event: Event, is_newer: bool) -> list[str]:
-    """Return guesses where no reason can be shown. Empty: by its present settings it takes the event."""
+    """Return guesses where no reason can be shown. Empty: with its present settings it takes the event."""
     is_changed = _is_changed(webhook, event)
     unknown = [] if is_changed else _unknown_change(webhook)
     if is_changed is False:

@@ -20,7 +20,7 @@ MAX_NAMED = 5
 class NotSending:
     """A paused or suspended webhook, by its name.
 
-    `since` and `by` are unknown of a pause that NetBox's change log does not show, such as one from the shell.
+    `since` and `by` are unknown for a pause that NetBox's change log does not show, such as one from the shell.
     """
 
     webhook: str
@@ -44,7 +44,7 @@ def suspended(webhooks: QuerySet[Webhook]) -> list[NotSending]:
 
 
 def paused(webhooks: QuerySet[Webhook], changes: QuerySet[ObjectChange]) -> list[NotSending]:
-    """Return the paused ones among `webhooks`, by name. `changes`: where to look for who paused them."""
+    """Return the paused ones among `webhooks`, sorted by name. `changes`: where to look for who paused them."""
     names = dict(webhooks.filter(IS_PAUSED).order_by('name').values_list('pk', 'name'))
     switched = changes.filter(
         changed_object_type=ContentType.objects.get_for_model(Webhook), changed_object_id__in=names

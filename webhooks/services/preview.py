@@ -119,7 +119,7 @@ def _label(name: str) -> str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """Return the body that a delivery would send now, by the webhook's present definition, laid out for people.
+    """Return the body that a delivery would send now, from the webhook's present definition, laid out for people.
 
     Raises DefinitionError and Busy.
     """

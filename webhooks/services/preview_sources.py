@@ -1,4 +1,4 @@
-"""The events and objects that a preview can show."""
+"""Finds the events and objects that a preview can show."""
 
 import json
 import logging
@@ -148,8 +148,7 @@ def _event_of_object(draft: Draft, name: str, user: User) -> Event | None:
     return _event_of(draft, object_type, int(pk), user)
 
 
-#
-# An event that was
+# Events of the log
 #
 
 
@@ -182,8 +181,7 @@ def _events(draft: Draft, user: User) -> QuerySet[Event]:
     return with_before if draft.webhook.shows_before or with_before.exists() else events
 
 
-#
-# An event that never was
+# Unsaved events of objects
 #
 
 

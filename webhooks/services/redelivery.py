@@ -215,7 +215,7 @@ def _redeliver(part: Sequence[int], delivered: Collection[int], counted_at: date
         unsent = list(there.filter(status__in=AS_ITSELF).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
         reopened = commands.reopen(Delivery.objects.filter(pk__in=[pk for pk, *_ in unsent], status__in=AS_ITSELF))
-        # Many take minutes. Meanwhile somebody else may have redelivered the same.
+        # A large redelivery takes minutes. Meanwhile somebody else may have redelivered the same.
         again = _without_repeated(there.filter(status=StatusChoices.DELIVERED, pk__in=delivered), counted_at)
         made = _send_anew(again)
         if listed:
@@ -300,7 +300,7 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """Return in words how the delivery stands after its RQ job. Raises DeliveryFailed."""
+    """Return the delivery's state after its RQ job, in words. Raises DeliveryFailed if it has failed."""
     delivery = Delivery.objects.filter(uuid=delivery_uuid).first()
     if delivery is None:
         return 'nothing to send'  # it expired undecided, and its conditions are not met

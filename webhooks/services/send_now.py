@@ -28,7 +28,7 @@ from . import backfill, matching, preview_room, preview_sources, switching
 IDS = 'ids'
 # The conditions are evaluated for each of them, while somebody waits for the answer.
 MAX_OBJECTS = 1000
-# Then the rest of the conditions is left to a worker: it evaluates them again in any case.
+# After this time the rest of the conditions is left to a worker, which evaluates them again in any case.
 CHECK_SECONDS = 10.0
 # A message names at most this many objects.
 MAX_OBJECTS_NAMED = 10
@@ -154,7 +154,7 @@ def excluded_message(excluded: Sequence[Excluded]) -> str:
 
 
 def named(object_type: ContentType, pks: Collection[int]) -> str:
-    """Return the objects by name, or by number and type if they are many."""
+    """Return the names of the objects, or their number and type if there are many."""
     model = object_type.model_class()
     if len(pks) <= MAX_OBJECTS_NAMED:
         return get_text_list([str(one) for one in model._base_manager.filter(pk__in=pks).order_by('pk')], _('and'))

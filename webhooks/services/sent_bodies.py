@@ -1,4 +1,4 @@
-"""The bodies that a delivery has sent, and the next one."""
+"""Shows the bodies that a delivery has sent, and the next one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Body(NamedTuple):
 
 
 def body_of(attempt: Attempt) -> Body | None:
-    """Return the body that the attempt has sent. None: nobody knows it."""
+    """Return the body that the attempt has sent. None: it is unknown."""
     text, origin = kept.body_of(attempt)
     if origin is Origin.UNKNOWN:
         return None
