@@ -74,7 +74,7 @@ def plan(documents: Sequence[Document], *, prune: bool = False, request: HttpReq
             changes += apply(documents, prune=prune, request=request)
             raise _Undo
     except _Undo:
-        # NetBox's event rules would hear of it at the request's end.
+        # Otherwise NetBox's event rules would act on it at the end of the request.
         clear_events.send(sender=None)
     return changes
 
@@ -83,8 +83,8 @@ def plan(documents: Sequence[Document], *, prune: bool = False, request: HttpReq
 def apply(documents: Sequence[Document], *, prune: bool = False, request: HttpRequest | None = None) -> list[Change]:
     """Create and change webhooks and credentials as the documents say. Return what has changed.
 
-    With `prune`, those of the documents' sources are deleted that no document names any more. With a request, its user
-    needs the permissions for each. Raises DocumentError, and PermissionDenied.
+    With `prune`, objects of the documents' sources that no document names any more are deleted. With a request, its
+    user needs the permissions for each. Raises DocumentError, and PermissionDenied.
     """
     _check_names(documents)
     sql.execute(LOCK_APPLY)

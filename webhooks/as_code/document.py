@@ -13,11 +13,11 @@ from ..presentation import credential_fields
 from ..presentation.fields import shown_in
 from ..storable import is_storable
 
-# What a source is called that names none.
+# The source of a document that names none.
 DEFAULT_SOURCE = 'netbox'
 MAX_SOURCE_CHARS = 100
-# Characters that JSON has as they are, and YAML does not: tabs between values, and in texts control characters and line
-# ends of Unicode, which YAML reads as blanks.
+# Characters that are valid in JSON, but not in YAML: tabs between values, and in texts control characters and line ends
+# of Unicode, which YAML reads as blanks.
 JSON_TO_YAML = {ord('\t'): ' ', **{one: f'\\u{one:04x}' for one in (*range(0x7F, 0xA0), 0x2028, 0x2029)}}
 # {section of a document: its model}, in the order in which they are applied.
 SECTIONS = {'credentials': Credential, 'webhooks': Webhook}

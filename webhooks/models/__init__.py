@@ -11,10 +11,10 @@ event, delivery, attempt: the log. sequence numbers it. status_field computes th
     pages.
 config_context: digests of the config contexts that were sent. lists: lists, and the objects of them that were sent.
 worker: a process at work.
-concurrent: saves that two people make at once, and updates that wait for nobody.
+concurrent: saves that two people make at once, and updates that wait for no lock.
 exported: a webhook as YAML. managed: which document keeps an object. definition: a file of a data source that is
     applied.
-fields: encrypted and masked columns. stored_urls seals URLs that stand in clear.
+fields: encrypted and masked columns. stored_urls seals URLs that are stored in clear.
 """
 
 from .attempt import Attempt

@@ -1,4 +1,4 @@
-"""Saves that keep other people's commits of the meantime, and updates that wait for nobody.
+"""Lets a save keep what others have committed meanwhile, and updates rows without waiting for a lock.
 
 Forms, bulk edits and the REST API save all columns as they read them. If a secret was rotated since, such a save would
 bring the old one back.
@@ -15,7 +15,7 @@ from utilities.exceptions import AbortRequest
 
 @transaction.atomic
 def update_unlocked(row: models.QuerySet, **changes: Any) -> bool:
-    """Update a row, unless it is gone or somebody has it locked. Returns whether it was updated. Waits for nobody."""
+    """Update a row, unless it is gone or locked. Returns whether it was updated. Never waits."""
     is_free = row.select_for_update(skip_locked=True).values_list('pk').first()
     return is_free is not None and bool(row.update(**changes))
 

@@ -1,4 +1,4 @@
-"""A queryset of the log that blanks the columns that its reader may not view.
+"""Blanks the columns of the log that its reader may not view.
 
 A reader who may not view an object still sees that a delivery exists, but not its object and its user. Filters by such
 columns have to leave the rows out themselves, with `visibility.query`: a match would reveal the blanked value.

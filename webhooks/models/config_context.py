@@ -1,4 +1,4 @@
-"""What webhooks know of config contexts: the data that each object had, and the changes that may give it other data."""
+"""Stores what webhooks know of config contexts: each object's data, and the changes that may give it other data."""
 
 from collections.abc import Collection
 
@@ -7,8 +7,8 @@ from django.db import connection, models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-# Add a walk that learns, unless there is one that has not begun. No unique index guards it: so nobody waits for
-# the user's commit.
+# Add a walk that learns, unless there is one that has not begun. No unique index guards it: otherwise others would wait
+# for the user's commit.
 BEGIN_TO_LEARN = """
     INSERT INTO webhooks_contextwalk (caused_by, started, position, last_id, looked)
     SELECT '[]', false, 0, 0, 0 WHERE NOT EXISTS (
@@ -35,7 +35,7 @@ def learn_anew(object_types: Collection[int], webhook: models.Model) -> None:
 
 
 class ContextDigest(models.Model):
-    """The digest of an object's config context, as it was sent last. Without a row nobody knows it.
+    """The digest of an object's config context, as it was sent last. Without a row it is unknown.
 
     It is kept up to date while some webhook asks, and deleted before another one asks again.
     """

@@ -125,7 +125,7 @@ class Credential(ManagedModel, ConcurrentModel, NetBoxModel):
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
         """Return the change log's data, with a masked secret.
 
-        `stamps` changes with the secret, or its change left no trace.
+        `stamps` changes with the secret: otherwise its change would leave no trace.
         """
         data = super().serialize_object(exclude=[*(exclude or ()), 'secret'])
         data['secret'] = str(self.secret)
@@ -179,15 +179,15 @@ class AccessToken(models.Model):
     def keep(credential_id: int, token: str, until: datetime, now: datetime, expires_at: datetime) -> None:
         """Write a fetched token, if the claim that ends at `until` still stands.
 
-        A later claim counts more, so nothing is written.
+        If another worker has claimed it since, nothing is written.
         """
         claimed = AccessToken.objects.filter(pk=credential_id, fetching_until=until)
         update_unlocked(claimed, token=token, fetched_at=now, expires_at=expires_at, fetching_until=None)
 
     def end(self, now: datetime) -> bool:
-        """Let nobody use this token any more, because the endpoint refused it. Return whether that is done.
+        """End this token, because the endpoint refused it. Return whether that is done.
 
-        False: somebody holds the row, so the token stays in use.
+        False: the row is locked, so the token stays in use.
         """
         in_use = AccessToken.objects.filter(pk=self.pk, fetched_at=self.fetched_at, expires_at__gt=now)
         return update_unlocked(in_use, expires_at=now) or not in_use.exists()

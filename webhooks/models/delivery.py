@@ -53,7 +53,7 @@ class DeliveryQuerySet(LogQuerySet):
         return self.exclude(state__in=OPEN_STATES)
 
     def failures(self) -> 'DeliveryQuerySet':
-        """Leave only failed deliveries, without tests: who sends a test sees its result at once."""
+        """Leave only failed deliveries, without tests: a user who sends one sees its result at once."""
         return self.filter(FAILED, event__test=False)
 
     def with_cause(self, reader: visibility.Reader | None = None) -> 'DeliveryQuerySet':

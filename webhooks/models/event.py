@@ -32,7 +32,8 @@ class Event(models.Model):
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     # Grows with each change of an object, not with time.
     sequence = models.BigIntegerField(_('sequence'))
-    # Empty: it came and went in one transaction. An event rule also brings names of plugins' event types.
+    # Empty: the object was created and deleted in one transaction. An event rule also brings names of plugins' event
+    # types.
     kind = models.TextField(pgettext_lazy('webhooks', 'event'), choices=KindChoices, blank=True)
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', verbose_name=_('model'))
     object_id = models.BigIntegerField(_('object ID'))
@@ -57,7 +58,7 @@ class Event(models.Model):
     snapshots = models.JSONField(null=True)
     # JSON text: jsonb would lose the order of keys.
     data = models.TextField(blank=True)
-    # Keys of `data` whose values nobody knew any more at rendering.
+    # Keys of `data` whose values were no longer known at rendering.
     partial = models.JSONField(null=True)
     # JSON text {URL: object}, with the ids of their types.
     expanded = models.TextField(null=True)
@@ -155,7 +156,7 @@ class Event(models.Model):
 
     @property
     def is_derived(self) -> bool:
-        """Whether the object has another config context, because another object changed."""
+        """Whether the object's config context changed because another object changed."""
         return config_contexts.is_derived(self.caused_by)
 
     @property

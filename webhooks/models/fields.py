@@ -104,7 +104,7 @@ class MaskedUrl(str):
     def stored(cls, text: str) -> 'MaskedUrl':
         """Read the text of a column: a URL without secrets, or a masked one and the sealed one after SEALED_MARK.
 
-        A URL of 1.0.0 is whole, until `stored_urls.seal` has been there.
+        A URL of 1.0.0 is whole, until `stored_urls.seal` seals it.
         """
         masked, _mark, token = text.rpartition(SEALED_MARK)
         if MASK in masked:

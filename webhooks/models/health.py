@@ -32,7 +32,7 @@ def no_latency() -> list[int]:
 
 
 class Health(models.Model):
-    """How the endpoint of a webhook does: counts, last answer, latency, and since when it is suspended.
+    """The state of a webhook's endpoint: counts, last answer, latency, and since when it is suspended.
 
     While `suspended_since` is set, one delivery probes the endpoint at `probe_at`, and all others wait.
     """

@@ -1,4 +1,4 @@
-"""Which document keeps a webhook or a credential."""
+"""Says which document keeps a webhook or a credential."""
 
 from django.db import models
 from django.utils.translation import gettext

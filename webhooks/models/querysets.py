@@ -12,7 +12,7 @@ LONG_COLUMNS = ('data', 'expanded', 'snapshot', 'prechange', 'snapshots', 'reque
 
 
 def events() -> QuerySet[Event]:
-    """Return all events without their long columns, which are read one by one if somebody asks."""
+    """Return all events without their long columns, which are read one by one when they are accessed."""
     return Event.objects.defer(*LONG_COLUMNS)
 
 

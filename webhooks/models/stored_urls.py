@@ -1,6 +1,6 @@
-"""Seals URLs that stand in clear in the table.
+"""Seals URLs that are stored in clear.
 
-1.0.0 stored them so, and its processes may still do so during an upgrade. So does a script with SQL.
+1.0.0 stored them that way, and its processes may still do so during an upgrade. So may a script with SQL.
 """
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -17,9 +17,7 @@ REPLACE = """
 
 
 def seal(connection: BaseDatabaseWrapper) -> None:
-    """Seal each URL that is stored in clear, and has a secret part. A webhook that somebody holds waits for the next
-    call.
-    """
+    """Seal each URL that is stored in clear, and has a secret part. A locked webhook waits for the next call."""
     with connection.cursor() as cursor:
         cursor.execute(READ_CLEAR, [])
         for pk, old, hides_path in cursor.fetchall():

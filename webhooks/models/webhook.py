@@ -418,7 +418,7 @@ class Webhook(SigningModel, ExportedModel, ManagedModel, ConcurrentModel, NetBox
 
     @property
     def clone_fields(self) -> list[str]:
-        """Return the fields that a copy takes over: all that users set, but for NOT_COPIED."""
+        """Return the fields that a copy takes over: all that users set, except NOT_COPIED."""
         columns = (*self._meta.concrete_fields, *self._meta.many_to_many)
         return [one.name for one in columns if one.editable and not one.primary_key and one.name not in NOT_COPIED]
 

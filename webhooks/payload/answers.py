@@ -1,4 +1,4 @@
-"""Decides by `success_conditions` whether an answer counts as delivered."""
+"""Decides whether an answer counts as delivered, by the webhook's `success_conditions`."""
 
 import json
 import re

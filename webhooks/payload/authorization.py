@@ -34,7 +34,7 @@ TOKEN_REQUEST_SECONDS = 10
 TOKEN_CLAIM = timedelta(seconds=TOKEN_REQUEST_SECONDS + 5)
 # A token is fetched anew this long before it ends, or at half its life if that is later. The old one still works.
 TOKEN_RENEWAL_LEAD = timedelta(minutes=1)
-# In its last seconds a token is not used: it could end on the way.
+# In its last seconds a token is not used: it could expire on the way.
 TOKEN_SAFETY_MARGIN = timedelta(seconds=5)
 # If an endpoint refuses a token that is younger, the next would be refused too. So none is fetched.
 NEW_TOKEN_PERIOD = timedelta(minutes=1)
@@ -49,7 +49,7 @@ USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 
 class TokenPending(WebhooksError):
-    """Another worker fetches the token, and the old one is of no use. The delivery goes back to the queue."""
+    """Another worker is fetching the token, and the old one has expired. The delivery goes back to the queue."""
 
 
 @dataclass(frozen=True)

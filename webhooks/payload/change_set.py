@@ -54,7 +54,7 @@ def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dic
 
 
 def merge_of(event: Event) -> dict[str, Any]:
-    """Return {"transaction": id and branch}, the key of an event that came by a branch's merge. {}: it did not."""
+    """Return {"transaction": id and branch}, the key of an event that a branch's merge brought. {}: none did."""
     return {'transaction': {'id': str(event.transaction_id), 'branch': event.branch}} if event.branch else {}
 
 

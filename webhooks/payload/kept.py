@@ -26,7 +26,7 @@ MAX_KEPT_BYTES = 64 * 1024
 # zlib's fastest level takes half the time of the default, and a tenth more room.
 COMPRESSION_LEVEL = 1
 
-# Beside `expand`, these fields of a webhook decide over a body that is made again.
+# Besides `expand`, a body that is made again depends on these fields of its webhook.
 RECIPE_FIELDS = ('payload_format', 'http_content_type', 'include_snapshots', 'fields', 'omit')
 
 
