@@ -16,7 +16,7 @@ from devstack.console import say
 from devstack.folders import CHECKOUT
 from devstack.process import Child, Processes, wait_until
 
-# Parts wait half of their time for PostgreSQL and the clock: with five, two cores rest a tenth of the time.
+# Parts wait half of their time for PostgreSQL and the clock: with six, two cores hardly ever rest.
 # Tests empty a Redis that the environment names: no two parts can share it.
 AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 6
 # Folders that take minutes start first, the one that waits most before all, divided into so many parts.
