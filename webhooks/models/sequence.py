@@ -12,11 +12,12 @@ SEQUENCE = 'webhooks_event_sequence'
 CLOCK_MICROSECONDS = "(extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00Z') * 1000000)::bigint"
 
 # Move the sequence up to the clock. If two workers read the clock without a lock, the slower one would move the
-# sequence back. Others may draw meanwhile, so a lag below one second stays.
+# sequence back. Others may draw meanwhile, so a lag below one second stays. Both statements are one transaction: a lock
+# of the session would stay with a pooler's connection after an error, and no worker could start.
 ADVANCE = f"""
-    SELECT pg_advisory_lock(hashtext('{SEQUENCE}'));
-    SELECT setval('{SEQUENCE}', {CLOCK_MICROSECONDS}) FROM {SEQUENCE} WHERE last_value < {CLOCK_MICROSECONDS} - 1000000;
-    SELECT pg_advisory_unlock(hashtext('{SEQUENCE}'))"""
+    SELECT pg_advisory_xact_lock(hashtext('{SEQUENCE}'));
+    SELECT setval('{SEQUENCE}', {CLOCK_MICROSECONDS}) FROM {SEQUENCE}
+    WHERE last_value < {CLOCK_MICROSECONDS} - 1000000"""
 
 
 def draw() -> int:

@@ -1,14 +1,15 @@
 """A worker's start sets the sequence to the clock, so that a new database repeats no number."""
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from dcim.models import Site
-from django.db import connection
+from django.db import InternalError, connection
 from support.builders import site, subscribe
-from support.engine import arrivals, work
+from support.engine import arrivals, in_thread, work
 from support.writers import PATIENCE, in_parallel
 
 from devstack.process import wait_until
@@ -73,3 +74,25 @@ def test_workers_that_start_at_once_let_no_number_be_drawn_twice():
     in_parallel([start] * 6)
     assert len({number for numbers in drawn for number in numbers}) == 300
     assert all(numbers == sorted(numbers) for numbers in drawn)
+
+
+def test_a_connection_that_could_not_move_it_stops_no_other_worker():
+    """PostgreSQL takes no writes during a failover, and a pooler keeps its connections."""
+    set_sequence(1)
+    is_read_only, goes_on = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute('SET default_transaction_read_only = on')
+        with pytest.raises(InternalError, match='read-only'):
+            sequence.advance()
+        is_read_only.set()
+        goes_on.wait(60)
+
+    thread = in_thread(fail)
+    assert is_read_only.wait(30)
+    starting = in_thread(sequence.advance)
+    assert wait_until(lambda: not starting.is_alive(), timeout=30)
+    assert last_value() > 1
+    goes_on.set()
+    thread.join(30)
