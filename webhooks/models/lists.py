@@ -3,6 +3,8 @@
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import EmptyResultSet
 from django.db import connection, models, transaction
+from django.db.models.signals import pre_save
+from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
 from .. import list_filters
@@ -109,3 +111,12 @@ def _learn(webhook_id: int, type_id: int, query: str) -> None:
         return
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(LEARN.format(objects=objects), [webhook_id, type_id, *parameters])
+
+
+@receiver(pre_save, sender=ListWalk, dispatch_uid='webhooks.lists')
+def _loaded(instance: ListWalk, raw: bool, **kwargs) -> None:
+    """Make room for a list of a fixture, and for its members: loading its webhook has just begun the same list."""
+    if raw:
+        same = {'webhook_id': instance.webhook_id, 'object_type': instance.object_type_id}
+        ListWalk.objects.filter(**same).exclude(pk=instance.pk).delete()
+        ListMember.objects.filter(**same).delete()

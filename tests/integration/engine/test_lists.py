@@ -416,6 +416,23 @@ class TestFilters:
             assert query.partition('=')[2] in str(answer.json())
 
 
+def test_a_dump_with_a_list_can_be_loaded_and_its_receiver_is_known_to_have_the_same(receiver: Receiver, tmp_path):
+    webhook = mirror(receiver)
+    one = site()
+    assert len(told(receiver)) == 1
+    known = list(ListMember.objects.values())
+    file = tmp_path / 'webhooks.json'
+    call_command('dumpdata', 'webhooks', output=file)
+    Webhook.objects.get(pk=webhook.pk).delete()
+    while tidy.step():
+        pass
+    assert not ListWalk.objects.exists()
+    call_command('loaddata', file, verbosity=0)
+    assert list(ListMember.objects.values()) == known
+    change(one, status='retired')
+    assert told(receiver) == [('deleted', one.pk, 'left')]
+
+
 class TestFeeds:
     def test_a_feed_has_what_enters_changes_and_leaves(self, api_client):
         webhook = subscribe('', Site, filters=ACTIVE)
