@@ -20,9 +20,11 @@ IS_LEFT = """
     SELECT EXISTS (SELECT FROM webhooks_health WHERE webhook_id = %(webhook)s)
         OR EXISTS (SELECT FROM webhooks_delivery WHERE webhook_id = %(webhook)s)"""
 
-# Remove its backfill and its hourly figures. Its log may be long, so engine/tidy removes that.
+# Remove its backfill, lists and hourly figures. Its log may be long, so engine/tidy removes that.
 REMOVE_LEFT = """
-    WITH backfill AS (DELETE FROM webhooks_backfill WHERE webhook_id = %(webhook)s)
+    WITH backfill AS (DELETE FROM webhooks_backfill WHERE webhook_id = %(webhook)s),
+        lists AS (DELETE FROM webhooks_listwalk WHERE webhook_id = %(webhook)s),
+        members AS (DELETE FROM webhooks_listmember WHERE webhook_id = %(webhook)s)
     DELETE FROM webhooks_hour WHERE health_id = %(webhook)s"""
 
 
@@ -88,8 +90,8 @@ def _begin(instance: Webhook, created: bool, **kwargs) -> None:
     """Make the lane of a new webhook.
 
     Fixtures and restored changes may bring the id of a deleted webhook. Then that one's lane is reset, its hourly
-    figures and its backfill are removed, and `former_until` is set. A worker that owns the lane still leaves it by
-    itself.
+    figures, its backfill and its lists are removed, and `former_until` is set. A worker that owns the lane still leaves
+    it by itself.
     """
     if not created:
         return

@@ -22,7 +22,7 @@ from webhooks.engine.deliver import lanes
 from webhooks.engine.dispatch.loop import make_deliveries
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
-from webhooks.models import Backfill, Delivery, Event, Health, Hour, Webhook
+from webhooks.models import Backfill, Delivery, Event, Health, Hour, ListMember, Webhook
 from webhooks.services import backfill as backfills
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -139,6 +139,41 @@ def test_a_backfill_of_the_deleted_one_does_not_go_on(old, receiver):
     work()
     assert not Backfill._base_manager.exists()
     assert not receiver.requests
+
+
+@pytest.mark.parametrize('is_tidied', [False, True], ids=['at once', 'later'])
+def test_the_receiver_of_the_new_one_has_nothing_of_the_deleted_ones_list(receiver, is_tidied):
+    old = subscribe(receiver.url(OLD), Site, filters={'dcim.site': 'status=active'})
+    known = site()
+    work()
+    assert [one.object_id for one in ListMember.objects.all()] == [known.pk]
+    text = told(old).replace('status=active', 'status=retired')
+    old.delete()
+    if is_tidied:
+        tidy_all()
+    receiver.clear()
+    webhook = restore(text)
+    own = site(status='retired')
+    work()
+    work()
+    assert [(request.path, request.json()['data']['id']) for request in receiver.requests] == [(NEW, own.pk)]
+    assert [(one.webhook_id, one.object_id) for one in ListMember.objects.all()] == [(webhook.pk, own.pk)]
+
+
+def test_what_was_still_to_be_judged_for_the_list_of_the_deleted_one_enters_no_list(receiver):
+    old = subscribe(receiver.url(OLD), Site, filters={'dcim.site': 'status=active'})
+    text = told(old)
+    Webhook.objects.filter(pk=old.pk).update(filters={'dcim.site': 'cf_gone=1'})
+    one = site(status='retired')
+    work()
+    assert len(deliveries('undecided')) == 1
+    Webhook.objects.get(pk=old.pk).delete()
+    restore(text)
+    one.status = 'active'
+    one.save()
+    work()
+    work()
+    assert [(request.path, request.json()['event']) for request in receiver.requests] == [(NEW, 'created')]
 
 
 def test_a_worker_that_was_sending_for_the_deleted_one_goes_on_with_the_new_one(receiver):

@@ -103,7 +103,8 @@ class Undecided:
         began = time.monotonic()
         if self._rests.get(webhook_id, 0.0) > began:
             return 0
-        webhook = Webhook.objects.filter(pk=webhook_id).first()
+        # What is undecided may be a deleted webhook's with the same id, which tidy removes first.
+        webhook = Webhook.objects.filter(pk=webhook_id, health__former_until=None).first()
         if webhook is None or webhook.conditions:
             return _decide_some(webhook) if webhook else 0
         rest = 0.0
