@@ -316,6 +316,21 @@ class TestFilters:
         webhook.save()
         assert told(receiver) == [('created', one.pk, None)]
 
+    def test_without_the_type_of_the_failing_filter_nothing_goes(self, receiver: Receiver):
+        """Most of it was never in the list."""
+        saved = saved_filter()
+        webhook = subscribe(receiver.url('/'), Site, Tenant, filters={'dcim.site': f'filter_id={saved.pk}'})
+        SavedFilter.objects.update(shared=False)
+        site(status='retired')
+        tenant = Tenant.objects.create(**named('tenant'))
+        assert told(receiver) == [('created', tenant.pk, None)]
+        assert [one.status for one in deliveries('undecided')] == ['undecided']
+        webhook.filters = {}
+        webhook.save()
+        webhook.object_types.set([ContentType.objects.get_for_model(Tenant)])
+        assert told(receiver) == []
+        assert not deliveries('undecided')
+
     @pytest.mark.parametrize(
         ('narrow', 'reason'),
         [

@@ -141,11 +141,13 @@ def _judge_some(webhook: Webhook) -> int:
         events = Event.objects.defer(*LONG_BUT_DATA).in_bulk([event_id for _pk, event_id in rows])
         deliveries = [(pk, events[event_id]) for pk, event_id in rows]
         judged = memberships.judge(webhook, [one for one in deliveries if memberships.is_listed(webhook, one[1])])
-        # For the others, somebody has removed the filter or the conditions since.
-        listed = {one.pk for one in judged}
+        # For the others, somebody has removed the filter or the conditions since, or even the type.
+        listed, types = {one.pk for one in judged}, {one.pk for one in webhook.object_types.all()}
         plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
-        wanted = [one for one in [*judged, *plain] if one.kind in webhook.kinds]
-        unwanted = [one.pk for one in [*judged, *plain] if one.kind not in webhook.kinds]
+        every = [*judged, *(one for one in plain if one.event.object_type_id in types)]
+        wanted = [one for one in every if one.kind in webhook.kinds]
+        going = {one.pk for one in wanted}
+        unwanted = [pk for pk, _event in deliveries if pk not in going]
         with sql.transaction():
             if unwanted and not order.try_lock_lanes([webhook.pk]):
                 return 0
