@@ -20,7 +20,7 @@ from django.utils.http import urlencode
 from extras.models import SavedFilter, TableConfig
 from ipam.models import IPAddress, Prefix
 from support.builders import device, interface, named, site, subscribe
-from support.engine import deliveries, open_transaction, work
+from support.engine import deliveries, dispatching, open_transaction, work
 from tenancy.models import Contact, ContactAssignment, ContactGroup, ContactRole, Tenant, TenantGroup
 from users.models import User
 
@@ -275,6 +275,21 @@ class TestDefinitions:
         webhook = mirror(receiver)
         backfill.start(webhook, backfill.choose(webhook))
         assert told(receiver) == [('updated', inside.pk, None)]
+
+    def test_what_a_canceled_backfill_left_out_is_sent_when_the_list_is_compared(self, receiver: Receiver):
+        """A backfill is what the docs advise after a change without an event."""
+        webhook = mirror(receiver)
+        one = site()
+        assert len(told(receiver)) == 1
+        Site.objects.filter(pk=one.pk).update(description='not sent')
+        backfill.start(webhook, backfill.choose(webhook))
+        with dispatching() as role:
+            assert wait_until(lambda: role.step() is None and deliveries('pending'), timeout=60)
+        backfill.cancel(webhook)
+        assert told(receiver) == []
+        assert [found.names_of_stale for found in lists.differences(webhook)] == [[one.name]]
+        compare(webhook)
+        assert told(receiver) == [('updated', one.pk, None)]
 
     def test_a_filter_that_fails_is_named_and_holds_no_other_webhook(self, receiver: Receiver, admin_pages):
         webhook = mirror(receiver)

@@ -111,6 +111,15 @@ READ_UNTRIED = f"""
     SELECT d.id, d.created FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %s AND {MAY_BE_TAKEN_BACK}"""
 
+# Forget the states of list members that these deliveries were to bring: so the next walk sends them. Skip members that
+# a dispatcher is about to write.
+FORGET_STATES = """
+    UPDATE webhooks_listmember SET state = NULL WHERE id = ANY(ARRAY(
+        SELECT m.id FROM webhooks_delivery d JOIN webhooks_listmember m USING (webhook_id, object_type_id, object_id)
+        WHERE d.id = ANY(%s) AND m.sequence = d.sequence
+        FOR UPDATE OF m SKIP LOCKED
+    ))"""
+
 # Delete deliveries that were never attempted.
 REMOVE_UNTRIED = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
 
@@ -194,5 +203,6 @@ def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
     """
     found = dict(sql.fetch(READ_UNTRIED, [webhook_id]))
     order.release_next(list(found), now)
+    sql.execute(FORGET_STATES, [list(found)])
     sql.execute(REMOVE_UNTRIED, [list(found)])
     return list(found.values())
