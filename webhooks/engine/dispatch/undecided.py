@@ -14,7 +14,7 @@ from datetime import datetime
 
 from ...exceptions import reason_of
 from ...interruptions import INTERRUPTIONS, Shortage
-from ...models import Event, ListWalk, Webhook, querysets
+from ...models import Event, Webhook, querysets
 from ...storable import storable
 from .. import sql
 from ..deliver import order, quiet
@@ -64,6 +64,12 @@ RELEASE_MET = f"""
 REMOVE_UNMET = """
     WITH removed AS (DELETE FROM webhooks_delivery WHERE id = ANY(%s) AND status = 'undecided' RETURNING event_id)
     UPDATE webhooks_event e SET skipped = skipped + 1 FROM removed WHERE e.id = removed.event_id"""
+
+# Keep why a webhook's filters failed. Skip lists of a webhook that somebody is saving: that may take an hour.
+NOTE_ERROR = """
+    UPDATE webhooks_listwalk SET error = %s WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_listwalk WHERE webhook_id = %s FOR UPDATE SKIP LOCKED
+    ))"""
 
 
 class Undecided:
@@ -126,7 +132,7 @@ class Undecided:
 
 def note_error(webhook_id: int, error: Exception) -> None:
     """Keep the error of a webhook's filters, for its page."""
-    ListWalk.objects.filter(webhook_id=webhook_id).update(error=storable(reason_of(error)))
+    sql.execute(NOTE_ERROR, [storable(reason_of(error)), webhook_id])
 
 
 def _judge_some(webhook: Webhook) -> int:
@@ -152,6 +158,8 @@ def _judge_some(webhook: Webhook) -> int:
             if unwanted and not order.try_lock_lanes([webhook.pk]):
                 return 0
             _remove(webhook.pk, unwanted, now)
+            # Somebody may be removing the list, in a transaction that stays open.
+            sql.set_lock_timeout(sql.TABLE_LOCK_MS)
             memberships.store(webhook, judged)
             spans = [one.span and json.dumps(one.span) for one in wanted]
             sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])

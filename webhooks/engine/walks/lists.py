@@ -59,10 +59,13 @@ COUNT_WRITES = """
         + pg_stat_get_tuples_deleted(t.oid)), 0)::bigint
     FROM (SELECT to_regclass(name)::oid AS oid FROM unnest(%s::text[]) AS name) t"""
 
-# Begin a walk, unless it has begun or its definition has changed since.
+# Begin a walk, unless it has begun or its definition has changed since. Skip a list whose webhook somebody is saving:
+# the walks of other lists go on.
 BEGIN_WALK = """
     UPDATE webhooks_listwalk SET walking = true, asked = false, begun_at = now(), written = %s, last_id = 0
-    WHERE id = %s AND query = %s AND NOT walking"""
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_listwalk WHERE id = %s AND query = %s AND NOT walking FOR UPDATE SKIP LOCKED
+    ))"""
 
 # Read the walks of active webhooks that can go on: few deliveries are open.
 READY_LISTS = f"""
