@@ -9,9 +9,7 @@ from typing import Any
 import yaml
 from django.db.models import Model
 
-from ..exceptions import DecryptionError
 from ..models import Credential, Webhook
-from ..models.fields import Sealed
 from ..object_types import label_of
 from ..security import references
 from ..security.masking import MASK
@@ -50,13 +48,13 @@ def _value(instance: Model, name: str) -> Any:
 
 def _secret(instance: Model) -> Any:
     """Return the reference, or for a webhook that signs {"generate": true}: a new NetBox gets a secret of its own."""
-    if reference := _reference(_revealed(instance.secret)):
+    if reference := _reference(instance.secret.reveal_or_blank()):
         return reference
     return {'generate': True} if instance.secret and isinstance(instance, Webhook) else None
 
 
 def _headers(webhook: Webhook) -> dict[str, Any]:
-    lines = parse_headers(_revealed(webhook.additional_headers))
+    lines = parse_headers(webhook.additional_headers.reveal_or_blank())
     return {name: _reference(value) or MASK for name, value in lines}
 
 
@@ -66,14 +64,6 @@ def _object_types(webhook: Webhook) -> list[str]:
 
 def _custom_fields(instance: Model) -> dict[str, Any]:
     return {key: value for key, value in sorted(instance.custom_field_data.items()) if value is not None}
-
-
-def _revealed(sealed: Sealed) -> str:
-    """Return the text of a sealed value, '' if no key decrypts it."""
-    try:
-        return sealed.reveal()
-    except DecryptionError:
-        return ''
 
 
 def _reference(text: str) -> dict[str, str] | None:

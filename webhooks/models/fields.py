@@ -7,6 +7,7 @@ from django import forms
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
+from ..exceptions import DecryptionError
 from ..security.encryption import decrypt, encrypt
 from ..security.masking import MASK, mask_template
 
@@ -17,7 +18,7 @@ SEALED_MARK = '#sealed:'
 class Sealed:
     """An encrypted text. It shows as a mask, and two are equal if their tokens are.
 
-    `alters_data` keeps templates from calling `reveal`.
+    `alters_data` keeps templates from calling the methods that reveal it.
     """
 
     def __init__(self, token: str):
@@ -38,6 +39,15 @@ class Sealed:
         return self._text
 
     reveal.alters_data = True
+
+    def reveal_or_blank(self) -> str:
+        """Return the decrypted text, '' if it is empty or no key of the settings fits."""
+        try:
+            return self.reveal()
+        except DecryptionError:
+            return ''
+
+    reveal_or_blank.alters_data = True
 
     @property
     def stamp(self) -> str:

@@ -53,23 +53,17 @@ class SigningModel(models.Model):
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:
         """Replace the secret. For `overlap` the former one signs too. Saves nothing: the caller does."""
-        # Encrypted anew, with the present key: the former key may soon be removed from the settings.
-        self.previous_secret = self._present_secret()
+        # Encrypted anew, with the present key: the former key may soon be removed from the settings. A secret that no key
+        # decrypts is dropped: it must not block a new one.
+        self.previous_secret = self.secret.reveal_or_blank()
         self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
         self.secret = secret
 
     rotate_secret.alters_data = True
 
-    def _present_secret(self) -> str:
-        """Return the secret's text, '' if it cannot be decrypted: that must not block a new one."""
-        try:
-            return self.secret.reveal()
-        except DecryptionError:
-            return ''
-
     def _drop_previous_secret(self, stored: 'SigningModel') -> None:
         """End the previous secret if the present one was replaced. Only a rotation keeps it."""
         if self.secret == stored.secret or self.previous_secret != stored.previous_secret:
             return
-        if self._present_secret() != stored._present_secret():
+        if self.secret.reveal_or_blank() != stored.secret.reveal_or_blank():
             self.previous_secret, self.previous_secret_expires = '', None

@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from utilities.proxy import resolve_proxies
 
 from ..choices import CredentialTypeChoices
-from ..exceptions import DecryptionError, WebhooksError
+from ..exceptions import WebhooksError
 from ..models import AccessToken, Credential, Webhook
 from ..security import echoes, references
 from ..security.masking import MASK
@@ -104,7 +104,7 @@ class Authorizer:
         if not (self._credential and self._credential.is_oauth2):
             return False
         row, now = self._row, timezone.now()
-        if row is None or row.fetched_at is None or _readable(row) not in request.secrets:
+        if row is None or row.fetched_at is None or row.token.reveal_or_blank() not in request.secrets:
             return True  # another request has ended this token already
         if row.fetched_at <= now < row.fetched_at + NEW_TOKEN_PERIOD:
             return False
@@ -117,7 +117,8 @@ class Authorizer:
         if row is None or now > _renewed_at(row):
             row, _created = AccessToken.objects.get_or_create(credential=credential)
             self._row = row
-        token, until = _readable(row), now + TOKEN_CLAIM
+        # While keys are replaced, another process may have encrypted it with a key that this one does not know.
+        token, until = row.token.reveal_or_blank(), now + TOKEN_CLAIM
         if now <= _renewed_at(row):
             return token, None
         if row.claim(now, until):
@@ -151,20 +152,9 @@ class Authorizer:
         )
 
 
-def _readable(row: AccessToken) -> str:
-    """Return the token, or '' if it cannot be decrypted.
-
-    While keys are replaced, another process may have encrypted it with a key that this one does not know.
-    """
-    try:
-        return row.token.reveal()
-    except DecryptionError:
-        return ''
-
-
 def _renewed_at(row: AccessToken) -> datetime:
     """Return when the next token is fetched: before the end of this one, or at once without a usable one."""
-    if row.expires_at is None or row.fetched_at is None or not _readable(row):
+    if row.expires_at is None or row.fetched_at is None or not row.token.reveal_or_blank():
         return timezone.now() - TOKEN_RENEWAL_LEAD
     return row.expires_at - min(TOKEN_RENEWAL_LEAD, (row.expires_at - row.fetched_at) / 2)
 

@@ -7,8 +7,8 @@ from django.db import transaction
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 
-from ..exceptions import DecryptionError
 from ..models import Webhook
+from ..models.fields import Sealed
 from ..security import encryption, signing
 from ..validation.secret import check
 
@@ -51,8 +51,4 @@ def waiting_message(webhook: Webhook) -> str:
 
 def take(session: SessionBase, webhook: Webhook) -> str:
     """Return the new secret of this webhook, and forget it. '' if nothing is kept, or it cannot be decrypted."""
-    token = session.pop(SESSION_KEY.format(webhook.pk), '')
-    try:
-        return encryption.decrypt(token) if token else ''
-    except DecryptionError:
-        return ''
+    return Sealed(session.pop(SESSION_KEY.format(webhook.pk), '')).reveal_or_blank()
