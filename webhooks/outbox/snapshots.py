@@ -59,9 +59,18 @@ def lock_rows(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
-    """Return {pk: snapshot as JSON text} of existing rows, in the order of their pks."""
-    return _read(model, pks)
+def take(model: type[models.Model], pks: Collection[Any], *, mark: str = '', lock: str = '') -> dict[Any, str]:
+    """Return {pk: snapshot as JSON text} of existing rows, in the order of their pks.
+
+    `mark` and `lock` are SQL: what is added to each snapshot, and a clause that locks the rows.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'SELECT t.{_pk(model)}, ({expression(model)}{mark})::text FROM {_table(model)} t '
+            f'WHERE t.{_pk(model)} = ANY(%s) ORDER BY t.{_pk(model)} {lock}',
+            [list(pks)],
+        )
+        return dict(cursor.fetchall())
 
 
 def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
@@ -70,18 +79,8 @@ def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, st
     Outside any transaction no lock holds, so the snapshots are marked: others may change the rows before this save.
     """
     if connection.in_atomic_block or not connection.get_autocommit():
-        return _read(model, pks, lock='FOR NO KEY UPDATE')
-    return _read(model, pks, mark=f' || \'{{"{UNLOCKED}": true}}\'')
-
-
-def _read(model: type[models.Model], pks: Collection[Any], *, mark: str = '', lock: str = '') -> dict[Any, str]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f'SELECT t.{_pk(model)}, ({expression(model)}{mark})::text FROM {_table(model)} t '
-            f'WHERE t.{_pk(model)} = ANY(%s) ORDER BY t.{_pk(model)} {lock}',
-            [list(pks)],
-        )
-        return dict(cursor.fetchall())
+        return take(model, pks, lock='FOR NO KEY UPDATE')
+    return take(model, pks, mark=f' || \'{{"{UNLOCKED}": true}}\'')
 
 
 def row(model: type[models.Model]) -> str:
