@@ -1,7 +1,7 @@
 """Takes the next events in hand. An event waits while another worker has an earlier one of its object in hand."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from ...models import Event, querysets
 from .. import sql
@@ -81,7 +81,7 @@ class Reading:
         # If all of the newest events wait for an earlier one of their object, the oldest are read after all.
         if self._newest:
             newest = _read(member, self._since, NEWEST_EVENTS_PER_BATCH, 'DESC')
-            if events := _take(member, newest):
+            if events := _take(member, [pk for pk, _sequence in newest]):
                 self._newest = False
                 return events
         began = time.monotonic()
@@ -91,7 +91,7 @@ class Reading:
             self._everything.note(began, time.monotonic())
             self._since = min(sequence for _id, sequence in found) - LATE_SEQUENCES if found else self._since
         self._newest = len(found) == EVENTS_PER_BATCH
-        return _take(member, found)
+        return _take(member, [pk for pk, _sequence in found])
 
 
 def _read(member: Member, since: int, most: int, direction: str) -> list[tuple[int, int]]:
@@ -105,19 +105,19 @@ def take_suspects(member: Member) -> list[Event]:
     [] if none is due, or if each of the first EVENTS_PER_BATCH waits for an earlier event of its object.
     """
     sql.execute(LOCK_CLAIMS)
-    for row in _suspects(member.pk, EVENTS_PER_BATCH):
-        if events := _take(member, [row]):
+    for pk in _suspects(member.pk):
+        if events := _take(member, [pk]):
             return events
     return []
 
 
 def is_any_suspect() -> bool:
     """Whether there is a suspect event that is due, that no worker has in hand, and that is the first of its object."""
-    return bool(in_turn([pk for (pk,) in _suspects(0, EVENTS_PER_BATCH)]))
+    return bool(in_turn(_suspects(0)))
 
 
-def _suspects(worker: int, most: int) -> list[tuple]:
-    return sql.fetch(FIND_SUSPECTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
+def _suspects(worker: int) -> list[int]:
+    return sql.fetch_column(FIND_SUSPECTS, {'id': worker, 'most': EVENTS_PER_BATCH, 'given_up': GIVEN_UP})
 
 
 def discard(ids: Collection[int]) -> None:
@@ -138,8 +138,7 @@ def in_turn(ids: Collection[int]) -> list[int]:
     return [pk for pk, *key, sequence in mine if sequence <= first.get(tuple(key), sequence)]
 
 
-def _take(member: Member, found: Iterable[tuple]) -> list[Event]:
-    ids = in_turn([pk for pk, *_sequence in found])
-    events = list(querysets.events().filter(pk__in=ids).order_by('sequence'))
+def _take(member: Member, pks: Collection[int]) -> list[Event]:
+    events = list(querysets.events().filter(pk__in=in_turn(pks)).order_by('sequence'))
     member.beat(events=[event.pk for event in events])
     return events
