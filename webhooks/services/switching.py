@@ -41,15 +41,14 @@ def with_warning(text: str) -> str:
 
 
 @transaction.atomic
-def switch(webhook: Webhook, user: Reader | None = None, **wanted: bool) -> None:
-    """Set fields of a webhook, such as `paused=True`, and save it. In a request, NetBox's change log shows it.
+def switch(webhook: Webhook, user: Reader | None = None, *, paused: bool) -> None:
+    """Pause or resume a webhook, and save it. In a request, NetBox's change log shows it.
 
     Raises PermissionsViolation, and saves nothing, if the user may not change the result: a permission may cover only
     webhooks that are not paused. NetBox's forms refuse such a change too.
     """
     webhook.snapshot()
-    for name, value in wanted.items():
-        setattr(webhook, name, value)
+    webhook.paused = paused
     webhook.save()
     if user and not permitted(Webhook.objects.all(), user, 'change').filter(pk=webhook.pk).exists():
         raise PermissionsViolation
