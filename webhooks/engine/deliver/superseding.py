@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import batched, groupby
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 
 from ... import delivery_states as states
 from .. import sql
 from . import order
-from .fold import Folded, Heir, Waiting, fold
+from .fold import Folded, Waiting, fold
 
 # Objects whose deliveries are read together.
 OBJECTS_PER_READ = 1000
@@ -181,12 +181,8 @@ def _repeated(folded: Iterable[Folded]) -> list[int]:
 
 
 def _inherit(folded: Iterable[Folded], now: datetime) -> None:
-    if heirs := [_row(heir) for one in folded for heir in one.heirs]:
-        sql.execute(INHERIT, {'heirs': json.dumps(heirs), 'now': now})
-
-
-def _row(heir: Heir) -> dict[str, object]:
-    return heir._asdict() | {'due_at': heir.due_at and heir.due_at.isoformat()}
+    if heirs := [heir._asdict() for one in folded for heir in one.heirs]:
+        sql.execute(INHERIT, {'heirs': json.dumps(heirs, default=methodcaller('isoformat')), 'now': now})
 
 
 def _columns(objects: Collection[Object]) -> dict[str, list[int]]:
