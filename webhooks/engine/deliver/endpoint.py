@@ -206,17 +206,13 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
         # `probe_at` is by PostgreSQL's clock. So this is too.
         began = now - timedelta(seconds=min(outcome.duration for outcome in sent))
         is_outage = not health.suspended_since and circuit_breaker.is_refused(health, now)
-        is_outage = is_outage and _are_several_refused(health)
+        # If only one request waits for a retry, the endpoint may be unable to digest that one.
+        is_outage = is_outage and sql.fetch_value(COUNT_RETRIED_REQUESTS, {'webhook': health.pk}) > 1
         circuit_breaker.suspend(health, health.webhook, began, now, is_outage=is_outage)
     if last.withheld:
         circuit_breaker.withhold(health, health.webhook, now)
     if any(outcome.status == STATUS_GONE for outcome in outcomes):
         health.gone_at = now
-
-
-def _are_several_refused(health: Health) -> bool:
-    """Whether several requests wait for a retry. The endpoint may be unable to digest a single one."""
-    return sql.fetch_value(COUNT_RETRIED_REQUESTS, {'webhook': health.pk}) > 1
 
 
 def _events(health: Health, was_suspended: bool, closed: Counter[str], now: datetime) -> Iterator[EventType]:
