@@ -148,8 +148,8 @@ def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -
         {pk for pk, exists, _is_stale in rows if not exists},
     )
     known = {'type': listed.object_type_id, 'webhook': listed.webhook_id}
-    quiet = {*sql.fetch_column(LEAVE_OUT_OPEN, {**known, 'objects': [*set.union(*parts)]})}
-    return Difference(*(sorted(part & quiet) for part in parts)), len(inside), upto
+    settled = {*sql.fetch_column(LEAVE_OUT_OPEN, {**known, 'objects': [*set.union(*parts)]})}
+    return Difference(*(sorted(part & settled) for part in parts)), len(inside), upto
 
 
 class WalkOfList(Walk[ListWalk]):
@@ -160,9 +160,10 @@ class WalkOfList(Walk[ListWalk]):
     @classmethod
     def ready(cls) -> list['WalkOfList']:
         """Begin the walks that are due, and return all that can go on."""
-        due = sql.fetch(READ_DUE_LISTS, {'hourly': HOURLY_SECONDS, 'written': WRITTEN_SECONDS})
-        for listed in ListWalk.objects.in_bulk([pk for pk, *_due in due]).values():
-            _begin(listed, *next(rest for pk, *rest in due if pk == listed.pk))
+        found = sql.fetch(READ_DUE_LISTS, {'hourly': HOURLY_SECONDS, 'written': WRITTEN_SECONDS})
+        due = {pk: more for pk, *more in found}
+        for pk, listed in ListWalk.objects.in_bulk(due).items():
+            _begin(listed, *due[pk])
         pks = sql.fetch_column(READY_LISTS, {'most': MAX_OPEN_DELIVERIES})
         found = ListWalk.objects.filter(pk__in=pks, walking=True) if pks else ()
         return [cls(listed, [listed.object_type_id]) for listed in found]
