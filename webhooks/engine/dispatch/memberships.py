@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ... import list_filters
@@ -95,7 +96,7 @@ def store(webhook: Webhook, judged: Sequence[Judged]) -> None:
     """Note which objects the receiver has after these, in the open transaction. The last one of an object counts."""
     last = {(one.event.object_type_id, one.event.object_id): one for one in judged if one.kind}
     # In the same order everywhere: otherwise two transactions could deadlock.
-    noted = [(key, one) for key, one in sorted(last.items(), key=lambda item: item[0])]
+    noted = sorted(last.items(), key=itemgetter(0))
     stay = [
         (*key, one.event.sequence, digest_of(webhook, one.event), one.event.row_state)
         for key, one in noted
