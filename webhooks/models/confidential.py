@@ -112,7 +112,8 @@ class LogQuerySet(RestrictedQuerySet):
 
 def _blank(row: Model) -> None:
     # A deferred column too gets a value, or a template would read it from the row later.
-    vars(row).update({name: value for name, value in BLANK_FIELDS.items() if _has(row, name)})
+    names = {field.attname for field in row._meta.concrete_fields}
+    vars(row).update({name: value for name, value in BLANK_FIELDS.items() if name in names})
     shorten_error(row)
 
 
@@ -124,7 +125,3 @@ def shorten_error(row: Model) -> None:
 def beginning(error: str) -> str:
     """Return the harmless beginning of an error: 'HTTP 500', or the text before its first colon."""
     return BEGINNING.match(error)[0]
-
-
-def _has(row: Model, name: str) -> bool:
-    return any(field.attname == name for field in row._meta.concrete_fields)
