@@ -126,7 +126,9 @@ class _Writer:
             serializer.is_valid(raise_exception=True)
             differences = _differences(stored, serializer.validated_data) if stored else {}
             if not stored or differences:
-                instance = self._save(serializer, stored)
+                if stored:
+                    instance.snapshot()
+                instance = serializer.save()
         except ValidationError as error:
             raise _refusal(entry, error) from None
         self._check(model, instance, 'change' if stored else 'add', entry)
@@ -157,11 +159,6 @@ class _Writer:
             raise DocumentError(reason, section) from None
         except AbortRequest as refusal:  # of a protection rule
             raise DocumentError(str(refusal), section) from None
-
-    def _save(self, serializer: Any, stored: Model | None) -> Model:
-        if stored:
-            serializer.instance.snapshot()
-        return serializer.save()
 
     def _check(self, model: type[Model], instance: Model | None, action: str, entry: Entry) -> None:
         """Raise PermissionDenied unless the request's user may do this with the object."""
