@@ -35,7 +35,7 @@ def try_suspects() -> None:
     try:
         suspects._work(Member(inline.name('test'), SUSPECTS))
     finally:
-        child.allow(0)
+        child.kill_after(0)
 
 
 def dispatch_all() -> None:

@@ -89,8 +89,8 @@ class Member:
         Call confirm() after the commit. Raises Lost if this worker was declared dead: roll back, then begin() anew.
         """
         began = time.monotonic()
-        said = {'id': self.pk, 'role': self.role, 'seconds': seconds, 'events': events, 'deliveries': deliveries}
-        if not sql.execute(BEAT, said):
+        parameters = {'id': self.pk, 'role': self.role, 'seconds': seconds, 'events': events, 'deliveries': deliveries}
+        if not sql.execute(BEAT, parameters):
             raise Lost(self.name)
         self._next = began + BEGIN_SECONDS
 

@@ -53,8 +53,8 @@ class SigningModel(models.Model):
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:
         """Replace the secret. For `overlap` the former one signs too. Saves nothing: the caller does."""
-        # Encrypted anew, with the present key: the former key may soon be removed from the settings. A secret that no key
-        # decrypts is dropped: it must not block a new one.
+        # Encrypted anew, with the present key: the former key may soon be removed from the settings. A secret that no
+        # key decrypts is dropped: it must not block a new one.
         self.previous_secret = self.secret.reveal_or_blank()
         self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
         self.secret = secret

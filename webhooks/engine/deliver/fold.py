@@ -107,12 +107,12 @@ def _is_nothing(life: Sequence[Waiting]) -> bool:
 
 def _heir(life: Sequence[Waiting], heir: Waiting) -> Heir:
     is_new = life[0].kind == CREATED
-    tells_creation = is_new and heir.kind != DELETED
-    is_unknown = tells_creation and not any(one.is_seen for one in life)
-    span: dict[str, Any] = {'kind': CREATED, 'prechange': None} if tells_creation else {}
-    if tells_creation and not is_unknown:
+    reports_creation = is_new and heir.kind != DELETED
+    is_unknown = reports_creation and not any(one.is_seen for one in life)
+    span: dict[str, Any] = {'kind': CREATED, 'prechange': None} if reports_creation else {}
+    if reports_creation and not is_unknown:
         span['seen'] = True  # INHERIT puts the object in its place, if there are snapshots
-    if tells_creation and life[0].membership:
+    if reports_creation and life[0].membership:
         span['membership'] = life[0].membership
     attempted = [one.pk for one in life if one.is_attempted and is_new]
     return Heir(
@@ -122,5 +122,5 @@ def _heir(life: Sequence[Waiting], heir: Waiting) -> Heir:
         backfill=all(one.backfill for one in life),
         first=None if is_unknown else attempted[-1] if attempted else life[0].pk,
         side='postchange' if is_new else 'prechange',
-        key='seen' if tells_creation else 'prechange',
+        key='seen' if reports_creation else 'prechange',
     )

@@ -23,7 +23,7 @@ GIVEN_SECONDS = 2.0
 # A worker that ends when nothing is due waits for lanes that rest no longer than this.
 SHORT_REST_SECONDS = 1.0
 # A sender without a heartbeat for this time does not count for a fair share of lanes: it may be frozen.
-BEATEN_WITHIN_SECONDS = 4.0
+HEARTBEAT_WITHIN_SECONDS = 4.0
 
 # Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
 IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
@@ -78,7 +78,7 @@ COUNT_OWNERS = f"""
     SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
         (SELECT count(*) FROM webhooks_worker
          WHERE role = 'send'
-           AND alive_until > clock_timestamp() + interval '{ALIVE_SECONDS - BEATEN_WITHIN_SECONDS:g} seconds')"""
+           AND alive_until > clock_timestamp() + interval '{ALIVE_SECONDS - HEARTBEAT_WITHIN_SECONDS:g} seconds')"""
 
 
 class Lanes:

@@ -102,10 +102,10 @@ class Sender:
         self._begin(turn.calls)
         return heard or bool(turn.chosen or turn.closed)
 
-    def end(self, stay: Callable[[], None] = lambda: None) -> None:
+    def end(self, keep_alive: Callable[[], None] = lambda: None) -> None:
         """Give back requests that have not begun, wait for all under way and record them, then delete the worker's row.
 
-        Other workers get each lane as soon as nothing in it is in hand. `stay` is called in each turn: open
+        Other workers get each lane as soon as nothing in it is in hand. `keep_alive` is called in each turn: open
         requests may take long.
         """
         self._member.role = ENDING
@@ -114,7 +114,7 @@ class Sender:
         latest = time.monotonic() + END_SECONDS
         while (left := set(self.lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(MAX_GATHER_SECONDS, may_begin=False)
-            stay()
+            keep_alive()
         # If this is interrupted, the worker's row stays, and others rescue it soon.
         with sql.may_break_off(), sql.transaction() as now:
             endpoint.write(self._noted, now)

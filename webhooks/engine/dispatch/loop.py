@@ -70,12 +70,14 @@ MAKE_DELIVERIES = f"""
 class Dispatcher:
     """Dispatches for one worker. `suspects`: it takes suspects only, one at a time and without a time limit.
 
-    `stay` is called while it makes progress.
+    `keep_alive` is called while it makes progress.
     """
 
-    def __init__(self, member: Member, stay: Callable[[], object] = lambda: None, *, suspects: bool = False) -> None:
+    def __init__(
+        self, member: Member, keep_alive: Callable[[], object] = lambda: None, *, suspects: bool = False
+    ) -> None:
         self._member = member
-        self._stay = stay
+        self._keep_alive = keep_alive
         self._take = claim.take_suspects if suspects else claim.Reading().take
         self._renderer = Renderer(self._live, limit=not suspects)
         self._undecided = None if suspects else Undecided()
@@ -111,7 +113,7 @@ class Dispatcher:
         return 0
 
     def _live(self) -> None:
-        self._stay()
+        self._keep_alive()
         self._member.beat()
 
     def _let_go(self) -> None:

@@ -37,7 +37,7 @@ LONE_EVENT_SECONDS = 2.0
 # A model's events go one by one for this time: after a slice that took too long, and after one that needed a locked
 # table.
 SLOW_MODEL_SECONDS = 60.0
-HELD_TABLE_SECONDS = 5.0
+LOCKED_TABLE_SECONDS = 5.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 # {event id: webhooks that asked for it}
@@ -109,13 +109,14 @@ class Shown:
 class Renderer:
     """Renders events in slices. It puts off events that take too long, or need a locked table.
 
-    It calls `stay` before each slice. Without `limit` only the timer of the process ends an event that takes too long.
+    It calls `keep_alive` before each slice. Without `limit` only the timer of the process ends an event that takes too
+    long.
     """
 
-    def __init__(self, stay: Callable[[], object] = lambda: None, *, limit: bool = True) -> None:
+    def __init__(self, keep_alive: Callable[[], object] = lambda: None, *, limit: bool = True) -> None:
         # A new process loads NetBox's pages for its first URL, which takes seconds. So that is done before any limit.
         reverse('api-root')
-        self._stay = stay
+        self._keep_alive = keep_alive
         self._limit = limit
         self._expander = expansions.Expander()
         # {model: until when it goes one by one}
@@ -154,7 +155,7 @@ class Renderer:
             ready = [event for event in some if event not in put_off]
             if not ready:
                 return ()
-            self._stay()
+            self._keep_alive()
             rendering.prepare(model)  # without a limit: an event is not to blame if this is slow
             try:
                 with (
@@ -165,7 +166,7 @@ class Renderer:
                 self._expand(shown, matches)
             except (patience.TooSlow, Locked) as error:
                 self._slow[model] = time.monotonic() + (
-                    HELD_TABLE_SECONDS if isinstance(error, Locked) else SLOW_MODEL_SECONDS
+                    LOCKED_TABLE_SECONDS if isinstance(error, Locked) else SLOW_MODEL_SECONDS
                 )
                 if len(ready) == 1:
                     put_off.add(ready[0], error)

@@ -1,4 +1,4 @@
-"""Starts a process of a worker, and sees how it ends. Its own side: allow, is_stopping, stop, heed."""
+"""Starts a process of a worker, and sees how it ends. The process itself calls the functions."""
 
 import logging
 import math
@@ -78,8 +78,8 @@ class Child:
             signal.pidfd_send_signal(self.handle, number)
 
 
-def allow(seconds: float) -> None:
-    """Let the kernel end this process after so long, even in C code. 0: never.
+def kill_after(seconds: float) -> None:
+    """Let the kernel end this process after this many seconds, even in C code. 0: never.
 
     A process calls it again while it makes progress. RQ uses the same timer for its jobs.
     """
@@ -98,9 +98,9 @@ def stop(*_signal: object) -> None:
     _is_stopping = True
 
 
-def heed(seconds: float) -> None:
-    """Begin to listen to the supervisor, with so many seconds until the first progress."""
-    allow(seconds)
+def listen(seconds: float) -> None:
+    """Begin to listen to the supervisor. The kernel ends this process if it makes no progress in `seconds`."""
+    kill_after(seconds)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor passes it on
     signal.signal(signal.SIGTERM, stop)
 

@@ -45,7 +45,7 @@ HANG_SECONDS = 30.0
 class DispatcherRole:
     """Dispatches, tidies, walks and lists failures: all that a worker in this role does.
 
-    `poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called whenever it makes
+    `poke` wakes the sender, `publish` puts new failures on the status page. `keep_alive` is called whenever it makes
     progress.
     """
 
@@ -54,11 +54,11 @@ class DispatcherRole:
         member: Member,
         poke: Callable[[], None],
         publish: Callable[[], None],
-        stay: Callable[[], None] = lambda: None,
+        keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._member = member
-        self._stay = stay
-        self._dispatcher = Dispatcher(member, stay)
+        self._keep_alive = keep_alive
+        self._dispatcher = Dispatcher(member, keep_alive)
         self._walks = Walks([BackfillWalk, ConfigContextWalk, WalkOfList])
         self._poke = poke
         self._publish = publish
@@ -70,7 +70,7 @@ class DispatcherRole:
 
         If PostgreSQL or Redis is away, that is logged, and the next look is as usual.
         """
-        self._stay()
+        self._keep_alive()
         if time.monotonic() < self._looked_at + LOOK_SECONDS:
             return
         try:
@@ -105,10 +105,10 @@ class DispatcherRole:
         Returns the number of events and decided deliveries, None if nothing is left. It tidies even while there are
         events: otherwise event rules would learn of a suspension only after an import.
         """
-        self._stay()
+        self._keep_alive()
         count = self._dispatcher.batch()
         self._poke()
-        self._stay()
+        self._keep_alive()
         with sql.may_break_off(*INTERRUPTIONS, RedisError):
             if count:
                 self._tidy(is_busy=True)
@@ -119,7 +119,7 @@ class DispatcherRole:
     def _list_failures(self) -> None:
         if time.monotonic() < self._listed_at + TIDY_SECONDS:
             return
-        self._stay()
+        self._keep_alive()
         with sql.may_break_off(DatabaseError, RedisError):
             self._publish()
         self._listed_at = time.monotonic()
@@ -196,16 +196,16 @@ def serve(
     is away, it goes on without jobs.
     """
     global here  # noqa: PLW0603  (it belongs to the process)
-    child.heed(HANG_SECONDS)
+    child.listen(HANG_SECONDS)
     member = Member(name, DISPATCH)
-    here = DispatcherRole(member, poke, publish, partial(child.allow, HANG_SECONDS))
+    here = DispatcherRole(member, poke, publish, partial(child.kill_after, HANG_SECONDS))
     with renderer.shared():
         while not child.is_stopping():
             here.look()
             # If Redis hangs or takes no writes, RQ gives up. Then the dispatcher looks, and begins again.
             with sql.may_break_off(RedisError, StopRequested):
                 _serve_queue(worker, options)
-            child.heed(HANG_SECONDS)
+            child.listen(HANG_SECONDS)
             if not child.is_stopping():
                 time.sleep(LOOK_SECONDS)
     member.end()

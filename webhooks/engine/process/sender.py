@@ -33,13 +33,13 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
     A byte in the `pipe` makes it look for deliveries at once. Through the `channel` it reports suspects to the
     supervisor. After an unexpected error the process ends at once, and the supervisor starts a new one.
     """
-    child.heed(HANG_SECONDS)
+    child.listen(HANG_SECONDS)
     if not _may_begin():
         logger.warning(WAITS_FOR_MIGRATE)
     while not _may_begin():
         if child.is_stopping():
             return
-        child.allow(HANG_SECONDS)
+        child.kill_after(HANG_SECONDS)
         time.sleep(LOOK_AROUND_SECONDS)
     member = Member(name, SEND)
     member.begin()
@@ -61,15 +61,15 @@ def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
         )
         if time.monotonic() > looked_at + LOOK_AROUND_SECONDS:
             looked_at = time.monotonic()
-            _stay(sender)
+            _keep_alive(sender)
             _look_around(member, channel)
-    sender.end(partial(_stay, sender))
+    sender.end(partial(_keep_alive, sender))
 
 
-def _stay(sender: loop.Sender) -> None:
+def _keep_alive(sender: loop.Sender) -> None:
     """Postpone the kernel's timer, unless a build hangs in a thread: then the kernel ends this process."""
     if time.monotonic() < sender.builds_since + HANG_SECONDS:
-        child.allow(HANG_SECONDS)
+        child.kill_after(HANG_SECONDS)
 
 
 def _may_begin() -> bool:

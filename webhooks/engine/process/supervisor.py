@@ -90,7 +90,8 @@ class Supervisor:
             return
         child.start()
         if self._stops:
-            self._tell()  # the signal came before the new process was known; RQ ignores a second signal within a second
+            # The signal came before the new process was known, and RQ ignores a second signal within a second.
+            self._signal_all()
 
     def _rescue(self) -> None:
         """Rescue the work of processes that have ended, until PostgreSQL is away or a suspect's lane stays locked.
@@ -110,9 +111,9 @@ class Supervisor:
     def _stop(self, *_signal: object) -> None:
         """Stop the processes: it is the handler of signals. The second one ends them at once."""
         self._stops += 1
-        self._tell()
+        self._signal_all()
 
-    def _tell(self) -> None:
+    def _signal_all(self) -> None:
         for child in self._running:
             child.signal(signal.SIGTERM if self._stops == 1 or child.what == 'others' else signal.SIGKILL)
 

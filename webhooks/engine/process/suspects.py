@@ -74,7 +74,7 @@ def serve(name: str, _channel: socket.socket) -> None:
 
     An unexpected error ends the process, and so counts as the suspect's death. An interruption does not.
     """
-    child.heed(DISPATCH_SECONDS)
+    child.listen(DISPATCH_SECONDS)
     try:
         with renderer.shared():
             _work(Member(name, registry.SUSPECTS))
@@ -101,7 +101,7 @@ def _allow(member: Member, seconds: float) -> None:
 
     The heartbeat covers a longer time. So nobody takes the work before that, even if this process was frozen meanwhile.
     """
-    child.allow(seconds)
+    child.kill_after(seconds)
     member.beat(seconds=seconds + registry.ALIVE_SECONDS)
 
 
