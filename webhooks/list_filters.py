@@ -118,7 +118,7 @@ def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[lis
     """Return which of the next `count` objects after the key `last_id` match, and the last key that was looked at.
 
     The key is None at the table's end. Raises DefinitionError if the filter is wrong, or too slow in PostgreSQL;
-    TooSlow if a filter takes FILTER_SECONDS; Locked if somebody holds a table.
+    TooSlow if a filter takes FILTER_SECONDS; Locked if a table is locked.
     """
     with bounded(query):
         matching = objects(model, query)
@@ -141,7 +141,7 @@ def bounded(query: str) -> Iterator[None]:
     """Limit the time of the block. It only reads, and ends with a rollback: later statements have their own limits.
 
     If it runs out, that is the filter's error. Without a filter (`query` is blank) it is an OperationalError. Raises
-    Locked if somebody holds a table.
+    Locked if a table is locked.
     """
     try:
         with patience.within(FILTER_SECONDS), transaction.atomic():

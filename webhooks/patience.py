@@ -39,7 +39,7 @@ class Patience:
 
 
 class TooSlow(Exception):
-    """The work in within() has taken longer than its time. It was broken off at any line."""
+    """The work in within() has taken longer than its time. It was interrupted, at any line."""
 
 
 @contextmanager

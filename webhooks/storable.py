@@ -18,7 +18,7 @@ MAX_KEY = 2**63 - 1
 MAX_KEY_DIGITS = 19
 # Python recurses through some hundred levels, then it fails.
 MAX_NESTING_LEVELS = 100
-# PostgreSQL takes no offset from UTC of so many hours. Python takes more, below 24.
+# PostgreSQL takes no offset from UTC of this many hours. Python takes more, below 24.
 END_OF_OFFSETS = timedelta(hours=16)
 NO_SUCH_OFFSET = _('Enter a time zone that is less than 16 hours away from UTC.')
 
@@ -67,7 +67,7 @@ def is_storable(value: Any) -> bool:
 
 
 def is_flat(value: Any, levels: int = MAX_NESTING_LEVELS) -> bool:
-    """Return whether dicts and lists are nested at most so many levels deep."""
+    """Return whether dicts and lists are nested at most this many levels deep."""
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):

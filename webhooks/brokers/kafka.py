@@ -91,7 +91,7 @@ class _Answer:
         self.partition = self.offset = -1
 
     def take(self, error: Any, message: Any) -> None:
-        """Take it from the client's thread. It counts for the line though nobody waits any more."""
+        """Take it from the client's thread. It counts for the line even if no thread waits for it any more."""
         if error is not None:
             self.error = self._judge(error)
         else:

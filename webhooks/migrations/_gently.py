@@ -1,4 +1,4 @@
-"""Changes of tables beside a NetBox that goes on: nobody waits longer than a moment, and nobody dies of a deadlock.
+"""Changes tables while NetBox goes on: no save waits longer than a moment, or fails with a deadlock.
 
 An ALTER TABLE that waits for its lock keeps all who come after it waiting: every save of a subscribed model, until the
 slowest transaction ends. So it waits a moment only, lets them go on, and tries again. Run again, a migration passes over
@@ -29,7 +29,7 @@ TRIES_PER_LINE = 10
 
 # Keep a vacuum away and stop one that is under way, which PostgreSQL does after a second. Nobody else waits for it.
 LOCK_OUT_VACUUM = 'LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE'
-# Read whether an index is whole. A build that was broken off leaves one that is not.
+# Read whether an index is complete. An interrupted build leaves one that is not.
 IS_VALID = 'SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)'
 # Read the foreign keys of a table, and the tables that they point to.
 READ_FOREIGN_KEYS = (
@@ -97,7 +97,7 @@ class Gently(Once):
 
         def alter() -> None:
             later = schema_editor.deferred_sql
-            later.clear()  # of a try that was broken off
+            later.clear()  # of an interrupted try
             for operation in to_do:
                 operation.database_forwards(app_label, schema_editor, from_state, to_state)
             while later:
@@ -108,7 +108,7 @@ class Gently(Once):
 
 
 class BuildIndex(AddIndexConcurrently):
-    """An index that is built while everybody goes on. First it drops what a build that was broken off has left."""
+    """An index that is built while saves go on. First it drops what an interrupted build has left."""
 
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any

@@ -41,7 +41,7 @@ SLOW_SLICE_SECONDS = 1.0
 # After a slow slice, workers render the deletions of its model for this time.
 MODEL_REST_SECONDS = 600.0
 
-# End each later query of the open transaction after so many milliseconds.
+# End each later query of the open transaction after this many milliseconds.
 BOUND_QUERIES = "SELECT set_config('statement_timeout', %s, true)"
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

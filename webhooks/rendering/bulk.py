@@ -44,7 +44,7 @@ PREFETCHES = 'prefetches'
 class Rendered:
     """An object as GET shows it: `data`, with URLs without scheme and host, and `display`, its str().
 
-    `partial`: keys of `data` whose values nobody knows any more, because objects were deleted.
+    `partial`: keys of `data` whose values are no longer known, because objects were deleted.
     """
 
     data: dict[str, Any]

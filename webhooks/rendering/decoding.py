@@ -49,7 +49,7 @@ def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
 
 
 def default(field: models.Field) -> Any:
-    """Return the value of a column that nobody knows: the default; None for a nullable column without one."""
+    """Return the value of a column that is unknown: the default; None for a nullable column without one."""
     return None if field.null and not field.has_default() else field.get_default()
 
 

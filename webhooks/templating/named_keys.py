@@ -20,7 +20,8 @@ NAMING = {
     'unique': 1,
 }  # fmt: skip
 
-# A variable may stand for so many paths, and so many calls of macros are followed. Each line may double them.
+# A variable may stand for at most this many paths, and this many calls of macros are followed. Each line may double
+# them.
 MAX_PATHS = 1000
 MAX_MACRO_CALLS = 1000
 # Statements whose names end with them.

@@ -55,9 +55,9 @@ class EventView(generic.ObjectView):
 
     def get_extra_context(self, request: HttpRequest, instance: Event) -> dict[str, Any]:
         visible = visible_events(request.user, [instance])
-        is_told = bool(visible) and instance.skipped and not instance.test
+        explains = bool(visible) and instance.skipped and not instance.test
         return {
             'visible': bool(visible),
             'data': readable(instance.data),
-            'refusals': matching.refusals_of(instance, request.user) if is_told else None,
+            'refusals': matching.refusals_of(instance, request.user) if explains else None,
         }

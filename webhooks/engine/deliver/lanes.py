@@ -207,7 +207,7 @@ class Lanes:
     def _let_go(self, turn: Turn, left: set[int]) -> None:
         """Leave lanes with nothing in hand, in memory at once.
 
-        If the turn is broken off, open_turn() finds them again. If its commit was cut off after it was done, others
+        If the turn is interrupted, open_turn() finds them again. If its commit was cut off after it was done, others
         have them: kept in memory until apply(), they would stay there.
         """
         if left:
@@ -242,7 +242,7 @@ def take_saved(owner: int, most: int, now: datetime, given: Iterable[int]) -> se
 
 
 def lock_owned(owner: int) -> set[int]:
-    """Lock a worker's lanes that nobody else has locked. Returns their webhooks' ids."""
+    """Lock those of a worker's lanes that are not locked. Returns their webhooks' ids."""
     return set(sql.fetch_column(LOCK_OWNED, [owner]))
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from ... import delivery_states as states
 from .. import sql
 
-# Lock lanes that nobody has locked.
+# Lock those lanes that are not locked.
 TRY_LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
 # Lock lanes, and wait for others. All lock them in the same order, so no two wait for each other.
 LOCK_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
@@ -67,9 +67,9 @@ RELEASE_NEXT = f"""
 
 
 def try_lock_lanes(webhook_ids: Collection[int]) -> set[int]:
-    """Lock the lanes that nobody has locked, until the open transaction ends. Returns their webhooks' ids.
+    """Lock those lanes that are not locked, until the open transaction ends. Returns their webhooks' ids.
 
-    It waits for nobody.
+    It never waits.
     """
     return set(sql.fetch_column(TRY_LOCK_LANES, {'lanes': list(webhook_ids)})) if webhook_ids else set()
 

@@ -85,7 +85,7 @@ class Dispatcher:
     def batch(self) -> int:
         """Dispatch a batch of events, and decide some deliveries. Returns how many of both were done.
 
-        Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL breaks off the
+        Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL interrupts the
         dispatch, that counts as a death of this worker, unless it waited for a lock. If this worker was declared dead,
         it begins anew.
         """
@@ -107,7 +107,7 @@ class Dispatcher:
         return 0
 
     def _decide_some(self) -> int:
-        """Decide some undecided deliveries, and return how many. If that is broken off, no event is to blame."""
+        """Decide some undecided deliveries, and return how many. If that is interrupted, no event is to blame."""
         with sql.may_break_off(RedisError, Locked):
             return self._undecided.step() if self._undecided else 0
         return 0

@@ -19,7 +19,7 @@ logger = logging.getLogger('webhooks.worker')
 
 
 def run(seconds: float = JOB_SECONDS) -> Counter[str]:
-    """Dispatch and send until nothing is due, or for so many seconds. Returns how many deliveries got which status.
+    """Dispatch and send until nothing is due, or for `seconds`. Returns how many deliveries got which status.
 
     If time runs out, a wake-up leaves the rest to another job. Suspects still have a process of their own. Until the
     tables are migrated it does nothing.

@@ -99,7 +99,7 @@ def slices(days: int | None = None) -> Iterator[int]:
 
 
 def by_size(size: int) -> Iterator[int]:
-    """Delete the oldest events until so many deliveries are left, first those without a failed one. 0: no bound.
+    """Delete the oldest events until `size` deliveries are left, first those without a failed one. 0: no bound.
 
     Yields as slices().
     """
@@ -118,7 +118,7 @@ def by_age(before: datetime, kept: Sequence[str] = OPEN_STATES) -> Iterator[int]
 def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.inf) -> Iterator[int]:
     """Delete events from before a time without deliveries in the statuses `kept` or made since, the oldest first.
 
-    `excess`: only until so many deliveries are gone. Yields each transaction's number of events.
+    `excess`: only until this many deliveries are gone. Yields each transaction's number of events.
     """
     bounds = {'kept': list(kept), 'before': before, 'look': EVENTS_PER_LOOK, 'timestamp': '-infinity', 'id': 0}
     while excess > 0 and (rows := [Old(*row) for row in sql.fetch(READ_OLD, bounds)]):
