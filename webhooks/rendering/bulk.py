@@ -52,11 +52,7 @@ class Rendered:
     partial: Sequence[str] = ()
 
 
-def _no_deletions(pks: Collection[Any]) -> Mapping[Any, dict[str, Any]]:
-    return {}
-
-
-def render(model: type[Model], snapshots: Sequence[Snapshot], deletions: Deletions = _no_deletions) -> list[Rendered]:
+def render(model: type[Model], snapshots: Sequence[Snapshot], deletions: Deletions = lambda _pks: {}) -> list[Rendered]:
     """Return the objects as GET would show them, in the order of the snapshots. Reads the database, changes nothing.
 
     A deletion that was rendered at once is returned as such. Texts are in the default language, times in the default

@@ -22,7 +22,7 @@ NOW = datetime.max.replace(tzinfo=UTC)
 def rebuild(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.Model]:
     """Return {pk: instance} of deleted objects. Reads the change log, with one query."""
     logged = _from_change_log(model, pks)
-    rebuilt = as_peers(logged.get(pk) or _stub(model, pk) for pk in pks)
+    rebuilt = as_peers(logged.get(pk) or _build(model, pk, {}, None) for pk in pks)
     return {instance.pk: instance for instance in rebuilt}
 
 
@@ -67,10 +67,6 @@ def _from_change_log(model: type[models.Model], pks: Iterable[Any]) -> dict[Any,
         pk: _build(model, pk, data, time)
         for pk, data, time in changes.values_list('changed_object_id', 'prechange_data', 'time')
     }
-
-
-def _stub(model: type[models.Model], pk: Any) -> models.Model:
-    return _build(model, pk, {}, None)
 
 
 def _build(model: type[models.Model], pk: Any, data: dict[str, Any], time: datetime | None) -> models.Model:
