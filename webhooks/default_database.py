@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, router
+from django.db import DEFAULT_DB_ALIAS, connection, router
 from django.db.models import Model, QuerySet
 
 _is_pinned: ContextVar[bool] = ContextVar('webhooks_is_pinned', default=False)
@@ -27,6 +27,11 @@ ROUTER = PinnedRouter()
 def rows(model: type[Model]) -> QuerySet:
     """Return all rows of the model in the default database, unordered. The model's own manager may hide some."""
     return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()
+
+
+def in_transaction() -> bool:
+    """Return whether a transaction is open: Django's, or one without autocommit."""
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
+from django.db import DEFAULT_DB_ALIAS, models, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import Signal
 
 from . import components, config_contexts, object_types
 from .choices import OBJECT_KINDS, KindChoices
-from .default_database import rows
+from .default_database import in_transaction, rows
 from .models import Webhook
 from .outbox import (
     deletions,
@@ -98,7 +98,7 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
         # NetBox moves components by bulk_update(), which sends no pre_save. Their states were kept (outbox/modules.py).
         state = prechange.find(model, instance.pk)
     message = recording.message_of(instance)
-    if _in_transaction():
+    if in_transaction():
         recording.record(model, kind, {instance.pk: state}, message)
     else:
         # Django has committed the row, and its lock is gone. With a new one, events keep the order of the changes.
@@ -199,7 +199,3 @@ def _far_pks(
 
 def _forget(**kwargs: Any) -> None:
     scope.forget()
-
-
-def _in_transaction() -> bool:
-    return connection.in_atomic_block or not connection.get_autocommit()

@@ -18,6 +18,7 @@ from psycopg.errors import UndefinedTable
 
 from .. import components, config_contexts
 from ..choices import KindChoices
+from ..default_database import in_transaction
 from . import sequence
 from .config_context import learn_anew
 from .event import Event
@@ -288,17 +289,17 @@ def _asked(object_types: str) -> dict[int, Asked] | None:
 
 
 def _look(query: str) -> list[tuple] | None:
-    in_transaction = connection.in_atomic_block or not connection.get_autocommit()
+    is_inside = in_transaction()
     with connection.cursor() as cursor:
         try:
-            cursor.execute(IN_SAVEPOINT.format(look=query) if in_transaction else query)
+            cursor.execute(IN_SAVEPOINT.format(look=query) if is_inside else query)
         except ProgrammingError as error:
             if not isinstance(error.__cause__, UndefinedTable):
                 raise
-            if in_transaction:
+            if is_inside:
                 cursor.execute(UNDO_SAVEPOINT)
             return None
-        if in_transaction:
+        if is_inside:
             cursor.nextset()
         return cursor.fetchall()
 

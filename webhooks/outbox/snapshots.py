@@ -11,6 +11,8 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.db.models import ManyToManyField
 
+from ..default_database import in_transaction
+
 # SQL for a many-to-many field without links.
 NO_KEYS = "'[]'::jsonb"
 # A key that marks a snapshot from before a change, taken without a lock. It may be older than the last state.
@@ -78,7 +80,7 @@ def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, st
 
     Outside any transaction no lock holds, so the snapshots are marked: others may change the rows before this save.
     """
-    if connection.in_atomic_block or not connection.get_autocommit():
+    if in_transaction():
         return take(model, pks, lock='FOR NO KEY UPDATE')
     return take(model, pks, mark=f' || \'{{"{UNLOCKED}": true}}\'')
 
