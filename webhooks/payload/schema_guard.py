@@ -21,6 +21,7 @@ from ..presentation.fields import label
 from ..rendering import keys
 from ..storable import nodes
 from ..templating.named_keys import named_in
+from ..validation.conditions import is_condition
 from . import json_schema
 
 # {key: its type, such as 'string|null'}, of one object type
@@ -88,7 +89,7 @@ def _is_known(model: type[Model], key: str) -> bool:
 
 def named_by(webhook: Webhook) -> Iterator[Named]:
     """Yield the keys that a webhook names, each once for a field."""
-    asked = (one['attr'] for one in nodes(webhook.conditions) if isinstance(one, dict) and 'attr' in one)
+    asked = (one['attr'] for one in filter(is_condition, nodes(webhook.conditions)))
     for key in dict.fromkeys(str(key) for key in asked):
         if key.partition('.')[0] not in NO_KEYS:
             yield Named(webhook, 'conditions', key)

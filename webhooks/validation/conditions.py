@@ -63,13 +63,13 @@ def _check(field: str, conditions: Any, check_one: Callable[[Any], None] = lambd
             raise ValueError(_('no more than {limit} characters are allowed').format(limit=MAX_TEMPLATE_CHARS))
         ConditionSet(conditions)
         found = list(nodes(conditions))
-        if sum(map(_is_condition, found)) > MAX_CONDITIONS:
+        if sum(map(is_condition, found)) > MAX_CONDITIONS:
             raise ValueError(_('no more than {limit} conditions are allowed').format(limit=MAX_CONDITIONS))
         for node in found:
             _check_node(node)
-        for node in filter(_is_condition, found):
+        for node in filter(is_condition, found):
             check_one(node)
-        if patterns := [node['value'] for node in found if _is_pattern(node)]:
+        if patterns := [node['value'] for node in found if is_pattern(node)]:
             renderer.check_patterns(patterns)
     except (ValueError, TypeError, KeyError, AttributeError, InvalidCondition) as error:
         raise DefinitionError(field, _('Invalid conditions: {error}').format(error=error)) from None
@@ -97,9 +97,11 @@ def _check_node(node: Any) -> None:
         raise ValueError(_('"attr" must be the name of an attribute'))
 
 
-def _is_condition(node: Any) -> bool:
+def is_condition(node: Any) -> bool:
+    """Return whether this part of conditions compares an attribute."""
     return isinstance(node, dict) and 'attr' in node
 
 
-def _is_pattern(node: Any) -> bool:
+def is_pattern(node: Any) -> bool:
+    """Return whether this part of conditions has a regular expression."""
     return isinstance(node, dict) and node.get('op') == Condition.REGEX

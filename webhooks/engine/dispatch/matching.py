@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from extras.conditions import Condition, ConditionSet
+from extras.conditions import ConditionSet
 
 from ...choices import KindChoices
 from ...interruptions import INTERRUPTIONS, Locked
@@ -15,6 +15,7 @@ from ...models.subscription import COMPONENT, DERIVED, SOURCE
 from ...outbox import unchanged
 from ...storable import nodes, printable
 from ...templating import renderer
+from ...validation.conditions import is_condition, is_pattern
 from . import changed_keys, components, memberships
 from .put_off import PutOff
 from .render import Shown
@@ -177,11 +178,9 @@ def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
 
 def _are_costly(conditions: dict[str, Any]) -> bool:
     """Return whether a regular expression is among these conditions, or they compare more than CHEAP_COMPARISONS."""
-    return has_pattern(conditions) or sum(isinstance(one, dict) and 'attr' in one for one in nodes(conditions)) > (
-        CHEAP_COMPARISONS
-    )
+    return has_pattern(conditions) or sum(map(is_condition, nodes(conditions))) > CHEAP_COMPARISONS
 
 
 def has_pattern(conditions: dict[str, Any]) -> bool:
     """Return whether a regular expression is among these conditions."""
-    return any(isinstance(node, dict) and node.get('op') == Condition.REGEX for node in nodes(conditions))
+    return any(map(is_pattern, nodes(conditions)))
