@@ -19,7 +19,7 @@ UNIT = Path(__file__).parent / 'unit'
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption('--long', action='store_true', help='run what takes long as well: more seeds of what is random')
+    parser.addoption('--long', action='store_true', help='run what takes long as well: more seeds and cases')
     parser.addoption('--release', action='store_true', help='also check what has to be done when a release is made')
     parser.addoption(
         '--fuzz', type=int, nargs='?', const=10_000, default=200, help='how many requests schemathesis makes (10,000)'

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from dcim.models import Site
 from support.builders import site, subscribe
+from support.cases import named
 from support.chaos.audit import Ledger, check, finish
 from support.chaos.seeds import seeds
 from support.chaos.victims import Children, freeze, strike_after, strike_at_statement, strike_before
@@ -76,8 +77,18 @@ def check_others_go_on(receiver: Receiver, children: Children, strike: Callable[
     check(ledger, receiver)
 
 
-@pytest.mark.parametrize(('strike', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
-def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Children, strike, target, call):
+# `--long`: all of them.
+ALWAYS = (
+    'after deliveries were made, before the commit',
+    'after lanes were taken, before the commit',
+    'before the first POST',
+    'after the record, before the commit',
+)
+
+
+@pytest.mark.parametrize('stage', named(ALWAYS, STAGES))
+def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Children, stage):
+    strike, target, call = stage
     check_others_go_on(receiver, children, lambda: strike(target, call, freeze))
 
 

@@ -28,7 +28,7 @@ pytestmark = [
 
 ORDERED, TOGETHER, REPEATED = '/ordered', '/together', '/repeated'
 CONCURRENCY = {ORDERED: 2, TOGETHER: 3, REPEATED: 5}
-WORKERS, STEPS = 4, 60
+WORKERS, FEW, STEPS = 4, 30, 60
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,13 @@ class Turmoil:
             Delivery.objects.filter(pk__in=list(free)).update(due_at='2000-01-01T00:00Z')
 
 
-def test_whatever_happens_all_arrives_in_order_and_within_its_limits(webhooks, receiver, children, chance):
+def test_whatever_happens_all_arrives_in_order_and_within_its_limits(
+    webhooks, receiver, children, chance, pytestconfig
+):
     before = deadlocks()
     gauge = Gauge(receiver, chance)
     turmoil = Turmoil(webhooks, children, chance)
-    for _ in range(STEPS):
+    for _ in range(STEPS if pytestconfig.getoption('--long') else FEW):
         turmoil.step()
     turmoil.end()
     finish()

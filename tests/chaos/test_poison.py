@@ -18,6 +18,7 @@ from django.db import OperationalError, connection, transaction
 from django_rq import get_worker
 from support import log
 from support.builders import site, subscribe
+from support.cases import first
 from support.chaos.audit import finish
 from support.chaos.victims import Children, die
 from support.engine import (
@@ -153,6 +154,10 @@ class Poison:
             rendering.render = poisoned_render
 
 
+# What holds for both kinds of suspects alike, as one process tries them. `--long`: both.
+ONE_KIND = pytest.mark.parametrize('poison', first(1, ['delivery', 'event']), indirect=True)
+
+
 @pytest.fixture(params=['delivery', 'event'])
 def poison(request: pytest.FixtureRequest, tmp_path: Path) -> Poison:
     return Poison(request.param, tmp_path / 'pid')
@@ -231,6 +236,7 @@ def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     assert poison.row().error == 'its process died once (it took too long)'
 
 
+@ONE_KIND
 def test_workers_that_are_killed_with_it_in_hand_fail_nothing_and_all_arrive(suspects, poison, receiver, children):
     for _ in range(ROUNDS):
         assert children.wait(children.fork(poison.job(die, kill_the_worker))) == signal.SIGKILL
@@ -241,6 +247,7 @@ def test_workers_that_are_killed_with_it_in_hand_fail_nothing_and_all_arrive(sus
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
 
+@ONE_KIND
 def test_its_process_ends_with_the_worker_and_nothing_is_counted(suspects, poison, children):
     worker = children.fork(poison.job(die, hang))
     process = poison.process()
@@ -252,6 +259,7 @@ def test_its_process_ends_with_the_worker_and_nothing_is_counted(suspects, poiso
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
 
+@ONE_KIND
 def test_work_that_postgresql_breaks_off_becomes_no_suspect(suspects, poison, children):
     for _ in range(4):
         assert children.ends_well(children.fork(poison.job(die, cut_off)))
@@ -274,6 +282,7 @@ def test_an_event_whose_worker_was_ended_by_hand_is_no_suspect_and_is_tried_agai
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
 
+@ONE_KIND
 def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(
     suspects, poison, receiver, children, monkeypatch, capfd
 ):
@@ -295,6 +304,7 @@ def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
 
+@ONE_KIND
 def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspects, poison, receiver, children):
     def fail(*arguments: object) -> NoReturn:
         raise OSError('there are too many already')
@@ -331,6 +341,7 @@ def test_a_death_counts_although_somebody_holds_the_lane(receiver):
     assert poisonous.error == 'its process died once (signal 11)'
 
 
+@ONE_KIND
 def test_a_suspect_that_ends_well_is_a_suspect_no_longer(suspects, poison, children):
     assert children.ends_well(children.fork(poison.job(die, die)))
     assert poison.count() == 1

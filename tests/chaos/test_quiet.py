@@ -7,6 +7,7 @@ import pytest
 from dcim.models import Site
 from django.utils import timezone
 from support.builders import site, subscribe
+from support.cases import named
 from support.chaos.audit import finish
 from support.chaos.victims import Children, freeze, strike_after, strike_before
 from support.engine import deliveries, dispatch_all, pass_alive
@@ -85,6 +86,12 @@ def recover() -> None:
     assert wait_until(is_dispatched, timeout=60)
 
 
+# In each step, one kill and one frost. `--long`: all stages.
+ALWAYS = (
+    'after deliveries are made, before the commit',
+    'before the commit',
+    'after they became one, before the commit',
+)
 STAGES = {
     'before deliveries are made': (strike_before, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
     'after deliveries are made, before the commit': (strike_after, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
@@ -92,10 +99,11 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize(('how', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
+@pytest.mark.parametrize('stage', named(ALWAYS, STAGES))
 def test_one_request_goes_although_a_worker_is_killed_that_dispatches_in_the_quiet_time(
-    places, receiver, children: Children, how, target, call
+    places, receiver, children: Children, stage
 ):
+    how, target, call = stage
     dispatch_all()
     change(places, '1', '2')
     kill(children, how, target, call)
@@ -109,10 +117,11 @@ def test_one_request_goes_although_a_worker_is_killed_that_dispatches_in_the_qui
 POSTPONE_STAGES = {'before it waits on': (strike_before, POSTPONE, 1), 'before the commit': (strike_after, POSTPONE, 1)}
 
 
-@pytest.mark.parametrize(('how', 'target', 'call'), POSTPONE_STAGES.values(), ids=POSTPONE_STAGES.keys())
+@pytest.mark.parametrize('stage', named(ALWAYS, POSTPONE_STAGES))
 def test_one_request_goes_although_a_worker_is_killed_as_the_first_change_waits_for_the_last(
-    places, receiver, children: Children, how, target, call
+    places, receiver, children: Children, stage
 ):
+    how, target, call = stage
     change(places, '1', '2')
     dispatch_all()
     first_comes_due()
@@ -131,10 +140,11 @@ LAST_STAGES = {
 }
 
 
-@pytest.mark.parametrize(('how', 'target', 'call'), LAST_STAGES.values(), ids=LAST_STAGES.keys())
+@pytest.mark.parametrize('stage', named(ALWAYS, LAST_STAGES))
 def test_one_request_goes_although_a_worker_is_killed_when_the_time_is_over(
-    places, receiver, children: Children, how, target, call
+    places, receiver, children: Children, stage
 ):
+    how, target, call = stage
     change(places, '1', '2')
     dispatch_all()
     all_comes_due()
@@ -168,29 +178,30 @@ def check_others_go_on(places, receiver: Receiver, children: Children, strike: C
     assert not deliveries(*OPEN_STATUSES)
 
 
-@pytest.mark.parametrize(('how', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
+@pytest.mark.parametrize('stage', named(ALWAYS, STAGES))
 def test_others_go_on_where_a_worker_freezes_that_dispatches_in_the_quiet_time(
-    places, receiver, children: Children, how, target, call
+    places, receiver, children: Children, stage
 ):
+    how, target, call = stage
     dispatch_all()
     change(places, '1', '2')
     check_others_go_on(places, receiver, children, lambda: how(target, call, freeze))
 
 
-@pytest.mark.parametrize(('how', 'target', 'call'), POSTPONE_STAGES.values(), ids=POSTPONE_STAGES.keys())
+@pytest.mark.parametrize('stage', named(ALWAYS, POSTPONE_STAGES))
 def test_others_go_on_where_a_worker_freezes_as_the_first_change_waits_for_the_last(
-    places, receiver, children: Children, how, target, call
+    places, receiver, children: Children, stage
 ):
+    how, target, call = stage
     change(places, '1', '2')
     dispatch_all()
     first_comes_due()
     check_others_go_on(places, receiver, children, lambda: how(target, call, freeze))
 
 
-@pytest.mark.parametrize(('how', 'target', 'call'), LAST_STAGES.values(), ids=LAST_STAGES.keys())
-def test_others_go_on_where_a_worker_freezes_when_the_time_is_over(
-    places, receiver, children: Children, how, target, call
-):
+@pytest.mark.parametrize('stage', named(ALWAYS, LAST_STAGES))
+def test_others_go_on_where_a_worker_freezes_when_the_time_is_over(places, receiver, children: Children, stage):
+    how, target, call = stage
     change(places, '1', '2')
     dispatch_all()
     all_comes_due()

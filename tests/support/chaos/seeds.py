@@ -1,6 +1,8 @@
-import pytest
+from typing import Any
+
+from support.cases import first
 
 
-def seeds(count: int) -> list:
+def seeds(count: int) -> list[Any]:
     """The first one always runs, the others with `--long`."""
-    return [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, count + 1))]
+    return first(1, range(1, count + 1))
