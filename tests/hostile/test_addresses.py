@@ -345,9 +345,10 @@ def test_nobody_acts_as_another_user_by_a_request_to_netboxs_own_port(trusting, 
     assert attempt.response_status == 403, 'without the header it is nobody'
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
+def test_no_webhook_says_for_whom_it_asks(db, api_client, settings_of_netbox):
+    settings_of_netbox(REMOTE_AUTH_USER_EMAIL='HTTP_REMOTE_USER_EMAIL')
+    webhook = subscribe('http://127.0.0.1:9/', Site)
+    names = (
         'Forwarded',
         'X-Forwarded-For',
         'x-forwarded-host',
@@ -361,14 +362,10 @@ def test_nobody_acts_as_another_user_by_a_request_to_netboxs_own_port(trusting, 
         'Webhook_Signature',
         'X-Sso-User',
         'Cf-Connecting-Ip',
-    ],
-)
-def test_no_webhook_says_for_whom_it_asks(db, api_client, settings_of_netbox, name):
-    settings_of_netbox(REMOTE_AUTH_USER_EMAIL='HTTP_REMOTE_USER_EMAIL')
-    webhook = subscribe('http://127.0.0.1:9/', Site)
-    for header, status in ((name, 400), (f'A-{name}', 200)):
-        answer = api_client.patch(f'{API}{webhook.pk}/', {'additional_headers': f'{header}: x'}, format='json')
-        assert answer.status_code == status, answer.data
+    )
+    for sent, status in (*((f'{name}: x', 400) for name in names), ('\n'.join(f'A-{name}: x' for name in names), 200)):
+        answer = api_client.patch(f'{API}{webhook.pk}/', {'additional_headers': sent}, format='json')
+        assert answer.status_code == status, (sent, answer.data)
 
 
 @pytest.fixture

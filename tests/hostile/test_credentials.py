@@ -1,5 +1,6 @@
 import ipaddress
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -202,33 +203,34 @@ def answered(body: bytes) -> bytes:
     return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b' % (len(body), body)
 
 
-class TestTokenServers:
-    @pytest.mark.parametrize(
-        'expires', ['Infinity', '-Infinity', 'NaN', '1e999', '-1', '0', '""', '"soon"', '"3600.5"', 'null', '[1]']
-    )
-    def test_an_odd_time_of_validity_does_no_harm(self, receiver: Receiver, expires: str):
-        answer = answered(f'{{"access_token": "t0ken", "token_type": "Bearer", "expires_in": {expires}}}'.encode())
-        with serving(answer) as server:
-            made = credential(receiver.url(), type='oauth2', username='c', token_url=server.url('/'))
-            subscribe(receiver.url('/'), Site, credential=made)
-            site()
-            work()
-            assert [one.header('Authorization') for one in receiver.requests] == ['Bearer t0ken']
-            assert len(server.requests) == 1
-        expires_at = AccessToken.objects.get().expires_at
-        assert timezone.now() < expires_at < timezone.now() + timedelta(days=1, seconds=1)
+def send_with_tokens_of(receiver: Receiver, *answers: bytes) -> list[int]:
+    """Send a change by a webhook for each answer of a token server. Return how often each server was asked."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(answer)) for answer in answers]
+        for number, server in enumerate(servers):
+            login = {'type': 'oauth2', 'username': 'c', 'token_url': server.url('/')}
+            subscribe(receiver.url('/'), Site, credential=credential(receiver.url(), name=f'{number}', **login))
+        site()
+        work()
+        return [len(server.requests) for server in servers]
 
-    @pytest.mark.parametrize(
-        'answer', [b'[]', b'null', b'"x"', b'{', b'\xff\xfe', b'{"access_token": ["x"]}', b'9' * 9999, b'x' * 2**20]
-    )
-    def test_an_answer_without_a_token_is_an_error(self, receiver: Receiver, answer: bytes):
-        with serving(answered(answer)) as server:
-            made = credential(receiver.url(), type='oauth2', username='c', token_url=server.url('/'))
-            subscribe(receiver.url('/'), Site, credential=made)
-            site()
-            work()
-        delivery = Delivery.objects.get()
-        assert (delivery.status, delivery.error) == ('pending', 'no access token: the answer contains no bearer token')
+
+class TestTokenServers:
+    def test_an_odd_time_of_validity_does_no_harm(self, receiver: Receiver):
+        odd = ('Infinity', '-Infinity', 'NaN', '1e999', '-1', '0', '""', '"soon"', '"3600.5"', 'null', '[1]')
+        granted = '{{"access_token": "t0ken", "token_type": "Bearer", "expires_in": {}}}'
+        asked = send_with_tokens_of(receiver, *(answered(granted.format(expires).encode()) for expires in odd))
+        assert [one.header('Authorization') for one in receiver.requests] == ['Bearer t0ken'] * len(odd)
+        assert asked == [1] * len(odd)
+        until = [token.expires_at for token in AccessToken.objects.all()]
+        assert len(until) == len(odd)
+        assert all(timezone.now() < one < timezone.now() + timedelta(days=1, seconds=1) for one in until)
+
+    def test_an_answer_without_a_token_is_an_error(self, receiver: Receiver):
+        without = (b'[]', b'null', b'"x"', b'{', b'\xff\xfe', b'{"access_token": ["x"]}', b'9' * 9999, b'x' * 2**20)
+        send_with_tokens_of(receiver, *map(answered, without))
+        shown = [(delivery.status, delivery.error) for delivery in Delivery.objects.all()]
+        assert shown == [('pending', 'no access token: the answer contains no bearer token')] * len(without)
         assert receiver.requests == []
 
     def test_a_redirect_takes_no_secret_along(self, receiver: Receiver):

@@ -25,7 +25,7 @@ from webhooks.engine.process import inline
 from webhooks.models import Event, ListMember, Subscription, Webhook
 
 # Changes that a request of a change set holds, and objects that a branch creates beside: together they are more.
-PART_DELIVERIES, MANY = 100, 150
+PART_DELIVERIES, MANY = 40, 60
 # The tenant whose sites are a list. Its slug is another one in each branch.
 OWNER = 'owner'
 

@@ -148,21 +148,21 @@ def test_a_webhook_for_event_rules_alone_has_no_object_types(api_client, given):
     assert (answer.status_code, answer.json().get('object_types')) == (201, []), answer.data
 
 
-@pytest.mark.parametrize(('field', 'value'), BAD)
-def test_bad_input_is_refused_by_the_name_of_its_field(api_client, field, value):
-    answer = _send(api_client.post, WEBHOOKS, VALID | {field: value})
-    assert answer.status_code == 400, answer.content
-    assert list(answer.json()) == [field]
-    assert not Webhook.objects.exists()
+def test_bad_input_is_refused_by_the_name_of_its_field(api_client):
+    for field, value in BAD:
+        answer = _send(api_client.post, WEBHOOKS, VALID | {field: value})
+        assert answer.status_code == 400, (field, value, answer.content)
+        assert list(answer.json()) == [field], value
+        assert not Webhook.objects.exists(), (field, value)
 
 
-@pytest.mark.parametrize(('field', 'value'), BAD)
-def test_a_refused_change_changes_nothing(api_client, field, value):
+def test_a_refused_change_changes_nothing(api_client):
     webhook = subscribe('https://b.example/?token=x', Site, kinds=('created',), secret='s3cret', name='Receiver')
     before = _row(webhook)
-    answer = _send(api_client.patch, f'{WEBHOOKS}{webhook.pk}/', {field: value})
-    assert answer.status_code == 400, answer.content
-    assert _row(webhook) == before
+    for field, value in BAD:
+        answer = _send(api_client.patch, f'{WEBHOOKS}{webhook.pk}/', {field: value})
+        assert answer.status_code == 400, (field, value, answer.content)
+        assert _row(webhook) == before, (field, value)
     assert _send(api_client.patch, f'{WEBHOOKS}{webhook.pk}/', {'description': 'changed'}).status_code == 200
     assert _row(webhook) != before
 

@@ -205,6 +205,8 @@ def test_a_new_process_of_a_killed_broker_is_used(start_broker: Callable[..., Br
 
 def test_a_broker_that_moves_is_found_again(reader: Reader, start_broker, driver, monkeypatch):
     """A name leads elsewhere: the connection breaks, and the next one goes to the new place."""
+    if driver == 'kafka':
+        pytest.skip('its servers say themselves where they are')
     second = start_broker(driver)
     other = READERS[driver](second)
     other.prepare()
@@ -212,8 +214,6 @@ def test_a_broker_that_moves_is_found_again(reader: Reader, start_broker, driver
     change_settings(
         monkeypatch, brokers={'bus': _moved(reader.broker.options, reader.broker.shown_port, str(moving.port))}
     )
-    if driver == 'kafka':
-        pytest.skip('its servers say themselves where they are')
     with sending(reader) as send:
         assert send().succeeded
         moving.target = second.port

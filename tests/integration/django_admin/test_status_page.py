@@ -339,16 +339,13 @@ class TestPages:
         for name in ('failed_jobs', 'finished_jobs', 'workers'):
             assert page(name) in text
 
-    @pytest.mark.parametrize(
-        'name',
-        [
+    def test_all_pages_of_django_rq_answer(self, client, fail):
+        fail()
+        for name in (
             'jobs', 'queue_details', 'finished_jobs', 'failed_jobs', 'scheduled_jobs', 'started_jobs', 'deferred_jobs',
             'workers', 'requeue_all', 'delete_failed_jobs', 'clear',
-        ],
-    )  # fmt: skip
-    def test_all_pages_of_django_rq_answer(self, client, fail, name):
-        fail()
-        assert text_of(client.get(page(name)))
+        ):  # fmt: skip
+            assert text_of(client.get(page(name))), name
 
     def test_a_waiting_job_has_its_page(self, client):
         wakeup.wake()

@@ -15,6 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 from extras.models import ConfigContext
 from support.builders import CREATED, UPDATED, device, forget_events, interface, site, subscribe
+from support.cases import first
 from support.engine import deliveries, dispatch_all, dispatching, work
 
 from devstack.receiver import Receiver
@@ -98,8 +99,13 @@ def redeliver(_webhook: Webhook, place: Site) -> None:
     assert redelivery.redeliver(Delivery.objects.filter(object_id=place.pk, status=DELIVERED)) == 1
 
 
-RESTATE = pytest.mark.parametrize('restate', [start_backfill, send_object_now])
-RESTATE_OR_REDELIVER = pytest.mark.parametrize('restate', [start_backfill, send_object_now, redeliver])
+# Each way and each restatement once. `--long`: all pairs.
+QUIETLY, LATEST = WAYS
+PAIRS = [(QUIETLY, send_object_now), (LATEST, start_backfill), (QUIETLY, start_backfill), (LATEST, send_object_now)]
+RESTATE = pytest.mark.parametrize(('way', 'restate'), first(2, PAIRS))
+RESTATE_OR_REDELIVER = pytest.mark.parametrize(
+    ('way', 'restate'), first(3, [*PAIRS[:2], (QUIETLY, redeliver), *PAIRS[2:], (LATEST, redeliver)])
+)
 Restate = Callable[[Webhook, Site], None]
 
 
@@ -215,7 +221,9 @@ def test_a_change_is_not_repeated_by_a_restatement_while_it_is_retried(api_clien
     assert third['backfill']
 
 
-@pytest.mark.parametrize('is_first', [False, True], ids=['after the change', 'before the change'])
+@pytest.mark.parametrize(
+    ('way', 'is_first'), first(2, [(QUIETLY, False), (LATEST, True), (QUIETLY, True), (LATEST, False)])
+)
 def test_another_config_context_replaces_no_change(api_client, receiver, way, is_first):
     owner = device()
     subscribe(receiver.url(HOOK), Device, kinds=(UPDATED,), include_config_contexts=True, **way)

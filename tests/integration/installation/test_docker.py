@@ -235,7 +235,11 @@ class TestBuilding:
 
 
 class TestRunning:
-    def test_a_change_through_the_rest_api_is_received(self, container, compose, receiver, netbox_user):
+    def test_a_change_through_the_rest_api_is_received_and_the_health_check_knows_the_worker(
+        self, container, compose, receiver, netbox_user
+    ):
+        assert compose['netbox-worker']['healthcheck']['test'][2].endswith('/worker_alive.py')
+        assert container.run(str(container.root / 'worker_alive.py'), **container.environment).returncode == 1
         port = free_port()
         before = container.files()
         server = container.start('granian', *granian(port))
@@ -259,12 +263,11 @@ class TestRunning:
 
         assert container.files() == before
         assert wait_until(lambda: 'Send webhooks' in worker.log_tail(100), timeout=PATIENCE)
+        self.check_health(container, worker)
 
-    def test_the_health_check_knows_whether_a_worker_lives_and_serves_the_queue_of_webhooks(self, container, compose):
+    def check_health(self, container: Container, worker: Child) -> None:
+        """The health check knows whether a worker lives and serves the queue of webhooks."""
         check, variables = str(container.root / 'worker_alive.py'), container.environment
-        assert compose['netbox-worker']['healthcheck']['test'][2].endswith('/worker_alive.py')
-        assert container.run(check, **variables).returncode == 1
-        worker = container.start('docker-worker', '-m', 'netbox', 'rqworker', '--worker-ttl', '60')
         assert wait_until(lambda: [one.get_state() for one in redis_queue.workers()] == ['idle'], timeout=PATIENCE)
         assert container.run(check, **variables).returncode == 0
         (dispatcher,) = redis_queue.workers()

@@ -69,26 +69,7 @@ def test_the_tasks_redis_is_running_again_after_a_test_that_stopped_it(committed
     assert tasks_redis.server.answers()
 
 
-def test_a_netbox_may_have_other_settings(make_netbox):
-    answer = make_netbox("BASE_PATH = 'netbox/'", fresh=True).run('shell', '-c', 'print(settings.STATIC_URL)')
-    assert '/netbox/static/' in answer.stdout, answer.stderr
-
-
 def test_a_command_in_a_fork_says_what_it_says_and_fails_as_any_other(netbox):
     assert 'well' in netbox.warm.run('shell', '--no-imports', '-c', 'print("well")')
     with pytest.raises(StartFailed, match='badly'):
         netbox.warm.run('shell', '--no-imports', '-c', 'raise RuntimeError("badly")')
-
-
-# Half a start's processor time goes into NetBox's GraphQL schema. tests/integration/api/test_graphql.py uses it.
-LOAD = """
-import sys
-from django.urls import get_resolver
-get_resolver().url_patterns
-print('circuits.graphql.schema' in sys.modules)
-"""
-
-
-def test_a_start_of_netbox_builds_no_graphql_schema(netbox):
-    answer = netbox.run('shell', '--no-imports', '-c', LOAD)
-    assert answer.stdout.splitlines()[-1:] == ['False'], answer.stderr

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from support.docs import block, blocks
 
 from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK
+from webhooks import conf
 
 PAGE = 'installation.md'
 DOCKER, SECOND, _SECRETS, VALUES, SECRET, EXTRA, SIDECAR = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
@@ -37,19 +39,19 @@ for _file in sorted(pathlib.Path({folder!r}).glob('*.yaml')):
 """
 
 
-def test_the_values_and_the_secret_are_read_as_settings(make_netbox, tmp_path, stack):
+def test_the_values_and_the_secret_are_read_as_settings(tmp_path):
     (tmp_path / '1-values.yaml').write_text(
         yaml.safe_dump({'PLUGINS': VALUES['plugins'], 'PLUGINS_CONFIG': VALUES['pluginsConfig']})
     )
     ((name, text),) = SECRET['stringData'].items()
     (tmp_path / f'2-{name}').write_text(text)
     assert EXTRA['extraConfig'][0]['secret']['secretName'] == SECRET['metadata']['name']
-    netbox = make_netbox(CONFIGURATION.format(folder=str(tmp_path)))
-    answer = netbox.run('shell', '-c', 'from webhooks import conf; print("FOUND", conf.get())')
-    assert answer.returncode == 0, answer.stderr
-    found = answer.stdout.partition('FOUND ')[2]
-    assert 'enabled=True' in found
-    assert "encryption_keys=('a-key-of-32-characters-or-more-in-your-place',)" in found
+    configured: dict = {}
+    exec(CONFIGURATION.format(folder=str(tmp_path)), configured)
+    assert configured['PLUGINS'] == ['webhooks']
+    found = conf.resolve(configured['PLUGINS_CONFIG']['webhooks'], SimpleNamespace())
+    assert found.enabled
+    assert found.encryption_keys == ('a-key-of-32-characters-or-more-in-your-place',)
 
 
 def test_the_workers_have_the_time_and_the_heartbeat_that_they_have_under_docker():

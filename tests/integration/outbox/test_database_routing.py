@@ -25,6 +25,7 @@ from support.builders import (
     site,
     subscribe,
 )
+from support.kinds import ALWAYS
 from support.objects import MAKERS, change
 from tenancy.models import Tenant, TenantGroup
 from utilities.testing.utils import PinnedConnectionRouter, UnpinnedQuery
@@ -84,8 +85,9 @@ class TestRouter:
 
 
 class TestSaves:
-    def test_saves_of_each_model_are_pinned(self, strict):
-        for label in DEFAULT_MODELS:
+    def test_saves_of_each_model_are_pinned(self, strict, pytestconfig):
+        """`--long`: all models."""
+        for label in DEFAULT_MODELS if pytestconfig.getoption('--long') else ALWAYS:
             with transaction.atomic():
                 made = MAKERS[label]()
             forget_events()

@@ -42,11 +42,11 @@ def test_every_state_has_a_cause_here():
     assert CAUSES.keys() == STATES.keys()
 
 
-@pytest.mark.parametrize('key', STATES)
-def test_the_filter_of_a_state_finds_what_is_in_it(key):
+def test_the_filter_of_a_state_finds_what_is_in_it():
     webhooks = {name: in_the_state(name) for name in STATES}
-    assert state_of(webhooks[key]) is STATES[key]
-    assert list(with_states(Webhook.objects.all()).filter(in_state(key))) == [webhooks[key]]
+    for key, webhook in webhooks.items():
+        assert state_of(webhook) is STATES[key]
+        assert list(with_states(Webhook.objects.all()).filter(in_state(key))) == [webhook]
 
 
 @pytest.mark.parametrize('address', ['/plugins/webhooks/webhooks/', '/api/plugins/webhooks/webhooks/'])
@@ -73,16 +73,17 @@ def test_a_webhook_that_its_receiver_disabled_looks_so_until_it_is_enabled():
     assert state_of(Webhook.objects.get(pk=webhook.pk)) is STATES['failing']
 
 
-@pytest.mark.parametrize('key', STATES)
-def test_both_lists_and_both_pages_say_the_same_in_the_same_colour(admin_pages, key):
-    webhook = in_the_state(key)
-    state = STATES[key]
-    badge = f'<span class="badge text-wrap text-bg-{state.color}">{state.label}</span>'
-    word = re.compile(rf'<span class="wh-word wh-{state.color}" title="[^"]*">{state.label}</span>')
-    for address in ('/plugins/webhooks/webhooks/', webhook.get_absolute_url()):
-        assert badge in admin_pages.get(address).content.decode(), address
-    for address in (WEBHOOKS, f'{WEBHOOKS}{webhook.pk}/change/'):
-        assert word.search(admin_pages.get(address).content.decode()), address
+def test_both_lists_and_both_pages_say_the_same_in_the_same_colour(admin_pages):
+    webhooks = {key: in_the_state(key) for key in STATES}
+    ours, admins = (admin_pages.get(path).content.decode() for path in ('/plugins/webhooks/webhooks/', WEBHOOKS))
+    for key, webhook in webhooks.items():
+        state = STATES[key]
+        badge = f'<span class="badge text-wrap text-bg-{state.color}">{state.label}</span>'
+        word = re.compile(rf'<span class="wh-word wh-{state.color}" title="[^"]*">{state.label}</span>')
+        assert badge in ours, key
+        assert badge in admin_pages.get(webhook.get_absolute_url()).content.decode(), key
+        assert word.search(admins), key
+        assert word.search(admin_pages.get(f'{WEBHOOKS}{webhook.pk}/change/').content.decode()), key
 
 
 def test_the_admin_has_a_rule_for_every_colour():

@@ -15,9 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 from extras.models import ConfigContext, CustomField, Tag
 from ipam.models import VRF, IPAddress, Prefix, RouteTarget
+from support import cases
+from support.kinds import KINDS, every_kind, some_kinds
 from support.objects import (
     MAKERS,
-    VARIANTS,
     change,
     empty_relations,
     make_circuit,
@@ -51,16 +52,6 @@ from wireless.models import WirelessLAN, WirelessLink
 from webhooks import rendering
 from webhooks.constants import DEFAULT_MODELS
 from webhooks.outbox import snapshots
-
-every_kind = pytest.mark.parametrize('make', [*MAKERS.values(), *VARIANTS.values()], ids=[*MAKERS, *VARIANTS])
-# tests/integration/outbox/test_deletions.py deletes all kinds. With --long they are deleted here too.
-some_kinds = pytest.mark.parametrize(
-    'make',
-    [
-        pytest.param(make, id=kind, marks=() if kind in ('dcim.device', 'ipam.prefix') else pytest.mark.long)
-        for kind, make in (MAKERS | VARIANTS).items()
-    ],
-)
 
 # NetBox derives these from related rows, which may change or go.
 DERIVED = re.compile(
@@ -155,7 +146,7 @@ class TestRenderedAtOnce:
 
 
 class TestRenderedLater:
-    @every_kind
+    @some_kinds
     def test_two_versions_of_an_object_are_each_shown_as_they_were(self, api_client, make: Make):
         instance = make()
         older, shown = take(instance), get(api_client, instance)
@@ -168,7 +159,8 @@ class TestRenderedLater:
         assert now == shown_now
         assert (len(later['tags']), len(now['tags'])) == (3, 1)
 
-    @some_kinds
+    # tests/integration/outbox/test_deletions.py deletes more of them.
+    @pytest.mark.parametrize('make', cases.named(('dcim.device', 'ipam.prefix'), KINDS))
     def test_a_deleted_object_is_shown_as_it_was(self, api_client, make: Make):
         instance = make()
         before, shown = take(instance), get(api_client, instance)
@@ -341,7 +333,7 @@ class TestGoneRelatedObjects:
 class TestQueries:
     """A batch costs as many queries as two objects."""
 
-    @every_kind
+    @some_kinds
     def test_queries_for_new_objects_and_old_versions_do_not_grow(self, db, make: Make):
         made = [make() for _ in range(3)]
         taken = [take(instance) for instance in made]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 from jinja2 import Environment
+from support.cases import first
 
 from webhooks.templating import process, renderer
 from webhooks.templating.environment import MAX_TEMPLATE_ERROR_CHARS
@@ -211,10 +212,19 @@ class TestTime:
         assert time.monotonic() - began < PATIENCE
         assert 'takes more than 2 seconds' in message or 'too much memory' in message
 
+    # One of each kind. `--long`: all of them.
     @pytest.mark.parametrize(
         'template',
-        [
+        first(9, [
             NESTED + '{{ a == b }}',
+            NESTED + '{{ [a, b]|sort }}',
+            NESTED + '{{ a|tojson }}',
+            NESTED_TUPLE + '{{ {a: 1}|length }}',
+            '{% set n = namespace(x=0) %}{% for i in range(99) %}{% set n.x = {1: n.x, 2: n.x} %}{% endfor %}{{ n.x }}',
+            f'{{{{ ({LONG})|sort|length }}}}',
+            '{{ ("<!---->" * 100000)|striptags }}',
+            '{{ ("http://a.b/ " * 100000)|urlize }}',
+            '{{ ("a" * 1000000).rfind("a" * 400000 ~ "b" ~ "a" * 100000) }}',
             NESTED + '{{ 1 < 2 == (a == b) }}',
             NESTED + '{{ a in [b] }}',
             NESTED + '{{ a is eq b }}',
@@ -222,36 +232,28 @@ class TestTime:
             NESTED + '{{ [a]|select("eq", b)|list }}',
             NESTED + '{{ [a, b]|unique|list }}',
             NESTED + '{{ [a, b]|max }}',
-            NESTED + '{{ [a, b]|sort }}',
             NESTED + '{{ [a].index(b) }}',
             NESTED + '{{ [a].count(b) }}',
             NESTED + '{{ a }}',
             NESTED + '{{ a ~ "" }}',
             NESTED + '{{ "%s" % a }}',
             NESTED + '{{ "{}".format(a) }}',
-            NESTED + '{{ a|tojson }}',
             NESTED + '{{ a|string }}',
             NESTED + '{{ a|pprint }}',
             NESTED + '{% for x in [1, 2] %}{{ loop.changed(a, b) }}{% endfor %}',
             NESTED + '{% if a == b %}{% endif %}',
             NESTED + '{{ 1 if a == b }}',
             NESTED + '{% filter replace("x", a|string) %}{% endfilter %}',
-            NESTED_TUPLE + '{{ {a: 1}|length }}',
             NESTED_TUPLE + '{{ {}[a] }}',
             NESTED_TUPLE + '{{ {}.get(a) }}',
             NESTED_TUPLE + '{{ dict([(a, 1)]) }}',
             NESTED_TUPLE + '{{ [{}]|map(attribute=a)|list }}',
-            '{% set n = namespace(x=0) %}{% for i in range(99) %}{% set n.x = {1: n.x, 2: n.x} %}{% endfor %}{{ n.x }}',
             f'{{{{ ({LONG})|map("string")|map("length")|sum }}}}',
-            f'{{{{ ({LONG})|sort|length }}}}',
             f'{{{{ ",".join({LONG}) }}}}',
-            '{{ ("<!---->" * 100000)|striptags }}',
-            '{{ ("http://a.b/ " * 100000)|urlize }}',
             '{{ ("a " * 100000)|wordwrap }}',
-            '{{ ("a" * 1000000).rfind("a" * 400000 ~ "b" ~ "a" * 100000) }}',
             '{{ ("a" * 2000000).strip("b" * 1900000 ~ "a") }}',
             '{{ ("a" * 2000000)|trim("b" * 1900000 ~ "a") }}',
-        ],
+        ]),
     )  # fmt: skip
     def test_an_operation_that_python_cannot_interrupt_ends_in_time(self, monkeypatch, template: str):
         """Some end by themselves."""

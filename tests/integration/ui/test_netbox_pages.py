@@ -123,20 +123,17 @@ def ours() -> dict[type[Model], Model]:
     return found
 
 
-def test_every_page_and_fragment_opens(admin_pages):
-    answered = {name for name, address in addresses().items() if opened(admin_pages, address)}
-    assert len(answered) > 50
-
-
-def test_every_form_opens_with_each_thing_that_the_plugin_brings(admin_pages):
-    chosen = set()
+def test_every_page_fragment_and_form_opens_with_each_thing_that_the_plugin_brings(admin_pages):
+    answered, chosen = set(), set()
     for name, address in addresses().items():
         for answer in opened(admin_pages, address)[-1:]:
+            answered.add(name)
             for form in forms_of(answer):
                 for field, value in [(key, one) for key in form.fields for one in brought(form.fields[key])]:
                     prefilled = admin_pages.get(address, {field: value}, headers=FRAGMENT)
                     assert prefilled.status_code == OPENED, f'{name}?{field}={value}'
                     chosen.add((name, field, value))
+    assert len(answered) > 50
     for widget in registry['widgets']:
         assert ('extras:dashboardwidget_add', 'widget_class', widget) in chosen
     for action in registry['event_rule_actions']:
@@ -176,8 +173,7 @@ def test_our_widget_can_be_added_renamed_and_removed(admin_pages, netbox_user):
     assert ours
 
 
-@pytest.fixture
-def about_ours(admin_pages: Client, ours: dict[type[Model], Model]) -> None:
+def save_about(ours: dict[type[Model], Model], admin_pages: Client) -> None:
     """Save what NetBox's forms can say about our models."""
     types = [ObjectType.objects.get_for_model(model) for model in listed_models()]
     for number, kind in enumerate(types):
@@ -218,7 +214,8 @@ def about_ours(admin_pages: Client, ours: dict[type[Model], Model]) -> None:
     save(admin_pages, 'users:objectpermission_add', name='Readers', **permission)
 
 
-def test_all_that_is_saved_about_our_models_opens(admin_pages, about_ours):
+def test_all_that_is_saved_about_our_models_opens_and_their_lists_take_it(admin_pages, ours):
+    save_about(ours, admin_pages)
     count = 0
     for name in names():
         space, _colon, view = name.rpartition(':')
@@ -233,16 +230,6 @@ def test_all_that_is_saved_about_our_models_opens(admin_pages, about_ours):
         count += len(opened(admin_pages, address))
     assert count > 100
     assert (Bookmark.objects.count(), Subscription.objects.count()) == (3, 3)
-
-
-def _model_of(app: str, name: str) -> type[Model] | None:
-    try:
-        return apps.get_model(app, name)
-    except LookupError:
-        return None
-
-
-def test_lists_take_all_that_is_saved_about_them(admin_pages, about_ours):
     for model in listed_models():
         address, kind = _address(model, 'list'), ObjectType.objects.get_for_model(model)
         asked = [{'export': 'table'}, {'q': 'a'}, {'embedded': True}]
@@ -253,3 +240,10 @@ def test_lists_take_all_that_is_saved_about_them(admin_pages, about_ours):
             assert opened(admin_pages, address, one), (address, one)
         assert opened(admin_pages, reverse('search'), {'q': 'web', 'obj_types': f'{kind.app_label}.{kind.model}'})
         assert len(asked) >= 5
+
+
+def _model_of(app: str, name: str) -> type[Model] | None:
+    try:
+        return apps.get_model(app, name)
+    except LookupError:
+        return None

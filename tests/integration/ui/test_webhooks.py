@@ -201,9 +201,10 @@ def test_the_secret_is_removed_when_asked(admin_pages, secretive):
     assert not Webhook.objects.get().secret
 
 
-@pytest.mark.parametrize(
-    ('field', 'value'),
-    [
+def test_a_wrong_field_is_named(admin_pages, secretive):
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    shown = fields_of(admin_pages.get(address))
+    for field, value in (
         ('payload_url', 'https://a.example/a path'),
         ('payload_url', 'https://a.example/?token=********'),
         ('additional_headers', 'no colon'),
@@ -219,13 +220,10 @@ def test_the_secret_is_removed_when_asked(admin_pages, secretive):
         ('quiet', '0'),
         ('quiet_max', '60'),
         ('max_attempts', ''),
-    ],
-)
-def test_a_wrong_field_is_named(admin_pages, secretive, field, value):
-    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
-    answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | {field: value})
-    assert answer.status_code == 200
-    assert list(answer.context['form'].errors) == [field.removesuffix('_1')]
+    ):
+        answer = admin_pages.post(address, shown | {field: value})
+        assert answer.status_code == 200, (field, value)
+        assert list(answer.context['form'].errors) == [field], value
 
 
 @pytest.mark.parametrize(('entered', 'asked'), [('', []), ('an-0wn-secret', ['secret'])])

@@ -35,11 +35,10 @@ def log(committed: None) -> None:
 class TestTimes:
     @pytest.mark.parametrize(('name', 'field'), FILTERS)
     def test_the_api_names_the_filter(self, api_client, name: str, field: str):
-        for lookup in LOOKUPS:
+        for number, lookup in enumerate(LOOKUPS):
             parameter = f'{field}{lookup}'
-            for time in BEYOND:
-                answer = api_client.get(f'{API}/{name}/', {parameter: time})
-                assert (answer.status_code, list(answer.json())) == (400, [parameter])
+            answer = api_client.get(f'{API}/{name}/', {parameter: BEYOND[number % len(BEYOND)]})
+            assert (answer.status_code, list(answer.json())) == (400, [parameter])
             assert api_client.get(f'{API}/{name}/', {parameter: WITHIN}).status_code == 200
 
     def test_the_api_names_the_filter_beside_a_good_one(self, api_client):

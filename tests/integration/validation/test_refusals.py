@@ -162,10 +162,11 @@ def test_the_api_names_the_bad_field(api_client):
     assert not Webhook.objects.exists()
 
 
-def test_an_edit_by_the_api_names_the_bad_field(api_client):
+def test_an_edit_by_the_api_names_the_bad_field(api_client, pytestconfig):
+    """The model names them all in either case: without `--long`, every fourth is tried here."""
     webhook = subscribe(NOWHERE, Site, name='Good', secret='kept', additional_headers='X-A: kept')
     before = Webhook.objects.values().get()
-    for fields, name in BAD:
+    for fields, name in BAD if pytestconfig.getoption('--long') else BAD[::4]:
         if fields in (*NOT_BY_API, KEEPS) or set(fields) & {'type_create'}:
             continue
         answer = api_client.patch(f'{API}{webhook.pk}/', fields, format='json')
