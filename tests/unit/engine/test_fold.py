@@ -108,7 +108,7 @@ def test_no_restatement_replaces_a_change(steps: str, left: list[int], doubtful:
     before = waiting(steps)
     folded = fold(before)
     assert [one.pk for one in apply(before, folded)] == left
-    assert folded.doubtful == doubtful
+    assert folded.maybe_repeated == doubtful
 
 
 def test_a_change_says_nothing_of_the_restatements_that_it_replaces():

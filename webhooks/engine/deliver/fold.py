@@ -61,12 +61,13 @@ class Heir(NamedTuple):
 class Folded(NamedTuple):
     """The ids of an object's needless deliveries, in order, and the heirs that stay in their place.
 
-    `doubtful`: the ids of a restatement and of a change before it. The restatement is needless if both show the same.
+    `maybe_repeated`: the ids of a restatement and of a change before it. If both show the same, the restatement is
+    needless.
     """
 
     closed: list[int]
     heirs: list[Heir]
-    doubtful: tuple[int, int] | None = None
+    maybe_repeated: tuple[int, int] | None = None
 
 
 def fold(waiting: Sequence[Waiting]) -> Folded:
@@ -83,10 +84,10 @@ def fold(waiting: Sequence[Waiting]) -> Folded:
         elif newest > 0:
             closed.update(one.pk for one in life[:newest])
             heirs.append(_heir(life, life[newest]))
-    doubtful = None
+    maybe_repeated = None
     if last >= 0 and restated and not restated[-1].is_attempted and waiting[last].pk not in closed:
-        doubtful = restated[-1].pk, waiting[last].pk
-    return Folded([one.pk for one in waiting if one.pk in closed], heirs, doubtful)
+        maybe_repeated = restated[-1].pk, waiting[last].pk
+    return Folded([one.pk for one in waiting if one.pk in closed], heirs, maybe_repeated)
 
 
 def _lives(waiting: Iterable[Waiting]) -> Iterator[list[Waiting]]:

@@ -173,10 +173,10 @@ def _supersede(objects: Sequence[Object], now: datetime, in_hand: Collection[int
 
 def _repeated(folded: Iterable[Folded]) -> list[int]:
     """Return the ids of restatements that show the same as the last change before them."""
-    doubtful = [one.doubtful for one in folded if one.doubtful]
-    if not doubtful:
+    maybe_repeated = [one.maybe_repeated for one in folded if one.maybe_repeated]
+    if not maybe_repeated:
         return []
-    restatements, changes = map(list, zip(*doubtful, strict=True))
+    restatements, changes = map(list, zip(*maybe_repeated, strict=True))
     return sql.fetch_column(READ_REPEATED, {'restatements': restatements, 'changes': changes})
 
 
