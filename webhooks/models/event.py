@@ -142,7 +142,9 @@ class Event(models.Model):
         if not span:
             return self
         as_sent = copy.copy(self)
-        vars(as_sent).pop('_bodies', None)
+        # What other webhooks send of the event itself (payload/): its kind and its state before may differ.
+        for made in ('_bodies', '_narrowed'):
+            vars(as_sent).pop(made, None)
         as_sent.kind = span.get('kind', self.kind)
         as_sent.membership = span.get('membership')
         if self.snapshots and 'prechange' in span:

@@ -20,7 +20,7 @@ from django.utils.http import urlencode
 from extras.models import SavedFilter, TableConfig
 from ipam.models import IPAddress, Prefix
 from support.builders import device, interface, named, site, subscribe
-from support.engine import deliveries, dispatching, open_transaction, work
+from support.engine import deliveries, dispatch_all, dispatching, open_transaction, work
 from tenancy.models import Contact, ContactAssignment, ContactGroup, ContactRole, Tenant, TenantGroup
 from users.models import User
 
@@ -185,6 +185,21 @@ class TestChanges:
         change(one, status='active')
         work()
         assert [request.json()['membership'] for request in receiver.requests] == ['entered'] * 2
+
+    @pytest.mark.parametrize('keys', [{'omit': {'dcim.site': ['description']}}, {'expand': ['region']}], ids=list)
+    def test_a_webhook_for_all_changes_with_the_same_keys_takes_nothing_from_a_list(self, receiver: Receiver, keys):
+        """A sender reads an event once for both, and they share what it shows."""
+        subscribe(receiver.url('/all'), Site, **keys)
+        mirror(receiver, **keys)
+        subscribe(receiver.url('/all'), Site, **keys)
+        one = site(status='planned')
+        work()
+        for status in ('active', 'planned'):
+            change(one, status=status)
+            dispatch_all()
+            work()
+        bodies = [request.json() for request in receiver.requests if request.path == '/']
+        assert [(body['event'], body['membership']) for body in bodies] == [('created', 'entered'), ('deleted', 'left')]
 
 
 class TestWalks:
