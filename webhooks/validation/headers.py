@@ -151,8 +151,10 @@ def check_header_value(name: str, value: str, field: str = 'additional_headers')
         ) from None
 
 
-def merge_headers(text: str, stored: Any, moved: bool = False) -> str:
+def merge_headers(text: str, stored: Any, moved: bool = False) -> Any:
     """Return `text` with the stored values in place of masks: forms and API show masks only.
+
+    If nothing differs then, `stored` itself comes back: encrypted anew, it would count as a change.
 
     Raises DefinitionError for a mask of an unknown header, or any mask if the webhook has `moved` to another endpoint.
     """
@@ -160,8 +162,10 @@ def merge_headers(text: str, stored: Any, moved: bool = False) -> str:
         return text
     if moved:
         raise DefinitionError('additional_headers', MOVED)
-    known = {name.lower(): value for name, value in parse_headers(reveal('additional_headers', stored))}
-    return '\n'.join(f'{name}: {_unmask(name, value, known)}' for name, value in parse_headers(text))
+    before = list(parse_headers(reveal('additional_headers', stored)))
+    known = {name.lower(): value for name, value in before}
+    after = [(name, _unmask(name, value, known)) for name, value in parse_headers(text)]
+    return stored if after == before else '\n'.join(f'{name}: {value}' for name, value in after)
 
 
 def _unmask(name: str, value: str, known: dict[str, str]) -> str:

@@ -29,8 +29,8 @@ def is_moved(before: Definition, changes: Mapping[str, Any]) -> bool:
     return leads_elsewhere(before.payload_url, changes.get('payload_url', before.payload_url))
 
 
-def merged_headers(stored: Any, changes: Mapping[str, Any]) -> str:
-    """Return the headers in `changes` of a webhook, with its stored values in place of masks.
+def merged_headers(stored: Any, changes: Mapping[str, Any]) -> Any:
+    """Return the headers in `changes` of a webhook, with its stored values in place of masks, as merge_headers() does.
 
     Raises DefinitionError if a mask has no stored value, or if the webhook moves by these changes. A new one cannot.
     """
