@@ -153,12 +153,13 @@ class _Channel:
     def _payload(self, object_type: ContentType, name: str, schemas: Document) -> Document | None:
         """Return the schema of the payload, or None. Puts its definitions into `schemas`.
 
-        A template may make any body, and a model of a removed plugin has no payload.
+        A template may make any body, a model of a removed plugin has no payload, and NetBox does not describe each
+        model.
         """
         webhook, model = self.webhook, object_type.model_class()
-        if webhook.body_template or model is None:
+        schema = {} if webhook.body_template or model is None else json_schema.of_webhook(webhook, model)
+        if not schema:
             return None
-        schema = json_schema.of_webhook(webhook, model)
         definitions = schema.pop('$defs')
         schema.pop('$schema')
         names = {

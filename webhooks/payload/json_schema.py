@@ -78,7 +78,8 @@ class NoSchema(Exception):
 def of_types(webhook: Webhook) -> Schema:
     """Return the schema of a webhook's bodies with objects of any of its types. {} describes no body more closely.
 
-    That is the schema of a webhook with a body template, or without object types.
+    That is the schema of a webhook with a body template, or without object types, and of a type that NetBox does not
+    describe.
     """
     models = [one.model_class() for one in webhook.object_types.order_by('app_label', 'model')]
     described = [] if webhook.body_template else [of_webhook(webhook, model) for model in models if model]
@@ -92,15 +93,18 @@ def of_types(webhook: Webhook) -> Schema:
 def of_webhook(webhook: Webhook, model: type[Model]) -> Schema:
     """Return the schema of a webhook's bodies with objects of this model, without regard to a body template.
 
-    Raises NoSchema.
+    {} if NetBox does not describe the model.
     """
-    return payload(
-        model,
-        webhook.payload_format,
-        change_set=webhook.change_set,
-        expand=webhook.expand,
-        selected=selection.of(webhook, model._meta.label_lower),
-    )
+    try:
+        return payload(
+            model,
+            webhook.payload_format,
+            change_set=webhook.change_set,
+            expand=webhook.expand,
+            selected=selection.of(webhook, model._meta.label_lower),
+        )
+    except NoSchema:
+        return {}
 
 
 def payload(

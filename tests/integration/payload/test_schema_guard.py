@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core.models import ObjectType
 from dcim.api.serializers import SiteSerializer
-from dcim.models import Device, Rack, Site
+from dcim.models import CablePath, Device, Rack, Site
 from django.core import checks
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -190,6 +190,17 @@ class TestEndpoints:
         wrong = receiver.requests[0].json()
         del wrong['data']['id']
         assert not validator.is_valid(wrong)
+
+    def test_a_type_that_netbox_does_not_describe_may_have_any_body(self, api_client):
+        webhook = subscribe(NOWHERE, Site, CablePath)
+        described, listed = (api_client.get(f'{API}{address}') for address in (f'{webhook.pk}/schema/', 'asyncapi/'))
+        assert (described.status_code, listed.status_code) == (200, 200)
+        assert Draft202012Validator(described.json()).is_valid({'object_type': 'dcim.cablepath'})
+        messages = listed.json()['components']['messages']
+        assert {name.partition('.')[2]: 'payload' in one for name, one in messages.items()} == {
+            'dcim.cablepath': False,
+            'dcim.site': True,
+        }
 
     @pytest.mark.parametrize('address', ['{pk}/schema/', 'asyncapi/'])
     def test_a_document_that_has_not_changed_is_not_sent_again(self, api_client, address: str):
