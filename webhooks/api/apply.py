@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from ..as_code.apply import apply, plan
 from ..as_code.document import DocumentError, of
 from .endpoints import read
+from .refusals import RefusingMixin
 
 
 class ApplyQuerySerializer(serializers.Serializer):
@@ -45,7 +46,7 @@ class AppliedSerializer(serializers.Serializer):
     changes = ChangeSerializer(many=True)
 
 
-class ApplyView(APIView):
+class ApplyView(RefusingMixin, APIView):
     """Brings webhooks and credentials to what a document says, all or nothing, with the caller's permissions."""
 
     permission_classes = [IsAuthenticated, TokenWritePermission]

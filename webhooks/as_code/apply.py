@@ -1,7 +1,7 @@
 """Plans what a document would change, and applies it: all of it, or nothing."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,13 @@ from utilities.api import get_serializer_for_model
 from utilities.exceptions import AbortRequest
 
 from ..engine import sql
-from ..exceptions import DecryptionError
+from ..exceptions import DecryptionError, DefinitionError
 from ..models import Webhook
 from ..models.fields import MaskedUrl, Sealed
 from ..security import references, signing
-from ..security.masking import MASK
+from ..security.masking import MASK, mask_template
 from ..storable import nodes
+from ..validation.headers import parse_headers
 from .document import FIELDS, SECTIONS, Document, DocumentError, Entry
 
 # Values of these fields are secret: a plan says only that they changed.
@@ -63,23 +64,30 @@ class _Undo(Exception):
     """Ends the transaction of a plan."""
 
 
+@contextmanager
+def _all_or_nothing() -> Iterator[None]:
+    """Run the block in a transaction. If it fails, NetBox's event rules do not act on its changes."""
+    try:
+        with transaction.atomic():
+            yield
+    except Exception:
+        clear_events.send(sender=None)
+        raise
+
+
 def plan(documents: Sequence[Document], *, prune: bool = False, request: HttpRequest | None = None) -> list[Change]:
     """Return what apply() would change. It is done and undone, so that it finds the same errors.
 
     Raises DocumentError, and PermissionDenied.
     """
     changes: list[Change] = []
-    try:
-        with transaction.atomic():
-            changes += apply(documents, prune=prune, request=request)
-            raise _Undo
-    except _Undo:
-        # Otherwise NetBox's event rules would act on it at the end of the request.
-        clear_events.send(sender=None)
+    with suppress(_Undo), _all_or_nothing():
+        changes += apply(documents, prune=prune, request=request)
+        raise _Undo
     return changes
 
 
-@transaction.atomic
+@_all_or_nothing()
 def apply(documents: Sequence[Document], *, prune: bool = False, request: HttpRequest | None = None) -> list[Change]:
     """Create and change webhooks and credentials as the documents say. Return what has changed.
 
@@ -127,10 +135,14 @@ class _Writer:
             differences = _differences(stored, serializer.validated_data) if stored else {}
             if not stored or differences:
                 if stored:
-                    instance.snapshot()
+                    # Validating has changed the instance: its own snapshot would be that of the new values.
+                    stored.snapshot()
+                    instance._prechange_snapshot = stored._prechange_snapshot
                 instance = serializer.save()
         except ValidationError as error:
             raise _refusal(entry, error) from None
+        except AbortRequest as refusal:  # of a tag that is for other object types, for example
+            raise entry.error('', str(refusal)) from None
         self._check(model, instance, 'change' if stored else 'add', entry)
         if not stored or differences:
             self.changes.append(Change(entry.section, entry.name, CHANGED if stored else CREATED, differences))
@@ -248,20 +260,23 @@ def _reference(entry: Entry, name: str, given: Any) -> str:
 def _differences(stored: Model, wanted: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return {field: [before, after]} of the fields that validated data would change, masked."""
     found = {}
+    hides_path = getattr(stored, 'secret_path', False) or wanted.get('secret_path', False)
     for name, value in wanted.items():
         before, after = _comparable(name, getattr(stored, name, None)), _comparable(name, value)
         if name in SECRET_FIELDS:
             after = _comparable(name, Sealed.of(value))
         if before != after:
-            found[CUSTOM_FIELDS.get(name, name)] = [_shown(name, before), _shown(name, after)]
+            found[CUSTOM_FIELDS.get(name, name)] = [_shown(name, one, hides_path) for one in (before, after)]
     return found
 
 
 def _comparable(name: str, value: Any) -> Any:
     """Return a value in the form in which the document has it. Secrets are revealed, unless no key decrypts them."""
     if isinstance(value, Sealed | MaskedUrl):
-        with suppress(DecryptionError):
-            return value.reveal()
+        with suppress(DecryptionError, DefinitionError):
+            # A form stores headers as somebody typed them, with a browser's ends of lines.
+            text = value.reveal()
+            return dict(parse_headers(text)) if name == 'additional_headers' else text
     if hasattr(value, 'all'):  # the manager of related objects
         value = list(value.all())
     if isinstance(value, list) and all(isinstance(one, Model) for one in value):
@@ -273,10 +288,10 @@ def _key_of(name: str, related: Model) -> str:
     return getattr(related, NATURAL_KEYS[name]) if name in NATURAL_KEYS else '.'.join(related.natural_key())
 
 
-def _shown(name: str, value: Any) -> Any:
+def _shown(name: str, value: Any, hides_path: bool) -> Any:
     if name in SECRET_FIELDS:
         return MASK if value else ''
-    return str(MaskedUrl.of(value)) if name == 'payload_url' else value
+    return mask_template(str(value), hides_path) if name == 'payload_url' else value
 
 
 def _refusal(entry: Entry, error: ValidationError) -> DocumentError:

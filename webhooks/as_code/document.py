@@ -121,10 +121,10 @@ def _entries(found: dict[str, Any], section: str, file: str) -> Iterator[Entry]:
         for field, value in fields.items():
             if field not in FIELDS[section]:
                 raise entry.error(str(field), _('there is no such field'))
-            fields[field] = _plain(value)
-            if not is_storable(fields[field]):
+            if not is_storable(value):
                 reason = _('The value contains a character that cannot be stored, or it is nested too deeply.')
                 raise entry.error(field, reason)
+            fields[field] = _plain(value)
         yield entry
 
 

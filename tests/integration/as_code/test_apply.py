@@ -14,9 +14,10 @@ from dcim.models import Site
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import override_settings
-from extras.models import CustomField, NotificationGroup, Tag
+from extras.models import CustomField, Notification, NotificationGroup, Tag
 from jsonschema import Draft202012Validator
 from support.builders import NOWHERE, site, subscribe
+from support.builtin import rule
 from support.engine import in_thread, is_anybody_blocked, open_transaction
 from support.settings import change_settings
 from users.models import User
@@ -145,6 +146,13 @@ class TestApply:
             'ignore_users': [[], ['robot']],
         }
 
+    @pytest.mark.parametrize('switch', ['\n    secret_path: true', ''], ids=['stays', 'ends'])
+    def test_a_plan_shows_no_secret_path(self, write, switch: str):
+        text = 'webhooks:\n  - name: Chat\n    type_create: true\n    payload_url: https://a.example.com/'
+        run(write(f'{text}s3cr3t\n    secret_path: true'))
+        (change,) = json.loads(run(write(f'{text}an0ther{switch}'), '--plan', '--json')[0])
+        assert change['fields']['payload_url'] == ['https://a.example.com/********'] * 2
+
     def test_a_field_that_is_left_out_gets_its_default(self, write):
         subscribe(NOWHERE, Site, name='CMDB', description='by hand', paused=True, latest_only=True)
         run(write('webhooks: [{name: CMDB, type_create: true, payload_url: "https://a.example.com"}]'))
@@ -173,6 +181,15 @@ class TestApply:
             answer = api_client.post(f'{API}?prune=true', {'source': 'team'}, format='json')
         assert (answer.status_code, Webhook.objects.count()) == (400, 1)
         assert 'protection rule' in answer.content.decode()
+
+    def test_a_tag_that_is_for_other_object_types_is_refused(self, write, api_client):
+        Tag.objects.create(name='Sites', slug='sites').object_types.add(ObjectType.objects.get_for_model(Site))
+        text = ONE + '    tags: [sites]\n'
+        with pytest.raises(CommandError, match=r'webhooks\.yaml:8: Tag Sites cannot be assigned'):
+            run(write(text))
+        answer = api_client.post(API, yaml.safe_load(text), format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, ['detail'])
+        assert not Webhook.objects.exists()
 
     def test_two_documents_may_not_name_the_same(self, write, tmp_path):
         other = tmp_path / 'other.yaml'
@@ -342,6 +359,11 @@ class TestExport:
             assert run(write(document)) == ('Nothing to do.', 0), seed
             clear()
 
+    def test_headers_that_a_form_stored_are_no_change(self, write):
+        subscribe(NOWHERE, Site, additional_headers='X-B:2\r\nX-A: 1\r\n')
+        assert run(write(exported())) == ('Nothing to do.', 0)
+        assert Webhook.objects.get().additional_headers.reveal() == 'X-B:2\r\nX-A: 1\r\n'
+
     def test_no_secret_is_exported(self):
         subscribe(NOWHERE, Site, secret='plain secret', additional_headers='X-A: value of the header')
         text = exported()
@@ -386,6 +408,31 @@ class TestRest:
         assert count
         assert self.post(api_client, document).json() == {'changed': False, 'changes': []}
         assert ObjectChange.objects.count() == count
+
+    def test_the_change_log_shows_what_an_apply_has_changed(self, api_client):
+        document = yaml.safe_load(ONE)
+        self.post(api_client, document)
+        document['webhooks'][0]['timeout'], document['credentials'][0]['description'] = 7, 'new'
+        self.post(api_client, document)
+        logged = {one.changed_object_type.model: one for one in ObjectChange.objects.filter(action='update')}
+        webhook, credential = logged['webhook'], logged['credential']
+        assert (webhook.prechange_data['timeout'], webhook.postchange_data['timeout']) == (None, 7)
+        assert (credential.prechange_data['description'], credential.postchange_data['description']) == ('', 'new')
+
+    def test_event_rules_hear_of_nothing_that_is_undone(self, api_client, netbox_user):
+        group = NotificationGroup.objects.create(name='Admins')
+        group.users.add(netbox_user)
+        rule(group, Webhook, action_type='notification')
+        document = yaml.safe_load(ONE)
+        wrong = {'webhooks': [*document['webhooks'], {'name': 'B', 'payload_url': 'ftp://b', 'type_create': True}]}
+        refused = [self.post(api_client, document | wrong, plan=plan).status_code for plan in ('true', 'false')]
+        assert refused == [400, 400] and not Notification.objects.exists()
+        assert self.post(api_client, document).status_code == 200 and Notification.objects.exists()
+
+    @pytest.mark.parametrize('levels', [1_500, 200_000])
+    def test_json_that_is_nested_too_deeply_is_refused(self, api_client, levels: int):
+        document = f'{{"webhooks": [{{"name": "A", "conditions": {"[" * levels}{"]" * levels}}}]}}'
+        assert api_client.post(API, document, content_type='application/json').status_code == 400
 
     @pytest.mark.parametrize('wrong', [{'tags': [{}]}, {'tags': ['\0']}, {'name': 'a\0'}, {'credential': '\0'}])
     def test_a_wrong_value_is_refused(self, api_client, wrong):
