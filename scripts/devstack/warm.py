@@ -106,8 +106,13 @@ class Warm:
         self._child = self.processes.start(
             'warm', command, environment=self.environment, folder=self.folder, client=True
         )
-        self._child.wait_until_ready(socket.exists)
-        self._connection = Client(str(socket))
+        self._child.wait_until_ready(lambda: self._reaches(str(socket)))
+
+    def _reaches(self, socket: str) -> bool:
+        # The socket is there a moment before the process listens.
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            self._connection = Client(socket)
+        return self._connection is not None
 
 
 def serve(socket: str) -> list[str]:

@@ -18,7 +18,9 @@ from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.delivery_states import DeliveryState
 from webhooks.engine.process import supervisor
+from webhooks.engine.registry import SEND
 from webhooks.models import Attempt, Delivery, Webhook
+from webhooks.models import Worker as WorkerRow
 from webhooks.outbox import redis_queue
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -44,13 +46,12 @@ def make_backlog() -> None:
 
 
 def stop(worker: Worker, receiver: Receiver, *, each: bool = False) -> None:
-    """Answers come once the worker's processes know that they have to stop: then those that are idle end."""
+    """Answers come once the sender knows that it has to stop: until then it would begin another request."""
     family = descendants(worker.pid)
-    processes = [one for one in family if one.parent == worker.pid]
     for pid in (*(one.pid for one in family if each), worker.pid):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    assert wait_until(lambda: not all(one.is_alive for one in processes), timeout=PATIENCE)
+    assert wait_until(lambda: not WorkerRow.objects.filter(role=SEND).exists(), timeout=PATIENCE)
     receiver.closing.set()
     assert wait_until(lambda: not worker.child.running, timeout=PATIENCE)
 
