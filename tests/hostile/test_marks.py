@@ -470,18 +470,7 @@ def ask_graphql(reader: Reader) -> None:
 IN_CLEAR = 'table extras_webhook'
 
 
-@pytest.fixture
-def _quiet_templates(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Django's templates log each name that they miss, with all that they have. `--long`: they do so here as well."""
-    logger = logging.getLogger('django.template')
-    before = logger.level
-    if not pytestconfig.getoption('--long'):
-        logger.setLevel(logging.INFO)
-    yield
-    logger.setLevel(before)
-
-
-@pytest.mark.usefixtures('committed', '_quiet_templates')
+@pytest.mark.usefixtures('committed')
 def test_no_mark_is_found_in_any_table_redis_key_log_line_page_or_answer(
     admin_pages, api_client, netbox_user, receiver, stack, caplog, pytestconfig
 ):
