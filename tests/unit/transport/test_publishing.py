@@ -34,6 +34,9 @@ ERRORS = {
     'host kafka2 is unknown': 'host bus is unknown',
     'no stream takes the subject netbox.kafka2.sites': 'no stream takes the subject netbox.kafka2.sites',
     'SASL PLAIN mechanism handshake failed': 'SASL PLAIN mechanism handshake failed',
+    'no route to fd00::17, ::1 or 2001:db8:0:1:0:0:0:5.': 'no route to bus, bus or bus',
+    # OpenSSL writes two colons, and "::ce" could be an address.
+    'error:0A000086:SSL routines::certificate verify failed': 'error:0A000086:SSL routines::certificate verify failed',
     'APIError: code=503 err_code=10077 after 3.5 seconds': 'APIError: code=503 err_code=10077 after 3.5 seconds',
 }
 
