@@ -117,7 +117,7 @@ def brokers_are_usable() -> Iterator[Finding]:
 def webhooks_have_their_brokers() -> Iterator[Finding]:
     """Warn of enabled webhooks without a usable broker.
 
-    `migrate` checks first, when the tables may lack columns: it reads those of 1.0.0 only.
+    `migrate` runs checks first, when the tables may lack columns: so this reads columns of 1.0.0 only.
     """
     published = Webhook.objects.filter(enabled=True).exclude(payload_url__istartswith='http')
     for name, address in published.values_list('name', 'payload_url'):

@@ -12,8 +12,8 @@ from django.db.models import Model
 OWNERS = ('dcim.device', 'virtualization.virtualmachine')
 
 CONFIG_CONTEXT = 'extras.configcontext'
-# {source: its columns that decide which contexts apply to objects, or what these say}. `weight` and `name` decide which
-# context wins. Many-to-many fields of a context count too.
+# {source: its columns that decide which contexts apply to objects, or the data of these}. `weight` and `name` decide
+# which context wins. Many-to-many fields of a context count too.
 SOURCES = {
     CONFIG_CONTEXT: ('data', 'is_active', 'name', 'weight'),
     'dcim.devicerole': ('parent_id',),
@@ -28,7 +28,7 @@ SOURCES = {
 
 
 def owners(chosen: Collection[type[Model] | None]) -> list[type[Model]]:
-    """Return those of the chosen models whose objects have config contexts."""
+    """Return the chosen models whose objects have config contexts."""
     return [model for model in map(apps.get_model, OWNERS) if model in chosen]
 
 
@@ -38,5 +38,5 @@ def sources() -> list[type[Model]]:
 
 
 def is_derived(caused_by: Collection[str] | None) -> bool:
-    """Return whether these causes of an event are changes of sources. Else they are components, or there is none."""
+    """Return whether these causes of an event are changes of sources, and not of components. Without causes: False."""
     return not SOURCES.keys().isdisjoint(caused_by or ())

@@ -43,7 +43,7 @@ MAX_URL_CHARS = 500
 
 # Keys in a webhook's `only_if_changed`.
 MAX_CHANGED_KEYS = 50
-# Keys of one object type in a webhook's `fields` or `omit`.
+# Keys for each object type in a webhook's `fields` or `omit`.
 MAX_SELECTED_KEYS = 200
 # Keys in a webhook's `expand`, and the names in one, such as 3 in "device.site.region".
 MAX_EXPAND_KEYS = 20

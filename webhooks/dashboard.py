@@ -78,7 +78,7 @@ def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
 
 
 def _unsent(user: User, webhooks: QuerySet[Webhook]) -> dict[str, object]:
-    """Return what is not sent yet, and whether it is stuck: no worker runs, or is known without Redis."""
+    """Return the figures of unsent changes, and whether they are stuck: no worker runs, or is known without Redis."""
     deliveries = Delivery.objects.restrict(user, 'view').filter(webhook__in=list(webhooks.values_list('pk', flat=True)))
     unsent = backlog.unsent(Event.objects.restrict(user, 'view'), deliveries)
     workers = redis_queue.count_workers()

@@ -1,10 +1,10 @@
 """Why a delivery is not sent now: its states, what people see of them, and conditions of SQL by them.
 
-docs/architecture.md says what leads from one state to another.
+docs/architecture.md lists the transitions.
 
 In SQL one writes `status {TIMED}`: the column of the state is named `status`, as in 1.0.0. Conditions that end with
-`_BY_ID` mean the same. They are for statements that name their deliveries otherwise, such as by their ids: after the
-others PostgreSQL may take an index of all such deliveries, and read all of it.
+`_BY_ID` mean the same. They are for statements that find their deliveries in another way, such as by id: with the plain
+conditions PostgreSQL may choose a partial index, and read all of it.
 """
 
 from collections.abc import Iterable
@@ -42,13 +42,13 @@ class DeliveryState:
 
 # A sender sends these once their `due_at` has come.
 TIMED_STATES = (DeliveryState.READY, DeliveryState.RESTING, DeliveryState.RETRYING, DeliveryState.DOUBTFUL)
-# The queue of a sender: those, and what is held.
+# The queue of a sender: timed deliveries, and held ones.
 QUEUED_STATES = (DeliveryState.HELD, *TIMED_STATES)
-# What the status `pending` means: those, and suspects.
+# Shown as the status `pending`: the queue, and suspects.
 PENDING_STATES = (*QUEUED_STATES, DeliveryState.SUSPECT)
-# All that workers have to do: those, and what is undecided.
+# All deliveries that workers still work on: pending ones, and undecided ones.
 WAITING_STATES = (DeliveryState.UNDECIDED, *PENDING_STATES)
-# Something may still be sent for it: those, and tests under way.
+# A request may still be sent: waiting deliveries, and tests under way.
 OPEN_STATES = (*WAITING_STATES, DeliveryState.TESTING)
 # A request for it may be under way.
 IN_HAND_STATES = (*PENDING_STATES, DeliveryState.TESTING)

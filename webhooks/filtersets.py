@@ -204,7 +204,7 @@ class LogFilterSet(BaseFilterSet):
         asked = {name.partition('__')[0] for name, value in self.form.cleaned_data.items() if value not in EMPTY_VALUES}
         if asked & CONFIDENTIAL_FIELDS:
             queryset = queryset.filter(self.visible())
-        # The search comes last: it looks through the newest rows that the other filters leave.
+        # The search comes last: it looks through the newest rows that match all other filters.
         self.form.cleaned_data['q'] = self.form.cleaned_data.pop('q', '')
         return super().filter_queryset(queryset)
 

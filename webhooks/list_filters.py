@@ -55,8 +55,8 @@ def objects(model: type[Model], query: str) -> QuerySet:
     if not query:
         return everything
     load()
-    # Somebody may save a webhook in a branch. The filter finds the tenants and sites that it names at once, and workers
-    # would find none of these in main.
+    # Somebody may save a webhook in a branch. The filter looks up the tenants and sites that it names at once, and
+    # workers would not find those of the branch in main.
     with pinned():
         return _filtered(everything, query)
 
@@ -84,12 +84,12 @@ def _filtered(everything: QuerySet, query: str) -> QuerySet:
 
 
 def named(query: str) -> list[str]:
-    """Return the names of the filters in a query, and in its saved filters unless one of these is gone."""
+    """Return the names of the filters in a query, and in its saved filters unless a saved one is gone."""
     return [name for name in QueryDict(spelled_out(query)) if name not in (*BESIDE, *SAVED)]
 
 
 def spelled_out(query: str) -> str:
-    """Return the query with the parameters of its saved filters in their place, or as it is if one of these is gone."""
+    """Return the query with its saved filters spelled out as parameters, or unchanged if a saved one is gone."""
     try:
         return _parameters(query).urlencode()
     except DefinitionError:
@@ -97,9 +97,9 @@ def spelled_out(query: str) -> str:
 
 
 def _parameters(query: str) -> QueryDict:
-    """Return the parameters of a query and of its saved filters. Raises DefinitionError if one of these is not shared.
+    """Return the parameters of a query and of its saved filters. Raises DefinitionError if a saved one is not shared.
 
-    NetBox ignores a saved filter that is private or was deleted. Then the list would be that of all objects.
+    NetBox ignores a saved filter that is private or was deleted. Then the list would have all objects.
     """
     parameters = QueryDict(query, mutable=True)
     ids, slugs = (parameters.pop(name, []) for name in SAVED)

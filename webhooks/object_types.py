@@ -74,7 +74,7 @@ def allowed_models() -> list[type[models.Model]]:
 
 
 def is_allowed(model: type[models.Model]) -> bool:
-    """Return whether changes of the model may be sent. Those of a proxy are changes of its model."""
+    """Return whether changes of the model may be sent. A change of a proxy is a change of its model."""
     if conf.get().any_model or model._meta.label_lower in conf.get().allowed_models:
         return True
     return model in [one._meta.concrete_model for one in allowed_models()]

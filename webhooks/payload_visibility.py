@@ -33,17 +33,17 @@ def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]
 
 
 def visible_attempts(user: Reader, deliveries: Iterable[int]) -> dict[int, list[Attempt]]:
-    """Return what querysets.attempts_of() finds for these deliveries (ids), without what the user may not see."""
+    """Return querysets.attempts_of() for these deliveries (ids), concealed where the user may not see the values."""
     found = attempts_of(deliveries)
     conceal(user, {one.pk: one for attempts in found.values() for one in attempts}.values())
     return found
 
 
 def conceal(user: Reader, attempts: Collection[Attempt]) -> None:
-    """Blank what the user may not see of these attempts, in memory only, and set `is_restricted` on each.
+    """Blank values of these attempts that the user may not see, in memory only, and set `is_restricted` on each.
 
-    A user has to see the payloads of all deliveries that went out in it, whatever became of them. If the event of one
-    was pruned, only those who see everything may see the rest.
+    A user has to see the payloads of all deliveries that an attempt sent. If one of their events was pruned, only users
+    who may see everything may see the rest.
     """
     visible = _where_all_are_visible(user, {one.pk: set(one.deliveries) for one in attempts})
     for attempt in attempts:

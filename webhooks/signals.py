@@ -118,7 +118,7 @@ def hold_deleted(
     if held := deletions.held(instance, origin):
         instance.__dict__[SNAPSHOT_SLOT] = held
     elif snapshots.lock_rows(model, [instance.pk]):
-        # No webhook wants its deletion, so nobody sees what the deletion has already changed in the row.
+        # No webhook wants its deletion, so nobody sees changes that the deletion has already made in the row.
         instance.__dict__[SNAPSHOT_SLOT] = snapshots.take(model, [instance.pk])[instance.pk]
 
 

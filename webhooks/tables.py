@@ -259,7 +259,7 @@ class DeliveryTable(NetBoxTable):
 
 
 class ObjectDeliveryTable(DeliveryTable):
-    """The list of deliveries of one object: the columns of the object are hidden at first."""
+    """The deliveries of an object: the columns of the object are hidden at first."""
 
     class Meta(DeliveryTable.Meta):
         default_columns = (

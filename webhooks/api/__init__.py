@@ -3,7 +3,8 @@
 views: the endpoints of webhooks, credentials, events and deliveries.
 endpoints: addresses and permissions of the endpoints of actions.
 failures: the endpoint of failed deliveries by cause.
-feed: the endpoint of a feed. lists: those of lists.
+feed: the endpoint of a feed.
+lists: the endpoints of lists.
 apply: the endpoint that applies a document.
 schemas: the endpoints that describe bodies.
 serializers: webhooks, credentials and the log as JSON.

@@ -267,7 +267,7 @@ class WebhookPreviewSerializer(KeysMixin, PreviewSourceSerializer, serializers.M
 
 
 class WebhookConditionPartSerializer(serializers.Serializer):
-    """A part of the conditions, and what it found."""
+    """A part of the conditions, and whether it is met."""
 
     text = serializers.CharField(read_only=True, help_text=_('The attribute and its value.'))
     is_met = serializers.BooleanField(read_only=True)

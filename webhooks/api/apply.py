@@ -18,7 +18,7 @@ from .refusals import RefusingMixin
 
 
 class ApplyQuerySerializer(serializers.Serializer):
-    """What is done with the document."""
+    """The options of applying a document."""
 
     plan = serializers.BooleanField(default=False, help_text=_('Only say what would be done.'))
     prune = serializers.BooleanField(
@@ -28,7 +28,7 @@ class ApplyQuerySerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhooksChange')
 class ChangeSerializer(serializers.Serializer):
-    """What becomes of a webhook or a credential."""
+    """A change to a webhook or a credential."""
 
     section = serializers.CharField()
     name = serializers.CharField()
@@ -40,14 +40,14 @@ class ChangeSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhooksApplied')
 class AppliedSerializer(serializers.Serializer):
-    """What a document changes."""
+    """The changes of a document."""
 
     changed = serializers.BooleanField()
     changes = ChangeSerializer(many=True)
 
 
 class ApplyView(RefusingMixin, APIView):
-    """Brings webhooks and credentials to what a document says, all or nothing, with the caller's permissions."""
+    """Applies a document of webhooks and credentials, all or nothing, with the caller's permissions."""
 
     permission_classes = [IsAuthenticated, TokenWritePermission]
 

@@ -43,7 +43,7 @@ class WebhookCompareSerializer(serializers.Serializer):
 
 
 class WebhookComparedListSerializer(serializers.Serializer):
-    """What differs in a list."""
+    """The differences between a list and its receiver's copy."""
 
     object_type = serializers.CharField()
     query = serializers.CharField()
@@ -57,7 +57,7 @@ class WebhookComparedListSerializer(serializers.Serializer):
 
 
 class WebhookComparedSerializer(serializers.Serializer):
-    """What differs in each list. Without a dry run there is none: workers compare in the background."""
+    """The differences of each list. Empty without a dry run: workers compare in the background."""
 
     lists = WebhookComparedListSerializer(many=True)
 

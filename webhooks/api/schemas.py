@@ -1,4 +1,4 @@
-"""The endpoints that describe what webhooks send: GET …/webhooks/<id>/schema/ and GET …/webhooks/asyncapi/"""
+"""The endpoints that describe payloads: GET …/webhooks/<id>/schema/ and GET …/webhooks/asyncapi/"""
 
 import hashlib
 from typing import Any

@@ -131,7 +131,7 @@ class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
 
 
 def _as_ids(value: Any) -> Any:
-    """Return the id of a shown object, or those of a list of them. NetBox would search for one with all these keys."""
+    """Return the id of a shown object, or a list of ids. NetBox would search for an object with all these keys."""
     if isinstance(value, list):
         return [_as_ids(one) for one in value]
     return value['id'] if isinstance(value, dict) and value.keys() >= {'id', 'url'} else value
@@ -151,7 +151,7 @@ class CredentialSerializer(SecretiveSerializer):
         brief_fields = ('id', 'url', 'display', 'name', 'description')
 
     def validate_hosts(self, value: list[str]) -> list[str]:
-        # The model's clean() does it too, but of a new object DRF drops what clean() has written.
+        # The model's clean() does it too, but DRF creates a new object without the values that clean() has written.
         return [normalized(host) for host in value]
 
 

@@ -1,4 +1,4 @@
-"""Plans what a document would change, and applies it: all of it, or nothing."""
+"""Plans the changes of a document, and applies all of them or none."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +34,7 @@ CUSTOM_FIELDS = {'custom_field_data': 'custom_fields'}
 # Let other applies wait until the transaction ends: two that create the same name would end in an error. The number is
 # "weba" in ASCII.
 LOCK_APPLY = f'SELECT pg_advisory_xact_lock({0x77656261})'
-# Of a longer path and line, the end is kept.
+# A longer path with its line is cut at its beginning.
 MAX_PLACE_CHARS = Webhook._meta.get_field('managed_in').max_length
 CREATED, CHANGED, DELETED = 'created', 'changed', 'deleted'
 SIGNS = {CREATED: '+', CHANGED: '~', DELETED: '-'}
@@ -42,7 +42,7 @@ SIGNS = {CREATED: '+', CHANGED: '~', DELETED: '-'}
 
 @dataclass
 class Change:
-    """What becomes of a webhook or a credential. `fields`: {name: [before, after]}, masked, of a changed one."""
+    """A change to a webhook or a credential. `fields`: {name: [before, after]}, masked, if it existed already."""
 
     section: str
     name: str
@@ -51,11 +51,11 @@ class Change:
 
     @property
     def label(self) -> str:
-        """Return what is done, for people."""
+        """Return the name of the action, for people."""
         return {CREATED: _('Create'), CHANGED: _('Change'), DELETED: _('Delete')}[self.outcome]
 
     def lines(self) -> list[str]:
-        """Return what it says to people: the object, then each changed field."""
+        """Return the change as text for people: a line for the object, then one for each changed field."""
         head = f'{SIGNS[self.outcome]} {self.section}: {self.name}'
         return [head, *(f'    {name}: {before!r} → {after!r}' for name, (before, after) in self.fields.items())]
 
@@ -76,7 +76,7 @@ def _all_or_nothing() -> Iterator[None]:
 
 
 def plan(documents: Sequence[Document], *, prune: bool = False, request: HttpRequest | None = None) -> list[Change]:
-    """Return what apply() would change. It is done and undone, so that it finds the same errors.
+    """Return the changes that apply() would make. They are made and undone, to find the same errors.
 
     Raises DocumentError, and PermissionDenied.
     """
@@ -89,7 +89,7 @@ def plan(documents: Sequence[Document], *, prune: bool = False, request: HttpReq
 
 @_all_or_nothing()
 def apply(documents: Sequence[Document], *, prune: bool = False, request: HttpRequest | None = None) -> list[Change]:
-    """Create and change webhooks and credentials as the documents say. Return what has changed.
+    """Create and change webhooks and credentials as the documents say. Return the changes.
 
     With `prune`, objects of the documents' sources that no document names any more are deleted. With a request, its
     user needs the permissions for each. Raises DocumentError, and PermissionDenied.
@@ -121,7 +121,7 @@ class _Writer:
         self._request = request
 
     def write(self, entry: Entry, source: str) -> None:
-        """Bring one object to what its entry says."""
+        """Create or update one object from its entry."""
         model = SECTIONS[entry.section]
         stored = model.objects.select_for_update(no_key=True).filter(name=entry.name).first()
         self._check(model, stored, 'change', entry)
@@ -152,7 +152,7 @@ class _Writer:
             model.objects.filter(pk=instance.pk).update(**kept)
 
     def prune(self, documents: Sequence[Document]) -> None:
-        """Delete what earlier documents of the same sources made, and these do not name. Webhooks go first."""
+        """Delete objects that the same sources made earlier and name no longer. Webhooks go first."""
         for section, model in reversed(SECTIONS.items()):
             named = [entry.name for document in documents for entry in document.entries if entry.section == section]
             old = model.objects.filter(managed_by__in={document.source for document in documents})
@@ -249,7 +249,7 @@ def _headers(entry: Entry) -> str:
 
 
 def _reference(entry: Entry, name: str, given: Any) -> str:
-    """Return the reference of {"env": NAME} or {"file": PATH} as it is stored. A secret itself is refused."""
+    """Return {"env": NAME} or {"file": PATH} as the reference to store. Refuse a secret itself."""
     for key, prefix in (('env', references.VARIABLE), ('file', references.FILE)):
         if isinstance(given, dict) and given.keys() == {key} and references.is_reference(f'{prefix}{given[key]}'):
             return f'{prefix}{given[key]}'
@@ -271,7 +271,7 @@ def _differences(stored: Model, wanted: Mapping[str, Any]) -> dict[str, list[Any
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Return a value in the form in which the document has it. Secrets are revealed, unless no key decrypts them."""
+    """Return a value as the document writes it. Secrets are revealed, unless no key decrypts them."""
     if isinstance(value, Sealed | MaskedUrl):
         with suppress(DecryptionError, DefinitionError):
             # A form stores headers as somebody typed them, with a browser's ends of lines.

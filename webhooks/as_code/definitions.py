@@ -24,7 +24,7 @@ from .document import Document, DocumentError, read
 
 
 def plan_of(definition: Definition, request: HttpRequest) -> tuple[list[Change], str]:
-    """Return what the request's user would change by applying it, or why that user cannot apply it."""
+    """Return the changes that the request's user would make by applying it, or why that user cannot apply it."""
     if lacking := definition.lacking(request.user):
         return [], lacking
     try:
@@ -41,7 +41,7 @@ def start(definition: Definition, user: User) -> Job:
 
 
 class DefinitionJob(JobRunner):
-    """Applies a definition's file, all of it or nothing, and logs what has changed."""
+    """Applies a definition's file, all of it or nothing, and logs the changes."""
 
     class Meta:
         name = 'Webhooks: apply a definition'

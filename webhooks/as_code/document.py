@@ -19,7 +19,7 @@ MAX_SOURCE_CHARS = 100
 # Characters that are valid in JSON, but not in YAML: tabs between values, and in texts control characters and line ends
 # of Unicode, which YAML reads as blanks.
 JSON_TO_YAML = {ord('\t'): ' ', **{one: f'\\u{one:04x}' for one in (*range(0x7F, 0xA0), 0x2028, 0x2029)}}
-# {section of a document: its model}, in the order in which they are applied.
+# {section of a document: its model}. Sections are applied in this order.
 SECTIONS = {'credentials': Credential, 'webhooks': Webhook}
 # {section: fields of an entry}
 FIELDS = {
@@ -29,7 +29,7 @@ FIELDS = {
 
 
 class DocumentError(WebhooksError):
-    """A document cannot be applied. str() names the place, the field, and what is wrong."""
+    """A document cannot be applied. str() names the place, the field and the error."""
 
     def __init__(self, reason: str, place: str = '', field: str = '') -> None:
         super().__init__(': '.join(part for part in (place, field, reason) if part))
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the name, by which the entry is found in NetBox, which stores it without blanks around it."""
+        """Return the name, which identifies the object. NetBox stores it without surrounding blanks."""
         return self.fields['name'].strip()
 
     def place(self, field: str = '') -> str:

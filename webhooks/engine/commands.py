@@ -112,7 +112,7 @@ def reopen(closed: QuerySet[Delivery]) -> int:
     """Make closed deliveries ready again, in the open transaction, and return their number.
 
     They are due at once, and have one more attempt, under the same id. The caller keeps their events from being pruned.
-    Those that expired undecided are undecided again.
+    Deliveries that expired undecided become undecided again.
     """
     now = sql.now()
     undecided = Q(span__has_key='undecided')

@@ -1,6 +1,6 @@
 """Notifies chosen users and NetBox's event rules of a webhook's trouble, such as a suspension or a certificate's end.
 
-A rule may do anything, such as call Redis. So the transaction only notes what happened. Rules are run later, when the
+A rule may do anything, such as call Redis. So the transaction only stores a notice. Rules are run later, when the
 log is tidied.
 """
 
@@ -41,7 +41,7 @@ endings_logger = logging.getLogger('webhooks.endings')
 # From this long before a certificate or a credential expires, people are notified of it each day.
 ENDINGS_NOTIFIED_BEFORE = timedelta(days=14)
 
-# A webhook, and what happened to it.
+# A webhook, and the type of its event.
 Notice = tuple[Webhook, EventType]
 
 # Add notices to their webhooks' lanes, in the given order, for notify_rules().
@@ -65,8 +65,8 @@ TAKE_NOTICES = """
 def notify(*notices: Notice) -> None:
     """Notify the webhooks' recipients, and keep the notices for event rules, all in the open transaction.
 
-    Of several notices of a webhook its recipients read the last. If a row is locked, or anything else fails, that is
-    logged, and the other notices and the transaction go on. If a table is locked, nobody is notified. Raises
+    If a webhook has several notices, its recipients read the last. If a row is locked, or anything else fails, that is
+    logged, and the rest of the notices and the transaction go on. If a table is locked, nobody is notified. Raises
     INTERRUPTIONS: then the transaction cannot go on.
     """
     if notices:

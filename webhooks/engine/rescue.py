@@ -1,4 +1,4 @@
-"""Gives back what a dead worker had: frees its lanes, and makes its events and deliveries in hand due again."""
+"""Gives back the work of a dead worker: frees its lanes, and makes its events and deliveries in hand due again."""
 
 import logging
 from collections.abc import Collection

@@ -26,7 +26,7 @@ def is_visible(record: Model, info: Info, visible: Visible) -> bool:
 
 
 def sent(delivery: Delivery, info: Info) -> list[Attempt]:
-    """Return the attempts in which the delivery went out, the oldest first, without what the asker may not see."""
+    """Return the attempts that sent the delivery, the oldest first, concealed where the asker may not see them."""
     if not hasattr(delivery, '_sent'):
         peers = _peers(delivery)
         found = visible_attempts(info.context.request.user, [peer.pk for peer in peers])

@@ -20,11 +20,11 @@ class AttemptManager(models.Manager):
         return super().get_queryset().defer('request_body')
 
     def of(self, deliveries: Collection[int]) -> models.QuerySet['Attempt']:
-        """Return the attempts in which any of these deliveries (ids) went out, the newest first."""
+        """Return the attempts that sent any of these deliveries (ids), the newest first."""
         return self.filter(Q(delivery__in=deliveries) | Q(members__overlap=list(deliveries))).order_by('-pk')
 
     def members_of(self, deliveries: Collection[int]) -> models.QuerySet['Attempt', list[int]]:
-        """Return the members of each attempt in which any of these deliveries (ids) went out with others."""
+        """Return the members of each attempt that sent any of these deliveries (ids) together with others."""
         return self.filter(members__overlap=list(deliveries)).values_list('members', flat=True)
 
 

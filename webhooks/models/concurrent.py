@@ -1,4 +1,4 @@
-"""Lets a save keep what others have committed meanwhile, and updates rows without waiting for a lock.
+"""Lets a save keep changes that others have committed meanwhile, and updates rows without waiting for a lock.
 
 Forms, bulk edits and the REST API save all columns as they read them. If a secret was rotated since, such a save would
 bring the old one back.

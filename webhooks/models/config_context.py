@@ -1,4 +1,4 @@
-"""Stores what webhooks know of config contexts: each object's data, and the changes that may give it other data."""
+"""Stores digests of the config contexts that webhooks were sent, and walks that find objects with another one."""
 
 from collections.abc import Collection
 
@@ -25,7 +25,7 @@ FORGET_DIGESTS = """
 
 
 def learn_anew(object_types: Collection[int], webhook: models.Model) -> None:
-    """Delete the digests of these object types, and let a dispatcher compute those of all objects.
+    """Delete the digests of these object types, and let a dispatcher compute them anew for all objects.
 
     Digests stay if another webhook than this one asks for them already. A walk that has not begun yet learns them too.
     """
@@ -35,7 +35,7 @@ def learn_anew(object_types: Collection[int], webhook: models.Model) -> None:
 
 
 class ContextDigest(models.Model):
-    """The digest of an object's config context, as it was sent last. Without a row it is unknown.
+    """The digest of the config context that was last sent for an object. Without a row it is unknown.
 
     It is kept up to date while some webhook asks, and deleted before another one asks again.
     """
@@ -66,7 +66,7 @@ class ContextWalk(models.Model):
     caused_by = models.JSONField(default=list)
     # {column of Event: value} of the request that caused it. Null: there were several, or none.
     origin = models.JSONField(null=True)
-    # Those of the first change. Null: it only learns.
+    # `sequence` and `visible` of the first change. Null: it only learns.
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)
     started = models.BooleanField(default=False)

@@ -111,7 +111,7 @@ def _visible(user: visibility.Reader) -> Q:
 class Delivery(models.Model):
     """One event for one webhook: whether and when it is sent, and how that went.
 
-    `state` says why it is not sent now; docs/architecture.md says what leads to which. Only states of TIMED_STATES, and
+    `state` says why it is not sent now; docs/architecture.md lists the transitions. Only states of TIMED_STATES, and
     suspects, have a `due_at`.
     """
 
@@ -156,7 +156,7 @@ class Delivery(models.Model):
     change_count = models.IntegerField(null=True)
     lead = models.BigIntegerField(null=True)
     listed = models.BooleanField(default=False)
-    # `kind` and `prechange` replace those of its event, once it has superseded other deliveries. `seen`: the receiver
+    # `kind` and `prechange` replace the event's own, once the delivery has superseded others. `seen`: the receiver
     # knows of the object (engine/deliver/superseding.py). `undecided`: it expired undecided.
     span = models.JSONField(null=True)
 

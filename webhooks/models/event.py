@@ -82,12 +82,12 @@ class Event(models.Model):
     # The transaction that made the change. After a restore its ids repeat, so the time belongs to the key.
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
-    # PostgreSQL's snapshot (pg_snapshot) at the last change. Of several changes in the transaction, also at the first.
+    # PostgreSQL's snapshot (pg_snapshot) at the last change in the transaction, and at the first if there are several.
     visible = models.TextField(null=True)
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)
 
-    # Of a list, as the delivery's span says: 'entered' or 'left'.
+    # Whether the object 'entered' or 'left' a list, taken from the delivery's span.
     membership: str | None = None
 
     objects = LogQuerySet.as_manager()
@@ -136,13 +136,13 @@ class Event(models.Model):
     def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
         """Return the event as a delivery with this `span` sends it, or itself without one. Do not save the copy.
 
-        A span has the kind of change and the state before, both of several changes together
-        (engine/deliver/superseding.py), or what the change means for a list (engine/dispatch/memberships.py).
+        A span has the kind of change and the state before, if several changes have become one
+        (engine/deliver/superseding.py), or the membership in a list (engine/dispatch/memberships.py).
         """
         if not span:
             return self
         as_sent = copy.copy(self)
-        # What other webhooks send of the event itself (payload/): its kind and its state before may differ.
+        # The cached bodies of the event itself (payload/): its kind and its state before may differ.
         for made in ('_bodies', '_narrowed'):
             vars(as_sent).pop(made, None)
         as_sent.kind = span.get('kind', self.kind)

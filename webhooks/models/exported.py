@@ -47,7 +47,7 @@ class ExportedModel(models.Model):
         }
 
     def _custom_fields(self) -> Iterator[tuple[str, Any]]:
-        """Yield the fields that NetBox's import knows: those that people may edit."""
+        """Yield the custom fields that NetBox's import knows: people may edit them."""
         for field in CustomField.objects.get_for_model(self._meta.model):
             if field.ui_editable != CustomFieldUIEditableChoices.YES or field.name not in self.custom_field_data:
                 continue

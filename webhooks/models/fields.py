@@ -138,7 +138,7 @@ class MaskedUrl(str):
 
 
 def _as_shown(url: MaskedUrl, hides_path: bool) -> MaskedUrl:
-    """Return the same URL with its path shown or masked. What a stored one has masked stays so."""
+    """Return the same URL with its path shown or masked. Parts that are masked in a stored URL stay masked."""
     if not isinstance(url._whole, Sealed):
         shown = mask_template(url._whole, hides_path)
     else:
@@ -180,7 +180,7 @@ class UrlField(models.CharField):
     descriptor_class = UrlAttribute
 
     def get_internal_type(self) -> str:
-        """Return the type of the column: a mask may be longer than what it masks."""
+        """Return the type of the column: a mask may be longer than the masked text."""
         return 'TextField'
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:

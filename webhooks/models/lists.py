@@ -11,7 +11,7 @@ from .. import list_filters
 from ..object_types import label_of, model_of_id
 from .webhook import Webhook
 
-# Take all objects of a list as known. `digest` is '' until a change of one is sent.
+# Take all objects of a list as known. An object's `digest` is '' until a change of it is sent.
 LEARN = """
     INSERT INTO webhooks_listmember (webhook_id, object_type_id, object_id, sequence, digest)
     SELECT %s, %s, l.id, 0, '' FROM ({objects}) AS l(id)
@@ -51,8 +51,8 @@ class ListWalk(models.Model):
 class ListMember(models.Model):
     """An object that a webhook's receiver has in a list: its entry was sent, and no exit.
 
-    `sequence` is that of the last event that was sent about it, and `digest` that of its data. Of an object that was
-    taken as known these are 0 and ''.
+    `sequence`: of the last event that was sent about it. `digest`: of the data in that event. They are 0 and '' if the
+    object was taken as known.
     """
 
     webhook_id = models.BigIntegerField()

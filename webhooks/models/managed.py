@@ -21,7 +21,7 @@ class ManagedModel(models.Model):
 
     @property
     def managed_note(self) -> str:
-        """Return what becomes of an edit by hand, for people. '' if no document keeps the object."""
+        """Return a sentence about edits by hand. '' if no document keeps the object."""
         if not self.managed_by:
             return ''
         text = gettext(

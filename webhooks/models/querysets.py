@@ -26,7 +26,7 @@ def deliveries() -> QuerySet[Delivery]:
 
 
 def attempts_of(deliveries: Iterable[int], *only: str) -> dict[int, list[Attempt]]:
-    """Return the attempts in which each of these deliveries (ids) went out, by its id, the newest first.
+    """Return {id of a delivery: the attempts that sent it, the newest first} for these deliveries.
 
     `only`: the columns that are wanted. Takes one query for any number.
     """

@@ -84,7 +84,7 @@ READ_EXPANDED_OF_DELETIONS = """
 
 
 class Asked(NamedTuple):
-    """What all webhooks together ask for of an object type. A save records no more.
+    """The data that all webhooks together need about an object type. A save records no more.
 
     `before`: the state before a change. `deletions`: deletions at all. `unchanged`: also saves that change nothing.
     `for_others`: some webhook wants to know which other objects its changes concern.

@@ -37,7 +37,7 @@ HAS_CHANGES = """({is_same}) IS NOT TRUE OR EXISTS (
     WHERE o.transaction_id = pg_current_xact_id()::text::bigint AND o.transaction_time = now()
       AND o.object_type_id = {type_id:d} AND o.object_id = s.pk AND o.dispatched_at IS NULL)"""
 
-# A digest of what a snapshot shows, without the columns that NetBox sets by itself.
+# A digest of the values in a snapshot, without the columns that NetBox sets by itself.
 STATE = "md5(jsonb_strip_nulls({row} - {kept})::text || ({snapshot} -> 'm2m')::text)::uuid"
 
 # Find the events in a list whose state before is the same as after.
@@ -83,7 +83,7 @@ def _among(type_id: int, pks: Sequence[int]) -> list[int]:
 
 @cache
 def state(model: type[models.Model]) -> str:
-    """Return SQL for a digest (uuid) of what a row `t` of the model stores, links too. NULL without such a row."""
+    """Return SQL for a digest (uuid) of the values of the model's row `t`, with its links. NULL without such a row."""
     return STATE.format(row='to_jsonb(t)', snapshot=expression(model), kept=_array(kept_by_netbox(model)))
 
 

@@ -9,7 +9,7 @@ from ..models import Delivery, Event, Webhook
 class Part(NamedTuple):
     """Part `number` of `total` parts of a change set. The whole set has `count` changes.
 
-    `transaction` names the set: the id of its transaction, or of one of them. None: that of the event.
+    `transaction` names the set: the id of (one of) its transactions. None: the transaction of the event.
     """
 
     number: int = 1

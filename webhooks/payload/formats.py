@@ -103,7 +103,7 @@ def _key(key: Any) -> str:
     return ENCODER.encode({key: 0}).removeprefix('{').removesuffix(': 0}')
 
 
-# The formats. Their events are narrowed to what the webhook sends (selection.py).
+# The formats. Their events are narrowed to the keys that the webhook sends (selection.py).
 
 
 def default(webhook: Webhook, event: Event) -> dict[str, Any]:
@@ -211,9 +211,9 @@ def _with_snapshots(data: Raw, event: Event) -> dict[str, Any]:
 
 
 def thin(webhook: Webhook, event: Event) -> dict[str, Any]:
-    """Return what changed, without the object: for receivers that read it from NetBox.
+    """Return the changed keys without the object, for receivers that read it from NetBox.
 
-    `changed` is None unless it is an update whose state before is known.
+    `changed` is None if this is no update, or the state before is unknown.
     """
     found = differences(event) if event.kind == KindChoices.UPDATED else None
     about = {name: value for name, value in default(webhook, event).items() if name not in OBJECT_KEYS}
@@ -277,7 +277,7 @@ def template_context(
     """Return the variables that a template may use, as a JSON object: the keys of the formats default and netbox.
 
     `more` are further variables. `expand` are the keys of related objects that are shown in full. With `part`, the
-    variables are the envelope of a change set, and each of its changes has those of one event.
+    variables are the envelope of a change set, and each of its changes has the variables of its event.
     """
     events = narrow(webhook, events, expand)
     if part:

@@ -161,7 +161,7 @@ class Builder:
         """Return whether URL, headers or body have a template, or a secret is a reference. A thread then builds the
         request.
 
-        What cannot be decrypted or parsed does not count: building fails anyway.
+        A text that cannot be decrypted or parsed does not count: building fails anyway.
         """
         webhook = self.webhook
         try:

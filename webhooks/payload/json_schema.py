@@ -46,7 +46,7 @@ SUM_NAMES = re.compile('allocated_.*')
 
 Schema = dict[str, Any]
 
-# Parts of schemas. GONE is a nested object that was deleted, MERGE what a branch's merge adds.
+# Parts of schemas. GONE is a nested object that was deleted, MERGE the keys that a branch's merge adds.
 TEXT: Schema = {'type': 'string'}
 TEXT_OR_NULL: Schema = {'type': ['string', 'null']}
 UUID: Schema = {'type': 'string', 'format': 'uuid'}
@@ -270,7 +270,7 @@ def keys_of(model: type[Model]) -> dict[str, str]:
 
 
 def _collect(definitions: Schema, schema: Schema, path: str, found: dict[str, set[str]]) -> None:
-    """Add the types of a schema, and those of its keys. An object in a list counts as if it stood alone."""
+    """Add the types of a schema and of its keys. An object in a list counts as if it stood alone."""
     if '$ref' in schema:
         if schema['$ref'] != f'{DEFINITIONS_PREFIX}gone':
             _collect(definitions, definitions[schema['$ref'].removeprefix(DEFINITIONS_PREFIX)], path, found)

@@ -106,7 +106,7 @@ def named_by(webhook: Webhook) -> Iterator[Named]:
 
 
 def _text(webhook: Webhook, name: str) -> str:
-    """Return the text of a template. What no key decrypts is empty: its deliveries fail in any case."""
+    """Return the text of a template. It is empty if no key decrypts it: its deliveries fail in any case."""
     if name not in ('payload_url', 'additional_headers'):
         return getattr(webhook, name)
     try:
@@ -116,7 +116,7 @@ def _text(webhook: Webhook, name: str) -> str:
 
 
 def unknown(webhooks: QuerySet[Webhook]) -> Iterator[Named]:
-    """Yield what these webhooks name, and no payload of their object types has. Reads webhooks and custom fields."""
+    """Yield keys that these webhooks name, and no payload of their object types has. Reads webhooks, custom fields."""
     for webhook in webhooks.filter(MAY_NAME_KEYS).prefetch_related('object_types').order_by('name'):
         models = {one._meta.label_lower: one for one in object_types.models_of(webhook.object_types.all())}
         for named in named_by(webhook) if models else ():
@@ -130,7 +130,7 @@ def unknown(webhooks: QuerySet[Webhook]) -> Iterator[Named]:
 
 @dataclass
 class Difference:
-    """What became of the keys of one object type. `changed`: {key: (type before, type now)}."""
+    """The changes to the keys of an object type. `changed`: {key: (type before, type now)}."""
 
     came: list[str] = field(default_factory=list)
     went: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ def take() -> dict[str, Any]:
 
 
 def compare(before: Mapping[str, Shape], now: Mapping[str, Shape]) -> dict[str, Difference]:
-    """Return {object type: difference}, for those that differ. A key stands for all below it."""
+    """Return {object type: difference} of the types that differ. A key stands for all below it."""
     found = {name: _difference(before.get(name, {}), now.get(name, {})) for name in sorted({*before, *now})}
     return {name: difference for name, difference in found.items() if difference}
 
@@ -174,7 +174,7 @@ def _topmost(names: Iterable[str]) -> list[str]:
 
 
 def concerned(differences: Mapping[str, Difference]) -> Iterator[Named]:
-    """Yield what webhooks name that went from an object type of theirs. Reads all webhooks."""
+    """Yield keys that webhooks name, and that went from one of their object types. Reads all webhooks."""
     for webhook in Webhook.objects.filter(MAY_NAME_KEYS).prefetch_related('object_types').order_by('name'):
         labels = {object_types.label_of(one) for one in webhook.object_types.all()}
         for named in named_by(webhook):

@@ -23,7 +23,7 @@ ENCODER = JSONEncoder(ensure_ascii=False)
 class Selection(NamedTuple):
     """Keys of one object type, as a tree: {"site": {"name": {}}} is "site.name".
 
-    `keeps`: only these keys are sent. Otherwise all others are.
+    `keeps`: whether only these keys are sent, or all other keys.
     """
 
     tree: Tree
@@ -45,7 +45,7 @@ class Selection(NamedTuple):
 
 
 def of(webhook: Webhook, label: str) -> Selection | None:
-    """Return what the webhook sends of an object type such as 'dcim.site'. None: everything."""
+    """Return the keys that the webhook sends or omits for an object type such as 'dcim.site'. None: it sends all."""
     for chosen, keeps in ((webhook.fields, True), (webhook.omit, False)):
         if keys := (chosen or {}).get(label):
             return Selection(tree_of(keys), keeps)
@@ -60,8 +60,8 @@ def tree_of(keys: Collection[str]) -> Tree:
 def narrow(webhook: Webhook, events: Sequence[Event], expand: Collection[str]) -> list[Event]:
     """Return the events as this webhook sends them: related objects in full, and without keys that it does not send.
 
-    An event is returned as it is if nothing differs. Others are copies, which must not be saved. Webhooks that ask for
-    the same share a copy.
+    An event is returned itself if nothing differs. Otherwise it is a copy, which must not be saved. Webhooks with the
+    same choice share a copy.
     """
     return [_narrow(webhook, event, expand) for event in events]
 

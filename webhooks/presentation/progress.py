@@ -93,7 +93,7 @@ def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
 class Walking:
     """How many devices and virtual machines the current walk has looked at, and how many there are.
 
-    Both are None if the reader may not view all of these.
+    Both are None if the reader may not view all of them.
     """
 
     looked: int | None

@@ -20,10 +20,10 @@ from .not_sending import NotSending
 
 @dataclass(frozen=True)
 class Unsent:
-    """The figures of what is recorded and not sent yet.
+    """The figures of recorded changes that are not sent yet.
 
     `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
-    change waits, without those that a pause holds.
+    change waits, not counting paused ones.
     """
 
     undispatched: int

@@ -134,7 +134,7 @@ def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Map
 
 
 def _answers(reader: Reader | None, pks: Iterable[int]) -> dict[int, str]:
-    """Return the last answers to these deliveries, in one line each, without those that the reader may not see."""
+    """Return the last answers to these deliveries, in one line each, that the reader may see."""
     last = {pk: attempts[0] for pk, attempts in attempts_of(pks).items() if attempts}
     if reader is not None:
         conceal(reader, last.values())

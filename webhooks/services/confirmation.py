@@ -29,7 +29,7 @@ MAX_WEBHOOKS_NAMED = 20
 
 
 class Page(NamedTuple):
-    """A template, and what it shows beside the numbers."""
+    """A template, and its variables beside the numbers."""
 
     template: str
     context: Mapping[str, object]

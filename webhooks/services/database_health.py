@@ -76,7 +76,7 @@ class DatabaseHealth:
 
 
 def measure() -> DatabaseHealth:
-    """Ask PostgreSQL. Takes four queries. Of our tables' rows, these read only the hourly figures."""
+    """Ask PostgreSQL for its statistics and our hourly figures. Takes four queries, and reads no other rows of ours."""
     tables = [Table(*row) for row in sql.fetch(READ_TABLES)]
     oldest = next(iter(sql.fetch(READ_OLDEST_TRANSACTION)), None)
     per_day, expected = _growth({table.name: table for table in tables})

@@ -78,7 +78,7 @@ def check_only_if_changed(wanted: Collection[str], models: Collection[type[Model
 
 
 class Known(NamedTuple):
-    """Keys of models: those that are known exactly, and those below which any key may follow."""
+    """Keys of models. `exact`: known keys. `free`: keys below which any key may follow."""
 
     exact: set[str]
     free: set[str]

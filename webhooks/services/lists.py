@@ -26,7 +26,7 @@ DRY_RUN_SECONDS = 30.0
 
 
 class Compared(NamedTuple):
-    """What a walk would send about a list: numbers, and names of the first ones."""
+    """The differences that a walk would send about a list: numbers, and names of the first objects."""
 
     object_type: str
     query: str
@@ -40,7 +40,7 @@ class Compared(NamedTuple):
 
 
 def compare(webhook: Webhook) -> None:
-    """Let a worker compare the webhook's lists now, and send what differs.
+    """Let a worker compare the webhook's lists now, and send the differences.
 
     Raises DefinitionError if it has no lists or is disabled, or the plugin is off.
     """
@@ -50,7 +50,7 @@ def compare(webhook: Webhook) -> None:
 
 
 def differences(webhook: Webhook, reader: Reader | None = None) -> list[Compared]:
-    """Return what comparing would send now, for each list. Sends and writes nothing.
+    """Return the differences that comparing would send now, for each list. Sends and writes nothing.
 
     Changes that are on their way count as sent. Raises DefinitionError as compare(), for a filter that fails, and for a
     reader who may not view all objects; Busy after DRY_RUN_SECONDS.

@@ -222,7 +222,7 @@ def events_of(object_type: ContentType, pks: Collection[int], kind: str, usernam
 
 
 def expand(events: Sequence[Event], webhook: Webhook) -> None:
-    """Add to unsaved events the related objects that the webhook expands, as they are now."""
+    """Add to unsaved events the current state of the related objects that the webhook expands."""
     if not webhook.expand:
         return
     found = Expander().find([(event.payload_data or {}, webhook.expand) for event in events])

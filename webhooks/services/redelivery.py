@@ -56,7 +56,7 @@ READ_FIGURES = """
 
 
 class Found(NamedTuple):
-    """A closed delivery that was found, with the columns that decide in which part and under which id it goes again."""
+    """A closed delivery that was found, with the columns that decide its part and its id when it goes again."""
 
     sequence: int
     pk: int
@@ -74,7 +74,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a redelivery before it happens: how many deliveries, to which webhooks, how old.
+    """The figures of a redelivery before it happens: numbers of deliveries, by webhook, and their age.
 
     `outdated` deliveries are older than a later delivered change of their object. `delivered` ones get a new id.
     `counted_at` goes to `redeliver`, which then leaves out deliveries that are closed later.
@@ -246,7 +246,7 @@ def _render_again(unsent: QuerySet[Delivery]) -> None:
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
-    # Rendering drops the raw snapshots. So render for all webhooks of these events now, not only for this part's.
+    # Rendering drops the raw snapshots. So render for all webhooks of these events now.
     matches = defaultdict(list)
     for event_id, webhook_id in wanted:
         matches[event_id].append(webhooks[webhook_id])

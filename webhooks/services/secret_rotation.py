@@ -45,7 +45,7 @@ def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
 
 
 def waiting_message(webhook: Webhook) -> str:
-    """Return a sentence for a user who is led to another page than the one that shows the new secret."""
+    """Return a sentence for a user who comes to a page that does not show the new secret."""
     return _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=webhook)
 
 

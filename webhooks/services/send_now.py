@@ -59,7 +59,7 @@ def choose(webhook: Webhook, object_type: ContentType, pks: Collection[int], use
     """Return which of the objects the webhook would get. Sends and writes nothing.
 
     Without a `user`, all objects may be viewed. Raises DefinitionError if the webhook does not send, does not take the
-    type, or excludes all objects, or if one of these does not exist for the user; Busy if others check conditions.
+    type, or excludes all objects, or if an object does not exist for the user. Raises Busy if others check conditions.
     """
     pks = list(dict.fromkeys(pks))
     switching.check_sends(webhook)

@@ -1,4 +1,4 @@
-"""Says why a webhook or one of its deliveries is not sent, what the way out is, and when it is tried next.
+"""Says why a webhook or one of its deliveries is not sent, how to mend that, and when it is tried next.
 
 `banners_of` says it on the page of a webhook, `wait_of` on that of a delivery and in lists. Both ask `hindrance_of`:
 the reasons of a webhook hold up all of its deliveries.
@@ -266,7 +266,7 @@ def _no_worker() -> Banner:
 
 
 #
-# Of a delivery
+# Reasons of a delivery
 #
 
 

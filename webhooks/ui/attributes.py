@@ -23,7 +23,7 @@ class LinesAttr(attrs.TextAttr):
 
 
 class Computed:
-    """A mixin for rows that show no field, but what `show` returns for the object. Blank for None and ''."""
+    """A mixin for rows that show no field, but the value that `show` returns for the object. Blank for None and ''."""
 
     def __init__(self, show: Callable[[Any], Any], **kwargs: Any) -> None:
         super().__init__('pk', **kwargs)

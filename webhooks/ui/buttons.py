@@ -48,7 +48,7 @@ class PostButton(Button):
 
 
 def button(one: Action) -> type[Button]:
-    """Return the button of an action: it leads to the form, or acts at once if there is none."""
+    """Return the button of an action: it opens the action's form, or acts at once without one."""
     own = {'action': one, 'name': one.name, 'label': one.label, 'permissions_required': {one.permission}}
     return type(one.name.title(), (Button if one.has_form else PostButton,), own)
 

@@ -39,7 +39,7 @@ class SendNowOnList(PluginTemplateExtension):
         return self.render('webhooks/buttons/send_from_list.html', shown)
 
     def _subscribe(self) -> str:
-        """Return a link to a new webhook that subscribes to the list as it is filtered now."""
+        """Return a link to a new webhook that subscribes to the list with its current filters."""
         model, query = self.context['object'], self.context['request'].GET.copy()
         for beside in list_filters.BESIDE:
             query.pop(beside, None)

@@ -1,7 +1,7 @@
 """Cards on NetBox's pages of webhooks, credentials, deliveries and events.
 
-A panel's `get_context` prepares the template's context, from which `should_render` decides whether it is shown. What
-a PartPanel shows, the view prepares.
+A panel's `get_context` prepares the template's context, from which `should_render` decides whether it is shown. The
+view prepares the contents of a PartPanel.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ class BodyTemplatePanel(panels.TextCodePanel):
 
 
 class PartPanel(panels.TemplatePanel):
-    """Shows a part of the page that the view has put into the context as `part`. Left out if that is None or empty."""
+    """Shows a part of the page that the view has put into the context as `part`. Hidden if the part is empty."""
 
     def __init__(self, part: str, template_name: str, **kwargs: Any) -> None:
         super().__init__(template_name, **kwargs)
@@ -215,7 +215,7 @@ class DeliveryPanel(FilledPanel):
 
 
 class EventPanel(FilledPanel):
-    """Shows an event: which change of which object, when, by whom, and where it comes from."""
+    """Shows an event: the object, the change, its time, its user and its origin."""
 
     title = _('Event')
 

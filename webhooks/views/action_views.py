@@ -32,7 +32,7 @@ class NeedsAction:
 class ActionView(NeedsAction, BaseObjectView):
     """The base of all actions on one object.
 
-    A POST acts; a GET shows the form, or leads to the object if there is none. `Busy` becomes a message.
+    A POST acts. A GET shows the form, or redirects to the object if the action has no form. `Busy` becomes a message.
     """
 
     def dispatch(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:

@@ -20,7 +20,7 @@ from .imports import ImportNowMixin
 
 
 class OfCredentials:
-    """What the views of credentials share."""
+    """A mixin with the attributes that all views of credentials share."""
 
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet

@@ -22,7 +22,7 @@ from .checked_input import CheckedSelectionMixin
 
 
 class OfDefinitions:
-    """What the views of definitions share."""
+    """A mixin with the attributes that all views of definitions share."""
 
     queryset = Definition.objects.all()
     filterset = filtersets.DefinitionFilterSet
@@ -39,7 +39,7 @@ class DefinitionListView(OfDefinitions, generic.ObjectListView):
 
 @register_model_view(Definition)
 class DefinitionView(generic.ObjectView):
-    """Shows a definition, and with `?plan` what the user would change by applying it now: that may take seconds."""
+    """Shows a definition, and with `?plan` the changes that applying it would make. That may take seconds."""
 
     queryset = Definition.objects.select_related('data_source', 'applied_by')
     actions = (*buttons(Definition), CloneObject, EditObject, DeleteObject)

@@ -50,7 +50,7 @@ DELIVERIES_ON_WEBHOOK_PAGE = 10
 
 
 class OfWebhooks:
-    """What the views of webhooks share."""
+    """A mixin with the attributes that all views of webhooks share."""
 
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet

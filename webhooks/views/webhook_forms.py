@@ -1,4 +1,4 @@
-"""The actions on one webhook that ask for something first, each by a form. The others are in action_views.py."""
+"""The actions on one webhook that ask for something first, each with a form. action_views.py has all other actions."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -19,7 +19,7 @@ from .action_views import ActionView
 
 
 class FormView(ActionView, ABC):
-    """The base of these actions. A subclass makes the form, and acts on a valid one."""
+    """The base of actions with a form. A subclass makes the form, and acts once it is valid."""
 
     queryset = Webhook.objects.all()
     template_name = 'webhooks/webhook_action.html'

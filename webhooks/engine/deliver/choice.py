@@ -22,7 +22,7 @@ def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
     The lane with the fewest requests in hand comes first, then the lane that has waited longest. `free`: how many
     threads are free. A lane with nothing in hand gets one in any case: so endpoints that hang stop no other. While
     changes wait in any lane, each lane sends one request of its backfill at a time. If a large payload finds no room,
-    its lane waits, and no other large one passes it. What is too much for a turn waits for the next one.
+    its lane waits, and no other large one passes it. Requests beyond the limits of a turn wait for the next turn.
     """
     lanes = list(lanes)
     # Bytes of large payloads that are in hand or chosen, by webhook.

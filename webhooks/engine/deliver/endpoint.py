@@ -144,8 +144,8 @@ def _retry(
     """Make all tried deliveries due where a circuit has closed, or where this was the first attempt after a save.
 
     There may be more of them than a turn has time for. Then the health stays as it was `before`, and the next probe is
-    due at once: after it the rest follows, whichever worker sends it. After a save that holds only if the attempt
-    succeeded: else what has just failed would be tried again and again.
+    due at once. After the probe, any worker goes on with the rest. After a save this holds only if the attempt
+    succeeded: otherwise the deliveries that have just failed would be tried again and again.
     """
     mended = {
         pk
@@ -216,7 +216,7 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
 
 
 def _events(health: Health, was_suspended: bool, closed: Counter[str], now: datetime) -> Iterator[EventType]:
-    """Yield what happened, the worst last: NetBox keeps the last notification. Failures are notified once a day."""
+    """Yield the events to notify of, the worst last: NetBox keeps the last one. Failures are notified once a day."""
     if was_suspended and not health.suspended_since:
         yield notifications.RESUMED
     if closed[StatusChoices.FAILED] and health.failure_told_on != localdate(now):

@@ -1,4 +1,4 @@
-"""Finds the needless ones among an object's waiting deliveries, if only the latest is to be sent. Pure.
+"""Finds an object's waiting deliveries that need not be sent, if only the latest is to be sent. Pure.
 
 It looks at lives of the object, each from its creation to its deletion:
 
@@ -11,9 +11,9 @@ It looks at lives of the object, each from its creation to its deletion:
 A later delivery closes an attempted one too, which the receiver may have seen. But an attempted one closes none: a
 request that is repeated under its `webhook-id` must say the same.
 
-A change says what somebody did, and a restatement only how the object is: it comes from a backfill or *Send now*, from
-another object's change, or goes again to a receiver that has it. So a restatement closes no change, and leaves its own
-marks on none. It is needless if a change comes after it, or if the last change before it shows the same.
+A change reports an act. A restatement only shows the object's state: it comes from a backfill or *Send now*, from
+another object's change, or is sent again to a receiver that has it. So a restatement closes no change, and leaves its
+own marks on none. It is needless if a change comes after it, or if the last change before it shows the same.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ class Waiting(NamedTuple):
     """A waiting delivery that shows its object. `kind`: the change that it reports. `restates`: it is no change.
 
     `is_seen`: the receiver may have heard of the object, from this delivery or from a later one that went before it.
-    `membership`: that of a change by which the object enters or leaves a list, else None.
+    `membership`: 'entered' or 'left' if the object enters or leaves a list by this change, else None.
     """
 
     pk: int
@@ -45,8 +45,9 @@ class Waiting(NamedTuple):
 class Heir(NamedTuple):
     """A delivery that stays in place of earlier ones, and its new state.
 
-    `span`: what it shows in place of its own event. The object as the receiver knows it is on the `side` of the
-    snapshots of the delivery `first`, and is kept under this `key` of the span. None: the receiver knows of no object.
+    `span`: the values that it shows in place of its event's (Event.spanning). The object as the receiver knows it is on
+    the `side` of the snapshots of the delivery `first`, and is kept under this `key` of the span. None: the receiver
+    knows of no object.
     """
 
     pk: int

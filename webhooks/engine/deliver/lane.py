@@ -73,7 +73,7 @@ class Due(NamedTuple):
 
 
 class ReadRequest(NamedTuple):
-    """What a lane has to read: due deliveries, of changes or of a backfill.
+    """A request of a lane to read due deliveries, either of changes or of a backfill.
 
     `room`: how many of the oldest after the mark, which is (`since`, `since_id`). `newest`: how many of the newest, if
     there are more.
@@ -230,7 +230,7 @@ class Lane:
         return [one for one in self.waiting.values() if not one.is_formed]
 
     def folds(self, one: Due, waits: Collection[int]) -> bool:
-        """Return whether the changes of the delivery's object are to become one now, as it is due.
+        """Return whether all waiting changes of the due delivery's object are to become one now.
 
         With `latest_only` always; for a quiet object once its first delivery may go. `waits`: the ids of deliveries
         that are due, but have to wait.

@@ -133,7 +133,7 @@ class Lanes:
         self.forget()
 
     def open_turn(self, now: datetime) -> Turn:
-        """Lock the worker's lanes, except those that somebody else has locked, and return a turn with them.
+        """Lock the worker's lanes, except those locked by somebody else, and return a turn with them.
 
         PostgreSQL says which are this worker's. So if a commit was cut off, this shows whether it was done.
         """
@@ -242,7 +242,7 @@ def take_saved(owner: int, most: int, now: datetime, given: Iterable[int]) -> se
 
 
 def lock_owned(owner: int) -> set[int]:
-    """Lock those of a worker's lanes that are not locked. Returns their webhooks' ids."""
+    """Lock a worker's lanes, except those already locked. Returns their webhooks' ids."""
     return set(sql.fetch_column(LOCK_OWNED, [owner]))
 
 

@@ -25,8 +25,8 @@ IS_TRIED = "d.status = 'retrying' AND d.backfill IN (false, true) AND d.due_at >
 ENVELOPE_BYTES = 500
 
 # How many bytes of a body the event `e` takes, at most as a rule. Snapshots count twice, as `differences` repeats them.
-# They count as text: what PostgreSQL stores is compressed, to a hundredth if words repeat. Of texts it knows the length
-# without reading them.
+# They count as text: PostgreSQL stores them compressed, to a hundredth if words repeat. It knows the length of a text
+# without reading it.
 EVENT_BYTES = f"""(octet_length(e.data) + coalesce(2 * octet_length(e.snapshots::text), 0)
         + coalesce(octet_length(e.changelog_message), 0) + {ENVELOPE_BYTES})"""
 

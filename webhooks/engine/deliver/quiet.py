@@ -5,11 +5,11 @@
 2. It is due. If a later delivery of its object rests, it rests on until that one is due, but not beyond `waits_until`
    (postpone(), in a turn of the lane's owner). So all of them wait for the last.
 3. Otherwise the changes of its object become one, which goes at once: Lane.folds says so, and superseding.py does it.
-4. If that is tried again, it does not rest again: it takes along what rests.
+4. If that is tried again, it does not rest again: it takes along the deliveries that rest.
 
-*Send waiting deliveries* ends the wait (engine/commands.py). Everything is stored with the deliveries: what rests keeps
-its times if somebody switches `quiet` off, or enters other times. What only restates an object starts no wait and ends
-none. A change set goes whole, so it does not wait.
+*Send waiting deliveries* ends the wait (engine/commands.py). All times are stored with the deliveries: a resting
+delivery keeps its times if somebody switches `quiet` off, or enters other times. A restatement of an object neither
+starts nor ends a wait. A change set goes whole, so it does not wait.
 """
 
 from collections.abc import Collection

@@ -1,7 +1,7 @@
 """Closes waiting deliveries that a later change of their object replaces.
 
 For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (engine/commands.py). fold.py
-says which are needless. What only restates an object replaces no change of it. Deliveries in hand are left alone, and
+says which need not be sent. A restatement of an object replaces no change of it. Deliveries in hand are left alone, and
 count as seen. Suspects, tests, job events and failed events take no part. For every webhook, a later delivery replaces
 an untried one of a backfill.
 """
@@ -20,7 +20,7 @@ from .fold import Folded, Waiting, fold
 
 # Objects whose deliveries are read together.
 OBJECTS_PER_READ = 1000
-# Deliveries that are read for them together, and for each. Of many objects fewer are read, but two at least.
+# Deliveries that are read for them together, and for each. With many objects it is fewer for each, but two at least.
 DELIVERIES_PER_READ = 20_000
 DELIVERIES_PER_OBJECT = 1000
 

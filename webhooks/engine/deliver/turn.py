@@ -1,6 +1,6 @@
-"""Finds the requests that go next, in the transaction of a sender's turn: which due deliveries, and in what order.
+"""Finds the requests that go next, in the transaction of a sender's turn.
 
-Each step is a method of Turn, and each has a file of its statements. What a turn does to lanes counts in memory once
+Each step is a method of Turn, and each has a file of its statements. The lanes in memory follow once
 its transaction is committed (lanes.py).
 """
 
@@ -66,7 +66,7 @@ class Turn:
                 self.lanes[one.webhook_id].waiting.pop(one.pk, None)
 
     def _read(self, lanes: Sequence[Lane], look: FullLook) -> None:
-        """Read due deliveries into the lanes' memory, without those that have to wait. Close what others replace."""
+        """Read due deliveries into the lanes' memory, unless they have to wait. Close those that others replace."""
         clock = time.monotonic()
         everything = look.is_due(clock)
         requests = [request for lane in lanes for request in lane.read_requests(everything=everything)]
@@ -94,7 +94,7 @@ class Turn:
         return held
 
     def _supersede(self, due: Sequence[Due], waits: Collection[int]) -> None:
-        """Close deliveries that others make needless. `waits`: the ids of those that are due, but have to wait."""
+        """Close deliveries that others make needless. `waits`: the ids of due deliveries that have to wait."""
         folding = [one for one in due if self.lanes[one.webhook_id].folds(one, waits)]
         objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in folding]
         self._note_superseded(superseding.supersede(objects, self.now, self._in_hand))
@@ -114,9 +114,10 @@ class Turn:
             self.lanes[webhook_id].forget()
 
     def _fetch(self, chosen: Sequence[Due]) -> list[tuple[Due, Call]]:
-        """Return what is still to go, with its request: somebody may have closed a delivery, or opened an earlier one.
+        """Return the deliveries that still may go, with their requests.
 
-        Nobody does so from here on: the lanes stay locked until it is known that these are in hand.
+        Somebody may have closed one, or opened an earlier one. Nobody does so from here on: the lanes stay locked until
+        it is known that these are in hand.
         """
         found = queue.fetch([pk for due in chosen for pk in due.pks])
         going: list[tuple[Due, Call]] = []

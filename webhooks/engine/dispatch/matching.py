@@ -28,13 +28,13 @@ CHEAP_COMPARISONS = 20
 
 
 class Matched(NamedTuple):
-    """What follows from some events, by the subscriptions to them."""
+    """The webhooks that asked for some events, and further events that may follow from them."""
 
     # {event id: webhooks that asked for it}
     webhooks: dict[int, list[Webhook]]
     # Changes of components, which may be updates of their owners.
     changed: list[Event]
-    # Changes of sources of config contexts, which may change those of other objects.
+    # Changes of objects that may change the config contexts of other objects.
     sources: list[Event]
     # {event id: webhooks that ask for config contexts}, of events of their owners
     derived: dict[int, list[Webhook]]
@@ -43,7 +43,7 @@ class Matched(NamedTuple):
 
 
 def match(events: Sequence[Event], put_off: PutOff) -> Matched:
-    """Return which webhooks asked for the events, and what else follows from these.
+    """Return which webhooks asked for the events, and further events that may follow.
 
     It asks by model, kind and sequence, and whether the object is unchanged. accepts() asks for the rest. Events that
     need a locked table of components are put off.
@@ -92,7 +92,7 @@ class Subscribers:
         return [self._webhooks[pk] for pk in pks if pk in self._webhooks]
 
     def asking(self, event: Event, kind: str) -> list[Webhook]:
-        """Return the same without those that ask for real changes only, if the event is none for them."""
+        """Return the same as of(), without webhooks that ask for real changes only if the event is no such change."""
         return [webhook for webhook in self.of(event, kind) if self._is_change_for(webhook, event)]
 
     def _is_change_for(self, webhook: Webhook, event: Event) -> bool:

@@ -1,6 +1,6 @@
-"""Judges what an event means for a list that its webhook subscribes to: its object enters, changes, leaves, or nothing.
+"""Judges whether the object of an event enters, changes in, or leaves a list that its webhook subscribes to.
 
-It looks at the rows as they are now, and at the objects that the receiver has. If an event is judged before a later one
+It looks at the current rows, and at the objects that the receiver has. If an event is judged before a later one
 of its object is dispatched, it may already see the state after both. Then the later event reports only the rest.
 """
 
@@ -58,8 +58,8 @@ def is_listed(webhook: Webhook, event: Event) -> bool:
 def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
     """Return the change that each undecided delivery of a listed type reports. They are given in order. Writes nothing.
 
-    Raises DefinitionError if a filter is wrong or too slow in PostgreSQL, TooSlow if it takes too long, Locked if a
-    table is locked, and any error of a plugin's filter.
+    Raises DefinitionError if a filter is wrong or too slow in PostgreSQL, TooSlow if it takes too long, and Locked if a
+    table is locked. A plugin's filter may raise anything.
     """
     by_type: dict[int, set[int]] = defaultdict(set)
     for _pk, event in deliveries:

@@ -109,7 +109,7 @@ class Undecided:
         began = time.monotonic()
         if self._rests.get(webhook_id, 0.0) > began:
             return 0
-        # What is undecided may be a deleted webhook's with the same id, which tidy removes first.
+        # The deliveries may be left by a deleted webhook with the same id: tidy removes those first.
         webhook = Webhook.objects.filter(pk=webhook_id, health__former_until=None).first()
         if webhook is None or webhook.conditions:
             return _decide_some(webhook) if webhook else 0
@@ -136,7 +136,7 @@ def note_error(webhook_id: int, error: Exception) -> None:
 
 
 def _judge_some(webhook: Webhook) -> int:
-    """Judge what some of a webhook's deliveries mean for its lists, and record that. Returns how many were judged.
+    """Judge some of a webhook's deliveries by its lists, and record the result. Returns how many were judged.
 
     0 if another dispatcher does it, or a sender has locked the lane.
     """

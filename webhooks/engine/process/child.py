@@ -20,8 +20,8 @@ RESTART_SECONDS = 1.0
 
 _is_stopping = False
 
-# What the process does. It is called with the process's name and a channel: a byte there reports suspects to the
-# parent.
+# The work of a process: a function. It is called with the process's name and a channel: a byte there reports suspects
+# to the parent.
 Work = Callable[[str, socket.socket], object]
 
 

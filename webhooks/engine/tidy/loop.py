@@ -11,7 +11,7 @@ from ..deliver import endpoint, order
 
 # Deliveries that a transaction changes.
 ROWS_PER_TRANSACTION = 500
-# At most this many of them are of one webhook: so others have their share.
+# At most this many of them belong to the same webhook, so others have their share.
 ROWS_PER_WEBHOOK = 50
 
 # Read waiting deliveries whose time is over, of webhooks that exist. Lock their lanes, and leave out locked ones.

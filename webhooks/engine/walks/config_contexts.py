@@ -4,8 +4,9 @@ A dispatcher notes the change of a source as a walk. An idle one walks over all 
 does. It computes the data of each owner, and compares their digest with the stored one, of the data that were sent
 last. If they differ, it records an event.
 
-A digest is stored only together with an event, or while no change of a source is under way. So what webhooks do not
-know yet differs from its digest until a walk comes by. If a walk comes twice, the second one finds no difference.
+A digest is stored only together with an event, or while no change of a source is under way. So data that
+webhooks do not know yet differ from their digest until a walk comes by. If a walk comes twice, the second one finds no
+difference.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Compares lists that webhooks subscribe to with what their receivers have got, and records the differences.
+"""Compares lists that webhooks subscribe to with their receivers' copies, and records the differences.
 
 A change of an object brings an event. But an object may also enter or leave a list without one: its site moves to
 another region, or a date passes. So a walk looks at all objects of the type: an hour after the last walk, when somebody
@@ -81,7 +81,7 @@ READY_LISTS = f"""
     ) < %(most)s"""
 
 # Read the objects in a range of keys that the receiver has in the list: whether each still exists, and whether it has
-# changed since. What ignored users change is not sent.
+# changed since. Changes by ignored users are not sent.
 READ_MEMBERS = """
     SELECT m.object_id, t.{pk} IS NOT NULL, coalesce(m.state <> {state}, m.sequence > 0) AND NOT EXISTS (
         SELECT FROM webhooks_webhook_ignore_users i WHERE i.webhook_id = m.webhook_id)
@@ -133,7 +133,7 @@ class Difference:
 
 
 def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -> tuple[Difference, int, int | None]:
-    """Return what differs among the next `count` objects after a key, and how many are in the list.
+    """Return the differences among the next `count` objects after a key, and how many are in the list.
 
     Returns also the last key that was looked at, None at the end. Raises as list_filters.after().
     """
@@ -178,7 +178,7 @@ class WalkOfList(Walk[ListWalk]):
         return self.write(last_id=last_id, walking=position == 0, error='')
 
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
-        """Record an event for each object that differs, and learn the states of those that were taken as known."""
+        """Record an event for each object that differs, and store the states of objects that were taken as known."""
         webhook = Webhook.objects.get(pk=self.row.webhook_id)
         if pks:
             restating.restate(webhook, model, pks, now, urgent=True)

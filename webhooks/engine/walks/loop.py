@@ -73,7 +73,7 @@ class Walk[Row: Model](ABC):
 
     @abstractmethod
     def record(self, model: type[Model], type_id: int, pks: Sequence[int], upto: int, now: datetime) -> bool:
-        """Record what differs about these objects, in the open transaction. Returns False if it has to wait.
+        """Record the differences of these objects, in the open transaction. Returns False if it has to wait.
 
         The slice ends with the key `upto`. All other objects up to there do not concern it.
         """

@@ -1,4 +1,4 @@
-"""manage.py webhooks_apply: bring webhooks and credentials to what documents say."""
+"""manage.py webhooks_apply: create, change and delete webhooks and credentials as documents say."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ PLANNED = 2
 
 
 class Command(BaseCommand):
-    """Applies documents, all or nothing, and prints what has changed."""
+    """Applies documents, all or nothing, and prints the changes."""
 
     help = (
         'Create and change webhooks and credentials as the documents say, all or nothing. Exit code: 0 if nothing was '

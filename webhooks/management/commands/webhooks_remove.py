@@ -25,9 +25,9 @@ First export what you want to keep."""
 
 
 class Command(BaseCommand):
-    """Asks, then removes the rows of NetBox's that would break its pages, or keep the content types from being removed.
+    """Asks, then removes rows of NetBox that would break its pages, or keep the content types from being removed.
 
-    Fails while the plugin is switched on. docs/installation.md has the other steps.
+    Fails while the plugin is switched on. docs/installation.md has the rest of the steps.
     """
 
     help = 'Remove what NetBox keeps about webhooks. Run it before "migrate webhooks zero". It asks first.'

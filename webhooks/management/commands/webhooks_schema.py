@@ -20,7 +20,7 @@ CONCERNED = 2
 
 
 class Command(BaseCommand):
-    """Prints the JSON Schema of a model's payload, an AsyncAPI document, or what an upgrade changed."""
+    """Prints the JSON Schema of a model's payload, an AsyncAPI document, or the changes of an upgrade."""
 
     help = (
         "Print the JSON Schema of a model's payload, or an AsyncAPI document of all webhooks. Before and after an "
@@ -77,7 +77,7 @@ class Command(BaseCommand):
         self._print(schema)
 
     def _compare(self, before: dict[str, Any]) -> None:
-        """Print which keys came, went or changed their type, and which webhooks name those that went: exit code 2."""
+        """Print which keys came, went or changed their type. Exit with 2 if webhooks name keys that went."""
         now = schema_guard.take()
         self.stdout.write(f'NetBox {before["netbox"]} → {now["netbox"]}')
         differences = schema_guard.compare(before['object_types'], now['object_types'])
