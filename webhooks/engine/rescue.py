@@ -1,4 +1,15 @@
-"""Gives back the work of a dead worker: frees its lanes, and makes its events and deliveries in hand due again."""
+"""Gives back the work of a dead worker. Begin here to learn what happens when one dies.
+
+1. The supervisor notices at once that a process has ended (process/supervisor.py). A worker whose host is gone has no
+   more heartbeats: any sender notices that within 11 seconds (look_after_others() in process/sender.py).
+2. Its lanes are free, and another sender takes them.
+3. Its events in hand are dispatched again. Each of its deliveries in hand gets an attempt without an answer, and is
+   DOUBTFUL: due again now, or, if the worker may be alive, when its request must have ended. It keeps its number of
+   attempts. A test fails instead.
+4. An event or a delivery that was in hand at two deaths in a row is a suspect. A process of its own tries it alone
+   (process/suspects.py), and the third death of that process fails it.
+5. A worker that was only frozen finds its row gone or `dead`: it records nothing, and begins anew (registry.py).
+"""
 
 import logging
 from collections.abc import Collection

@@ -1,7 +1,8 @@
 """Says why a webhook or one of its deliveries is not sent, how to mend that, and when it is tried next.
 
 `banners_of` says it on the page of a webhook, `wait_of` on that of a delivery and in lists. Both ask `hindrance_of`:
-the reasons of a webhook hold up all of its deliveries.
+the reasons of a webhook hold up all of its deliveries. If there are none, the delivery's state is the reason
+(delivery_states.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,9 +1,13 @@
 """Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
+A part holds up to lane.PART_DELIVERIES changes and lane.PART_BYTES of payloads. Nothing else is sent together.
+
 1. While a transaction is dispatched, its deliveries are UNFORMED.
 2. When all is dispatched, they get their parts, once. If one has to wait for an earlier delivery of its
    object, all are held instead. When that one is closed, the set is looked at again.
 3. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
+4. The request has the id of the part's first delivery, its `lead` (build.py), and its attempt keeps the ids of all of
+   them as `members` (record.py). payload/change_set.py makes the body.
 """
 
 from collections import defaultdict
