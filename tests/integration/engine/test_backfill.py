@@ -28,6 +28,7 @@ from support.engine import (
     work,
 )
 from support.settings import change_settings
+from support.tables import copy_row, rows_read
 from support.writers import Writer
 from tenancy.models import Tenant
 from users.models import User
@@ -789,6 +790,21 @@ class TestWhatPeopleDo:
         assert len(deliveries(PENDING)) == 3
         assert backfill.cancel(webhook).recorded == 0
         assert not deliveries()
+
+    def test_what_a_canceled_one_has_left_is_found_without_reading_the_log(self, webhook):
+        (made,) = sites(1)
+        start(webhook)
+        cut()
+        backfill.cancel(webhook)
+        Site.objects.get(pk=made).save()
+        dispatch_all()
+        Delivery.objects.update(state=StatusChoices.DELIVERED, due_at=None)
+        copy_row(Delivery, times=5000)
+        sql.execute('VACUUM ANALYZE webhooks_delivery')
+        before = rows_read(Delivery)
+        assert not tidy.take_back()
+        start(webhook)
+        assert rows_read(Delivery) - before < 5000
 
     def test_a_change_behind_what_is_canceled_goes(self, webhook, receiver):
         (made,) = sites(1)

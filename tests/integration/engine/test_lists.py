@@ -21,6 +21,7 @@ from extras.models import SavedFilter, TableConfig
 from ipam.models import IPAddress, Prefix
 from support.builders import device, interface, named, site, subscribe
 from support.engine import deliveries, dispatch_all, dispatching, open_transaction, work
+from support.writers import before_statement
 from tenancy.models import Contact, ContactAssignment, ContactGroup, ContactRole, Tenant, TenantGroup
 from users.models import User
 
@@ -30,8 +31,11 @@ from webhooks import list_filters
 from webhooks.choices import KindChoices
 from webhooks.engine import sql
 from webhooks.engine.dispatch import memberships
+from webhooks.engine.dispatch.undecided import Undecided
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.walks import lists as lists_walk
+from webhooks.engine.walks.backfills import BackfillWalk
+from webhooks.engine.walks.loop import Walks
 from webhooks.models import Delivery, ListMember, ListWalk, Webhook
 from webhooks.services import backfill, lists, redelivery, send_now
 
@@ -305,6 +309,22 @@ class TestDefinitions:
         assert [found.names_of_stale for found in lists.differences(webhook)] == [[one.name]]
         compare(webhook)
         assert told(receiver) == [('updated', one.pk, None)]
+
+    def test_what_is_judged_while_its_backfill_is_canceled_is_not_taken_for_sent(self, receiver: Receiver):
+        webhook = mirror(receiver)
+        one = site(status='planned')
+        assert told(receiver) == []
+        Site.objects.filter(pk=one.pk).update(status='active')
+        backfill.start(webhook, backfill.choose(webhook))
+        assert Walks([BackfillWalk]).next_slice()
+        with open_transaction(lambda: sql.fetch(memberships.TRY_LOCK_MEMBERS, [webhook.pk])):
+            dispatch_all()
+        assert [found.object_id for found in deliveries('undecided')] == [one.pk]
+        with before_statement(tidy.REMOVE_UNTRIED.partition('%')[0], Undecided().step):
+            backfill.cancel(webhook)
+        work()
+        compare(webhook)
+        assert told(receiver) == [('created', one.pk, 'entered')]
 
     def test_a_filter_that_fails_is_named_and_holds_no_other_webhook(self, receiver: Receiver, admin_pages):
         webhook = mirror(receiver)

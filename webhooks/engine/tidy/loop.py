@@ -102,14 +102,17 @@ RELEASE_UNORDERED = """
         FOR UPDATE OF h SKIP LOCKED
     ))"""
 
-# The delivery `d`, with its event `e`, is an untried one of a backfill, and no worker has it in hand.
+# The delivery `d`, with its event `e`, is an untried one of a backfill, and no worker has it in hand. Each of the two
+# conditions on its state has an index: otherwise PostgreSQL would read the whole log of the webhook each second.
 MAY_BE_TAKEN_BACK = f"""d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-        AND d.status {states.WAITING_BY_ID} AND {order.IS_UNTRIED} AND e.backfill_for IS NOT NULL"""
+        AND (d.status {states.QUEUED} OR d.status = 'undecided') AND {order.IS_UNTRIED}
+        AND e.backfill_for IS NOT NULL"""
 
-# Read these deliveries of a webhook, and when each was made.
-READ_UNTRIED = f"""
+# Lock these deliveries of a webhook, and read when each was made. Skip those that a dispatcher is judging: it may be
+# about to note their objects as members of a list. A later call takes back what is left of them.
+LOCK_UNTRIED = f"""
     SELECT d.id, d.created FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
-    WHERE d.webhook_id = %s AND {MAY_BE_TAKEN_BACK}"""
+    WHERE d.webhook_id = %s AND {MAY_BE_TAKEN_BACK} FOR UPDATE OF d SKIP LOCKED"""
 
 # Forget the states of list members that these deliveries were to bring: so the next walk sends them. Skip members that
 # a dispatcher is about to write.
@@ -201,7 +204,7 @@ def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
 
     The next of their objects become due. The caller has locked the lane.
     """
-    found = dict(sql.fetch(READ_UNTRIED, [webhook_id]))
+    found = dict(sql.fetch(LOCK_UNTRIED, [webhook_id]))
     order.release_next(list(found), now)
     sql.execute(FORGET_STATES, [list(found)])
     sql.execute(REMOVE_UNTRIED, [list(found)])
