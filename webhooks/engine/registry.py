@@ -18,8 +18,8 @@ ENDING = 'ending'
 
 # A worker without a heartbeat for this time counts as dead, and others may take its work.
 ALIVE_SECONDS = 10.0
-# Requests may begin only for this time after a heartbeat. So long before others take the work, each of its requests has
-# begun or never will.
+# Requests may begin only for this time after a heartbeat. So each of its requests has begun, or never will,
+# well before others take the work.
 BEGIN_SECONDS = 2.0
 
 # The error of an event or a delivery that was in hand when its worker stopped. Twice in a row makes it suspect.

@@ -4,8 +4,8 @@
    more heartbeats: any sender notices that within 11 seconds (look_after_others() in process/sender.py).
 2. Its lanes are free, and another sender takes them.
 3. Its events in hand are dispatched again. Each of its deliveries in hand gets an attempt without an answer, and is
-   DOUBTFUL: due again now, or, if the worker may be alive, when its request must have ended. It keeps its number of
-   attempts. A test fails instead.
+   DOUBTFUL: due again now, or, if the worker may be alive, when its request must have ended. It has as many
+   attempts left as before. A test fails instead.
 4. An event or a delivery that was in hand at two deaths in a row is a suspect. A process of its own tries it alone
    (process/suspects.py), and the third death of that process fails it.
 5. A worker that was only frozen finds its row gone or `dead`: it records nothing, and begins anew (registry.py).

@@ -55,9 +55,10 @@ class Action:
     list, which takes the selected objects.
 
     `service` gets the object and the user; None: a form passes the entered values to one. It raises Busy or
-    DefinitionError if the action is not possible. `message` gets the object and what the service returned. It returns
-    the level, of django.contrib.messages, and the text of a message to the user, or None. `is_offered` says whether the
-    object's page has the button. `obstacle` says why the button is disabled, '' if it is not.
+    DefinitionError if the action is not possible, PermissionsViolation or PermissionDenied if the user may not take it.
+    `message` gets the object and what the service returned. It returns the level, of django.contrib.messages, and the
+    text of a message to the user, or None. `is_offered` says whether the object's page has the button. `obstacle` says
+    why the button is disabled, '' if it is not.
     """
 
     model: type[Model]

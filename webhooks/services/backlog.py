@@ -22,8 +22,8 @@ from .not_sending import NotSending
 class Unsent:
     """The figures of recorded changes that are not sent yet.
 
-    `undispatched` counts events, `pending` deliveries; both include suspects. `oldest`: since when the oldest unsent
-    change waits, not counting paused ones.
+    `undispatched` counts events, `pending` deliveries, undecided ones too; both include suspects. `oldest`: since when
+    the oldest unsent change waits, not counting paused ones.
     """
 
     undispatched: int

@@ -48,10 +48,11 @@ PING_KIND = 'test'
 
 
 def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
-    """Send a test event of the newest subscribed object, else a ping. Return its delivery as the user may see it.
+    """Send a test event, or a ping if there is no object. Return its delivery as the user may see it.
 
-    The log has it like any other delivery. A feed's test is only published. A disabled webhook is tested too. There is
-    one attempt, of MAX_TEST_SECONDS at most. Raises Busy if too many tests run, or one of this webhook.
+    The object is the newest of the first of the webhook's types that has any. The log has it like any other delivery. A
+    feed's test is only published. A disabled webhook is tested too. There is one attempt, of MAX_TEST_SECONDS at most.
+    Raises Busy if too many tests run, or one of this webhook.
     """
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, MAX_TEST_SECONDS)

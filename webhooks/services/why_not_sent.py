@@ -2,7 +2,8 @@
 
 `banners_of` says it on the page of a webhook, `wait_of` on that of a delivery and in lists. Both ask `hindrance_of`:
 the reasons of a webhook hold up all of its deliveries. If there are none, the delivery's state is the reason
-(delivery_states.py).
+(delivery_states.py). A delivery that is due and still not sent is in hand, or waits for its webhook's rate limit,
+concurrency or transaction (Lane.room, engine/deliver/choice.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping

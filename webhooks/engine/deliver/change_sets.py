@@ -1,6 +1,8 @@
 """Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
-A part holds up to lane.PART_DELIVERIES changes and lane.PART_BYTES of payloads. Nothing else is sent together.
+Webhooks with `change_set` ask for that. Backfills, updates that components or config contexts cause, job events, and
+events that could not be rendered go alone (MAKE_DELIVERIES). A part holds up to lane.PART_DELIVERIES changes and
+lane.PART_BYTES of payloads. Nothing else is sent together.
 
 1. While a transaction is dispatched, its deliveries are UNFORMED.
 2. When all is dispatched, they get their parts, once. If one has to wait for an earlier delivery of its

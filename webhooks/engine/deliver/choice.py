@@ -1,4 +1,4 @@
-"""Chooses the webhooks that are served next, and their deliveries. Pure: it changes nothing in memory."""
+"""Chooses the webhooks that are served next, and their deliveries. In memory it only refills rate limits."""
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush

@@ -75,7 +75,7 @@ def is_refused(health: Health, now: datetime) -> bool:
 
 
 def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime, *, is_outage: bool) -> None:
-    """Open the circuit after SUSPEND_AFTER_ATTEMPTS, or if there `is_outage`. If it is open, put off the next probe.
+    """Open the circuit after SUSPEND_AFTER_ATTEMPTS, or in an outage. If it is open, put off the next probe.
 
     Saves nothing. A webhook with one attempt is never suspended.
     `began`: when the last attempt did. Before `probe_at` it was no probe: it was under way when the circuit opened, or

@@ -235,7 +235,7 @@ def forget_gone() -> None:
 def disable_gone() -> None:
     """Disable webhooks whose endpoints answered 410 Gone (RFC 9110, 15.5.11): they ask not to be called again.
 
-    The answer was noted on the health while the lane was held. The webhook is disabled later, as a user may hold its
+    The answer was noted on the health while the lane was locked. The webhook is disabled later, as a user may hold its
     row: each in a transaction, with a journal entry and a notification.
 
     If a webhook or its lane is locked, or a plugin refuses the save, that waits for another call. Raises BROKEN_OFF.

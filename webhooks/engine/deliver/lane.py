@@ -88,7 +88,7 @@ class ReadRequest(NamedTuple):
 
 
 class State(NamedTuple):
-    """A webhook's state, as a turn reads it: when it was saved, whether it may be sent to, and only a probe at a time.
+    """A webhook's state, as a turn reads it: when it was saved, whether it may be sent to, and whether by probes only.
 
     `is_saved`: somebody has saved it since its last attempt.
     """
@@ -202,7 +202,7 @@ class Lane:
     #
 
     def read_requests(self, *, everything: bool) -> Iterator[ReadRequest]:
-        """Yield which deliveries are to be read, as few are known. `everything`: from the beginning, not the mark."""
+        """Yield the reads that are needed if few deliveries are known. `everything`: from the beginning, not a mark."""
         if not self.state.is_active:
             return
         for backfill, mark in self.marks.items():

@@ -1,8 +1,8 @@
 """Keeps an object's deliveries in order: for each webhook they go by their sequence, one at a time.
 
-A delivery that has to wait for an earlier one is held: no look passes over it. When the earlier one is closed, the next
-is ready. Deliveries are held, and closed by anybody but the owner, only under the lock of the lane's row. So none is
-held behind a closed one.
+A delivery that has to wait for an earlier one is held: then searches for due deliveries do not read it. When the
+earlier one is closed, the next is ready. Deliveries are held, and closed by anybody but the owner, only under the lock
+of the lane's row. So none is held behind a closed one.
 """
 
 from collections.abc import Collection
@@ -19,15 +19,16 @@ LOCK_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) OR
 # The delivery `d` of a backfill is untried: no receiver has heard of it. To be joined with a condition on its state.
 IS_UNTRIED = 'd.backfill AND d.attempt_count = 0'
 
-# Find deliveries that have to wait. An undecided delivery blocks as a pending one does: it may become one.
+# Find earlier deliveries of the object of `d` that wait. An undecided one counts: it may be sent.
+FIND_EARLIER = f"""
+    SELECT FROM webhooks_delivery p
+    WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
+      AND p.status {states.WAITING_BY_ID} AND p.sequence < d.sequence"""
+
+# Find deliveries that have to wait.
 FIND_BLOCKED = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
-    CROSS JOIN LATERAL (
-        SELECT FROM webhooks_delivery p
-        WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-          AND p.status {states.WAITING_BY_ID} AND p.sequence < d.sequence
-        LIMIT 1
-    ) p
+    CROSS JOIN LATERAL ({FIND_EARLIER} LIMIT 1) p
     WHERE d.id = ANY(%(ids)s) AND w.ordered
     UNION ALL
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_backfill b ON b.webhook_id = d.webhook_id

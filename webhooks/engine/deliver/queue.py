@@ -49,8 +49,9 @@ RETRY = f"""
     ))
     RETURNING webhook_id"""
 
-# The delivery `d` is in no change set, or stands for its set: it is the first that waits. A set without parts has a
-# single delivery with a time, which stands for all. Once there are parts, the first one stands for the next part.
+# The delivery `d` is in no change set, or stands for its set: it is the first that waits. While a set has no parts, the
+# first delivery with a time stands for all: each statement that adds some gives one a time. Once there are parts, the
+# first one stands for the next part.
 LEADS_SET = f"""(d.change_set IS NULL OR NOT EXISTS (
         SELECT FROM webhooks_delivery p
         WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status {states.PENDING}

@@ -54,7 +54,7 @@ POSTPONE = """
 
 
 def postpone(ids: Collection[int], now: datetime) -> set[int]:
-    """Postpone due deliveries until later ones of their objects are due, and return the ids of these.
+    """Postpone due deliveries until later ones of their objects are due, and return the ids of the postponed ones.
 
     The caller owns the lanes.
     """

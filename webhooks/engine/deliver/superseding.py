@@ -88,12 +88,12 @@ SUPERSEDE = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
     FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status {states.QUEUED_BY_ID} RETURNING d.webhook_id"""
 
-# From the queue to ready, or to held as all that they replace: heirs get their new state. They show the object before
-# the first delivery `f`: as that one shows it, or its event, or as the heir had it so far.
+# From the queue to ready: heirs get their new state. The next turn holds those that have to wait. They show the object
+# before the first delivery `f`: as that one shows it, or its event, or as the heir had it so far.
 INHERIT = f"""
     UPDATE webhooks_delivery d
-    SET status = CASE WHEN h.due_at IS NULL THEN 'held' ELSE 'pending' END,
-        due_at = least(h.due_at, %(now)s), waits_until = NULL, attempt_limit = NULL, backfill = h.backfill,
+    SET status = 'pending', due_at = least(h.due_at, %(now)s), waits_until = NULL, attempt_limit = NULL,
+        backfill = h.backfill,
         span = nullif(
             coalesce(d.span, '{{}}') - 'seen' || h.span
             || CASE WHEN h.before IS NULL THEN '{{}}' ELSE jsonb_build_object(h.key, h.before) END, '{{}}')

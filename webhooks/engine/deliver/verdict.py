@@ -76,7 +76,6 @@ def _spent(delivery: Delivery) -> int:
 
 def _asked(outcome: Outcome, now: datetime) -> timedelta:
     """Return the wait that the endpoint asks for."""
-    asked = (
-        backoff.retry_after(outcome.headers.get('Retry-After'), now) if outcome.status in RETRY_AFTER_STATUSES else None
-    )
-    return asked or timedelta()
+    if outcome.status not in RETRY_AFTER_STATUSES:
+        return timedelta()
+    return backoff.retry_after(outcome.headers.get('Retry-After'), now) or timedelta()

@@ -100,7 +100,8 @@ def _read(member: Member, since: int, most: int, direction: str) -> list[tuple[i
 
 
 def take_suspects(member: Member) -> list[Event]:
-    """Take one suspect in hand: an event that was in hand when its process died. Return it in a list.
+    """Take one suspect in hand: an event that was in hand at two deaths in a row, or took too long. Return it
+    in a list.
 
     [] if none is due, or if each of the first EVENTS_PER_BATCH waits for an earlier event of its object.
     """

@@ -38,11 +38,11 @@ DELIVERIES_PER_TRANSACTION = 1000
 # After this time no further slice of a batch is rendered. The rest is for the next batch, with newer changes.
 BATCH_SECONDS = 0.3
 
-# The delivery is in no change set, or is the first one of its set.
+# The delivery is in no change set, or is the first of its set in this statement.
 LEADS = '(s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1)'
 
-# Make a delivery for each pair of a webhook and an event: undecided, resting, or ready. One delivery of a change set is
-# ready, and the rest, which follow it, are held (engine/deliver/change_sets.py).
+# Make a delivery for each pair of a webhook and an event: undecided, resting, or ready. One of the deliveries for a
+# change set is ready, and the rest, which follow it, are held (engine/deliver/change_sets.py).
 MAKE_DELIVERIES = f"""
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, waits_until, expires_at, attempt_count, listed, backfill, change_set,

@@ -36,7 +36,7 @@ class Matched(NamedTuple):
     changed: list[Event]
     # Changes of objects that may change the config contexts of other objects.
     sources: list[Event]
-    # {event id: webhooks that ask for config contexts}, of events of their owners
+    # {event id: webhooks that ask for the config context of its object}
     derived: dict[int, list[Webhook]]
     # Creations of owners that some of these webhooks did not ask for.
     unreported: list[Event]
@@ -81,7 +81,7 @@ class Subscribers:
         self._with_component = self._owners_with_changed([one for one in changes if one.pk in self._unchanged], put_off)
 
     def of(self, event: Event, kind: str) -> list[Webhook]:
-        """Return the webhooks that subscribed to such a kind of the event, or whose backfill recorded it."""
+        """Return the webhooks that subscribed to this kind of change of the model, or whose backfill recorded it."""
         if event.backfill:
             pks = [event.backfill_for]
         else:

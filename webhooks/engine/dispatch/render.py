@@ -86,7 +86,7 @@ class Shown:
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
     # Each gets a delivery.
     webhooks: Sequence[Webhook] = ()
-    # Each gets an undecided delivery: its costly conditions are still to be evaluated.
+    # Each gets an undecided delivery: its costly conditions, or a list's filter, are still to be evaluated.
     undecided: Sequence[Webhook] = ()
     # How many other webhooks asked for it.
     skipped: int = 0

@@ -154,15 +154,13 @@ def _judge_some(webhook: Webhook) -> int:
         wanted = [one for one in every if one.kind in webhook.kinds]
         going = {one.pk for one in wanted}
         unwanted = [pk for pk, _event in deliveries if pk not in going]
-        with sql.transaction():
-            if unwanted and not order.try_lock_lanes([webhook.pk]):
-                return 0
-            _remove(webhook.pk, unwanted, now)
-            # Somebody may be removing the list, in a transaction that stays open.
-            sql.set_lock_timeout(sql.TABLE_LOCK_MS)
-            memberships.store(webhook, judged)
-            spans = [one.span and json.dumps(one.span) for one in wanted]
-            sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])
+        if unwanted and not _remove(webhook.pk, unwanted, now):
+            return 0
+        # Somebody may be removing the list, in a transaction that stays open.
+        sql.set_lock_timeout(sql.TABLE_LOCK_MS)
+        memberships.store(webhook, judged)
+        spans = [one.span and json.dumps(one.span) for one in wanted]
+        sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])
         return len(deliveries)
 
 

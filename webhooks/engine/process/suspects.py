@@ -12,7 +12,6 @@ from itertools import islice
 
 from redis import RedisError
 
-from ... import delivery_states as states
 from ...interruptions import INTERRUPTIONS
 from ...models import Delivery, Webhook
 from ...payload.http_request import Builder
@@ -43,11 +42,7 @@ FIND_SUSPECTS = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
     WHERE d.status = 'suspect' AND d.due_at <= %(now)s
-      AND {lanes.MAY_SEND} AND {queue.LEADS_SET} AND NOT (w.ordered AND EXISTS (
-          SELECT FROM webhooks_delivery p
-          WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-            AND p.status {states.WAITING_BY_ID} AND p.sequence < d.sequence
-      ))
+      AND {lanes.MAY_SEND} AND {queue.LEADS_SET} AND NOT (w.ordered AND EXISTS ({order.FIND_EARLIER}))
     ORDER BY d.due_at, d.id LIMIT %(most)s"""
 
 # Take a due suspect in hand: without `due_at` no other worker takes it.

@@ -140,8 +140,8 @@ LOCK_LEFT_BEHIND = f"""
 def step() -> bool:
     """Do a part of all that is to be tidied. Returns whether there may be more.
 
-    It disables webhooks whose endpoints are gone, does each function below once, and runs event rules. If PostgreSQL
-    interrupts it, that is logged. Raises RedisError if rules cannot be run.
+    It disables webhooks whose endpoints are gone, calls each function from expire() to release_unordered() once, and
+    runs event rules. If PostgreSQL interrupts it, that is logged. Raises RedisError if rules cannot be run.
     """
     with sql.may_break_off():
         endpoint.disable_gone()

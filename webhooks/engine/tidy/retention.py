@@ -116,7 +116,7 @@ def by_age(before: datetime, kept: Sequence[str] = OPEN_STATES) -> Iterator[int]
 
 
 def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.inf) -> Iterator[int]:
-    """Delete events from before a time without deliveries in the statuses `kept` or made since, the oldest first.
+    """Delete events from before a time without deliveries in the states `kept` or made since, the oldest first.
 
     `excess`: only until this many deliveries are gone. Yields each transaction's number of events.
     """

@@ -164,9 +164,9 @@ def learn(events: Collection[Event]) -> None:
 
 
 def store_sent(shown: Iterable[tuple[Event, Mapping[str, Any] | None]]) -> None:
-    """Store the digests of the data in these events, in the open transaction, for each webhook that asks.
+    """Store the digests of the data in these events, in the open transaction.
 
-    `shown`: each event with its data.
+    Each event goes to all webhooks that ask for config contexts. `shown`: each event with its data.
     """
     by_type: dict[int, dict[int, str]] = {}
     for event, data in shown:
@@ -209,7 +209,7 @@ def _digests(model: type[Model], pks: Sequence[int]) -> dict[int, str]:
 
 
 def _pending_causes(walk_id: int = 0) -> tuple[bool, bool]:
-    """Return READ_CAUSES. Ask after the digests were computed: they show no change that it does not know of."""
+    """Return READ_CAUSES. Call it after computing digests: it then knows of each change that they may show."""
     types = {label: id_of(label) for label in SOURCES}
     return sql.fetch(READ_CAUSES, [walk_id, list(types.values()), types[CONFIG_CONTEXT]])[0]
 

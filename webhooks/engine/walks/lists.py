@@ -1,9 +1,9 @@
 """Compares lists that webhooks subscribe to with their receivers' copies, and records the differences.
 
 A change of an object brings an event. But an object may also enter or leave a list without one: its site moves to
-another region, or a date passes. So a walk looks at all objects of the type: an hour after the last walk, when somebody
-asks, or a minute after the last one if a table was written that the filter reads. PostgreSQL counts these writes
-anyway, so saves cost nothing more.
+another region, or a date passes. So a walk looks at all objects of the type: an hour after the last walk began, when
+somebody asks, or a minute after the last one if a table was written that the filter reads. PostgreSQL counts these
+writes anyway, so saves cost nothing more.
 
 For each object that differs it records an event of its present state. What that means for the list is judged as of any
 event (dispatch/memberships.py).
@@ -153,7 +153,7 @@ def difference(listed: ListWalk, model: type[Model], last_id: int, count: int) -
 
 
 class WalkOfList(Walk[ListWalk]):
-    """A walk over the objects of a list's type. If the filter fails, it ends, and begins again after an hour."""
+    """A walk over the objects of a list's type. If the filter fails, it ends, and the next begins when it is due."""
 
     guards = ('query', 'begun_at', 'walking', 'last_id')
 
