@@ -374,6 +374,8 @@ OF_STATE: Mapping[str, Callable[[Delivery], Wait]] = {
 def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:
     if earlier:
         text = _('Delivery {id} is sent first: it is an earlier change of the same object.').format(id=earlier.pk)
+    elif delivery.parts and delivery.part > 1:
+        text = _('An earlier part of its change set is sent first.')
     elif delivery.parts:
         text = _('It is sent with the other changes of its change set.')
     elif delivery.change_set:

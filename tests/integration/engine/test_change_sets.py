@@ -254,6 +254,8 @@ class TestParts:
         make_sites(*'abcd')
         received(receiver, 1)
         # The split was decided at the first attempt.
+        waits = [why_not_sent.wait_of(one, timezone.now()).text for one in deliveries() if one.part == 2]
+        assert waits == ['An earlier part of its change set is sent first.'] * len(waits) != []
         monkeypatch.setattr(lane, 'PART_DELIVERIES', 1000)
         pass_retry_waits()
         first, again, second = received(receiver, 3)
