@@ -218,7 +218,10 @@ def _position(webhook: Webhook, after: str) -> int:
 
 
 def _wait(webhook: Webhook, position: int, seconds: int) -> None:
-    """Wait for a number above `position`. Each waiting reader holds a thread of this process. Raises Busy."""
+    """Wait for a number above `position`, or until the webhook is deleted. Each waiting reader holds a thread of this
+    process. Raises Busy.
+    """
+    nothing_new = Health.objects.filter(webhook=webhook, position__lte=position)
     end, thread = time.monotonic() + seconds, threading.get_ident()
     _waiting.add(thread)
     try:
@@ -229,7 +232,7 @@ def _wait(webhook: Webhook, position: int, seconds: int) -> None:
                     'Try again soon.'
                 )
             )
-        while _last(webhook) <= position and (left := end - time.monotonic()) > 0:
+        while nothing_new.exists() and (left := end - time.monotonic()) > 0:
             time.sleep(min(POLL_SECONDS, left))
     finally:
         _waiting.discard(thread)

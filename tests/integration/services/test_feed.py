@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -333,8 +334,9 @@ class TestWaiting:
             assert wait_until(lambda: service._waiting, 60)
             publish_and(take_away)
 
-        thread = in_thread(act)
+        thread, began = in_thread(act), time.monotonic()
         answer = read(clerk_api, feed, status, wait=60)
+        assert time.monotonic() - began < 60
         thread.join()
         assert ('Bern' in json.dumps(answer)) is (status == 200)
 
