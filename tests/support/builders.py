@@ -4,9 +4,11 @@ import itertools
 import json
 from typing import Any
 
+from core.models import ObjectType
 from dcim.models import Device, DeviceRole, DeviceType, Interface, Manufacturer, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
+from extras.models import CustomField
 
 from webhooks.choices import KindChoices
 from webhooks.models import Event, Webhook
@@ -62,6 +64,11 @@ def device_type(**fields: Any) -> DeviceType:
 
 def interface(owner: Device, **fields: Any) -> Interface:
     return Interface.objects.create(device=owner, **{'name': f'eth{next(_numbers)}', 'type': 'other'} | fields)
+
+
+def custom_field(model: type[Model], name: str, kind: str, **fields: Any) -> None:
+    made = CustomField.objects.create(name=name, type=kind, **fields)
+    made.object_types.set([ObjectType.objects.get_for_model(model)])
 
 
 def named(prefix: str) -> dict[str, str]:

@@ -127,9 +127,9 @@ class _Writer:
         self._check(model, stored, 'change', entry)
         # Validating changes the instance.
         instance = model.objects.get(pk=stored.pk) if stored else None
-        serializer = get_serializer_for_model(model)(
-            instance, data=_data(entry, stored), context={'request': self._request} if self._request else {}
-        )
+        # Without a request too, the key has to be there: custom fields that name objects ask for it.
+        context = {'request': self._request}
+        serializer = get_serializer_for_model(model)(instance, data=_data(entry, stored), context=context)
         try:
             serializer.is_valid(raise_exception=True)
             differences = _differences(stored, serializer.validated_data) if stored else {}

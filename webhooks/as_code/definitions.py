@@ -51,9 +51,10 @@ class DefinitionJob(JobRunner):
         user = self.job.user
         if user is None or not user.is_active:
             self._fail(_('The user who last saved the definition is deleted or inactive. Save it again.'))
-        request = NetBoxFakeRequest(
-            {'META': {}, 'GET': {}, 'POST': {}, 'FILES': {}, 'user': user, 'path': '', 'id': uuid.uuid4()}
-        )
+        request = NetBoxFakeRequest({
+            'META': {}, 'GET': {}, 'POST': {}, 'FILES': {}, 'user': user, 'path': '', 'id': uuid.uuid4(),
+            'build_absolute_uri': str,  # custom fields that name objects ask for it
+        })  # fmt: skip
         definition = self.job.object
         try:
             with apply_request_processors(request):

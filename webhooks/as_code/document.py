@@ -134,11 +134,11 @@ def _place(found: dict[str, Any], file: str, key: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value as JSON has it: NetBox's conditions take plain mappings only, and YAML has dates."""
+    """Return the value as JSON has it: NetBox's conditions take plain mappings only, YAML has dates and any keys."""
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, dict):
-        return {key: _plain(below) for key, below in value.items()}
+        return {str(key): _plain(below) for key, below in value.items()}
     return [_plain(below) for below in value] if isinstance(value, list) else value
 
 

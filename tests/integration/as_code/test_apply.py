@@ -14,9 +14,9 @@ from dcim.models import Site
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import override_settings
-from extras.models import CustomField, Notification, NotificationGroup, Tag
+from extras.models import Notification, NotificationGroup, Tag
 from jsonschema import Draft202012Validator
-from support.builders import NOWHERE, site, subscribe
+from support.builders import NOWHERE, custom_field, site, subscribe
 from support.builtin import rule
 from support.engine import in_thread, is_anybody_blocked, open_transaction
 from support.settings import change_settings
@@ -272,8 +272,7 @@ class TestRefusals:
         assert run(write(text)) == ('Nothing to do.', 0)
 
     def test_dates_of_yaml_are_no_change(self, write):
-        field = CustomField.objects.create(name='reviewed', type='date')
-        field.object_types.set([ObjectType.objects.get_for_model(Webhook)])
+        custom_field(Webhook, 'reviewed', 'date')
         file = write(ONE + '    custom_fields: {reviewed: 2026-01-31}\n')
         run(file)
         assert Webhook.objects.get().custom_field_data == {'reviewed': '2026-01-31'}
@@ -281,6 +280,18 @@ class TestRefusals:
         assert run(write(exported())) == ('Nothing to do.', 0)
         changed = run(write(ONE + '    custom_fields: {reviewed: 2026-02-28}\n'))[0]
         assert changed.splitlines()[1] == "    custom_fields: {'reviewed': '2026-01-31'} → {'reviewed': '2026-02-28'}"
+
+    def test_custom_fields_may_name_objects_and_have_any_keys(self, write):
+        places = [site().pk, site().pk]
+        values = {'place': places[0], 'places': places, 'more': {'1': {'2026-01-31': 'a'}}}
+        custom_field(Webhook, 'place', 'object', related_object_type=ObjectType.objects.get_for_model(Site))
+        custom_field(Webhook, 'places', 'multiobject', related_object_type=ObjectType.objects.get_for_model(Site))
+        custom_field(Webhook, 'more', 'json')
+        given = f'{{place: {places[0]}, places: {places}, more: {{1: {{2026-01-31: a}}}}}}'
+        file = write(f'{ONE}    custom_fields: {given}\n')
+        run(file)
+        assert Webhook.objects.get().custom_field_data == values
+        assert run(file) == run(write(exported())) == ('Nothing to do.', 0)
 
     def test_secrets_that_no_key_decrypts_are_replaced(self, write, monkeypatch):
         """As in a copy of the database for a NetBox with other keys."""

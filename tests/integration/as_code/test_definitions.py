@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from core.choices import JobStatusChoices
 from core.jobs import SyncDataSourceJob
-from core.models import DataSource, Job, ObjectChange
+from core.models import DataSource, Job, ObjectChange, ObjectType
+from dcim.models import Site
+from support.builders import custom_field, site
 from users.models import User
 
 from devstack.process import wait_until
@@ -80,6 +82,14 @@ def test_a_sync_applies_the_file_in_a_worker_and_brings_back_what_was_deleted(
     assert change.user == netbox_user
     assert all(log_of(job) == ['+ webhooks: CMDB'] for job in made.jobs.all())
     assert 'Last job' in admin_pages.get(made.get_absolute_url()).content.decode()
+
+
+def test_a_job_applies_custom_fields_that_name_objects(netbox_user, source, write):
+    place = site()
+    custom_field(Webhook, 'place', 'object', related_object_type=ObjectType.objects.get_for_model(Site))
+    write(f'{ONE}    custom_fields: {{place: {place.pk}}}\n')
+    assert log_of(applied(definition(source, netbox_user), netbox_user)) == ['+ webhooks: CMDB']
+    assert Webhook.objects.get().custom_field_data == {'place': place.pk}
 
 
 def test_a_sync_leaves_alone_what_is_applied_by_a_button_only(netbox_user, source, write):
