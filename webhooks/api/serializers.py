@@ -34,6 +34,7 @@ from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
 from ..validation.body import refuse_batch
 from ..validation.credential import normalized
+from ..validation.lists import normalized_filters
 from ..validation.moved import merged_headers
 from ..validation.secret import merge_secret
 from ..validation.url import merge_url
@@ -252,7 +253,11 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
     def validate_filters(self, value: Any) -> Any:
         if not isinstance(value, dict) or not all(isinstance(query, str) for query in value.values()):
             raise serializers.ValidationError(_('Filters must be a JSON object of texts.'))
-        return value
+        return normalized_filters(value)
+
+    def validate_body_template(self, value: str) -> str:
+        # As in forms: blanks alone are no template.
+        return value if value.strip() else ''
 
 
 # NetBox's own webhooks have the plain name in OpenAPI, and NetBox finds ours by it here.

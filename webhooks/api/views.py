@@ -78,17 +78,22 @@ Wanted = Mapping[str, Any]
 FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
-class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
-    """The base of viewsets whose objects have secrets."""
+class WritableViewSet(RefusingMixin, NetBoxModelViewSet):
+    """The base of viewsets whose objects can be written."""
 
-    # NetBox would run bulk requests as a job. That would expose their secrets in Redis and on NetBox's pages.
-    background_enabled = False
     filter_backends = FILTER_BACKENDS
 
     def update(self, request: Request, *args, **kwargs) -> Response:
         if not isinstance(request.data, dict):
             raise ValidationError(_('Send one JSON object to change one object.'))
         return super().update(request, *args, **kwargs)
+
+
+class SecretiveViewSet(WritableViewSet):
+    """The base of viewsets whose objects have secrets."""
+
+    # NetBox would run bulk requests as a job. That would expose their secrets in Redis and on NetBox's pages.
+    background_enabled = False
 
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
         """Refuse a job: NetBox 4.7.0 ignores `background_enabled`."""
@@ -233,11 +238,10 @@ class CredentialViewSet(SecretiveViewSet):
     ordering_fields = ('id', 'name', 'description', 'type', 'created', 'last_updated')
 
 
-class DefinitionViewSet(RefusingMixin, NetBoxModelViewSet):
+class DefinitionViewSet(WritableViewSet):
     queryset = Definition.objects.all()
     serializer_class = serializers.DefinitionSerializer
     filterset_class = filtersets.DefinitionFilterSet
-    filter_backends = FILTER_BACKENDS
 
     @acts(actions.APPLY, returns={201: JobSerializer})
     def apply(self, request: Request, definition: Definition) -> Response:

@@ -16,6 +16,7 @@ from utilities.forms.widgets import DateTimePicker
 
 from .. import object_types
 from ..storable import NO_SUCH_OFFSET, is_flat, is_storable_time
+from ..validation.lists import normalized_filters
 
 
 def switch(label: str) -> forms.NullBooleanField:
@@ -92,16 +93,15 @@ class FiltersField(forms.CharField):
     def to_python(self, value: Any) -> dict[str, str]:
         """Raise ValidationError for a line without a colon, and for a type that has two lines."""
         if isinstance(value, dict):
-            return value
+            return normalized_filters(value)
         text = super().to_python(value)
         if text.startswith('{'):
-            return forms.JSONField(decoder=FlatDecoder).to_python(text)
+            return normalized_filters(forms.JSONField(decoder=FlatDecoder).to_python(text))
         lines = [line.partition(':') for line in text.splitlines() if line.strip()]
         names = [name.strip().lower() for name, _colon, _query in lines]
         if not all(colon for _name, colon, _query in lines) or len({*names}) < len(names):
             raise forms.ValidationError(_('Enter one filter per line, such as dcim.site: status=active'))
-        queries = [query.strip().removeprefix('?') for _name, _colon, query in lines]
-        return dict(zip(names, queries, strict=True))
+        return normalized_filters({name: query for name, (_name, _colon, query) in zip(names, lines, strict=True)})
 
     def validate(self, value: Any) -> None:
         super().validate(value or None)

@@ -1,5 +1,7 @@
 """Checks subscriptions to lists. services/keys.py checks the filters themselves: NetBox decides which there are."""
 
+from typing import Any
+
 from django.utils.translation import gettext as _
 
 from ..constants import MAX_QUERY_CHARS
@@ -11,6 +13,15 @@ NOT_BESIDE_FILTERS = (
     'conditions', 'only_if_changed', 'include_components', 'include_config_contexts', 'change_set', 'latest_only',
     'quiet',
 )  # fmt: skip
+
+
+def normalized_filters(filters: dict[str, Any]) -> dict[str, Any]:
+    """Return filters as they are stored: without a `?` before a query, and blanks around it.
+
+    A query that is no text comes back unchanged, for `check` to refuse.
+    """
+    texts = {label: query.strip().removeprefix('?') for label, query in filters.items() if isinstance(query, str)}
+    return {**filters, **texts}
 
 
 def check(definition: Definition) -> None:

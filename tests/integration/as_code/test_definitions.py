@@ -92,6 +92,12 @@ def test_a_job_applies_custom_fields_that_name_objects(netbox_user, source, writ
     assert Webhook.objects.get().custom_field_data == {'place': place.pk}
 
 
+def test_a_list_in_place_of_one_definition_is_refused(netbox_user, source, api_client):
+    address = f'{API}{definition(source, netbox_user).pk}/'
+    for call in (api_client.put, api_client.patch):
+        assert call(address, [], format='json').status_code == 400
+
+
 def test_a_sync_leaves_alone_what_is_applied_by_a_button_only(netbox_user, source, write):
     made = definition(source, netbox_user)
     write(ONE)

@@ -36,6 +36,7 @@ from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.walks import lists as lists_walk
 from webhooks.engine.walks.backfills import BackfillWalk
 from webhooks.engine.walks.loop import Walks
+from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Delivery, ListMember, ListWalk, Webhook
 from webhooks.services import backfill, lists, redelivery, send_now
 
@@ -562,6 +563,16 @@ class TestRefusals:
         answer = api_client.post(API, sent | wrong, format='json')
         assert (answer.status_code, [*answer.json()]) == (400, [field])
         assert named in str(answer.json())
+
+    def test_a_question_mark_stands_before_a_filter_in_every_place(self, api_client):
+        sent = {'name': 'list', 'payload_url': '', 'object_types': ['dcim.site'], 'type_create': True}
+        for shown, stored in (('?', ''), (' ?status=active ', 'status=active')):
+            filters = {'filters': {'dcim.site': shown}}
+            assert api_client.post(API, sent | filters, format='json').json()['filters'] == {'dcim.site': stored}
+            Webhook.objects.all().delete()
+            form = WebhookImportForm(sent | filters)
+            assert form.is_valid(), form.errors
+            assert form.cleaned_data['filters'] == {'dcim.site': stored}
 
     def test_a_filter_needs_the_right_to_view_all_objects(self, receiver: Receiver, grant, clerk_api):
         """A match would tell what is hidden."""

@@ -175,10 +175,12 @@ def test_a_form_that_is_saved_untouched_changes_nothing(admin_pages, secretive):
     assert saved.body_template == '{{ event }}\n\n'
 
 
-def test_a_template_of_blanks_alone_is_none(admin_pages, secretive):
+def test_a_template_of_blanks_alone_is_none(admin_pages, api_client, secretive):
     address = f'{PAGES}webhooks/{secretive.pk}/edit/'
     admin_pages.post(address, fields_of(admin_pages.get(address)) | {'body_template': ' \n'})
     assert Webhook.objects.get().body_template == ''
+    answer = api_client.patch(f'/api{PAGES}webhooks/{secretive.pk}/', {'body_template': ' \n'}, format='json')
+    assert answer.json()['body_template'] == ''
 
 
 def test_a_url_that_is_as_long_as_may_be_is_longer_masked(admin_pages, secretive):
