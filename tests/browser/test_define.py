@@ -1,3 +1,5 @@
+from urllib.parse import quote_plus
+
 from playwright.sync_api import expect
 from support.browser.steps import PATIENCE, add_site, delivery_of
 
@@ -51,6 +53,16 @@ def test_a_list_of_netbox_becomes_a_copy_that_fills_itself(admin, api, receiver)
     [request] = receiver.wait_for(1, timeout=PATIENCE)
     body = request.json()
     assert (body['event'], body['membership'], body['data']['id']) == ('created', 'entered', site['id'])
+
+
+def test_a_quick_search_belongs_to_the_filter_of_a_list(admin, api):
+    site, other = add_site(api), add_site(api)
+    admin.visit('dcim/sites/?status=active')
+    admin.page.locator('#quicksearch').press_sequentially(site['name'])
+    expect(admin.page.get_by_role('row', name=other['name'])).to_have_count(0)
+    admin.button('Webhook for this list').click()
+    shown = admin.page.get_by_role('group', name='Filters').get_by_label('Site', exact=True)
+    expect(shown).to_have_value(f'status=active&q={quote_plus(site["name"])}')
 
 
 def test_each_selected_object_type_has_a_filter(admin, api):

@@ -4,7 +4,9 @@ Plugins cannot add to the actions below a list, but to those above.
 """
 
 from django.contrib.contenttypes.models import ContentType
+from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from netbox.plugins import PluginTemplateExtension
@@ -30,7 +32,9 @@ class SendNowOnList(PluginTemplateExtension):
             (SEND_NOW.full_permission, self._send_now),
             (get_permission_for_model(Webhook, 'add'), self._subscribe),
         ]
-        return ''.join(button() for permission, button in shown if request.user.has_perm(permission))
+        buttons = [button() for permission, button in shown if request.user.has_perm(permission)]
+        script = format_html('<script src="{}"></script>', static('webhooks/list.js')) if buttons else ''
+        return ''.join([*buttons, script])
 
     def _send_now(self) -> str:
         request, model = self.context['request'], self.context['object']
@@ -48,5 +52,5 @@ class SendNowOnList(PluginTemplateExtension):
             'filters': f'{model._meta.label_lower}: ?{query.urlencode()}',
         }
         url = f'{reverse("plugins:webhooks:webhook_add")}?{urlencode(chosen)}'
-        shown = {'url': url, 'icon': 'webhook', 'label': _('Webhook for this list')}
+        shown = {'url': url, 'id': 'webhooks-subscribe', 'icon': 'webhook', 'label': _('Webhook for this list')}
         return self.render('webhooks/buttons/link.html', shown)

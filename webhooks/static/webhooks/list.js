@@ -16,6 +16,13 @@ document.getElementById('webhooks-redeliver-all')?.addEventListener('click', (ev
     link.href = `${address}?${withQuickSearch(new URLSearchParams(query))}`;
 });
 
+document.getElementById('webhooks-subscribe')?.addEventListener('click', (event) => {
+    const address = new URL(event.currentTarget.href);
+    const [type, query] = address.searchParams.get('filters').split('?');
+    address.searchParams.set('filters', `${type}?${withQuickSearch(new URLSearchParams(query))}`);
+    event.currentTarget.href = address;
+});
+
 document.getElementById('webhooks-send-now')?.addEventListener('submit', (event) => {
     const form = event.currentTarget;
     form.action = `${form.action.split('?')[0]}?${withQuickSearch(new URLSearchParams(window.location.search))}`;
