@@ -18,8 +18,8 @@ from psycopg.errors import LockNotAvailable, QueryCanceled
 
 from . import patience
 from .default_database import pinned
-from .exceptions import DefinitionError
-from .interruptions import Locked
+from .exceptions import DefinitionError, WebhooksError, reason_of
+from .interruptions import INTERRUPTIONS, Locked
 from .storable import is_key, is_storable
 
 # Keys in the address of a list that are no filters.
@@ -137,17 +137,29 @@ def among(model: type[Model] | None, query: str, pks: Collection[int]) -> list[i
 
 
 @contextmanager
+def blamed() -> Iterator[None]:
+    """Turn an error of a filter in the block into a DefinitionError: NetBox's own and plugins' may raise anything."""
+    try:
+        yield
+    except (WebhooksError, *INTERRUPTIONS, patience.TooSlow):
+        raise
+    except Exception as error:
+        raise DefinitionError(FILTER, reason_of(error).partition('\n')[0]) from error
+
+
+@contextmanager
 def bounded(query: str) -> Iterator[None]:
     """Limit the time of the block. It only reads, and ends with a rollback: later statements have their own limits.
 
-    If it runs out, that is the filter's error. Without a filter (`query` is blank) it is an OperationalError. Raises
-    Locked if a table is locked.
+    If it runs out, that is the filter's error, as is any other. Without a filter (`query` is blank) it is an
+    OperationalError. Raises Locked if a table is locked.
     """
     try:
         with patience.within(FILTER_SECONDS), transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(BOUND_FILTER, [FILTER_MS])
-            yield
+            with blamed():
+                yield
             transaction.set_rollback(True)
     except OperationalError as error:
         if isinstance(error.__cause__, LockNotAvailable):

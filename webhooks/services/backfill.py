@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import DataError, transaction
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from .. import list_filters, object_types
@@ -69,11 +69,8 @@ def chosen_types(webhook: Webhook, types: Collection[ContentType] | None) -> lis
 
 
 def _count(object_type: ContentType, query: str) -> int:
-    try:
-        with transaction.atomic():
-            return list_filters.objects(object_type.model_class(), query).count()
-    except (DataError, ValueError) as error:  # number too big, or invalid regular expression
-        raise DefinitionError(FILTER, str(error).partition('\n')[0]) from None
+    with list_filters.blamed(), transaction.atomic():
+        return list_filters.objects(object_type.model_class(), query).count()
 
 
 @transaction.atomic

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from django.apps import apps
-from django.db import DataError
 from django.db.models import Model
 from django.utils.translation import gettext as _
 from extras.models import CustomField
@@ -151,9 +150,8 @@ def check_filters(wanted: Mapping[str, str], models: Collection[type[Model]]) ->
         try:
             with list_filters.bounded(query):
                 list_filters.objects(by_label[label], query).count()
-        except (DefinitionError, DataError, ValueError, TooSlow, Locked) as error:
-            reason = str(error).partition('\n')[0]
-            raise DefinitionError('filters', f'{label}: {reason}') from None
+        except (DefinitionError, TooSlow, Locked) as error:
+            raise DefinitionError('filters', f'{label}: {error}') from None
 
 
 def check_may_filter(user: Any, wanted: Mapping[str, str], known: Mapping[str, str]) -> None:

@@ -564,6 +564,16 @@ class TestRefusals:
         assert (answer.status_code, [*answer.json()]) == (400, [field])
         assert named in str(answer.json())
 
+    def test_a_filter_at_which_netbox_itself_fails_is_refused(self, api_client):
+        """NetBox's own list answers 500."""
+        sent = {'name': 'list', 'payload_url': '', 'object_types': ['ipam.prefix'], 'type_create': True}
+        pk = api_client.post(API, sent, format='json').json()['id']
+        query = 'present_in_vrf_id=null'
+        answer = api_client.patch(f'{API}{pk}/', {'filters': {'ipam.prefix': query}}, format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, ['filters'])
+        answer = api_client.post(f'{API}{pk}/backfill/', {'filter': query}, format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, ['filter'])
+
     def test_a_question_mark_stands_before_a_filter_in_every_place(self, api_client):
         sent = {'name': 'list', 'payload_url': '', 'object_types': ['dcim.site'], 'type_create': True}
         for shown, stored in (('?', ''), (' ?status=active ', 'status=active')):
