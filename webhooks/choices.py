@@ -68,6 +68,8 @@ class BackfillStateChoices(ChoiceSet):
 
 # The kinds that a change of an object makes.
 OBJECT_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
+# In place of a kind of change, the kind of a test for which there is no object: a ping.
+PING_KIND = 'test'
 # Deliveries that may still be sent, or are being sent.
 OPEN_STATUSES = (StatusChoices.UNDECIDED, StatusChoices.PENDING, StatusChoices.SENDING)
 # Deliveries of the queue: tests, which have the status `sending`, are never in it.

@@ -132,7 +132,9 @@ class _Channel:
     def _key(self, object_type: ContentType) -> Document:
         """Return the schema of the messages' key."""
         webhook = self.webhook
-        pattern = f'webhook:{webhook.pk}' if webhook.change_set else f'{label_of(object_type)}:[0-9]+'
+        # A ping is about the webhook itself.
+        types = f'({label_of(object_type)}|webhooks.webhook)'
+        pattern = f'webhook:{webhook.pk}' if webhook.change_set else f'{types}:[0-9]+'
         return {'type': 'string', 'pattern': f'^{pattern}$'}
 
     def _headers(self, key: Document) -> Document:

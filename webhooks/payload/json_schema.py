@@ -23,7 +23,7 @@ from drf_spectacular.settings import patched_settings
 from rest_framework.fields import Field, empty
 from utilities.api import get_serializer_for_model
 
-from ..choices import OBJECT_KINDS, FormatChoices
+from ..choices import OBJECT_KINDS, PING_KIND, FormatChoices
 from ..models import Webhook
 from ..rendering.expansion import Tree, tree_of
 from ..rendering.keys import targets
@@ -62,6 +62,7 @@ GONE: Schema = {
     'required': ['id', 'display'],
     'additionalProperties': {'enum': [None, []]},
 }
+ID_ALONE: Schema = {'type': 'object', 'properties': {'id': {'type': 'integer'}}, 'additionalProperties': False}
 BRANCH: Schema = {
     'branch': {'type': 'object', 'properties': {'id': {'type': 'integer'}, 'name': TEXT}, 'required': ['id', 'name']}
 }
@@ -102,6 +103,7 @@ def of_webhook(webhook: Webhook, model: type[Model]) -> Schema:
             change_set=webhook.change_set,
             expand=webhook.expand,
             selected=selection.of(webhook, model._meta.label_lower),
+            is_list=model._meta.label_lower in webhook.filters,
         )
     except NoSchema:
         return {}
@@ -114,21 +116,24 @@ def payload(
     change_set: bool = False,
     expand: Collection[str] = (),
     selected: Selection | None = None,
+    is_list: bool = False,
 ) -> Schema:
     """Return the schema of a webhook's bodies with objects of this model. Raises NoSchema.
 
     `expand` holds the keys to show in full. They may also stay brief, as deleted objects do. `selected` says which
-    keys are sent, if not all. Objects of other models in a change set may have any keys.
+    keys are sent, if not all. If the webhook subscribes to a list (`is_list`), an object that was deleted without an
+    event has only its id. Objects of other models in a change set may have any keys. So may a ping.
     """
     definitions = _definitions(model)
     _expand(definitions, definitions['data'], model, tree_of(expand), '')
     if selected:
         definitions['data'] = _select(definitions, definitions['data'], selected)
+    if is_list:
+        definitions['data'] = {'anyOf': [definitions['data'], ID_ALONE]}
     label = f'{model._meta.app_label}.{model._meta.model_name}'
     title = f'{label}, format {payload_format}' + (', change set' if change_set else '')
     shape = SHAPES[payload_format](model, label)
-    if change_set:
-        shape = _change_set(shape, payload_format)
+    shape = _change_set(shape, payload_format) if change_set else {'anyOf': [shape, PINGS[payload_format]]}
     return {'$schema': DIALECT, 'title': title, **shape, '$defs': definitions}
 
 
@@ -251,6 +256,17 @@ SHAPES = {
     FormatChoices.NETBOX: _netbox,
     FormatChoices.CLOUDEVENTS: _cloudevents,
     FormatChoices.THIN: _thin,
+}
+
+
+def _ping(name: str, value: str) -> Schema:
+    """Return the schema of a test for which there is no object: the key `name` has this value."""
+    return {'title': 'ping', 'type': 'object', 'properties': {name: {'const': value}}, 'required': [name]}
+
+
+PINGS = {
+    **dict.fromkeys(SHAPES, _ping('event', PING_KIND)),
+    FormatChoices.CLOUDEVENTS: _ping('type', f'netbox.webhooks.webhook.{PING_KIND}'),
 }
 
 

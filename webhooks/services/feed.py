@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from redis import RedisError
 
 from .. import conf
+from ..choices import PING_KIND
 from ..engine import sql
 from ..engine.each import first_within
 from ..exceptions import Busy, DefinitionError, WebhooksError
@@ -30,7 +31,6 @@ from ..payload_visibility import may_see_expanded
 from ..security.masking import MASK
 from ..templating import renderer
 from ..visibility import Reader
-from .trial import PING_KIND
 
 logger = logging.getLogger('webhooks.feed')
 

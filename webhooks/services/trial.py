@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 from users.models import User
 
 from .. import object_types
+from ..choices import PING_KIND
 from ..delivery_states import DeliveryState
 from ..engine import commands, sql
 from ..engine.deliver.build import Call
@@ -43,8 +44,6 @@ LOCK_TIMEOUT_MS = 5_000
 TEST_LOCK = 0x7765626A
 # Wait for the advisory lock, and hold it until the transaction ends.
 LOCK_TESTS = 'SELECT pg_advisory_xact_lock(%s)'
-# The kind of an event without an object, in place of a kind of change.
-PING_KIND = 'test'
 
 
 def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
@@ -182,6 +181,7 @@ def _save_ping(webhook: Webhook, user: User | None) -> Event:
         object_id=webhook.pk,
         object_repr=webhook.name,
         data=json.dumps(data, ensure_ascii=False),
+        snapshots={'prechange': None, 'postchange': None},
     )
 
 

@@ -71,7 +71,7 @@ def test_it_names_channels_servers_keys_and_no_secret():
         for one in shown['components']['messages'].values()
         if 'bindings' in one
     ]
-    assert keys[0] == '^dcim.site:[0-9]+$'
+    assert keys[0] == '^(dcim.site|webhooks.webhook):[0-9]+$'
     assert keys[1].startswith('^webhook:')
     text = json.dumps(shown)
     assert not [
@@ -100,7 +100,7 @@ def test_it_names_the_headers_that_carry_id_and_key_and_the_webhooks_own(url, id
     if id_name:
         assert headers[id_name] == {'type': 'string', 'format': 'uuid'}
     if key_name:
-        assert headers[key_name]['pattern'] == '^dcim.site:[0-9]+$'
+        assert headers[key_name]['pattern'] == '^(dcim.site|webhooks.webhook):[0-9]+$'
     assert 'a-secret-word' not in json.dumps(shown)
 
 

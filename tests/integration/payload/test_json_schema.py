@@ -20,7 +20,9 @@ from support.objects.surroundings import make_region, named
 
 from devstack.receiver import Received, Receiver
 from webhooks.constants import DEFAULT_MODELS
+from webhooks.models import ListWalk
 from webhooks.outbox import scope
+from webhooks.payload import json_schema
 from webhooks.services.trial import send_test
 from webhooks.storable import nodes
 
@@ -143,6 +145,28 @@ class TestPayloads:
         (request,) = receiver.wait_for(1)
         assert request.json()['test'] is True
         assert not errors(validator('dcim.site'), request.json())
+
+    def test_a_ping_and_all_that_a_list_sends_fit(self, receiver: Receiver, netbox_user):
+        """An object that is gone without an event has only its id."""
+        webhooks = {}
+        for name in (*FORMATS, 'thin'):
+            for snapshots in {False, name != 'thin'}:
+                path = f'/{name}/{snapshots}'
+                listed = {'filters': {'dcim.site': 'status=active'}, 'include_snapshots': snapshots}
+                webhooks[path] = subscribe(receiver.url(path), Site, payload_format=name, **listed)
+                send_test(webhooks[path], netbox_user)
+        place, gone = Site.objects.create(**named('site')), Site.objects.create(**named('gone'))
+        work()
+        with transaction.atomic():
+            place.status = 'planned'
+            place.save()
+        Site.objects.filter(pk=gone.pk)._raw_delete('default')
+        ListWalk.objects.update(asked=True)
+        requests = sent(receiver, 5 * len(webhooks))
+        assert len(requests) == 5 * len(webhooks)
+        for request in requests:
+            of = Draft202012Validator(json_schema.of_webhook(webhooks[request.path], Site), format_checker=CHECKER)
+            assert not errors(of, request.json()), (request.path, request.json())
 
     def test_another_payload_does_not_fit(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site)

@@ -109,11 +109,11 @@ LEAVE_OUT_OPEN = """
 
 # Record a dispatched event for each object that is gone without one. It shows the id, the only thing that is known.
 RECORD_GONE = """
-    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
-        skipped, dispatched_at, backfill_for, urgent, transaction_id, transaction_time)
+    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data,
+        snapshots, error, skipped, dispatched_at, backfill_for, urgent, transaction_id, transaction_time)
     SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), 'deleted', %(type)s, o.id, '', %(now)s,
-        json_build_object('id', o.id)::text, '', 0, %(now)s, %(webhook)s, true,
-        pg_current_xact_id()::text::bigint, now()
+        json_build_object('id', o.id)::text, '{"prechange": null, "postchange": null}'::jsonb, '', 0, %(now)s,
+        %(webhook)s, true, pg_current_xact_id()::text::bigint, now()
     FROM unnest(%(objects)s::bigint[]) AS o(id)
     RETURNING id"""
 
