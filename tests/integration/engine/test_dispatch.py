@@ -30,11 +30,18 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.engine import rescue
 from webhooks.engine.dispatch import claim, loop, render
+from webhooks.engine.dispatch.put_off import PutOff
 from webhooks.engine.process import inline, suspects
 from webhooks.engine.registry import DISPATCH, SUSPECT, Member
+from webhooks.interruptions import Locked
 from webhooks.models import Delivery, Event, Hour, Subscription, Webhook, Worker
 
 pytestmark = pytest.mark.usefixtures('committed')
+
+
+def put_off(event: Event) -> None:
+    """As while somebody holds a table that it needs."""
+    PutOff().add(event, Locked('held'))
 
 
 def queries_for(count: int) -> int:
@@ -280,14 +287,17 @@ class TestManyDispatchers:
         assert list(found) == sorted(found)
         assert len(found) == 2
 
-    @pytest.mark.parametrize('stop', [hold, suspect])
+    @pytest.mark.parametrize('stop', [hold, suspect, put_off])
     def test_events_that_wait_for_an_earlier_one_do_not_fill_the_batch(self, monkeypatch, stop):
-        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
+        for limit in ('EVENTS_PER_BATCH', 'NEWEST_EVENTS_PER_BATCH'):
+            monkeypatch.setattr(claim, limit, 2)
         place = site()
         stop(Event.objects.get())
         for _ in range(5):
             place.save()
         others = [site().pk, site().pk]
+        for _ in range(5):
+            place.save()
         assert self.dispatched() == others
 
     def test_an_event_in_hand_of_a_dead_dispatcher_is_sent_once(self, receiver):

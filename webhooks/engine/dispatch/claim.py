@@ -91,7 +91,10 @@ class Reading:
             self._everything.note(began, time.monotonic())
             self._since = min(sequence for _id, sequence in found) - LATE_SEQUENCES if found else self._since
         self._newest = len(found) == EVENTS_PER_BATCH
-        return _take(member, [pk for pk, _sequence in found])
+        # All of them may be changes of one object, and wait for an earlier one that is put off. Others may follow.
+        while not (events := _take(member, [pk for pk, _sequence in found])) and len(found) == EVENTS_PER_BATCH:
+            found = _read(member, found[-1][1], EVENTS_PER_BATCH, 'ASC')
+        return events
 
 
 def _read(member: Member, since: int, most: int, direction: str) -> list[tuple[int, int]]:
