@@ -242,6 +242,27 @@ class TestPostgres:
         finish()
         check(ledger, receiver)
 
+    def test_what_was_sent_outlasts_a_crash_though_commits_of_netbox_do_not_wait_for_the_disk(
+        self, webhook, receiver, postgres
+    ):
+        database = connection.ops.quote_name(connection.settings_dict['NAME'])
+        sql.execute(f'ALTER DATABASE {database} SET synchronous_commit = off')
+        try:
+            connection.close()
+            # Otherwise it would write them a moment later.
+            writer = sql.fetch_value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+            os.kill(writer, signal.SIGSTOP)
+            sent = site().pk
+            work()
+            site()
+            postgres.crash_by_its_own()
+        finally:
+            connection.close()
+            sql.execute(f'ALTER DATABASE {database} RESET synchronous_commit')
+            connection.close()
+        assert [request.json()['data']['id'] for request in receiver.requests] == [sent]
+        assert list(Site.objects.values_list('pk', flat=True)) == [sent]
+
     def test_a_job_records_what_it_has_sent_after_a_crash_of_postgresql(
         self, webhook, receiver, children: Children, postgres
     ):

@@ -37,11 +37,14 @@ ROW_LOCK_MS = 5000
 # If the database's default is another level, statements would not see earlier commits. So each transaction sets it.
 ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
 # Limit the open transaction, in milliseconds: idle between statements, for a client that does not read, for a lock,
-# for a statement. It returns PostgreSQL's time.
+# for a statement. Its commit waits for the disk even if NetBox's do not (`synchronous_commit = off`): otherwise a crash
+# could undo a change that was sent. It returns PostgreSQL's time.
 BOUNDS = f"""
     SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
         set_config('tcp_user_timeout', '{TCP_SILENCE_MS}', true), set_config('lock_timeout', '{ROW_LOCK_MS}', true),
-        set_config('statement_timeout', '10000', true), clock_timestamp()"""
+        set_config('statement_timeout', '10000', true),
+        set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'local'), true),
+        clock_timestamp()"""
 
 # Limit for how many milliseconds later statements of the open transaction wait for a lock.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
