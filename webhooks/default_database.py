@@ -15,8 +15,8 @@ class PinnedRouter:
     """Chooses the default database inside `pinned()`. Elsewhere it leaves the choice to other routers."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
-        """Return the default database inside `pinned()`, else None: no choice. Used for writes too."""
-        return DEFAULT_DB_ALIAS if _is_pinned.get() else None
+        """Return the default database inside `pinned()`, if it has the model; else None: no choice. For writes too."""
+        return DEFAULT_DB_ALIAS if _is_pinned.get() and router.allow_migrate_model(DEFAULT_DB_ALIAS, model) else None
 
     db_for_write = db_for_read
 
@@ -36,7 +36,10 @@ def in_transaction() -> bool:
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Send the ORM's queries in the block to the default database, in this context only."""
+    """Send the ORM's queries in the block to the default database, in this context only.
+
+    Models of plugins that have a database of their own are left there.
+    """
     if ROUTER not in router.routers:
         router.routers.insert(0, ROUTER)
     token = _is_pinned.set(True)

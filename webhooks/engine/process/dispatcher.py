@@ -19,6 +19,7 @@ from utilities.rqworker import NetBoxRQWorker
 
 from ... import conf
 from ...constants import JOB_SECONDS
+from ...default_database import pinned
 from ...interruptions import INTERRUPTIONS
 from ...models import sequence
 from ...outbox import redis_queue
@@ -182,6 +183,7 @@ class OthersWorker(PromptWorker, NetBoxRQWorker):
     """RQ's worker, as NetBox has it, for queues that are not ours."""
 
 
+@pinned()
 def serve(
     worker: Worker,
     options: dict[str, Any],

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 
 from ...constants import JOB_SECONDS
+from ...default_database import pinned
 from ...outbox import wakeup
 from .. import rescue, sql
 from ..deliver import loop as deliver
@@ -18,6 +19,7 @@ from .sender import WAITS_FOR_MIGRATE, look_after_others
 logger = logging.getLogger('webhooks.worker')
 
 
+@pinned()
 def run(seconds: float = JOB_SECONDS) -> Counter[str]:
     """Dispatch and send until nothing is due, or for `seconds`. Returns how many deliveries got which status.
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from django.db import DatabaseError
 
+from ...default_database import pinned
 from .. import rescue, sql
 from ..deliver import lanes, loop
 from ..registry import SEND, Member, may_begin
@@ -27,6 +28,7 @@ LANES_PATIENCE_SECONDS = 0.1
 HANG_SECONDS = 60.0
 
 
+@pinned()
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """Run the sender until a signal stops it: the supervisor forks a process for it. At the end delete its row.
 

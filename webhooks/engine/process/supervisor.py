@@ -13,6 +13,7 @@ from netbox.config import clear_config
 from rq import Worker
 
 from ... import patience
+from ...default_database import pinned
 from .. import rescue, sql
 from . import dispatcher, sender, suspects
 from .child import Child, is_stopping
@@ -101,7 +102,7 @@ class Supervisor:
         while self._ended:
             name, cause = self._ended.pop(0)
             try:
-                with patience.within(RESCUE_SECONDS):
+                with patience.within(RESCUE_SECONDS), pinned():
                     rescue.rescue(name, None if self._stops else cause)
             except (DatabaseError, InterfaceError, patience.TooSlow) as error:
                 sql.recover(error)

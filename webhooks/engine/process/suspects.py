@@ -12,6 +12,7 @@ from itertools import islice
 
 from redis import RedisError
 
+from ...default_database import pinned
 from ...interruptions import INTERRUPTIONS
 from ...models import Delivery, Webhook
 from ...payload.http_request import Builder
@@ -64,6 +65,7 @@ def are_any() -> bool:
         return bool(_ready(now, 1))
 
 
+@pinned()
 def serve(name: str, _channel: socket.socket) -> None:
     """Try all suspects: the supervisor forks a process for it. At the end delete its row.
 
