@@ -17,6 +17,8 @@ from support.elsewhere import using
 # The last commit of 1.0.0.
 COMMIT = '176b80db'
 PATIENCE = 600
+# From an answer to the next save. Without a pause, two savers keep the machine busy that the upgrade is to run on.
+PAUSE_SECONDS = 0.5
 
 
 def unpack(folder: Path) -> None:
@@ -75,7 +77,7 @@ class Saver(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self._stopped.wait(0.05):
+            while not self._stopped.wait(PAUSE_SECONDS):
                 self._api.request('PATCH', f'dcim/sites/{self.site}/', description=str(self.done + 1))
                 self.done += 1
         except Exception as error:
