@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, StorageState, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 from support.browser.person import Person
 from support.fixtures.servers import StackDescription
 
@@ -28,11 +28,11 @@ PATIENCE = 60_000
 
 @dataclass
 class Place:
-    """With `logins`, cookies, each person logs in once."""
+    """Each person logs in once, in `browsers`: a new one would load and compile NetBox's scripts and styles again."""
 
     server: WebServer
     api: Api
-    logins: dict[str, StorageState] = field(default_factory=dict)
+    browsers: dict[str, BrowserContext] = field(default_factory=dict)
 
     def add_user(self, name: str, **actions: list[str]) -> None:
         """Permissions have an underscore for the dot: webhooks_webhook=['view']."""
@@ -86,24 +86,34 @@ def api(place: Place) -> Iterator[Api]:
 
 @pytest.fixture
 def person(place: Place, chromium: Browser, api: Api) -> Iterator[Callable[..., Person]]:
-    """Open a browser for `person('clerk')`, logged in. Its problems fail the test."""
+    """Open a page for `person('clerk')`, logged in. Its problems fail the test.
+
+    With options, such as a locale, somebody who is logged in already gets another browser.
+    """
     people: list[Person] = []
+    others: list[BrowserContext] = []
+
+    def new(**options: object) -> BrowserContext:
+        context = chromium.new_context(base_url=place.server.url, reduced_motion='reduce', **options)
+        context.set_default_timeout(PATIENCE)
+        return context
 
     def sit_down(name: str, **options: object) -> Person:
-        context = chromium.new_context(
-            base_url=place.server.url, storage_state=place.logins.get(name), reduced_motion='reduce', **options
-        )
-        context.set_default_timeout(PATIENCE)
+        context = place.browsers.get(name) or new()
+        if options:
+            others.append(context := new(storage_state=context.storage_state(), **options))
         someone = Person(context.new_page(), place.server.url)
         people.append(someone)
-        if name not in place.logins:
+        if name not in place.browsers:
             log_in(someone.page, place.server.url, name, PASSWORD)
-            place.logins[name] = context.storage_state()
+            place.browsers[name] = context
         return someone
 
     yield sit_down
     for someone in people:
         someone.leave()
+    for context in others:
+        context.close()
 
 
 @pytest.fixture

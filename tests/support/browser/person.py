@@ -56,7 +56,7 @@ class Person:
         self.page.locator(f'#id_{field}-ts-dropdown').get_by_role('option', name=option).first.click()
 
     def leave(self) -> None:
-        self.page.context.close()
+        self.page.close()
         assert self.problems == [], self.problems
 
 
