@@ -157,7 +157,8 @@ class _Writer:
             named = [entry.name for document in documents for entry in document.entries if entry.section == section]
             old = model.objects.filter(managed_by__in={document.source for document in documents})
             for instance in old.exclude(name__in=named).order_by('name'):
-                self._check(model, instance, 'delete', Entry(section, {'name': instance.name}))
+                name = instance.name if self._may(model, instance, 'view') else MASK
+                self._check(model, instance, 'delete', Entry(section, {'name': name}))
                 self.changes.append(Change(section, instance.name, DELETED))
                 self._delete(instance, section)
 
@@ -174,11 +175,14 @@ class _Writer:
 
     def _check(self, model: type[Model], instance: Model | None, action: str, entry: Entry) -> None:
         """Raise PermissionDenied unless the request's user may do this with the object."""
-        if self._request is None or instance is None:
-            return
-        if not model.objects.restrict(self._request.user, action).filter(pk=instance.pk).exists():
+        if instance is not None and not self._may(model, instance, action):
             reason = _('{place}: you may not {action} "{name}".')
             raise PermissionDenied(reason.format(place=entry.place(), action=action, name=entry.name))
+
+    def _may(self, model: type[Model], instance: Model, action: str) -> bool:
+        if self._request is None:
+            return True
+        return model.objects.restrict(self._request.user, action).filter(pk=instance.pk).exists()
 
 
 def _data(entry: Entry, stored: Model | None) -> dict[str, Any]:

@@ -470,6 +470,14 @@ class TestRest:
         assert self.post(clerk_api, document).status_code == 403
         assert [one.name for one in Webhook.objects.all()] == ['pub']
 
+    def test_a_prune_names_nothing_that_its_user_may_not_view(self, api_client, clerk_api, grant):
+        document = {'webhooks': [{'name': 'hidden', 'payload_url': 'https://a.example.com', 'type_create': True}]}
+        assert self.post(api_client, document).status_code == 200
+        for is_shown in (False, True):
+            answer = self.post(clerk_api, {'source': 'netbox'}, prune='true')
+            assert (answer.status_code, 'hidden' in answer.json()['detail']) == (403, is_shown)
+            grant(Webhook, 'view')
+
 
 def test_every_field_of_a_webhook_is_in_the_document():
     webhook = subscribe(NOWHERE, Site)
