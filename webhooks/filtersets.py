@@ -18,6 +18,8 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.validators import EMPTY_VALUES
 from django.db import DataError, connection, transaction
 from django.db.models import Min, Q, QuerySet
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Coalesce
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
@@ -276,6 +278,18 @@ class StatusFilter(django_filters.MultipleChoiceFilter):
     """Filters by the status, which has no column of its own. The same for the lookups that NetBox makes of it."""
 
 
+class KindFilter(django_filters.MultipleChoiceFilter):
+    """Filters by the kind of change that a request reports (Delivery.kind), which may differ from that of its event."""
+
+    def filter(self, qs: QuerySet, value: list[str]) -> QuerySet:
+        kind = Coalesce(KeyTextTransform('kind', 'span'), 'event__kind')
+        return super().filter(qs.alias(reported_kind=kind), value)
+
+    def get_filter_predicate(self, v: str) -> dict[str, str]:
+        predicate = super().get_filter_predicate(v)
+        return {name.replace(self.field_name, 'reported_kind'): wanted for name, wanted in predicate.items()}
+
+
 @register_filterset
 class DeliveryFilterSet(LogFilterSet):
     """Filters of deliveries.
@@ -289,7 +303,7 @@ class DeliveryFilterSet(LogFilterSet):
     event_id = django_filters.ModelMultipleChoiceFilter(
         queryset=Event.objects.all(), null_label=None, method='filter_events', label=_('Event (ID)')
     )
-    kind = django_filters.MultipleChoiceFilter(field_name='event__kind', choices=KindChoices, distinct=False)
+    kind = KindFilter(field_name='event__kind', choices=KindChoices, distinct=False)
     status = StatusFilter(choices=StatusChoices, distinct=False)
     test = django_filters.BooleanFilter(field_name='event__test', label=_('Test'))
     response_status = MultiValueNumberFilter(distinct=False)

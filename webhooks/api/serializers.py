@@ -358,6 +358,8 @@ class DeliverySerializer(RestrictedSerializer):
 
     webhook = WebhookSerializer(nested=True, read_only=True)
     event = EventSerializer(nested=True, read_only=True)
+    # What the request reports. It may differ from the event's.
+    kind = serializers.CharField(read_only=True)
     status = serializers.ChoiceField(choices=StatusChoices, read_only=True)
     # In 1.0.0 a delivery could have several events.
     event_count = serializers.SerializerMethodField(help_text=_('Always 1.'))
@@ -374,7 +376,7 @@ class DeliverySerializer(RestrictedSerializer):
     class Meta:
         model = Delivery
         fields = (
-            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count',
+            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'kind', 'event_count',
             'change_set', 'part', 'parts', 'backfill', 'status', 'error', 'response_status', 'attempt_count',
             'next_attempt_at', 'waiting', 'created', 'finished_at', 'expires_at', 'position', 'restricted', 'attempts',
         )  # fmt: skip

@@ -606,6 +606,21 @@ class TestProof:
         assert (one['object_type'], one['object_id'], len(one['digest'])) == ('dcim.site', second.pk, 64)
         assert api_client.get(f'{address}?object_id=x').status_code == 400
 
+    def test_deliveries_are_found_by_the_kind_that_was_sent(self, receiver: Receiver, api_client):
+        mirror(receiver)
+        one = site()
+        work()
+        change(one, status='planned')
+        assert [event for event, *_more in told(receiver)] == ['created', 'deleted']
+        for query, kinds in (
+            ('kind=created', ['created']),
+            ('kind=updated', []),
+            ('kind=deleted', ['deleted']),
+            ('kind__n=deleted', ['created']),
+        ):
+            found = api_client.get(f'/api/plugins/webhooks/deliveries/?{query}').json()['results']
+            assert [row['kind'] for row in found] == kinds, query
+
     def test_a_dry_run_names_what_is_missing_stale_and_extra(self, receiver: Receiver, api_client, admin_pages):
         webhook = mirror(receiver)
         extra, stale, _same = site(name='Basel'), site(name='Chur'), site(name='Davos')
