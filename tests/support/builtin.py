@@ -28,7 +28,7 @@ def builtin_rule(*models: type[Model], kinds: tuple[str, ...] = OBJECT_EVENTS, *
 
 
 def rule(
-    action_object: Model, *models: type[Model], kinds: tuple[str, ...] = OBJECT_EVENTS, **fields: Any
+    action_object: Model | None, *models: type[Model], kinds: tuple[str, ...] = OBJECT_EVENTS, **fields: Any
 ) -> EventRule:
     defaults = {'name': unique('Rule'), 'action_type': 'webhook', 'event_types': list(kinds)}
     made = EventRule(**defaults | fields, action_object=action_object)

@@ -78,7 +78,7 @@ def notify_rules() -> bool:
     """Take one webhook's notices from its lane, and run NetBox's event rules on them. Returns whether there were any.
 
     A rule that fails is logged. Raises RedisError if NetBox's Redis is away, and OperationalError if a table is locked:
-    the notices stay until the next call.
+    the notices stay until the next call, unless a rule was running.
     """
     with sql.transaction():
         sql.set_lock_timeout(sql.TABLE_LOCK_MS)
@@ -87,13 +87,11 @@ def notify_rules() -> bool:
             # Rules enqueue jobs after the commit. If Redis failed then, the notices would be gone: so it is asked
             # before.
             redis_queue.connect('default').ping()
-        for pk, names in taken:
-            rules = [(name, rule) for name in names for rule in _rules(name)]
-            # If a locked table interrupted a rule, the next call would run the rules before it a second time.
-            sql.set_lock_timeout()
-            for webhook in Webhook.objects.filter(pk=pk):
-                for name, rule in rules:
-                    _run_rule(webhook, name, rule)
+        rules = [(pk, name, rule) for pk, names in taken for name in names for rule in _rules(name)]
+    # A plugin's action may take long. In the transaction, PostgreSQL would end that, and the next call run it again.
+    for pk, name, rule in rules:
+        for webhook in Webhook.objects.filter(pk=pk):
+            _run_rule(webhook, name, rule)
     return bool(taken)
 
 
@@ -102,6 +100,7 @@ def _run_rule(webhook: Webhook, name: str, rule: EventRule) -> None:
     context = {'object_type': object_type, 'object_id': webhook.pk, 'object': webhook, 'event_type': name, 'user': None}
     try:
         with transaction.atomic():
+            sql.set_lock_timeout()
             process_event_rules([rule], object_type, EventContext(context))
     except (*INTERRUPTIONS, RedisError):
         raise

@@ -1,4 +1,6 @@
+import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from dcim.models import Site
@@ -9,6 +11,8 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from extras.models import Notification, NotificationGroup, ScriptModule
+from netbox.event_rules import EventRuleAction
+from netbox.registry import registry
 from support.builders import site, subscribe
 from support.builtin import builtin_rule, rule
 from support.engine import (
@@ -469,6 +473,26 @@ class TestEventRules:
         rule(telling, Webhook, kinds=(SUSPENDED.name,), action_type='webhooks.send')
         fail(receiver)
         assert self.heard(receiver) == []
+
+    def test_a_rule_that_takes_long_fires_once(self, webhook, monkeypatch):
+        """A plugin's action may do its work at once."""
+        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace("'5000', true),\n", "'100', true),\n", 1))
+        fired = []
+
+        class Slow(EventRuleAction):
+            slug = label = 'slow'
+
+            def enqueue(self, *, event_context: Any, **_kwargs: Any) -> None:
+                fired.append(event_context['event_type'])
+                time.sleep(0.5)
+
+        monkeypatch.setitem(registry['event_rule_actions'], Slow.slug, Slow())
+        rule(None, Webhook, kinds=(FAILED.name,), action_type=Slow.slug)
+        with transaction.atomic():
+            notifications.notify((webhook, FAILED))
+        for _ in range(3):
+            tidy.step()
+        assert fired == [FAILED.name]
 
     def test_a_rule_that_raises_stops_nothing(self, webhook, telling, receiver, caplog):
         broken = rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
