@@ -176,6 +176,7 @@ class Receiver:
         self._answers: dict[str, list[Answer]] = defaultdict(list)
         self._connections: set[socket.socket] = set()
         self._server: _Server | None = None
+        self._serving: threading.Thread | None = None
         # Bound, but not listening: while the receiver is closed, nobody else gets its port.
         self._held: socket.socket | None = None
 
@@ -198,13 +199,20 @@ class Receiver:
             self.port = self._held.getsockname()[1]
         self._server = _Server((LOOPBACK, self.port), _Handler)
         self._server.receiver = self
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._serving = threading.Thread(target=self._serve, args=(self._server,), daemon=True)
+        self._serving.start()
+
+    def _serve(self, server: _Server) -> None:
+        """Take connections until `close` shuts the socket. `serve_forever` would look every few milliseconds."""
+        while not self.closing.is_set():
+            server.handle_request()
 
     def close(self) -> None:
         """Raises TimeoutError if a connection stays open."""
         self.closing.set()
         if self._server:
-            self._server.shutdown()
+            _shut(self._server.socket)
+            self._serving.join()
             self._server.server_close()
             self._server = None
         with self._news:
