@@ -3,7 +3,9 @@
 A column's `render` is for pages, and `value` for exports.
 """
 
+from collections.abc import Iterable
 from html import unescape
+from itertools import batched
 from typing import Any
 
 import django_tables2 as tables
@@ -18,13 +20,16 @@ from netbox.tables import NetBoxTable, columns
 from utilities.views import get_viewname
 
 from .choices import KindChoices, StatusChoices
-from .models import Attempt, Credential, Definition, Delivery, Event, Webhook
+from .models import Credential, Definition, Delivery, Event, Webhook
 from .models.querysets import attempts_of
 from .object_types import model_of_id
 from .presentation import credential_fields, states
 from .presentation.fields import is_switch, label, shown_in
 from .presentation.links import page_url
 from .services import why_not_sent
+
+# Exports read the attempts of this many deliveries at a time.
+DELIVERIES_PER_LOOK = 1000
 
 # Attributes of cells: a date must not break, a long name is cut, and an error is shown whole. With NetBox's menu beside
 # them, the first columns of each list fit a window of 1,440 pixels, also in German.
@@ -245,17 +250,29 @@ class DeliveryTable(NetBoxTable):
         )
 
     def render_last_duration(self, record: Delivery) -> str:
-        seconds = self.value_last_duration(record)
+        seconds = self._on_page.get(record.pk)
         return self.default if seconds is None else _('{duration} ms').format(duration=f'{seconds * 1000:,.0f}')
 
     def value_last_duration(self, record: Delivery) -> float | None:
-        # Exports have seconds.
-        attempts = self._attempts[record.pk]
-        return attempts[0].duration if attempts else None
+        # Exports have seconds, and the rows of all pages.
+        return self._on_all_pages.get(record.pk)
 
     @cached_property
-    def _attempts(self) -> dict[int, list[Attempt]]:
-        return attempts_of((row.record.pk for row in self.paginated_rows), 'duration')
+    def _on_page(self) -> dict[int, float]:
+        return _last_durations(self.paginated_rows)
+
+    @cached_property
+    def _on_all_pages(self) -> dict[int, float]:
+        return _last_durations(self.rows)
+
+
+def _last_durations(rows: Iterable[Any]) -> dict[int, float]:
+    """Return the seconds of the last attempt of each delivery in these rows, by its id, if there was any."""
+    found: dict[int, float] = {}
+    for pks in batched((row.record.pk for row in rows), DELIVERIES_PER_LOOK):
+        attempts = attempts_of(pks, 'duration')
+        found |= {pk: newest_first[0].duration for pk, newest_first in attempts.items() if newest_first}
+    return found
 
 
 class ObjectDeliveryTable(DeliveryTable):

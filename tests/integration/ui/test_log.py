@@ -1,3 +1,4 @@
+import csv
 from html import unescape
 
 import pytest
@@ -9,7 +10,7 @@ from netbox.registry import registry
 from support.builders import DELETED, NOWHERE, site, subscribe
 from support.confirming import confirm, first_sentence
 from support.engine import work
-from support.log import change_set, delivery, event
+from support.log import attempt, change_set, delivery, event
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Webhook
@@ -343,6 +344,16 @@ def test_the_tab_is_for_those_who_may_view_deliveries(clerk_pages, grant):
     grant(Delivery, 'view')
     assert tab in clerk_pages.get(place.get_absolute_url()).content.decode()
     assert clerk_pages.get(tab).status_code == 200
+
+
+@pytest.mark.parametrize('export', ['export', 'export=table'])
+def test_an_export_has_the_durations_of_all_pages(admin_pages, export):
+    # NetBox adds up to five rows to the last page.
+    for _ in range(8):
+        attempt(delivery(event(site())), 1)
+    answer = admin_pages.get(f'{PAGES}deliveries/?per_page=1&{export}')
+    rows = csv.DictReader(b''.join(answer).decode('utf-8-sig').splitlines())
+    assert [row['Duration'] for row in rows] == ['0.25'] * 8
 
 
 @pytest.mark.parametrize('name', ['deliveries', 'events'])
