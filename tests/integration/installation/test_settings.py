@@ -12,7 +12,6 @@ from support.cases import first
 CONFIGURED = """
 import dataclasses, json
 from django.conf import settings
-from django.core.management import call_command
 from webhooks import conf
 from webhooks.outbox import redis_queue
 found = dataclasses.asdict(conf.get())
@@ -22,8 +21,12 @@ options = redis_queue.get().connection.connection_pool.connection_kwargs
 shown['port'], shown['db'], shown['password'] = options['port'], options['db'], options.get('password')
 shown['job_timeout'] = settings.RQ_QUEUES[conf.get().queue]['DEFAULT_TIMEOUT']
 shown['queues'] = sorted(settings.RQ_QUEUES)
-call_command('check', tags=['webhooks'])
 print('FOUND', json.dumps(shown))
+"""
+# It loads all pages.
+CHECK = """
+from django.core.management import call_command
+call_command('check', tags=['webhooks'])
 """
 
 SAVE = """
@@ -35,9 +38,9 @@ django_rq.get_queue('default').enqueue('time.time')
 
 
 @pytest.fixture
-def configured(make_netbox: Callable[..., Any]) -> Callable[[str], dict[str, Any]]:
-    def run(lines: str) -> dict[str, Any]:
-        answer = make_netbox(lines).run('shell', '-c', CONFIGURED)
+def configured(make_netbox: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    def run(lines: str, before: str = '') -> dict[str, Any]:
+        answer = make_netbox(lines).run('shell', '-c', before + CONFIGURED)
         assert not answer.returncode, answer.stderr
         return {'warned': answer.stderr, **json.loads(answer.stdout.partition('FOUND ')[2])}
 
@@ -50,7 +53,8 @@ class TestPlaces:
             "WEBHOOKS_ORDER_WAIT = 'an hour'\n"
             "WEBHOOKS_ENABLED = False\nREDIS_HOST = '127.0.0.1'\nREDIS_PORT = 7001\nREDIS_DB = 5\n"
             "REDIS_PASSWORD = 'pass'\nREDIS_DEFAULT_TIMEOUT = 77\nWEBHOOKS_RETENTION_DAYS = 9\n"
-            "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'redis_port': 7002, 'blocked_networks': ['10.0.0.0/8']}}"
+            "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'redis_port': 7002, 'blocked_networks': ['10.0.0.0/8']}}",
+            CHECK,
         )
         assert (found['enabled'], found['retention_days'], found['blocked_networks']) == (True, 9, ['10.0.0.0/8'])
         assert (found['port'], found['db'], found['password'], found['job_timeout']) == (7002, 5, 'pass', 77)
