@@ -36,7 +36,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
     for name, text in tests.items():
         (folder / name).mkdir()
         (folder / name / f'test_{name}.py').write_text(text)
-    found = run_parts({name: [str(folder / name)] for name in tests}, folder / 'logs', command=PYTEST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTEST_DISABLE_PLUGIN_AUTOLOAD', '1')  # loading them takes most of the time
+        found = run_parts({name: [str(folder / name)] for name in tests}, folder / 'logs', command=PYTEST)
     by_name = {part.name: part for part in found}
     return {name: by_name[name] for name in tests}
 
