@@ -1,5 +1,6 @@
 import math
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -291,6 +292,7 @@ class TestManyDispatchers:
     def test_events_that_wait_for_an_earlier_one_do_not_fill_the_batch(self, monkeypatch, stop):
         for limit in ('EVENTS_PER_BATCH', 'NEWEST_EVENTS_PER_BATCH'):
             monkeypatch.setattr(claim, limit, 2)
+        monkeypatch.setattr('webhooks.engine.dispatch.put_off.PUT_OFF_PAUSE', timedelta(hours=1))
         place = site()
         stop(Event.objects.get())
         for _ in range(5):
