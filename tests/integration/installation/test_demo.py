@@ -85,7 +85,6 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 SHOWN = ('created', 'updated', 'deleted', 'webhook-id', 'webhook-signature', 'Bern', 'redeliver/')
 
 
-@pytest.mark.long
 def test_once_it_shows_what_arrived_and_ends_well(port):
     answer = run('--once', '--port', str(port))
     assert answer.returncode == 0, answer.stdout + answer.stderr
