@@ -183,9 +183,9 @@ class _Guarded(_Watched):
             found = blocked_networks.allowed(self._dns_host, self.port)
         except OSError as error:
             raise NewConnectionError(self, f'{self.host} cannot be resolved: {error.strerror}') from error
-        for family, kind, protocol, _name, address in found:
-            # A host may have many addresses. If each had the whole timeout, the request would outlast its deadline.
-            timeout = min(self.timeout, deadline.time_left())
+        for number, (family, kind, protocol, _name, address) in enumerate(found, 1):
+            # A host may have many addresses. The first may lead nowhere, so it leaves half of the time to the others.
+            timeout = min(self.timeout, deadline.time_left() / (1 if number == len(found) else 2))
             if timeout <= 0:
                 raise ConnectTimeoutError(self, 'the time is up')
             sock = socket.socket(family, kind, protocol)

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -355,6 +356,18 @@ def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
     return parts
 
 
+@contextmanager
+def full(host: str, port: int = 0) -> Iterator[int]:
+    """Yield the port of a server that takes no connection: its backlog is full, so the kernel does not answer."""
+    with ExitStack() as opened:
+        server = opened.enter_context(socket.create_server((host, port), backlog=0))
+        for _ in range(8):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
 class TestDeadline:
     """These endpoints hold us far longer than the deadline."""
 
@@ -419,17 +432,9 @@ class TestDeadline:
 
     @pytest.mark.parametrize(('connect', 'timeout'), [(LONG, SHORT), (SHORT, LONG)])
     def test_an_endpoint_that_takes_no_connection_is_given_up(self, send, monkeypatch, connect, timeout):
-        """Its backlog is full, so the kernel does not answer."""
         monkeypatch.setattr('webhooks.transport.client.CONNECT_SECONDS', connect)
-        with socket.create_server(('127.0.0.1', 0), backlog=0) as full:
-            fillers = [socket.socket() for _ in range(8)]
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(full.getsockname())
-            outcome = send(f'http://127.0.0.1:{full.getsockname()[1]}/', timeout=timeout)
-            for filler in fillers:
-                filler.close()
-        assert is_late(outcome)
+        with full('127.0.0.1') as port:
+            assert is_late(send(f'http://127.0.0.1:{port}/', timeout=timeout))
 
     def test_an_endpoint_that_does_not_read_is_given_up(self, send):
         with socket.create_server(('127.0.0.1', 0)) as server:
@@ -516,10 +521,14 @@ class TestDeadline:
 
         monkeypatch.setattr(socket, 'getaddrinfo', resolve_to(*[f'127.0.0.{number}' for number in range(2, 99)]))
         monkeypatch.setattr(socket, 'socket', Mute)
-        outcome = send('http://several.example/', timeout=SHORT)
-        assert outcome.unreachable
-        assert outcome.error == TOO_LATE
+        assert is_late(send('http://several.example/', timeout=SHORT))
         assert sum(given) < 3 * SHORT
+
+    def test_an_address_that_takes_no_connection_leaves_time_for_the_next(self, send, monkeypatch):
+        """Such as an IPv6 address that leads nowhere."""
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.9', '127.0.0.1'))
+        with serving(OK) as server, full('127.0.0.9', server.port):
+            assert send(server.url(host='several.example'), timeout=4 * SHORT).error == ''
 
     def test_the_time_of_the_name_look_up_counts(self, send, monkeypatch):
         known = socket.getaddrinfo
