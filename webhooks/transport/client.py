@@ -29,7 +29,7 @@ from ..security.echoes import Echoes
 from ..security.masking import MASK, mask_url
 from ..storable import printable, storable
 from . import blocked_networks, deadline
-from .connections import GuardedAdapter, Unanswered
+from .connections import GuardedAdapter, NoAnswer, Unanswered
 from .exchange import MAX_ERROR_CHARS, MAX_HEADER_CHARS, SHORTAGE_ERRNOS, Answer, Outcome, Request, check_headers
 from .publishing import Publisher
 
@@ -37,6 +37,8 @@ from .publishing import Publisher
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 # A proxy answers so while its endpoint is down: the endpoint then counts as unreachable.
 AWAY_STATUSES = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+# If the request goes over TLS, http.client reports the proxy's answer with these words.
+NO_TUNNEL = re.compile(rf'OSError: Tunnel connection failed: ({"|".join(map(str, map(int, AWAY_STATUSES)))})\b')
 # The longest wait for a connection, however long the request's own timeout is.
 CONNECT_SECONDS = 10
 # Charsets that an answer may name. Python keeps the look-up of each name for ever, so endless new names would fill
@@ -228,7 +230,7 @@ def _late(request: Request) -> dict[str, Any]:
 def _failure(error: Exception, request: Request) -> dict[str, Any]:
     """Return the outcome's fields for an error.
 
-    `starved`: this machine is short of something. `unreachable`: no connection, or no answer in time.
+    `starved`: this machine is short of something. `unreachable`: no connection, or no answer.
     """
     if any(isinstance(one, OSError) and one.errno in SHORTAGE_ERRNOS for one in _causes(error)):
         return {'error': _reason(error), 'starved': True}
@@ -239,8 +241,8 @@ def _failure(error: Exception, request: Request) -> dict[str, Any]:
     if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(error, NewConnectionError):
         return _late(request)
     # If the endpoint does not read the body, the socket's own timeout may come before the deadline.
-    unreachable = (NewConnectionError, TimeoutError, urllib3.exceptions.SSLError)
-    return {'error': _reason(error), 'unreachable': _find(error, unreachable) is not None}
+    unreachable, reason = (NewConnectionError, NoAnswer, TimeoutError, urllib3.exceptions.SSLError), _reason(error)
+    return {'error': reason, 'unreachable': bool(_find(error, unreachable) or NO_TUNNEL.match(reason))}
 
 
 def _find(error: BaseException, kind: type[BaseException] | tuple[type[BaseException], ...]) -> BaseException | None:

@@ -45,7 +45,7 @@ class Unanswered(Exception):
     """
 
 
-class _NoAnswer(ConnectionError):
+class NoAnswer(ConnectionError):
     """The connection ended before the first byte of an answer."""
 
 
@@ -86,7 +86,7 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the headers. http.client calls it.
 
-        Raises _NoAnswer if nothing came, and HTTPException for headers that are cut or too long.
+        Raises NoAnswer if nothing came, and HTTPException for headers that are cut or too long.
         """
         lines = self.fp = _Lines(self.fp, 'headers', MAX_RESPONSE_READ_BYTES)
         try:
@@ -96,7 +96,7 @@ class _Response(http.client.HTTPResponse):
                 super().begin()
         except ConnectionError as error:
             if not lines.have_come:
-                raise _NoAnswer(str(error)) from error
+                raise NoAnswer(str(error)) from error
             raise
         finally:
             if self.fp is lines:
@@ -150,7 +150,7 @@ class _Watched:
         """Return the answer, its headers read. Raises Unanswered if the connection answered before, and ended now."""
         try:
             response = super().getresponse()
-        except _NoAnswer as error:
+        except NoAnswer as error:
             if self._has_answered:
                 raise Unanswered from error
             raise

@@ -79,8 +79,8 @@ class Request:
 class Outcome:
     """The end of a request, as the attempt records it. `error` is '' on success.
 
-    `started_at` (Unix) and `duration` are in seconds. `unreachable`: no connection, no answer in time, or a proxy says
-    so. A broker has no `status`; its confirmation is in `headers`.
+    `started_at` (Unix) and `duration` are in seconds. `unreachable`: no connection, no answer, or a proxy says so. A
+    broker has no `status`; its confirmation is in `headers`.
     """
 
     started_at: float

@@ -562,12 +562,34 @@ HEADERS_WITHOUT_END = [
 ]
 
 
+def closes() -> Iterator[bytes]:
+    return iter(())
+
+
+def cuts() -> Iterator[bytes]:
+    yield EARLY_HINTS
+
+
 class TestBrokenEndpoint:
     def test_a_refused_connection_is_unreachable(self, send, receiver):
         receiver.close()
         outcome = send(receiver.url())
         assert (outcome.unreachable, outcome.status) == (True, None)
         assert 'refused' in outcome.error
+
+    @pytest.mark.parametrize(('status', 'is_away'), [(502, True), (503, True), (504, True), (403, False), (407, False)])
+    def test_an_endpoint_that_a_proxy_cannot_connect_to_is_unreachable(self, send, status, is_away):
+        with serving(f'HTTP/1.1 {status} Reason\r\nContent-Length: 0\r\n\r\n'.encode()) as proxy:
+            outcome = send('https://10.20.30.40/', proxies={'https': proxy.url()})
+        assert outcome.error == f'OSError: Tunnel connection failed: {status} Reason'
+        assert (outcome.unreachable, outcome.status) == (is_away, None)
+
+    @pytest.mark.parametrize('end', [closes, RESET], ids=['closed', 'reset'])
+    def test_an_endpoint_that_closes_the_connection_without_an_answer_is_unreachable(self, send, end):
+        """So does a load balancer for TCP with no server behind it."""
+        with serving(end) as server:
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.unreachable, outcome.status) == (False, True, None)
 
     def test_an_unknown_name_is_unreachable(self, send):
         outcome = send('http://nowhere.invalid/')
@@ -640,14 +662,6 @@ class TestBrokenEndpoint:
         outcome = send(receiver.url('/hook?token=sesame').replace('http://', 'http://user:sesame@'))
         assert 'refused' in outcome.error
         assert 'sesame' not in outcome.error
-
-
-def closes() -> Iterator[bytes]:
-    return iter(())
-
-
-def cuts() -> Iterator[bytes]:
-    yield EARLY_HINTS
 
 
 class TestConnections:
