@@ -51,9 +51,10 @@ class DefinitionJob(JobRunner):
         user = self.job.user
         if user is None or not user.is_active:
             self._fail(_('The user who last saved the definition is deleted or inactive. Save it again.'))
+        # NetBox's event rules copy the request, and custom fields that name objects ask for its address.
         request = NetBoxFakeRequest({
-            'META': {}, 'GET': {}, 'POST': {}, 'FILES': {}, 'user': user, 'path': '', 'id': uuid.uuid4(),
-            'build_absolute_uri': str,  # custom fields that name objects ask for it
+            'META': {}, 'COOKIES': {}, 'GET': {}, 'POST': {}, 'FILES': {}, 'method': 'POST', 'path': '',
+            'path_info': '', 'user': user, 'id': uuid.uuid4(), 'build_absolute_uri': str,
         })  # fmt: skip
         definition = self.job.object
         try:

@@ -8,7 +8,9 @@ from core.choices import JobStatusChoices
 from core.jobs import SyncDataSourceJob
 from core.models import DataSource, Job, ObjectChange, ObjectType
 from dcim.models import Site
+from django_rq import get_queue
 from support.builders import custom_field, site
+from support.builtin import builtin_rule
 from users.models import User
 
 from devstack.process import wait_until
@@ -90,6 +92,15 @@ def test_a_job_applies_custom_fields_that_name_objects(netbox_user, source, writ
     write(f'{ONE}    custom_fields: {{place: {place.pk}}}\n')
     assert log_of(applied(definition(source, netbox_user), netbox_user)) == ['+ webhooks: CMDB']
     assert Webhook.objects.get().custom_field_data == {'place': place.pk}
+
+
+def test_event_rules_send_what_a_job_changes_by_netboxs_own_webhooks(netbox_user, source, write):
+    builtin_rule(Webhook)
+    write(ONE)
+    job = applied(definition(source, netbox_user), netbox_user)
+    assert (job.status, job.error, log_of(job)) == ('completed', '', ['+ webhooks: CMDB'])
+    sent = [one.kwargs for one in get_queue('default').jobs if one.func_name == 'extras.webhooks.send_webhook']
+    assert [one['data']['name'] for one in sent] == ['CMDB']
 
 
 def test_a_list_in_place_of_one_definition_is_refused(netbox_user, source, api_client):
