@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from django.conf import settings
+from django.core.validators import EMPTY_VALUES
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import QueryDict
@@ -79,6 +80,10 @@ def _filtered(everything: QuerySet, query: str) -> QuerySet:
     if not filterset.is_valid():
         problems = '; '.join(f'{name}: {" ".join(errors)}' for name, errors in filterset.errors.items())
         raise DefinitionError(FILTER, problems)
+    # NetBox ignores a value that is neither true nor false. Then the list would have all objects.
+    cleaned, given = filterset.form.cleaned_data, (name for name, values in parameters.lists() if any(values))
+    if ignored := sorted(name for name in given if cleaned.get(name) in EMPTY_VALUES):
+        raise DefinitionError(FILTER, f'{", ".join(ignored)}: {_("Enter true or false.")}')
     # A filter over many related objects may repeat an object.
     return filterset.qs.distinct()
 

@@ -547,6 +547,7 @@ class TestRefusals:
         [
             ({'filters': {'dcim.site': 'stauts=active'}}, 'filters', 'stauts'),
             ({'filters': {'dcim.site': 'status=gone'}}, 'filters', 'gone'),
+            ({'filters': {'dcim.site': 'description__empty=yes'}}, 'filters', 'description__empty: Enter true'),
             ({'filters': {'dcim.device': 'status=active'}}, 'filters', 'dcim.device'),
             ({'filters': {'dcim.site': 7}}, 'filters', 'texts'),
             ({'filters': ['dcim.site']}, 'filters', 'object'),
