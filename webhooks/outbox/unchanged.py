@@ -18,8 +18,12 @@ from ..rendering.derived import MAINTAINED
 from ..rendering.keys import is_stored_whole
 from .snapshots import UNLOCKED, expression
 
-# Columns that NetBox sets by itself. A save that changes only these changes nothing.
-KEPT_BY_NETBOX = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation')
+# Columns that NetBox sets by itself. A save that changes only these changes nothing. Triggers copy the last six from
+# other objects: when a site moves to another region, into its prefixes. The API does not show them.
+KEPT_BY_NETBOX = (
+    'last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation', '_site_id',
+    '_location_id', '_rack_id', '_region_id', '_site_group_id', 'sort_path',
+)  # fmt: skip
 
 CUSTOM_FIELDS = 'custom_field_data'
 

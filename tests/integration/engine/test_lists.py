@@ -10,7 +10,7 @@ from io import StringIO
 
 import pytest
 from core.models import ObjectType
-from dcim.models import Site
+from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import transaction
@@ -61,7 +61,7 @@ def told(receiver: Receiver) -> list[tuple[str, int, str | None]]:
     return [(body['event'], body['data']['id'], body.get('membership')) for body in bodies]
 
 
-def change(one: Site, **fields: object) -> None:
+def change(one: Model, **fields: object) -> None:
     for name, value in fields.items():
         setattr(one, name, value)
     with transaction.atomic():
@@ -126,6 +126,25 @@ def new_container() -> tuple[Prefix, str, Callable[[], None]]:
 
 
 CASES = (renamed_device, moved_parent, new_container)
+
+
+def prefix_of_a_site() -> tuple[Model, Callable[[], None]]:
+    place, region = site(), Region.objects.create(**named('region'))
+    return Prefix.objects.create(prefix='10.0.0.0/8', scope=place), lambda: change(place, region=region)
+
+
+def interface_of_a_device() -> tuple[Model, Callable[[], None]]:
+    host, place = device(), site()
+    return interface(host), lambda: change(host, site=place)
+
+
+def group_below_another() -> tuple[Model, Callable[[], None]]:
+    above = TenantGroup.objects.create(**named('group'))
+    return TenantGroup.objects.create(parent=above, **named('group')), lambda: change(above, name='new')
+
+
+# Objects with columns that NetBox copies from others, and a change of such another one.
+COPIES = (prefix_of_a_site, interface_of_a_device, group_below_another)
 
 
 class TestChanges:
@@ -694,6 +713,19 @@ class TestProof:
         compare(webhook)
         assert told(receiver) == []
         webhook.ignore_users.clear()
+        compare(webhook)
+        assert told(receiver) == [('updated', one.pk, None)]
+
+    @pytest.mark.parametrize('made', COPIES)
+    def test_columns_that_netbox_copies_from_other_objects_make_none_stale(self, receiver: Receiver, made):
+        """The receiver would get the same data again, of each prefix at a site that moves to another region."""
+        one, change_another = made()
+        webhook = subscribe(receiver.url('/'), type(one), filters={one._meta.label_lower: f'id={one.pk}'})
+        assert told(receiver) == []
+        change_another()
+        compare(webhook)
+        assert told(receiver) == []
+        type(one).objects.update(description='changed')
         compare(webhook)
         assert told(receiver) == [('updated', one.pk, None)]
 
