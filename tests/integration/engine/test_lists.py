@@ -315,6 +315,19 @@ class TestDefinitions:
         backfill.start(webhook, backfill.choose(webhook))
         assert told(receiver) == [('updated', inside.pk, None)]
 
+    def test_a_backfill_and_send_now_send_members_though_updates_are_not_chosen(self, receiver: Receiver):
+        webhook = mirror(receiver, kinds=(KindChoices.CREATED, KindChoices.DELETED))
+        one = site()
+        assert told(receiver) == [('created', one.pk, None)]
+        backfill.start(webhook, backfill.choose(webhook))
+        assert told(receiver) == [('updated', one.pk, None)]
+        send_now.send(send_now.choose(webhook, ContentType.objects.get_for_model(Site), [one.pk]))
+        assert told(receiver) == [('updated', one.pk, None)]
+        change(one, description='changed')
+        Site.objects.update(description='changed without an event')
+        compare(webhook)
+        assert told(receiver) == []
+
     def test_what_a_canceled_backfill_left_out_is_sent_when_the_list_is_compared(self, receiver: Receiver):
         """A backfill is what the docs advise after a change without an event."""
         webhook = mirror(receiver)

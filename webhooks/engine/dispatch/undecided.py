@@ -20,7 +20,7 @@ from .. import sql
 from ..deliver import order, quiet
 from ..each import rest_after
 from . import matching, memberships
-from .memberships import Judged
+from .memberships import UPDATED, Judged
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -151,7 +151,8 @@ def _judge_some(webhook: Webhook) -> int:
         listed, types = {one.pk for one in judged}, {one.pk for one in webhook.object_types.all()}
         plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
         every = [*judged, *(one for one in plain if one.event.object_type_id in types)]
-        wanted = [one for one in every if one.kind in webhook.kinds]
+        # A backfill, and somebody who sends it now, send an object in any case. Walks record no such updates.
+        wanted = [one for one in every if one.kind in webhook.kinds or (one.kind == UPDATED and one.event.backfill)]
         going = {one.pk for one in wanted}
         unwanted = [pk for pk, _event in deliveries if pk not in going]
         if unwanted and not _remove(webhook.pk, unwanted, now):

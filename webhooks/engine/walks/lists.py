@@ -81,11 +81,12 @@ READY_LISTS = f"""
     ) < %(most)s"""
 
 # Read the objects in a range of keys that the receiver has in the list: whether each still exists, and whether it has
-# changed since. Changes by ignored users are not sent.
+# changed since. Changes by ignored users are not sent, and some webhooks take no updates.
 READ_MEMBERS = """
-    SELECT m.object_id, t.{pk} IS NOT NULL, coalesce(m.state <> {state}, m.sequence > 0) AND NOT EXISTS (
-        SELECT FROM webhooks_webhook_ignore_users i WHERE i.webhook_id = m.webhook_id)
-    FROM webhooks_listmember m LEFT JOIN {table} t ON t.{pk} = m.object_id
+    SELECT m.object_id, t.{pk} IS NOT NULL, w.type_update AND coalesce(m.state <> {state}, m.sequence > 0)
+        AND NOT EXISTS (SELECT FROM webhooks_webhook_ignore_users i WHERE i.webhook_id = m.webhook_id)
+    FROM webhooks_listmember m JOIN webhooks_webhook w ON w.id = m.webhook_id
+    LEFT JOIN {table} t ON t.{pk} = m.object_id
     WHERE m.webhook_id = %s AND m.object_type_id = %s AND m.object_id > %s AND m.object_id <= %s"""
 
 # Note the state of objects that were taken as known.
