@@ -62,6 +62,11 @@ def objects(model: type[Model], query: str) -> QuerySet:
         return _filtered(everything, query)
 
 
+def count(model: type[Model], query: str) -> int:
+    """Return how many of the model's objects match. Raises as objects(). It compares keys, not whole rows."""
+    return objects(model, query).order_by().values('pk').count()
+
+
 def _filtered(everything: QuerySet, query: str) -> QuerySet:
     name = everything.model._meta.label_lower
     filterset_class = registry['filtersets'].get(name)

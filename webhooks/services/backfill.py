@@ -70,7 +70,7 @@ def chosen_types(webhook: Webhook, types: Collection[ContentType] | None) -> lis
 
 def _count(object_type: ContentType, query: str) -> int:
     with list_filters.blamed(), transaction.atomic():
-        return list_filters.objects(object_type.model_class(), query).count()
+        return list_filters.count(object_type.model_class(), query)
 
 
 @transaction.atomic

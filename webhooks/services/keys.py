@@ -149,7 +149,7 @@ def check_filters(wanted: Mapping[str, str], models: Collection[type[Model]]) ->
             raise DefinitionError('filters', text.format(label=label))
         try:
             with list_filters.bounded(query):
-                list_filters.objects(by_label[label], query).count()
+                list_filters.count(by_label[label], query)
         except (DefinitionError, TooSlow, Locked) as error:
             raise DefinitionError('filters', f'{label}: {error}') from None
 

@@ -13,8 +13,9 @@ from core.models import ObjectType
 from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Model
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.http import urlencode
 from extras.models import SavedFilter, TableConfig
@@ -39,6 +40,7 @@ from webhooks.engine.walks.loop import Walks
 from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Delivery, ListMember, ListWalk, Webhook
 from webhooks.services import backfill, lists, redelivery, send_now
+from webhooks.services.keys import find_wrong
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -606,6 +608,18 @@ class TestRefusals:
         assert (answer.status_code, [*answer.json()]) == (400, ['filters'])
         answer = api_client.post(f'{API}{pk}/backfill/', {'filter': query}, format='json')
         assert (answer.status_code, [*answer.json()]) == (400, ['filter'])
+
+    def test_a_filter_is_tried_without_comparing_whole_rows(self, receiver: Receiver):
+        """With a million objects that would take longer than a filter may."""
+        webhook = mirror(receiver)
+        for tried in (
+            lambda: find_wrong(webhook, {'filters': ACTIVE}),
+            lambda: backfill.choose(webhook, query='status=active'),
+        ):
+            with CaptureQueriesContext(connection) as captured:
+                tried()
+            assert any('DISTINCT "dcim_site"."id" AS' in one['sql'] for one in captured)
+            assert not any('DISTINCT' in one['sql'] and '"comments"' in one['sql'] for one in captured)
 
     def test_a_question_mark_stands_before_a_filter_in_every_place(self, api_client):
         sent = {'name': 'list', 'payload_url': '', 'object_types': ['dcim.site'], 'type_create': True}
