@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 # A finer tick is more exact after a freeze, but wakes the process more often.
@@ -69,7 +69,9 @@ def within(seconds: float) -> Iterator[None]:
     previous = signal.signal(signal.SIGVTALRM, strike)
     try:
         # If the process is frozen in these lines, the strike comes in them. So they are inside the `try`.
-        watchdog.start()
+        # If this machine can start no thread now, only the timer of the process limits the block.
+        with suppress(RuntimeError):
+            watchdog.start()
         try:
             yield
         finally:

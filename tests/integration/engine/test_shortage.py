@@ -1,12 +1,13 @@
-"""This machine may have no descriptor left, or no process. That is not the endpoint's or the template's fault."""
+"""This machine may have no descriptor, process or thread left. That is no fault of the endpoint or the template."""
 
 import errno
 import os
 import resource
 import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -28,8 +29,9 @@ from support.engine import (
     try_suspects,
     work,
 )
+from tenancy.models import Tenant
 
-from devstack.receiver import Receiver
+from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import lane, loop
 from webhooks.exceptions import DefinitionError
@@ -117,6 +119,41 @@ def test_a_suspect_waits_too(webhook, receiver):
     pass_retry_waits()
     work()
     assert deliveries(DELIVERED)
+
+
+@contextmanager
+def no_new_thread() -> Iterator[None]:
+    """There is no room for such a stack. Where a container has too many threads, the error is the same."""
+    before = threading.stack_size(2**45)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+class TestThreads:
+    def test_a_request_waits_for_a_thread_that_is_busy(self, webhook, receiver):
+        receiver.answers('/hook', Answer(delay=150))
+        subscribe(receiver.url('/other'), Tenant)
+        site()
+        dispatch_all()
+        with sender() as (_pk, opened):
+            opened.turn()
+            receiver.wait_for(1)
+            Tenant.objects.create(name='Tenant', slug='tenant')
+            dispatch_all()
+            opened.poke()
+            with no_new_thread():
+                assert take_turns(opened, lambda: len(opened.lanes.in_hand) == 2)
+            receiver.closing.set()
+            assert take_turns(opened, lambda: len(deliveries(DELIVERED)) == 2)
+        assert [one.attempt_count for one in deliveries()] == [1, 1]
+
+    def test_changes_are_rendered_all_the_same(self, webhook):
+        site()
+        with no_new_thread():
+            dispatch_all()
+        assert [(one.error, one.lapses) for one in Event.objects.all()] == [('', 0)]
 
 
 class TestRenderer:

@@ -158,7 +158,14 @@ class Threads:
                 return
             self._busy[webhook_id] += 1
             self.is_idle.clear()
-        self._pool.submit(self._serve, webhook_id)
+            are_others_busy = self._busy.total() > 1
+        try:
+            self._pool.submit(self._serve, webhook_id)
+        except RuntimeError as error:
+            # This machine can start no thread now. The pool has queued the work: a thread that is busy does it next.
+            if not are_others_busy:
+                raise
+            logger.warning('webhook=%s waits for a thread reason="%s"', webhook_id, error)
 
     def withdraw(self) -> list[Call]:
         """Take back all requests that wait for a thread, and return them."""
