@@ -215,9 +215,11 @@ def _redeliver(part: Sequence[int], delivered: Collection[int], counted_at: date
         unsent = list(there.filter(status__in=AS_ITSELF).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
         reopened = commands.reopen(Delivery.objects.filter(pk__in=[pk for pk, *_ in unsent], status__in=AS_ITSELF))
-        # A large redelivery takes minutes. Meanwhile somebody else may have redelivered the same.
-        again = _without_repeated(there.filter(status=StatusChoices.DELIVERED, pk__in=delivered), counted_at)
-        made = _send_anew(again)
+        # A large redelivery takes minutes. Meanwhile somebody else may have redelivered the same. If two do it at once,
+        # the second waits for these locks, and sees what the first has made.
+        closed = there.filter(status=StatusChoices.DELIVERED, pk__in=delivered).order_by('pk')
+        locked = list(closed.select_for_update(no_key=True, of=('self',)).values_list('pk', flat=True))
+        made = _send_anew(_without_repeated(Delivery.objects.filter(pk__in=locked), counted_at))
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)

@@ -16,6 +16,7 @@ from support.engine import (
     dispatch_all,
     in_hand,
     in_thread,
+    is_anybody_blocked,
     open_transaction,
     pass_retry_waits,
     sequences,
@@ -207,6 +208,15 @@ class TestDelivered:
 
     def test_while_it_is_redelivered_nothing_is_to_be_done(self, place):
         assert [redeliver(), redeliver()] == [1, 0]
+
+    def test_two_requests_at_once_send_it_once(self, place):
+        told = []
+        with open_transaction(lambda: told.append(redeliver())):
+            second = in_thread(lambda: told.append(redeliver()))
+            wait_until(lambda: is_anybody_blocked() or not second.is_alive(), timeout=PATIENCE)
+        second.join(PATIENCE)
+        assert told == [1, 0]
+        assert len(deliveries(PENDING)) == 1
 
 
 def later() -> object:
