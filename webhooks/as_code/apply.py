@@ -217,17 +217,23 @@ def _related(entry: Entry, name: str) -> Any:
     """Return the related objects that a field names, as the serializer takes them. Raises DocumentError."""
     key, value = NATURAL_KEYS[name], entry.fields.get(name)
     if name == 'credential':
-        if not isinstance(value, str | None):
-            raise entry.error(name, _('there is no “{name}” here').format(name=value))
-        return value and {key: value}
+        return value if value in (None, '') else {key: _text(entry, name, value)}
     if not isinstance(value or [], list):
         raise entry.error(name, _('enter a list'))
     related = SECTIONS[entry.section]._meta.get_field(name).related_model.objects
-    found = dict(related.filter(**{f'{key}__in': [str(one) for one in value or ()]}).values_list(key, 'pk'))
-    for one in value or ():
-        if not isinstance(one, str) or one not in found:
+    wanted = [_text(entry, name, one) for one in value or ()]
+    found = dict(related.filter(**{f'{key}__in': wanted}).values_list(key, 'pk'))
+    for one in wanted:
+        if one not in found:
             raise entry.error(name, _('there is no “{name}” here').format(name=one))
     return list(found.values())
+
+
+def _text(entry: Entry, name: str, value: Any) -> str:
+    """Return the value if it is a text. YAML takes `2024` for a number, and `no` for false. Raises DocumentError."""
+    if not isinstance(value, str):
+        raise entry.error(name, _('enter a text. Put numbers, yes and no in quotes'))
+    return value
 
 
 def _secret(entry: Entry, stored: Model | None) -> dict[str, Any]:
@@ -247,7 +253,8 @@ def _headers(entry: Entry) -> str:
         raise entry.error('additional_headers', _('enter a mapping of names to values'))
     lines = []
     for name, value in given.items():
-        text = value if isinstance(value, str) else _reference(entry, 'additional_headers', value)
+        read = _reference if isinstance(value, dict) else _text
+        text = read(entry, 'additional_headers', value)
         lines.append(f'{name}: {text}')
     return '\n'.join(lines)
 
