@@ -1,5 +1,6 @@
 """Reads a document of webhooks and credentials, and remembers on which line each of its fields stands."""
 
+import codecs
 from collections.abc import Iterator
 from datetime import date
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ class Document(NamedTuple):
 
 def read(text: str, file: str) -> Document:
     """Read a document from YAML or JSON. `file` is named in errors. Raises DocumentError."""
+    text = text.removeprefix(codecs.BOM_UTF8.decode())
     if text.lstrip().startswith('{'):
         text = text.translate(JSON_TO_YAML)
     try:

@@ -1,9 +1,11 @@
 """Definitions: a file of a NetBox data source is planned on a page, and applied by a job."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from core.choices import JobStatusChoices
 from core.jobs import SyncDataSourceJob
 from core.models import DataSource, Job, ObjectChange, ObjectType
@@ -92,6 +94,11 @@ def test_a_job_applies_custom_fields_that_name_objects(netbox_user, source, writ
     write(f'{ONE}    custom_fields: {{place: {place.pk}}}\n')
     assert log_of(applied(definition(source, netbox_user), netbox_user)) == ['+ webhooks: CMDB']
     assert Webhook.objects.get().custom_field_data == {'place': place.pk}
+
+
+def test_a_file_of_a_data_source_may_have_a_byte_order_mark_and_tabs_as_json(netbox_user, source, write):
+    write('\ufeff' + json.dumps(yaml.safe_load(ONE), indent='\t'))
+    assert log_of(applied(definition(source, netbox_user), netbox_user)) == ['+ webhooks: CMDB']
 
 
 def test_event_rules_send_what_a_job_changes_by_netboxs_own_webhooks(netbox_user, source, write):

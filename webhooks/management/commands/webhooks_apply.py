@@ -48,7 +48,7 @@ class Command(BaseCommand):
 
 def _read(file: str) -> Document:
     try:
-        return read(Path(file).read_text('utf-8-sig'), file)
+        return read(Path(file).read_text('utf-8'), file)
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f'cannot read {file}: {error}') from None
     except DocumentError as error:
