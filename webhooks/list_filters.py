@@ -127,8 +127,8 @@ def _parameters(query: str) -> QueryDict:
 def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[list[int], int | None]:
     """Return which of the next `count` objects after the key `last_id` match, and the last key that was looked at.
 
-    The key is None at the table's end. Raises DefinitionError if the filter is wrong, or too slow in PostgreSQL;
-    TooSlow if a filter takes FILTER_SECONDS; Locked if a table is locked.
+    The key is None at the table's end. Raises DefinitionError if the filter is wrong or too slow, Locked if a table is
+    locked.
     """
     with bounded(query):
         matching = objects(model, query)
@@ -179,6 +179,4 @@ def bounded(query: str) -> Iterator[None]:
             raise DefinitionError(FILTER, reason) from error
         raise
     except patience.TooSlow as error:
-        if query:
-            raise
-        raise OperationalError(str(error)) from error
+        raise (DefinitionError(FILTER, str(error)) if query else OperationalError(str(error))) from error

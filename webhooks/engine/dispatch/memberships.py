@@ -58,8 +58,7 @@ def is_listed(webhook: Webhook, event: Event) -> bool:
 def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
     """Return the change that each undecided delivery of a listed type reports. They are given in order. Writes nothing.
 
-    Raises DefinitionError if a filter fails or is too slow in PostgreSQL, TooSlow if it takes too long, and Locked if a
-    table is locked.
+    Raises DefinitionError if a filter fails or is too slow, and Locked if a table is locked.
     """
     by_type: dict[int, set[int]] = defaultdict(set)
     for _pk, event in deliveries:
