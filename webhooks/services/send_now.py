@@ -15,11 +15,11 @@ from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import visibility
+from .. import list_filters, object_types, visibility
 from ..choices import KindChoices
 from ..engine import sql
 from ..exceptions import Busy, DefinitionError
-from ..models import Event, Webhook
+from ..models import Event, ListMember, Webhook
 from ..outbox import restating, wakeup
 from ..payload_visibility import may_see_expanded
 from . import backfill, matching, preview_room, preview_sources, switching
@@ -35,7 +35,7 @@ MAX_OBJECTS_NAMED = 10
 
 
 class Excluded(NamedTuple):
-    """An object that the webhook's conditions exclude, and why."""
+    """An object that the webhook's conditions or its list exclude, and why."""
 
     pk: int
     name: str
@@ -47,7 +47,7 @@ class Excluded(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen objects, all of the same type: the ids to send, and the objects that conditions exclude."""
+    """The chosen objects, all of the same type: the ids to send, and the objects that the webhook excludes."""
 
     webhook: Webhook
     object_type: ContentType
@@ -65,7 +65,8 @@ def choose(webhook: Webhook, object_type: ContentType, pks: Collection[int], use
     switching.check_sends(webhook)
     _check_takes(webhook, object_type)
     _check_exist(object_type, pks, user)
-    excluded = list(_excluded(webhook, object_type, pks, user)) if webhook.conditions else []
+    find = _excluded if webhook.conditions else _unlisted
+    excluded = list(find(webhook, object_type, pks, user))
     left_out = {one.pk for one in excluded}
     going = [pk for pk in pks if pk not in left_out]
     if not going:
@@ -108,6 +109,17 @@ def _excluded(webhook: Webhook, object_type: ContentType, pks: Collection[int], 
                 yield Excluded(event.object_id, event.object_repr, _readable(reasons, event, user))
             if time.monotonic() > until:
                 return
+
+
+def _unlisted(webhook: Webhook, object_type: ContentType, pks: Collection[int], _user: Any) -> Iterator[Excluded]:
+    """Yield the objects that the webhook's list of this type leaves out, unless its receiver has them to remove."""
+    model, query = object_type.model_class(), webhook.filters.get(object_types.label_of(object_type))
+    if query is None:
+        return
+    members = ListMember.objects.filter(webhook_id=webhook.pk, object_type=object_type, object_id__in=pks)
+    known = {*list_filters.among(model, query, pks), *members.values_list('object_id', flat=True)}
+    for one in model._base_manager.filter(pk__in=set(pks) - known).order_by('pk'):
+        yield Excluded(one.pk, str(one), [_('Filter: {query}').format(query=query)])
 
 
 def _readable(reasons: list[str], event: Event, user: Any) -> list[str]:

@@ -18,7 +18,7 @@ from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine.walks.backfills import BackfillWalk
 from webhooks.engine.walks.loop import Walks
-from webhooks.models import Backfill, Delivery, Event, Webhook
+from webhooks.models import Backfill, Delivery, Event, ListMember, Webhook
 from webhooks.services import backfill, send_now
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -184,6 +184,17 @@ class TestRefusals:
         webhook = subscribe(receiver.url(HOOK), Site, conditions=conditions)
         answer = self.refused(api_client, webhook, *places('Bern', status='planned'))
         assert answer == {'ids': [f'The conditions of the webhook exclude: Bern (Conditions: {reason})']}
+
+    def test_objects_outside_the_list_that_its_receiver_has_not(self, api_client, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, filters={'dcim.site': 'status=active'})
+        (bern,), (basel, chur) = places('Bern', status='planned'), places('Basel', 'Chur')
+        answer = self.refused(api_client, webhook, bern)
+        assert answer == {'ids': ['The conditions of the webhook exclude: Bern (Filter: status=active)']}
+        work()
+        assert ListMember.objects.filter(webhook_id=webhook.pk, object_id=chur.pk).exists()
+        Site.objects.filter(pk=chur.pk).update(status='planned')
+        status, answer = ask(api_client, webhook, bern, basel, chur)
+        assert (status, answer['count'], [one['id'] for one in answer['excluded']]) == (201, 2, [bern.pk])
 
     def test_objects_that_do_not_exist(self, api_client, webhook):
         (bern,) = places('Bern')
