@@ -134,6 +134,13 @@ class _Watched:
     def _connect(self) -> socket.socket:
         return super()._new_conn()
 
+    def connect(self) -> None:
+        """Connect, with a proxy's tunnel and TLS. urllib3 calls it. Raises NoAnswer if the connection ends meanwhile."""
+        try:
+            super().connect()
+        except ConnectionError as error:
+            raise NoAnswer(str(error)) from error
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send the request. urllib3 calls it."""
         if self.sock is not None:

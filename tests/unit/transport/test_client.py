@@ -591,6 +591,20 @@ class TestBrokenEndpoint:
             outcome = send(server.url())
         assert (outcome.succeeded, outcome.unreachable, outcome.status) == (False, True, None)
 
+    def test_an_endpoint_that_resets_the_connection_before_a_request_is_unreachable(self, send):
+        """During the handshake of TLS."""
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            reset = threading.Thread(target=lambda: server.accept()[0].recv(1))  # the rest stays unread
+            reset.start()
+            outcome = send(f'https://127.0.0.1:{server.getsockname()[1]}/')
+            reset.join()
+        assert (outcome.error, outcome.unreachable) == ('ConnectionResetError: Connection reset by peer', True)
+
+    def test_a_proxy_that_closes_the_connection_is_unreachable(self, send):
+        with serving(closes) as proxy:
+            outcome = send('https://10.20.30.40/', proxies={'https': proxy.url()})
+        assert (outcome.succeeded, outcome.unreachable) == (False, True)
+
     def test_an_unknown_name_is_unreachable(self, send):
         outcome = send('http://nowhere.invalid/')
         assert outcome.unreachable
