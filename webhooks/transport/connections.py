@@ -135,7 +135,7 @@ class _Watched:
         return super()._new_conn()
 
     def connect(self) -> None:
-        """Connect, with a proxy's tunnel and TLS. urllib3 calls it. Raises NoAnswer if the connection ends meanwhile."""
+        """Connect, with tunnel and TLS. urllib3 calls it. Raises NoAnswer if the connection ends meanwhile."""
         try:
             super().connect()
         except ConnectionError as error:
