@@ -138,7 +138,7 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
 @transaction.atomic
 def _make_test(webhook: Webhook, user: User | None) -> Delivery:
     event = _test_event(webhook, user)
-    now = timezone.now()
+    now = sql.now()
     _check_room(webhook, now)
     return Delivery.objects.create(
         webhook=webhook,

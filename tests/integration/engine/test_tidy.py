@@ -11,13 +11,14 @@ from support.engine import (
     expire,
     health,
     hold,
+    in_thread,
     open_transaction,
     work,
 )
 from support.log import delivery, event
 from support.writers import before_statement
 
-from devstack.receiver import Receiver
+from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.delivery_states import DeliveryState
 from webhooks.engine.deliver import order
@@ -27,6 +28,7 @@ from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
 from webhooks.models.hour import HOUR_RETENTION
+from webhooks.services import trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -70,6 +72,19 @@ def test_failures_are_listed_while_changes_keep_coming(webhook):
             site()
             assert its.work()
     assert listed
+
+
+def test_a_test_from_a_host_whose_clock_is_late_does_not_expire(webhook, receiver, monkeypatch):
+    receiver.answers('/hook', Answer(delay=150))
+    late = timezone.now() - timedelta(hours=1)
+    with monkeypatch.context() as host:
+        host.setattr(timezone, 'now', lambda: late)
+        testing = in_thread(lambda: trial.send_test(webhook))
+        receiver.wait_for(1)
+    tidy_all()
+    receiver.closing.set()
+    testing.join(60)
+    assert [(one.status, one.error) for one in deliveries()] == [(DELIVERED, '')]
 
 
 def test_a_delivery_that_a_worker_takes_in_hand_meanwhile_does_not_expire(webhook):
