@@ -13,8 +13,8 @@ from typing import Any
 class Message:
     """One message for a driver to publish.
 
-    `key` names the object, such as dcim.site:1: messages with the same key have to stay in order. `id` is the same in
-    each attempt. Names of headers are in lower case.
+    `key` names the object, such as dcim.site:1, or the webhook of a change set: messages with the same key have to stay
+    in order. `id` is the same in each attempt. Names of headers are in lower case.
     """
 
     address: str

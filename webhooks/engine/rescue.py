@@ -1,13 +1,16 @@
 """Gives back the work of a dead worker. Begin here to learn what happens when one dies.
 
-1. The supervisor notices at once that a process has ended (process/supervisor.py). A worker whose host is gone has no
-   more heartbeats: any sender notices that within 11 seconds (look_after_others() in process/sender.py).
+1. The supervisor notices at once that a process has ended, and starts a new one within a second
+   (process/supervisor.py). If the supervisor ends, the kernel ends its processes (process/child.py), and supervisord
+   starts it again. A worker whose host is gone has no more heartbeats: any sender notices that within 11 seconds
+   (look_after_others() in process/sender.py), of suspects within a minute or two (process/suspects.py).
 2. Its lanes are free, and another sender takes them.
 3. Its events in hand are dispatched again. Each of its deliveries in hand gets an attempt without an answer, and is
    DOUBTFUL: due again now, or, if the worker may be alive, when its request must have ended. It has as many
-   attempts left as before. A test fails instead.
-4. An event or a delivery that was in hand at two deaths in a row is a suspect. A process of its own tries it alone
-   (process/suspects.py), and the third death of that process fails it.
+   attempts left as before. A test that was sent again fails instead; one that a page sends expires.
+4. An event or a delivery that was in hand at two deaths in a row is a suspect, as is an event that takes too long
+   (dispatch/put_off.py). A process of its own tries it alone (process/suspects.py), and the third death of that
+   process fails it.
 5. A worker that was only frozen finds its row gone or `dead`: it records nothing, and begins anew (registry.py).
 """
 
@@ -100,7 +103,8 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
     """Record an attempt without an answer for each delivery. Returns the ids of those whose lanes are locked.
 
-    `since`: when the worker's last heartbeat came. Its requests may still be open. None: its process has ended.
+    `since`: when the worker's last heartbeat came, or when its row became `dead`. Its requests may still be open.
+    None: its process has ended.
     """
     unread = [f'event__{name}' for name in LONG_COLUMNS]
     pending = Delivery.objects.filter(pk__in=ids, state__in=PENDING_STATES)

@@ -37,7 +37,7 @@ REFERENCE = ['object_type', 'object_id']
 # The columns that services/why_not_sent.py reads.
 WAIT = [
     'state', 'webhook', 'due_at', 'waits_until', 'expires_at', 'attempt_count', 'attempt_limit', 'backfill',
-    'change_set', 'parts',
+    'change_set', 'part', 'parts',
 ]  # fmt: skip
 
 

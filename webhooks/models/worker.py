@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 class Worker(models.Model):
     """A living process of the engine, and which events and deliveries it has in hand.
 
-    Each turn renews `alive_until`. After that time any other worker may delete the row (engine/rescue.py), and without
+    Each turn renews `alive_until`. After that time any sender may delete the row (engine/rescue.py), and without
     its row a worker records nothing.
     """
 

@@ -56,7 +56,7 @@ READ_FIGURES = """
 
 
 class Found(NamedTuple):
-    """A closed delivery that was found, with the columns that decide its part and its id when it goes again."""
+    """A closed delivery that was found, with the columns that decide its transaction and its id when it goes again."""
 
     sequence: int
     pk: int
@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
     @property
     def together(self) -> Hashable:
-        """Return the key of its change set, which goes again in one part."""
+        """Return the key of its change set, which goes again in one transaction."""
         return (self.webhook_id, self.change_set) if self.change_set else self.pk
 
 

@@ -2,8 +2,13 @@
 
 `banners_of` says it on the page of a webhook, `wait_of` on that of a delivery and in lists. Both ask `hindrance_of`:
 the reasons of a webhook hold up all of its deliveries. If there are none, the delivery's state is the reason
-(delivery_states.py). A delivery that is due and still not sent is in hand, or waits for its webhook's rate limit,
-concurrency or transaction (Lane.room, engine/deliver/choice.py).
+(delivery_states.py). A delivery that is due and still not sent is in hand, or has one of these reasons, which nobody
+can read from PostgreSQL:
+
+- its webhook sends as many requests as it may, or rests after endless templates (Lane.room),
+- all threads are taken, large payloads fill the memory, or a backfill lets changes go first (engine/deliver/choice.py),
+- its change set still grows (change_sets.py),
+- it is a suspect, and its process tries others first (engine/process/suspects.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +38,7 @@ from .actions import Action
 LONG_WAIT = timedelta(minutes=1)
 
 BEHIND = gettext_lazy('Waits for an earlier change')
+IN_SET = gettext_lazy('Waits for its change set')
 RETRYING = gettext_lazy('Retrying')
 UNTIL_QUIET = gettext_lazy('Waits until it is quiet')
 
@@ -289,7 +295,7 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
     """Return why the delivery is not sent yet at `now`. None: it is closed, or a test that is under way.
 
     `earlier` comes from models.querysets.earlier_of, if the caller can afford that query. It takes no query itself if
-    the webhook's health and backfill are loaded.
+    its event is loaded, and its webhook's health and backfill.
     """
     if delivery.state == DeliveryState.UNDECIDED:
         return _undecided(delivery.webhook)
@@ -335,8 +341,8 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
 
 def _of_state(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     is_due = delivery.due_at is None or delivery.due_at <= now
-    is_behind = delivery.state == DeliveryState.HELD or (earlier is not None and is_due)
-    if is_behind and delivery.webhook.ordered:
+    is_behind = delivery.webhook.ordered and earlier is not None and is_due
+    if is_behind or delivery.state == DeliveryState.HELD:
         return _behind(delivery, earlier)
     if is_due:
         return Wait('', _('A worker sends it as soon as it can.'), at=delivery.due_at)
@@ -374,12 +380,16 @@ OF_STATE: Mapping[str, Callable[[Delivery], Wait]] = {
 def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:
     if earlier:
         text = _('Delivery {id} is sent first: it is an earlier change of the same object.').format(id=earlier.pk)
-    elif delivery.parts and delivery.part > 1:
-        text = _('An earlier part of its change set is sent first.')
-    elif delivery.parts:
-        text = _('It is sent with the other changes of its change set.')
     elif delivery.change_set:
-        text = _('An earlier change of an object in its change set is sent first.')
+        return Wait(str(IN_SET), _of_change_set(delivery))
     else:
         text = _('An earlier change of the same object is sent first.')
     return Wait(str(BEHIND), text, earlier)
+
+
+def _of_change_set(delivery: Delivery) -> str:
+    if not delivery.parts:
+        return _('Its change set is still being collected, or waits for an earlier change of one of its objects.')
+    if delivery.part > 1:
+        return _('An earlier part of its change set is sent first.')
+    return _('It is sent with the other changes of its change set.')

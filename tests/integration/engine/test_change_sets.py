@@ -304,7 +304,8 @@ class TestOrder:
         assert len(receiver.requests) == so_far
         assert retried == ['a']
         assert (
-            'its change set is sent first' in why_not_sent.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
+            'waits for an earlier change of one of its objects'
+            in why_not_sent.wait_of(deliveries(object_id=b.pk)[-1], timezone.now()).text
         )
         pass_retry_waits()
         work()

@@ -17,6 +17,7 @@ from support.log import delivery, event
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.django_admin.delivery import DeliveryAdmin
 from webhooks.models import Backfill, Delivery, Event, Health, querysets
+from webhooks.models.delivery import UNFORMED
 from webhooks.presentation.moments import moment
 from webhooks.services.why_not_sent import wait_of
 
@@ -69,6 +70,11 @@ def held() -> Delivery:
     return pending(webhook, place, due_at=None)
 
 
+def in_a_set_without_parts() -> Delivery:
+    webhook = subscribe(NOWHERE, Site, change_set=True, ordered=False)
+    return pending(webhook, due_at=None, change_set=1, part=UNFORMED)
+
+
 def due() -> Delivery:
     return pending()
 
@@ -86,6 +92,10 @@ REASONS = {
     held: (
         'Waits for an earlier change',
         'Delivery {earlier} is sent first: it is an earlier change of the same object.',
+    ),
+    in_a_set_without_parts: (
+        'Waits for its change set',
+        'Its change set is still being collected, or waits for an earlier change of one of its objects.',
     ),
     due: ('', 'A worker sends it as soon as it can.'),
 }

@@ -1,14 +1,17 @@
 """Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
-Webhooks with `change_set` ask for that. Backfills, updates that components or config contexts cause, job events, and
-events that could not be rendered go alone (MAKE_DELIVERIES). A part holds up to lane.PART_DELIVERIES changes and
-lane.PART_BYTES of payloads. Nothing else is sent together.
+Webhooks with `change_set` ask for that. Backfills, updates that components or config contexts cause, what event rules
+send, and events that could not be rendered go alone (MAKE_DELIVERIES). A part holds up to lane.PART_DELIVERIES changes
+and lane.PART_BYTES of payloads. Nothing else is sent together.
 
 1. While a transaction is dispatched, its deliveries are UNFORMED.
-2. When all is dispatched, they get their parts, once. If one has to wait for an earlier delivery of its
-   object, all are held instead. When that one is closed, the set is looked at again.
-3. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
-4. The request has the id of the part's first delivery, its `lead` (build.py), and its attempt keeps the ids of all of
+2. Each turn asks queue.growing() whether events are still to be dispatched, or deliveries to be decided. If not, they
+   get their parts, once. It waits neither for suspects nor for owners of components whose row is locked: what becomes
+   of these is a set of its own, as is what exceeds MAX_CHANGES.
+3. If `ordered` is on, and one has to wait for an earlier delivery of its object, all are held instead. When that one
+   is closed, the set is looked at again.
+4. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
+5. The request has the id of the part's first delivery, its `lead` (build.py), and its attempt keeps the ids of all of
    them as `members` (record.py). payload/change_set.py makes the body.
 """
 
