@@ -12,6 +12,7 @@ import pytest
 from circuits.models import Circuit, CircuitTermination, CircuitType, Provider
 from core.models import ObjectType
 from dcim.models import Cable, Device, FrontPort, Interface, MACAddress, PortMapping, RearPort, Region, Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Model
 from extras.models import ConfigContext, CustomField, Tag
@@ -33,6 +34,7 @@ from support.builtin import builtin_rule, request_by
 from support.objects.surroundings import make_l2vpn_termination
 
 from devstack.receiver import Receiver
+from webhooks.services import send_now
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -276,6 +278,19 @@ def test_a_change_that_the_docs_except_is_sent_neither_by_us_nor_by_the_builtin(
         kind.objects.get(pk=pk).save()
     assert changes(kind)[-1] == (UPDATED, pk)
     assert len(sent()) == 1
+
+
+@pytest.mark.parametrize('prepare', [update_of_a_query_set, channelized_interface_is_connected])
+def test_a_silent_change_that_is_saved_once_more_is_no_real_change_but_can_be_sent(prepare: Callable[[], Change]):
+    change = prepare()
+    kind, pk = type(change.silent), change.silent.pk
+    webhook = subscribe(NOWHERE, kind, only_real_changes=True)
+    change.happens()
+    with transaction.atomic():
+        kind.objects.get(pk=pk).save()
+    assert (UPDATED, pk) not in changes(kind)
+    send_now.send(send_now.choose(webhook, ContentType.objects.get_for_model(kind), [pk]))
+    assert changes(kind)[-1] == (UPDATED, pk)
 
 
 def test_a_transaction_does_not_hear_of_a_first_webhook_that_is_subscribed_meanwhile():
