@@ -146,7 +146,9 @@ class _Channel:
         if webhook.standard_headers:
             shown |= {'webhook-id': UUID, 'webhook-timestamp': TEXT}
             if webhook.secret:
-                shown |= {'webhook-signature': TEXT, 'x-hook-signature': TEXT}
+                shown['webhook-signature'] = TEXT
+                if not webhook.public_key:
+                    shown['x-hook-signature'] = TEXT
         if self.place:
             driver = registry.driver_class(self.place.driver)
             shown |= {name: schema for name, schema in ((driver.id_header, UUID), (driver.key_header, key)) if name}

@@ -16,6 +16,7 @@ from support.engine import work
 from support.settings import change_settings
 
 from devstack.receiver import Receiver
+from webhooks.security import signing
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -102,6 +103,24 @@ def test_it_names_the_headers_that_carry_id_and_key_and_the_webhooks_own(url, id
     if key_name:
         assert headers[key_name]['pattern'] == '^(dcim.site|webhooks.webhook):[0-9]+$'
     assert 'a-secret-word' not in json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    ('secret', 'signatures'),
+    [
+        ('0123456789abcdef', {'webhook-signature', 'x-hook-signature'}),
+        (signing.generate(signing.PRIVATE), {'webhook-signature'}),
+        ('', set()),
+    ],
+    ids=['shared', 'key_pair', 'none'],
+)
+def test_it_names_the_signatures_that_come(receiver: Receiver, secret: str, signatures: set[str]):
+    subscribe(receiver.url('/hook'), Site, secret=secret)
+    site()
+    work()
+    (message,) = document()['components']['messages'].values()
+    assert {name for name in message['headers']['properties'] if 'signature' in name} == signatures
+    assert {name.lower() for name, _ in receiver.requests[0].headers if 'signature' in name.lower()} == signatures
 
 
 @pytest.mark.parametrize(
