@@ -39,7 +39,8 @@ class Command(BaseCommand):
 
     help = (
         'Show what webhooks have still to send (the backlog). Exit codes for monitoring. 0: all is well. '
-        '1: there are failed deliveries, suspended webhooks or workers that cannot start. '
+        '1: there are failed deliveries, suspended webhooks, workers that cannot start, or something that keeps the '
+        'database from cleaning up. '
         '2: there is no worker, no Redis or no PostgreSQL, or the backlog is too old.'
     )
 
