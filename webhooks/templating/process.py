@@ -28,7 +28,7 @@ MEMORY_GROWTH_BYTES = 256 * 1024 * 1024
 FORK_SECONDS = 30.0
 # The option of prctl(2): which signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
-# RQ and web servers have handlers for these. A renderer dies of them.
+# RQ and web servers have handlers for these. A fork begins without them.
 SIGNALS = (signal.SIGALRM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Work = Callable[[socket.socket], None]
@@ -152,8 +152,18 @@ def _close(channel: socket.socket, handle: int) -> None:
     os.close(handle)
 
 
+def ignore_stops() -> None:
+    """Let this process go on after a signal to stop: a service manager, or a terminal, sends it to a whole group.
+
+    For spawners and renderers. The worker that uses them ends its work first, and they end with it.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _spawn(channel: socket.socket, work: Work) -> None:
     """Answer with a new renderer, or with the number of the error."""
+    ignore_stops()
     while channel.recv(1):
         try:
             _reap()

@@ -273,6 +273,7 @@ def _understood(status: bytes, text: str) -> str:
 
 
 def _serve(channel: socket.socket, filters: Filters) -> None:
+    process.ignore_stops()
     environment = Environment(filters)
     tasks = {
         b'render': _timed(environment.render),

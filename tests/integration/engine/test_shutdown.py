@@ -10,7 +10,7 @@ from dcim.models import Site
 from django.db import transaction
 from rq.registry import FailedJobRegistry
 from support.builders import site, subscribe
-from support.engine import deliveries, die, in_hand, pass_retry_waits
+from support.engine import deliveries, die, dispatch_all, in_hand, pass_retry_waits, sender, take_turns
 
 from devstack.netbox import Worker
 from devstack.process import descendants, wait_until
@@ -124,6 +124,32 @@ def test_without_anything_to_do_it_ends_with_all_of_its_processes(receiver, rqwo
     stop(worker, receiver)
     assert wait_until(lambda: not any(one.is_alive for one in family), timeout=PATIENCE)
     assert 'Traceback' not in worker.child.log_tail(100)
+
+
+def test_a_signal_to_all_processes_fails_no_delivery_whose_template_is_rendered(receiver, settings, tmp_path):
+    """As supervisord sends it with `stopasgroup`, and a terminal."""
+    begun, goes_on = tmp_path / 'begun', tmp_path / 'goes on'
+
+    def wait(value: str) -> str:
+        begun.touch()
+        while not goes_on.exists():
+            time.sleep(0.01)
+        return value
+
+    settings.JINJA_FILTERS = {'wait': wait}
+    subscribe(receiver.url(HOOK), Site, max_attempts=1, body_template='{{ data.name | wait }}')
+    site()
+    dispatch_all()
+    before = {one.pid for one in descendants(os.getpid())}
+    with sender() as (_pk, opened):
+        opened.turn()
+        assert wait_until(begun.exists, timeout=PATIENCE)
+        for one in descendants(os.getpid()):
+            if one.pid not in before:
+                os.kill(one.pid, signal.SIGTERM)
+        goes_on.touch()
+        assert take_turns(opened, lambda: not deliveries(PENDING))
+    assert [(one.status, one.error) for one in deliveries()] == [(DELIVERED, '')]
 
 
 def test_a_signal_while_a_process_is_started_reaches_it(monkeypatch):
