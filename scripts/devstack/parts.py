@@ -21,7 +21,7 @@ from devstack.process import Child, Processes, wait_until
 AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 6
 # Folders that take minutes start first, the one that waits most before all, divided into so many parts.
 SHARES = {
-    'tests/chaos': 1,
+    'tests/chaos': 3,
     'tests/integration/as_code': 1,
     'tests/integration/api': 1,
     'tests/integration/brokers': 1,
