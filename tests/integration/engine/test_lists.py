@@ -447,6 +447,17 @@ class TestFilters:
         assert sorted(told(receiver)) == [('created', enters.pk, None), ('deleted', leaves.pk, 'left')]
         assert ListWalk.objects.get(webhook_id=webhook.pk).error == ''
 
+    def test_an_error_that_has_passed_is_forgotten_with_the_next_change(self, receiver: Receiver, filtered):
+        """The next comparison may be an hour away."""
+        webhook = mirror(receiver)
+        filtered(lambda _sites: 1 / 0)
+        one = site()
+        assert told(receiver) == []
+        assert 'ZeroDivisionError' in ListWalk.objects.get(webhook_id=webhook.pk).error
+        filtered(lambda sites: sites)
+        assert told(receiver) == [('created', one.pk, None)]
+        assert ListWalk.objects.get(webhook_id=webhook.pk).error == ''
+
     def test_a_filter_that_becomes_true_by_the_clock_is_noticed_within_an_hour(self, receiver: Receiver, filtered):
         today = ['2030-01-01']
         filtered(lambda sites: sites.filter(description__lte=today[0]))

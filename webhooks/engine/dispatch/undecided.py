@@ -71,6 +71,13 @@ NOTE_ERROR = """
         SELECT id FROM webhooks_listwalk WHERE webhook_id = %s FOR UPDATE SKIP LOCKED
     ))"""
 
+# Forget why the filters of these types failed: they have just worked.
+FORGET_ERRORS = """
+    UPDATE webhooks_listwalk SET error = '' WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_listwalk WHERE webhook_id = %s AND object_type_id = ANY(%s) AND error <> ''
+        FOR UPDATE SKIP LOCKED
+    ))"""
+
 
 class Undecided:
     """Decides undecided deliveries, and remembers whose turn it is. Each dispatcher has its own."""
@@ -160,6 +167,7 @@ def _judge_some(webhook: Webhook) -> int:
         # Somebody may be removing the list, in a transaction that stays open.
         sql.set_lock_timeout(sql.TABLE_LOCK_MS)
         memberships.store(webhook, judged)
+        sql.execute(FORGET_ERRORS, [webhook.pk, [one.event.object_type_id for one in judged]])
         spans = [one.span and json.dumps(one.span) for one in wanted]
         sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])
         return len(deliveries)
