@@ -130,6 +130,7 @@ class Threads:
         self._do = do
         self._fail = fail
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
+        self._pool.submit(bool)  # starts a thread, which stays
         self._lock = threading.Lock()
         # By webhook: requests that wait for a thread, and the number of busy threads.
         self._queues: defaultdict[int, deque[Call]] = defaultdict(deque)
@@ -158,13 +159,10 @@ class Threads:
                 return
             self._busy[webhook_id] += 1
             self.is_idle.clear()
-            are_others_busy = self._busy.total() > 1
         try:
             self._pool.submit(self._serve, webhook_id)
         except RuntimeError as error:
-            # This machine can start no thread now. The pool has queued the work: a thread that is busy does it next.
-            if not are_others_busy:
-                raise
+            # This machine can start no thread now. But the pool has queued the work for those that it has.
             logger.warning('webhook=%s waits for a thread reason="%s"', webhook_id, error)
 
     def withdraw(self) -> list[Call]:
