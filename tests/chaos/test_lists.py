@@ -43,7 +43,7 @@ FILTERS = {
 WRITERS, WORKERS = 3, 3
 # Sites at first, and their changes in a run: of the first seed alone, and with the others.
 OBJECTS, MORE_OBJECTS = 100, 300
-CHANGES, MORE_CHANGES = 100, 1500
+CHANGES, MORE_CHANGES = 100, 500
 STATUSES, LEVELS, DATES = ['active', 'planned', 'retired'], ['gold', 'tin', None], ['2029-01-01', '2031-01-01', None]
 # Shares of transactions: of other objects, of deletions, and rolled back.
 INDIRECT, DELETED, REGRETTED = 0.3, 0.05, 0.15
