@@ -8,8 +8,8 @@ from django.db.models.functions import Now
 class Worker(models.Model):
     """A living process of the engine, and which events and deliveries it has in hand.
 
-    Each turn renews `alive_until`. After that time any sender may delete the row (engine/rescue.py), and without
-    its row a worker records nothing.
+    Each turn renews `alive_until`. After that time any sender may delete the row (engine/rescue.py), and without its
+    row a worker records nothing.
     """
 
     name = models.CharField(max_length=200)

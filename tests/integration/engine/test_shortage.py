@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from queue import SimpleQueue
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -34,6 +35,7 @@ from tenancy.models import Tenant
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import lane, loop
+from webhooks.engine.deliver.build import Call, Threads
 from webhooks.exceptions import DefinitionError
 from webhooks.interruptions import Shortage
 from webhooks.models import Attempt, Delivery, Event, Webhook
@@ -148,6 +150,17 @@ class TestThreads:
             receiver.closing.set()
             assert take_turns(opened, lambda: len(deliveries(DELIVERED)) == 2)
         assert [one.attempt_count for one in deliveries()] == [1, 1]
+
+    def test_a_request_finds_a_thread_though_none_is_busy(self):
+        done = SimpleQueue()
+        threads = Threads(2, 'test', done.put, done.put)
+        call = Call(Delivery(webhook_id=1), None, lane=lane.Lane(1, used_at=0.0))
+        try:
+            with no_new_thread():
+                threads.submit(call)
+                assert done.get(timeout=60) is call
+        finally:
+            threads.close()
 
     def test_changes_are_rendered_all_the_same(self, webhook):
         site()
