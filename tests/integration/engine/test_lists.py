@@ -10,7 +10,7 @@ from io import StringIO
 
 import pytest
 from core.models import ObjectType
-from dcim.models import Region, Site
+from dcim.models import Interface, Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import connection, transaction
@@ -180,6 +180,17 @@ class TestChanges:
             inside.delete()
             outside.delete()
         assert told(receiver) == [('deleted', pk, None)]
+
+    def test_objects_that_go_with_the_one_that_the_filter_names_are_deleted(self, receiver: Receiver):
+        """Nobody could mend the filter in time: once the device is gone, NetBox refuses it."""
+        host = device()
+        ports = sorted(interface(host).pk for _ in range(2))
+        webhook = subscribe(receiver.url('/'), Interface, filters={'dcim.interface': f'device_id={host.pk}'})
+        assert told(receiver) == []
+        with transaction.atomic():
+            host.delete()
+        assert sorted(told(receiver)) == [('deleted', pk, None) for pk in ports]
+        assert members(webhook) == []
 
     def test_kinds_choose_which_changes_of_the_list_are_sent(self, receiver: Receiver):
         webhook = mirror(receiver, kinds=(KindChoices.DELETED,))

@@ -61,11 +61,15 @@ def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Jud
     Raises DefinitionError if a filter fails or is too slow, and Locked if a table is locked.
     """
     by_type: dict[int, set[int]] = defaultdict(set)
+    there: dict[int, set[int]] = defaultdict(set)
     for _pk, event in deliveries:
         by_type[event.object_type_id].add(event.object_id)
+        if event.kind != DELETED:
+            there[event.object_type_id].add(event.object_id)
     inside, members = set(), set()
     for type_id, pks in by_type.items():
-        inside |= {(type_id, pk) for pk in _inside(webhook, type_id, pks)}
+        # If a device is deleted with its interfaces, a filter that names it fails from then on. But it is not needed.
+        inside |= {(type_id, pk) for pk in _inside(webhook, type_id, there[type_id])} if there[type_id] else set()
         members |= {(type_id, pk) for pk in sql.fetch_column(READ_MEMBERS, [webhook.pk, type_id, list(pks)])}
     return list(_judge(deliveries, inside, members))
 
