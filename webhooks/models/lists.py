@@ -97,8 +97,10 @@ def sync_lists(webhook: Webhook) -> None:
             if not webhook.send_list:
                 _learn(webhook.pk, type_id, query)
     for type_id in wanted.keys() & held.keys():
-        # Its difference may also have grown while the webhook was disabled.
-        lists.filter(pk=held[type_id].pk).update(query=wanted[type_id], asked=True, walking=False)
+        # Its difference may also have grown while the webhook was disabled. A walk that is under way goes on first: a
+        # program that saves the webhook each minute would never let a long one come to its end.
+        lists.filter(pk=held[type_id].pk).update(asked=True)
+        lists.filter(pk=held[type_id].pk).exclude(query=wanted[type_id]).update(query=wanted[type_id], walking=False)
 
 
 def _learn(webhook_id: int, type_id: int, query: str) -> None:

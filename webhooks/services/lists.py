@@ -42,10 +42,11 @@ class Compared(NamedTuple):
 def compare(webhook: Webhook) -> None:
     """Let a worker compare the webhook's lists now, and send the differences.
 
-    Raises DefinitionError if it has no lists or is disabled, or the plugin is off.
+    A walk that is under way goes on, and another one follows. Raises DefinitionError if it has no lists or is disabled,
+    or the plugin is off.
     """
     _check(webhook)
-    ListWalk.objects.filter(webhook_id=webhook.pk).update(asked=True, walking=False)
+    ListWalk.objects.filter(webhook_id=webhook.pk).update(asked=True)
     transaction.on_commit(wakeup.wake, robust=True)
 
 

@@ -14,7 +14,7 @@ from dcim.models import Interface, Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import connection, transaction
-from django.db.models import Model
+from django.db.models import Model, Q
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.http import urlencode
@@ -35,10 +35,11 @@ from webhooks.engine.dispatch import memberships
 from webhooks.engine.dispatch.undecided import Undecided
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.walks import lists as lists_walk
+from webhooks.engine.walks import loop as walks_loop
 from webhooks.engine.walks.backfills import BackfillWalk
 from webhooks.engine.walks.loop import Walks
 from webhooks.forms.bulk_import import WebhookImportForm
-from webhooks.models import Delivery, ListMember, ListWalk, Webhook
+from webhooks.models import Delivery, Event, ListMember, ListWalk, Webhook
 from webhooks.services import backfill, lists, redelivery, send_now
 from webhooks.services.keys import find_wrong
 
@@ -260,6 +261,23 @@ class TestWalks:
         compare(webhook)
         assert told(receiver) == [('deleted', one.pk, None)]
         assert members(webhook) == []
+
+    @pytest.mark.parametrize('ask', [lists.compare, Webhook.save], ids=['compared', 'saved'])
+    def test_a_walk_comes_to_its_end_though_somebody_asks_again_and_again(self, receiver: Receiver, monkeypatch, ask):
+        webhook = mirror(receiver)
+        places = [site() for _ in range(4)]
+        told(receiver)
+        monkeypatch.setattr(walks_loop, 'OBJECTS_PER_SLICE', 1)
+        Site.objects.update(description='changed without an event')
+        walks = Walks([lists_walk.WalkOfList])
+        for _ in places:
+            ask(webhook)
+            assert wait_until(walks.next_slice, timeout=60)
+        assert [event.object_id for event in Event.objects.filter(dispatched_at=None).order_by('pk')] == [
+            one.pk for one in places
+        ]
+        told(receiver)
+        assert not ListWalk.objects.filter(Q(asked=True) | Q(walking=True)).exists()
 
     def test_a_write_to_what_the_filter_reads_begins_a_walk_after_a_minute(self, receiver: Receiver):
         group = TenantGroup.objects.create(**named('group'))
