@@ -11,6 +11,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from netbox.plugins import PluginTemplateExtension
 from utilities.permissions import get_permission_for_model
+from utilities.views import get_viewname
 
 from .. import list_filters
 from ..models import Webhook
@@ -26,8 +27,14 @@ class SendNowOnList(PluginTemplateExtension):
     models: list[str] = []
 
     def list_buttons(self) -> str:
-        """Return the HTML of the buttons that the user may use."""
+        """Return the HTML of the buttons that the user may use.
+
+        None on other pages than the model's own list, such as Interface Connections: no filter of the list says which
+        objects these show.
+        """
         request = self.context['request']
+        if request.resolver_match.view_name != get_viewname(self.context['object'], 'list'):
+            return ''
         shown = [
             (SEND_NOW.full_permission, self._send_now),
             (get_permission_for_model(Webhook, 'add'), self._subscribe),

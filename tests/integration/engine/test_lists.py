@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.http import urlencode
 from extras.models import SavedFilter, TableConfig
 from ipam.models import IPAddress, Prefix
-from support.builders import device, interface, named, site, subscribe
+from support.builders import NOWHERE, device, interface, named, site, subscribe
 from support.engine import deliveries, dispatch_all, dispatching, open_transaction, work
 from support.writers import before_statement
 from tenancy.models import Contact, ContactAssignment, ContactGroup, ContactRole, Tenant, TenantGroup
@@ -848,6 +848,12 @@ class TestPages:
         page = admin_pages.get('/dcim/sites/').content.decode()
         (link,) = re.findall(r'href="(/plugins/webhooks/webhooks/add/[^"]+)"', page)
         assert 'name="filters:dcim.site" value="?"' in admin_pages.get(unescape(link)).content.decode()
+
+    def test_a_page_with_a_part_of_the_objects_has_no_buttons_for_their_list(self, admin_pages):
+        subscribe(NOWHERE, Interface)
+        for address, is_list in (('/dcim/interfaces/', True), ('/dcim/interface-connections/', False)):
+            page = admin_pages.get(address).content.decode()
+            assert [name in page for name in ('webhooks-subscribe', 'webhooks-send-now')] == [is_list] * 2
 
     def test_the_form_takes_a_filter_for_each_type(self, admin_pages):
         sent = {**form(), 'filters:dcim.site': '?status=active', 'filters:tenancy.tenant': 'group=x=y'}
