@@ -9,20 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from circuits.models import Circuit, CircuitTermination, CircuitType, Provider
+from circuits.models import (
+    Circuit,
+    CircuitGroup,
+    CircuitGroupAssignment,
+    CircuitTermination,
+    CircuitType,
+    Provider,
+    ProviderAccount,
+)
 from core.models import ObjectType
-from dcim.models import Cable, Device, FrontPort, Interface, MACAddress, PortMapping, RearPort, Region, Site
+from dcim.models import Cable, Device, DeviceBay, FrontPort, Interface, MACAddress, PortMapping, RearPort, Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Model
 from extras.models import ConfigContext, CustomField, Tag
-from ipam.models import IPAddress, Prefix
+from ipam.models import VLAN, IPAddress, Prefix, VLANGroup
 from support.builders import (
     CREATED,
     NOWHERE,
     UPDATED,
     changes,
     device,
+    device_type,
     forget_events,
     interface,
     named,
@@ -32,13 +41,14 @@ from support.builders import (
 )
 from support.builtin import builtin_rule, request_by
 from support.objects.surroundings import make_l2vpn_termination
+from virtualization.models import Cluster, ClusterType, VirtualMachine
 
 from devstack.receiver import Receiver
 from webhooks.services import send_now
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-WATCHED = (Site, Device, Interface, Prefix, Circuit, IPAddress)
+WATCHED = (Site, Device, Interface, Prefix, Circuit, Provider, IPAddress, Cluster, VLANGroup)
 # Since NetBox 4.7.3 the circuit is saved.
 SAVES_CIRCUITS = hasattr(CircuitTermination, 'clear_cached_references')
 
@@ -149,6 +159,18 @@ def custom_field_is_renamed() -> Change:
     return Change(place, rename)
 
 
+def custom_field_is_taken_off_a_type() -> Change:
+    field = custom_field()
+    place = site(custom_field_data={'field': 'value'})
+
+    def take_off() -> None:
+        field.object_types.clear()
+        place.refresh_from_db()
+        assert place.custom_field_data == {}
+
+    return Change(place, take_off)
+
+
 def custom_field_with_a_default_is_added() -> Change:
     place = site()
 
@@ -193,6 +215,41 @@ def nat_outside_of_an_address() -> Change:
 def l2vpn_termination_of_an_interface() -> Change:
     port = interface(device())
     return Change(port, lambda: make_l2vpn_termination(port))
+
+
+def parent_device_of_a_device() -> Change:
+    place = site()
+    chassis = device(site=place, device_type=device_type(subdevice_role='parent'))
+    blade = device(site=place, device_type=device_type(subdevice_role='child', u_height=0))
+    bay = DeviceBay.objects.create(device=chassis, name='bay')
+
+    def install() -> None:
+        bay.installed_device = blade
+        bay.save()
+
+    return Change(blade, install)
+
+
+def accounts_of_a_provider() -> Change:
+    provider = Provider.objects.create(**named('provider'))
+    return Change(provider, lambda: ProviderAccount.objects.create(provider=provider, account='1'))
+
+
+def assignments_of_a_circuit() -> Change:
+    provider = Provider.objects.create(**named('provider'))
+    circuit = Circuit.objects.create(cid='1', provider=provider, type=CircuitType.objects.create(**named('type')))
+    group = CircuitGroup.objects.create(**named('group'))
+    return Change(circuit, lambda: CircuitGroupAssignment.objects.create(group=group, member=circuit))
+
+
+def allocated_memory_of_a_cluster() -> Change:
+    cluster = Cluster.objects.create(name='cluster', type=ClusterType.objects.create(**named('type')))
+    return Change(cluster, lambda: VirtualMachine.objects.create(name='vm', cluster=cluster, memory=1024))
+
+
+def utilization_of_a_group_of_vlans() -> Change:
+    group = VLANGroup.objects.create(**named('group'))
+    return Change(group, lambda: VLAN.objects.create(name='vlan', vid=1, group=group))
 
 
 def far_end_behind_panels() -> Change:
@@ -247,9 +304,11 @@ def name_of_a_tag() -> Change:
 
 SILENT = (
     update_of_a_query_set, bulk_update, bulk_create, raw_sql, raw_delete, channelized_interface_is_connected,
-    custom_field_is_deleted, custom_field_is_renamed, custom_field_with_a_default_is_added,
+    custom_field_is_deleted, custom_field_is_renamed, custom_field_is_taken_off_a_type,
+    custom_field_with_a_default_is_added,
     interface_count_of_a_device, children_of_a_prefix, depth_of_a_prefix, mac_addresses_of_an_interface,
-    nat_outside_of_an_address, l2vpn_termination_of_an_interface, far_end_behind_panels,
+    nat_outside_of_an_address, l2vpn_termination_of_an_interface, parent_device_of_a_device, accounts_of_a_provider,
+    assignments_of_a_circuit, allocated_memory_of_a_cluster, utilization_of_a_group_of_vlans, far_end_behind_panels,
     config_context_of_a_device, name_of_a_region, name_of_a_tag,
     *(() if SAVES_CIRCUITS else (circuit_is_terminated,)),
 )  # fmt: skip
