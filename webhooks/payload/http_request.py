@@ -371,7 +371,11 @@ def _sign(secrets: Sequence[str], timestamp: int, body: bytes, key: str) -> str:
     return signing.plain(secrets[-1 if which == 'old' else 0], signed, algorithm, encoding)
 
 
-def _certificate(webhook: Webhook) -> str | tuple[str, str] | None:
-    if webhook.client_cert_path and webhook.client_key_path:
-        return webhook.client_cert_path, webhook.client_key_path
-    return webhook.client_cert_path or None
+def _certificate(webhook: Webhook) -> tuple[str, str] | None:
+    """Return the paths of certificate and key, or None. They may be one file.
+
+    Always both: only in a file for the key urllib3 finds that the key is encrypted. Otherwise OpenSSL would ask at the
+    terminal for a passphrase, and a request waits there beyond its deadline.
+    """
+    certificate = webhook.client_cert_path
+    return (certificate, webhook.client_key_path or certificate) if certificate else None

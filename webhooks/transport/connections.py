@@ -232,12 +232,12 @@ class GuardedAdapter(HTTPAdapter):
         *,
         timeout: Timeout,
         verify: bool | str,
-        certificate: str | tuple[str, str] | None,
+        certificate: tuple[str, str] | None,
         proxies: dict[str, str],
     ) -> BaseHTTPResponse:
         """Send a request, and return the answer, its body unread. Follows no redirect.
 
-        `proxies` are by scheme; `verify` may be a CA file, `certificate` a path or a pair with the key's path. Raises
+        `proxies` are by scheme; `verify` may be a CA file; `certificate` has the paths of certificate and key. Raises
         urllib3.exceptions.HTTPError, OSError, Blocked and Unanswered.
         """
         pool = self.get_connection_with_tls_context(request, verify, proxies=proxies, cert=certificate)

@@ -50,8 +50,8 @@ class Answer:
 class Request:
     """A request to an endpoint, or a message to a broker. Logs may show its repr().
 
-    `timeout` is in seconds. `verify` may be a CA file, `certificate` a path or a pair with the key's path. `proxies`
-    are by scheme.
+    `timeout` is in seconds. `verify` may be a CA file. `certificate` has the paths of certificate and key.
+    `proxies` are by scheme.
     """
 
     method: str
@@ -64,7 +64,7 @@ class Request:
     # The body with masks for credentials, if a template made it.
     shown_body: bytes | None = field(default=None, repr=False)
     verify: bool | str = True
-    certificate: str | tuple[str, str] | None = None
+    certificate: tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     # Returns why an answer below 400 is a failure, or ''.
     judge: Callable[[Answer], str] = field(default=lambda answer: '', repr=False)

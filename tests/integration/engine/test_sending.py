@@ -1,9 +1,17 @@
+import ssl
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
@@ -24,6 +32,7 @@ from support.engine import (
     work,
     working,
 )
+from support.loopback import OK, serving
 from support.writers import before_statement
 from tenancy.models import Tenant
 
@@ -237,6 +246,22 @@ class TestFailed:
         receiver.answers(HOOK, Answer(200, b'odd', {'Content-Type': f'text/plain; charset={charset}'}))
         sites(3)
         assert work() == '3 delivered'
+
+    def test_a_key_with_a_passphrase_fails_the_request_and_nobody_is_asked_for_it(self, tmp_path):
+        """In a file with its certificate too: OpenSSL would ask at the terminal, for ever."""
+        authority, path = trustme.CA(), tmp_path / 'client.pem'
+        identity = authority.issue_cert('netbox@example.com')
+        key = load_pem_private_key(identity.private_key_pem.bytes(), None)
+        encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b'sesame'))
+        path.write_bytes(encrypted + b''.join(blob.bytes() for blob in identity.cert_chain_pems))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert('127.0.0.1').configure_cert(context)
+        with serving(OK, context=context) as server:
+            webhook = subscribe(server.url(), Site, ssl_verification=False)
+            Webhook.objects.filter(pk=webhook.pk).update(client_cert_path=str(path))
+            site()
+            work()
+        assert Delivery.objects.get().error == 'SSLError: Client private key is encrypted, password is required'
 
     def test_the_current_definition_is_used_for_each_attempt(self, webhook, receiver):
         receiver.answers(HOOK, 500)

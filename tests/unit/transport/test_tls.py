@@ -180,11 +180,11 @@ class TestClientCertificate:
         assert 'certificate required' in send(server.url(host=HOST), verify=ca_file).error
         assert not server.requests
         pem = _write(tmp_path / 'client.pem', identity.private_key_and_cert_chain_pem)
-        assert send(server.url(host=HOST), verify=ca_file, certificate=pem).succeeded
+        assert send(server.url(host=HOST), verify=ca_file, certificate=(pem, pem)).succeeded
 
     def test_a_certificate_in_one_file_with_its_key_is_shown(self, send, server, ca_file, identity, tmp_path):
         pem = _write(tmp_path / 'client.pem', identity.private_key_and_cert_chain_pem)
-        assert send(server.url(host=HOST), verify=ca_file, certificate=pem).succeeded
+        assert send(server.url(host=HOST), verify=ca_file, certificate=(pem, pem)).succeeded
         (shown,) = server.client_certificates
         assert ('email', 'netbox@example.com') in shown['subjectAltName']
 
@@ -200,7 +200,7 @@ class TestClientCertificate:
         path = tmp_path / 'client.pem'
         if content is not None:
             path.write_bytes(content)
-        assert reason in send(server.url(host=HOST), verify=ca_file, certificate=str(path)).error
+        assert reason in send(server.url(host=HOST), verify=ca_file, certificate=(str(path),) * 2).error
 
     def test_a_connection_with_one_serves_no_request_with_another(self, send, server, ca_file, authority, tmp_path):
         paths = []
@@ -208,7 +208,7 @@ class TestClientCertificate:
             leaf = authority.issue_cert(f'{name}@example.com')
             paths.append(_write(tmp_path / f'{name}.pem', leaf.private_key_and_cert_chain_pem))
         for path in paths:
-            assert send(server.url(host=HOST), verify=ca_file, certificate=path).succeeded
+            assert send(server.url(host=HOST), verify=ca_file, certificate=(path, path)).succeeded
         assert server.connections == 2
 
 
