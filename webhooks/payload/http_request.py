@@ -142,7 +142,7 @@ class Builder:
             check_host(self.webhook.credential, url, verified=self.webhook.ssl_verification)
 
     def mask(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Return the request's URL and headers, masked for pages and the log. Raises DecryptionError."""
+        """Return the request's URL and headers, masked for pages and the log. Raises DefinitionError."""
         secret = self._secret_names
         headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
         return request.shown_url or mask_url(request.url, self.webhook.secret_path), headers
@@ -181,22 +181,24 @@ class Builder:
 
     @cached_property
     def _lines(self) -> list[tuple[str, str]]:
+        # A feed sends no request. Web processes read it, and secrets by reference are for workers only.
         if self.webhook.is_feed:
             return []
         return list(parse_headers(reveal('additional_headers', self.webhook.additional_headers)))
 
     @cached_property
     def _secret_names(self) -> set[str]:
-        lines = parse_headers(self.webhook.additional_headers.reveal())
         header = self.webhook.credential.header.lower() if self.webhook.credential else ''
-        return {AUTHORIZATION_HEADER, header, *(name.lower() for name, _value in lines)}
+        return {AUTHORIZATION_HEADER, header, *(name.lower() for name, _value in self._lines)}
 
     @property
     def _secrets(self) -> list[str]:
-        """Return the secret, and the previous one while it is valid.
+        """Return the secret, and the previous one while it is valid: none of a feed.
 
         Raises DefinitionError if a key is missing, and SecretUnavailable.
         """
+        if self.webhook.is_feed:
+            return []
         reveal('secret', self.webhook.secret)
         try:
             stored = self.webhook.secrets()

@@ -26,7 +26,7 @@ from ..exceptions import Busy, DefinitionError, WebhooksError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Health, Webhook
 from ..object_types import label_of_id
-from ..payload.http_request import Builder, mask_signatures
+from ..payload.http_request import Builder
 from ..payload_visibility import may_see_expanded
 from ..security.masking import MASK
 from ..templating import renderer
@@ -290,8 +290,7 @@ def _item(builder: Builder, delivery: Delivery, row: _Row) -> Item:
     headers, body, error = {}, None, ''
     try:
         request = builder.build(delivery, row.published_at.timestamp())
-        shown = mask_signatures(builder.mask(request)[1])
-        headers = {name: value for name, value in shown.items() if value != MASK}
+        headers = {name: value for name, value in builder.mask(request)[1].items() if value != MASK}
         body = request.body.decode(errors='replace')
     except INTERRUPTIONS:
         raise

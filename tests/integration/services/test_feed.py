@@ -37,6 +37,7 @@ from webhooks.engine.deliver import order
 from webhooks.engine.tidy import retention
 from webhooks.forms.bulk_import import WebhookImportForm
 from webhooks.models import Attempt, Credential, Delivery, Event, Health, Webhook
+from webhooks.models.fields import Sealed
 from webhooks.presentation.states import state_of
 from webhooks.services import feed as service
 from webhooks.services import redelivery, trial
@@ -110,6 +111,22 @@ class TestItems:
         Webhook.objects.filter(pk=feed.pk).update(additional_headers='X-Name: {{ data.name / 0 }}')
         publish('Bern')
         assert names(read(api_client, feed)) == ['Bern']
+
+    @pytest.mark.parametrize(
+        'lost',
+        [
+            {'secret': 'file:/run/secrets/of-workers'},
+            {'secret': Sealed('of another key')},
+            {'additional_headers': Sealed('of another key')},
+        ],
+        ids=['reference', 'secret', 'headers'],
+    )
+    def test_a_secret_that_cannot_be_read_has_no_effect(self, feed, api_client, lost, monkeypatch):
+        change_settings(monkeypatch, secret_folders=(Path('/run/secrets'),))
+        Webhook.objects.filter(pk=feed.pk).update(**lost)
+        publish('Bern')
+        assert names(read(api_client, feed)) == ['Bern']
+        assert trial.send_test(feed).error == ''
 
     def test_each_feed_has_numbers_of_its_own(self, feed, api_client):
         other = subscribe('', Site)
