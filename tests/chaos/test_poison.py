@@ -121,8 +121,11 @@ class Poison:
 
     def process(self) -> int:
         """Wait until it strikes beside the worker, and return that process's id."""
-        assert wait_until(lambda: self._note.exists() and self._note.read_text(), PATIENCE)
+        assert wait_until(self.has_struck, PATIENCE)
         return int(self._note.read_text())
+
+    def has_struck(self) -> bool:
+        return self._note.exists() and bool(self._note.read_text())
 
     def count(self) -> int:
         return max(self.row().lapses - SUSPECT, 0)
@@ -234,6 +237,22 @@ def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     assert children.ends_well(worker)
     assert poison.count() == 1
     assert poison.row().error == 'its process died once (it took too long)'
+
+
+@ONE_KIND
+def test_a_death_counts_though_the_time_of_the_job_is_over_before(suspects, poison, children):
+    """A burst lasts half a minute, and a suspect may take longer."""
+
+    def die_late() -> None:
+        assert wait_until(lambda: not Worker.objects.filter(role=registry.SEND).exists(), PATIENCE)
+        die()
+
+    def job() -> None:
+        child.is_stopping = poison.has_struck
+        poison.job(die, die_late)()
+
+    assert children.ends_well(children.fork(job))
+    assert poison.count() == 1
 
 
 @ONE_KIND

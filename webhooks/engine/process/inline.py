@@ -1,6 +1,8 @@
 """Does all the work of a worker in one process: for `rqworker --burst`, and for tests."""
 
 import logging
+import select
+import signal
 import time
 from collections import Counter
 
@@ -23,8 +25,8 @@ logger = logging.getLogger('webhooks.worker')
 def run(seconds: float = JOB_SECONDS) -> Counter[str]:
     """Dispatch and send until nothing is due, or for `seconds`. Returns how many deliveries got which status.
 
-    If time runs out, a wake-up leaves the rest to another job. Suspects still have a process of their own. Until the
-    tables are migrated it does nothing.
+    If time runs out, a wake-up leaves the rest to another job. Suspects still have a process of their own: the one in
+    hand gets its whole time. Until the tables are migrated it does nothing.
     """
     if not may_begin():
         logger.warning(WAITS_FOR_MIGRATE)
@@ -40,9 +42,7 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
     with deliver.opened(sending) as sender:
         dispatcher = DispatcherRole(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
-            if beside.has_ended():
-                with sql.may_break_off():  # if it fails, somebody finds the row when its time is over
-                    rescue.rescue(beside.name, beside.cause)
+            _look_after(beside)
             is_idle = dispatcher.step() is None
             worked = sender.turn(deliver.MAX_GATHER_SECONDS if is_idle else 0)
             if is_idle and not worked and not sender.lanes.is_busy and not beside.is_running:
@@ -54,4 +54,20 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
             tidy.step()  # sending may have left something to tidy
         sender.end()
         dispatching.end()
+        _end(beside)
         return sender.counts
+
+
+def _look_after(beside: child.Child) -> None:
+    """Rescue the work of the suspects' process if that has ended."""
+    if beside.has_ended():
+        with sql.may_break_off():  # if it fails, somebody finds the row when its time is over
+            rescue.rescue(beside.name, beside.cause)
+
+
+def _end(beside: child.Child) -> None:
+    """Let the suspects' process end after the suspect in hand: a death together with this job would not count."""
+    if beside.is_running:
+        beside.signal(signal.SIGTERM)
+        select.select([beside.handle], [], [])
+        _look_after(beside)
