@@ -1,14 +1,26 @@
 """Says why a webhook or one of its deliveries is not sent, how to mend that, and when it is tried next.
 
-`banners_of` says it on the page of a webhook, `wait_of` on that of a delivery and in lists. Both ask `hindrance_of`:
-the reasons of a webhook hold up all of its deliveries. If there are none, the delivery's state is the reason
-(delivery_states.py). A delivery that is due and still not sent is in hand, or has one of these reasons, which nobody
-can read from PostgreSQL:
+Begin here to learn why a delivery waits. `banners_of` says why a webhook sends nothing, for its page; `wait_of` gives
+the first reason of a delivery that applies, for its page and for lists:
 
-- its webhook sends as many requests as it may, or rests after endless templates (Lane.room),
-- all threads are taken, large payloads fill the memory, or a backfill lets changes go first (engine/deliver/choice.py),
-- its change set still grows (change_sets.py),
-- it is a suspect, and its process tries others first (engine/process/suspects.py).
+1. Its conditions, or the filter of a list, are still to be evaluated, even while its webhook is paused.
+2. Its webhook is disabled, paused or suspended (`hindrance_of`). A suspended one sends a single delivery at `probe_at`:
+   not necessarily this one.
+3. Its backfill is paused, and it is untried.
+4. An earlier delivery of its object waits, its change set has no parts yet, or an earlier part goes first.
+5. Its state says until when it waits (delivery_states.py).
+
+Otherwise it is due, and goes in its turn. The text then does not tell apart:
+
+- a worker has it in hand (`webhooks_worker` lists it), or others of its webhook go first,
+- its webhook has as many requests under way, or as many a second, as it may, or rests after a build that was slow or
+  had no access token (Lane.room),
+- all threads are taken, large payloads fill the memory, a turn is full, or a backfill lets changes go first
+  (engine/deliver/choice.py, engine/deliver/loop.py),
+- no worker has its lane yet, or the log of a deleted webhook with its id is still being removed
+  (engine/deliver/lanes.py),
+- it is a suspect, and its process tries others first (engine/process/suspects.py),
+- no worker runs, or the plugin is off: the page of the webhook says that. Or `migrate` has not ended.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -281,8 +293,9 @@ def _no_worker() -> Banner:
 class Wait(NamedTuple):
     """Why an open delivery is not sent yet.
 
-    `label` is the reason in a word or two, '' if only its turn is missing; `text` says it in a sentence. `earlier` goes
-    first, if it is known. `at` is the time of the next attempt, None if nothing is planned.
+    `label` is the reason in a word or two, '' if it is undecided or only its turn is missing; `text` says it in a
+    sentence. `earlier` goes first, if it is known. `at` is the time of the next attempt, None if nothing is planned. If
+    the webhook is suspended, that is its next probe, perhaps with another delivery.
     """
 
     label: str
@@ -313,9 +326,9 @@ def _undecided(webhook: Webhook) -> Wait:
 
 
 def next_attempt_at(delivery: Delivery) -> datetime | None:
-    """Return when the delivery is tried next. A time in the past means: at once.
+    """Return when the delivery is tried next. A time in the past means: in its turn.
 
-    None: nothing is planned. It is closed, held, or behind another delivery.
+    None: nothing is planned. It is closed, undecided or held, or its webhook is disabled or paused.
     """
     wait = wait_of(delivery, timezone.now())
     return wait.at if wait else None
@@ -342,7 +355,9 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
 def _of_state(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     is_due = delivery.due_at is None or delivery.due_at <= now
     is_behind = delivery.webhook.ordered and earlier is not None and is_due
-    if is_behind or delivery.state == DeliveryState.HELD:
+    # While a set has no parts, one of its deliveries is due, and stands for all.
+    has_no_parts = delivery.change_set is not None and not delivery.parts
+    if is_behind or has_no_parts or delivery.state == DeliveryState.HELD:
         return _behind(delivery, earlier)
     if is_due:
         return Wait('', _('A worker sends it as soon as it can.'), at=delivery.due_at)
@@ -350,6 +365,10 @@ def _of_state(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wa
 
 
 def _in_turn(delivery: Delivery) -> Wait:
+    if delivery.parts:
+        # Each second the engine looks again whether it is still behind (HOLD in engine/deliver/order.py).
+        text = _('An earlier change of an object in its change set is sent first.')
+        return Wait(str(IN_SET), text, at=delivery.due_at)
     return Wait('', _('It is sent at {time}.').format(time=moment(delivery.due_at)), at=delivery.due_at)
 
 
@@ -367,13 +386,23 @@ def _until_next_attempt(delivery: Delivery) -> Wait:
     return Wait(str(RETRYING), shown, at=delivery.due_at)
 
 
+def _until_request_ended(delivery: Delivery) -> Wait:
+    text = _('Its worker stopped during the request. It is sent again at {time}.')
+    return Wait(str(RETRYING), text.format(time=moment(delivery.due_at)), at=delivery.due_at)
+
+
+def _until_tried_alone(delivery: Delivery) -> Wait:
+    text = _('Two workers stopped while they were sending it. It is tried alone at {time}.')
+    return Wait(str(RETRYING), text.format(time=moment(delivery.due_at)), at=delivery.due_at)
+
+
 # How to explain a delivery that is not due yet.
 OF_STATE: Mapping[str, Callable[[Delivery], Wait]] = {
     DeliveryState.READY: _in_turn,
     DeliveryState.RESTING: _until_quiet,
     DeliveryState.RETRYING: _until_next_attempt,
-    DeliveryState.DOUBTFUL: _until_next_attempt,
-    DeliveryState.SUSPECT: _until_next_attempt,
+    DeliveryState.DOUBTFUL: _until_request_ended,
+    DeliveryState.SUSPECT: _until_tried_alone,
 }
 
 

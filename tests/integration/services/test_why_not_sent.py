@@ -15,6 +15,7 @@ from support.builders import NOWHERE, site, subscribe
 from support.log import delivery, event
 
 from webhooks.choices import BackfillStateChoices, StatusChoices
+from webhooks.delivery_states import DeliveryState
 from webhooks.django_admin.delivery import DeliveryAdmin
 from webhooks.models import Backfill, Delivery, Event, Health, querysets
 from webhooks.models.delivery import UNFORMED
@@ -75,6 +76,30 @@ def in_a_set_without_parts() -> Delivery:
     return pending(webhook, due_at=None, change_set=1, part=UNFORMED)
 
 
+def first_of_a_set_without_parts() -> Delivery:
+    return pending(subscribe(NOWHERE, Site, change_set=True), change_set=1, part=UNFORMED)
+
+
+def put_off_with_its_part() -> Delivery:
+    """Another change of its part is behind an earlier one."""
+    return pending(subscribe(NOWHERE, Site, change_set=True), due_at=LATER, change_set=1, part=1, parts=1)
+
+
+def after_a_death(state: DeliveryState) -> Delivery:
+    made = pending(attempt_count=1, due_at=LATER)
+    made.state = state
+    made.save()
+    return made
+
+
+def stopped() -> Delivery:
+    return after_a_death(DeliveryState.DOUBTFUL)
+
+
+def suspected() -> Delivery:
+    return after_a_death(DeliveryState.SUSPECT)
+
+
 def due() -> Delivery:
     return pending()
 
@@ -97,6 +122,16 @@ REASONS = {
         'Waits for its change set',
         'Its change set is still being collected, or waits for an earlier change of one of its objects.',
     ),
+    first_of_a_set_without_parts: (
+        'Waits for its change set',
+        'Its change set is still being collected, or waits for an earlier change of one of its objects.',
+    ),
+    put_off_with_its_part: (
+        'Waits for its change set',
+        'An earlier change of an object in its change set is sent first.',
+    ),
+    stopped: ('Retrying', 'Its worker stopped during the request. It is sent again at {later}.'),
+    suspected: ('Retrying', 'Two workers stopped while they were sending it. It is tried alone at {later}.'),
     due: ('', 'A worker sends it as soon as it can.'),
 }
 
