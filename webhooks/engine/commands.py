@@ -64,7 +64,7 @@ DISCARD_UNDISPATCHED = """
 
 
 def make(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Make a delivery for each (webhook id, event id), due at once, in the open transaction.
+    """Make a delivery for each (webhook id, event id), due at once or held in a change set, in the open transaction.
 
     Returns (id, webhook id, event id) of each. A deleted webhook or event gets none. The events are dispatched.
     """
@@ -135,7 +135,7 @@ def reopen(closed: QuerySet[Delivery]) -> int:
 
 
 def retry_now(webhook_id: int) -> None:
-    """Make a webhook's deliveries that wait for a retry due, and its probe if it is suspended."""
+    """Make a webhook's deliveries due that wait for a retry or for quiet, and its probe if it is suspended."""
     Health.objects.filter(pk=webhook_id, suspended_since__isnull=False).update(probe_at=Now())
     sql.execute(SEND_NOW, {'webhook': webhook_id})
 

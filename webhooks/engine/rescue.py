@@ -1,16 +1,25 @@
 """Gives back the work of a dead worker. Begin here to learn what happens when one dies.
 
+In hand means: the worker's row lists it, from the commit before its request begins to the commit that records the
+answer. So nobody knows whether the request was not begun, was under way, or was answered: all three end alike. What was
+not committed has not happened. A dispatcher commits the data and the deliveries of a slice together, so what it has
+done stays.
+
 1. The supervisor notices at once that a process has ended, and starts a new one within a second
-   (process/supervisor.py). If the supervisor ends, the kernel ends its processes (process/child.py), and supervisord
-   starts it again. A worker whose host is gone has no more heartbeats: any sender notices that within 11 seconds
-   (look_after_others() in process/sender.py), of suspects within a minute or two (process/suspects.py).
+   (process/supervisor.py). If the supervisor ends, the kernel ends its processes (templating/process.py), and
+   supervisord starts it again. The work of these processes, as that of a host that is gone, is free once the last
+   heartbeat is ten seconds old: any sender looks each second (look_after_others() in process/sender.py). A heartbeat of
+   the suspects' process covers a minute, or its webhook's timeout and more (process/suspects.py).
 2. Its lanes are free, and another sender takes them.
-3. Its events in hand are dispatched again. Each of its deliveries in hand gets an attempt without an answer, and is
-   DOUBTFUL: due again now, or, if the worker may be alive, when its request must have ended. It has as many
-   attempts left as before. A test that was sent again fails instead; one that a page sends expires.
+3. Its events in hand that are not dispatched are dispatched again. Each of its deliveries in hand, also each one of a
+   change set, gets an attempt without an answer, and is DOUBTFUL: due again now, or, if the worker may be alive, when
+   its request must have ended. Later changes of its object wait that long. The receiver may get it twice, under one
+   `webhook-id`. It has as many attempts left as before. A test that was sent again fails instead; one that a page sends
+   expires.
 4. An event or a delivery that was in hand at two deaths in a row is a suspect, as is an event that takes too long
    (dispatch/put_off.py). A process of its own tries it alone (process/suspects.py), and the third death of that
-   process fails it.
+   process fails it. If PostgreSQL ends a dispatcher's transaction, that counts as a death: one of its events may be why
+   (dispatch/loop.py).
 5. A worker that was only frozen finds its row gone or `dead`: it records nothing, and begins anew (registry.py).
 """
 
@@ -33,12 +42,13 @@ from .registry import ALIVE_SECONDS, BEGIN_SECONDS, GIVEN_UP, STOPPED, SUSPECT, 
 
 logger = logging.getLogger('webhooks.worker')
 
-# Lock a worker whose heartbeat is overdue, and read when the last one came. Leave out the caller: it is only late.
+# Lock a worker whose heartbeat is overdue, and read when the last one came at the latest. Leave out the caller: it is
+# only late.
 LOCK_DEAD = """
     SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker
     WHERE alive_until < clock_timestamp() AND id IS DISTINCT FROM %(caller)s LIMIT 1 FOR UPDATE SKIP LOCKED"""
 
-# An event that was in hand at a crash of PostgreSQL itself may be its cause. So it waits before it is tried again.
+# A suspect event that was in hand at a crash of PostgreSQL itself may be its cause. So it waits before the next try.
 SUSPECT_EVENT_WAIT = timedelta(seconds=30)
 # If a worker had more in hand, another transaction does the rest.
 DELIVERIES_PER_TRANSACTION = 2000
@@ -103,22 +113,22 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
     """Record an attempt without an answer for each delivery. Returns the ids of those whose lanes are locked.
 
-    `since`: when the worker's last heartbeat came, or when its row became `dead`. Its requests may still be open.
-    None: its process has ended.
+    `since`: when the worker's last heartbeat came at the latest. Its requests may still be open. None: its process has
+    ended. What is left for another call goes by the row, which does not tell that it has ended.
     """
     unread = [f'event__{name}' for name in LONG_COLUMNS]
     pending = Delivery.objects.filter(pk__in=ids, state__in=PENDING_STATES)
-    held = list(pending.select_related('webhook__health', 'event').defer(*unread))
-    wanted = {one.webhook_id for one in held}
+    in_hand = list(pending.select_related('webhook__health', 'event').defer(*unread))
+    wanted = {one.webhook_id for one in in_hand}
     if blame:
         # If a lane is locked, the death must be counted all the same: nobody would count it later. So wait for it.
         sql.set_lock_timeout(500)
         order.lock_lanes(wanted)
     lanes = order.try_lock_lanes(wanted)
-    judged = [_judge(one, now, since, blame) for one in held if one.webhook_id in lanes]
+    judged = [_judge(one, now, since, blame) for one in in_hand if one.webhook_id in lanes]
     failed = [entry for entry in record.record(judged, now) if entry.status == StatusChoices.FAILED]
     endpoint.write([entry._replace(outcome=None) for entry in failed], now)
-    return [one.pk for one in held if one.webhook_id not in lanes]
+    return [one.pk for one in in_hand if one.webhook_id not in lanes]
 
 
 def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> tuple[Call, Verdict]:

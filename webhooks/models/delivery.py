@@ -112,7 +112,7 @@ class Delivery(models.Model):
     """One event for one webhook: whether and when it is sent, and how that went.
 
     `state` says why it is not sent now; docs/architecture.md lists the transitions. Only states of TIMED_STATES, and
-    suspects, have a `due_at`.
+    suspects that are not in hand, have a `due_at`.
     """
 
     # The `webhook-id` that receivers get, and the id of the failed job on RQ's status page.

@@ -7,15 +7,11 @@ from ..models import Delivery, Event, Webhook
 
 
 class Part(NamedTuple):
-    """Part `number` of `total` parts of a change set. The whole set has `count` changes.
-
-    `transaction` names the set: the id of (one of) its transactions. None: the transaction of the event.
-    """
+    """Part `number` of `total` parts of a change set. The whole set has `count` changes."""
 
     number: int = 1
     total: int = 1
     count: int = 1
-    transaction: int | None = None
 
 
 def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
@@ -24,23 +20,22 @@ def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
     A delivery that was not divided, such as a test, is a set of its own, with `count` changes.
     """
     if delivery.parts is not None:
-        return Part(delivery.part, delivery.parts, delivery.change_count, delivery.change_set)
+        return Part(delivery.part, delivery.parts, delivery.change_count)
     return Part(count=count) if webhook.change_set else None
 
 
 def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dict[str, Any]:
     """Return the body of a change set: the transaction, the part, and `changes` as its list.
 
-    User and request are taken from the first event that came from a request. With several transactions they are None.
+    All events are of one transaction. User and request are taken from the first one that came from a request.
     """
     event = next((event for event in events if event.request_id), events[0])
-    is_one = len({event.transaction_id for event in events}) == 1
-    branch = next((event.branch for event in events if is_one and event.branch), None)
+    branch = next((event.branch for event in events if event.branch), None)
     transaction = {
-        'id': _transaction_id(event, part),
-        'username': event.username if is_one else None,
-        'request_id': str(event.request_id) if is_one and event.request_id else None,
-        'message': next((event.changelog_message for event in events if is_one and event.changelog_message), None),
+        'id': _transaction_id(event),
+        'username': event.username,
+        'request_id': str(event.request_id) if event.request_id else None,
+        'message': next((event.changelog_message for event in events if event.changelog_message), None),
         'count': part.count,
         **({'branch': branch} if branch else {}),
     }
@@ -60,15 +55,11 @@ def merge_of(event: Event) -> dict[str, Any]:
 
 def extensions(event: Event, part: Part) -> dict[str, Any]:
     """Return the attributes that a CloudEvent has only as part of a change set."""
-    transaction_id = _transaction_id(event, part)
+    transaction_id = _transaction_id(event)
     more = {'transaction': transaction_id} if transaction_id else {}
     return {**more, 'transactioncount': part.count, 'part': part.number, 'parts': part.total}
 
 
-def _transaction_id(event: Event, part: Part) -> str | None:
-    """Return the id of the set's transaction, or of the event's, or None.
-
-    Tests, job events and objects of a backfill are no changes of a transaction.
-    """
-    known = part.transaction or event.transaction_id
-    return str(known) if known and not event.backfill else None
+def _transaction_id(event: Event) -> str | None:
+    """Return the id of the event's transaction. None: tests, job events and objects of a backfill are of none."""
+    return str(event.transaction_id) if event.transaction_id and not event.backfill else None

@@ -30,7 +30,7 @@ from utilities.request import NetBoxFakeRequest
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks.constants import DEFAULT_MODELS
-from webhooks.engine import rescue
+from webhooks.engine import rescue, sql
 from webhooks.engine.deliver import change_sets, lane
 from webhooks.engine.dispatch import loop, render
 from webhooks.engine.registry import GIVEN_UP, SUSPECTS
@@ -285,6 +285,20 @@ class TestParts:
         requests = received(receiver, 4)
         assert sorted(map(names, requests)) == [['a', 'b', 'c'], ['d', 'e'], ['f', 'g'], ['h', 'i']]
         assert {(one.json()['part'], one.json()['parts']) for one in requests} == {(1, 1)}
+
+    def test_sets_that_are_held_count_as_others_do(self, receiver: Receiver, webhook, monkeypatch):
+        """A turn has ten seconds, and reads them to see whether they may go."""
+        monkeypatch.setattr(change_sets, 'MAX_CHANGES', 2)
+        receiver.answers('/', 500)
+        places = make_sites('a', 'b')
+        work()
+        for _ in range(3):
+            rename(*places)
+        work()
+        held = Delivery.objects.filter(parts=None).order_by().values_list('webhook_id', 'change_set').distinct()
+        assert len(held) == 3
+        with sql.transaction() as now:
+            assert len(change_sets.form(set(held), now)) == 1
 
 
 class TestOrder:

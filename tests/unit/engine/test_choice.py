@@ -7,7 +7,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def due(pk: int, webhook_id: int) -> Due:
-    return Due(pk, webhook_id, NOW, 1, pk, False, None, 100, pk, False)
+    return Due(pk, webhook_id, NOW, 1, pk, False, None, 100, False)
 
 
 def lane_with(pk: int, deliveries: int) -> Lane:

@@ -24,7 +24,7 @@ ACTIVE = State(MORNING, is_active=True, is_suspended=False)
 def due(pk: int, webhook_id: int = 1, **fields: object) -> Due:
     values = {
         'due_at': MORNING + timedelta(seconds=pk), 'object_type_id': 1, 'object_id': pk, 'backfill': False,
-        'lead': None, 'size': 100, 'transaction_id': pk, 'is_failed': False,
+        'lead': None, 'size': 100, 'is_failed': False,
     }  # fmt: skip
     return Due(pk=pk, webhook_id=webhook_id, **values | fields)
 

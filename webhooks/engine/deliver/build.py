@@ -176,7 +176,7 @@ class Threads:
 
     def _serve(self, webhook_id: int) -> None:
         with self._lock:
-            if self._has_left(webhook_id):
+            if self._leave_if_done(webhook_id):
                 return
             call = self._queues[webhook_id].popleft()
             self._begun[call] = time.monotonic()
@@ -186,12 +186,15 @@ class Threads:
             self._fail(error)
         with self._lock:
             del self._begun[call]
-            if self._has_left(webhook_id):
+            if self._leave_if_done(webhook_id):
                 return
         self._pool.submit(self._serve, webhook_id)  # behind other webhooks
 
-    def _has_left(self, webhook_id: int) -> bool:
-        """Whether the webhook has no request for this thread, or a smaller window now: then the thread leaves it."""
+    def _leave_if_done(self, webhook_id: int) -> bool:
+        """Let this thread leave the webhook if it has no request for it, or a smaller window. Returns whether it left.
+
+        The caller has the lock.
+        """
         queue = self._queues[webhook_id]
         if queue and self._busy[webhook_id] <= queue[0].lane.window:
             return False

@@ -1,18 +1,26 @@
 """Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
-Webhooks with `change_set` ask for that. Backfills, updates that components or config contexts cause, what event rules
-send, and events that could not be rendered go alone (MAKE_DELIVERIES). A part holds up to lane.PART_DELIVERIES changes
-and lane.PART_BYTES of payloads. Nothing else is sent together.
+Webhooks with `change_set` ask for that. Backfills, *Send now*, tests, updates that components or config contexts cause,
+what event rules send, and events that could not be rendered go alone (MAKE_DELIVERIES). A part holds up to
+lane.PART_DELIVERIES changes and lane.PART_BYTES of payloads. Nothing else is sent together.
 
-1. While a transaction is dispatched, its deliveries are UNFORMED.
+1. While a transaction is dispatched, its deliveries are UNFORMED: one of each slice is ready and stands for all, the
+   rest are held.
 2. Each turn asks queue.growing() whether events are still to be dispatched, or deliveries to be decided. If not, they
-   get their parts, once. It waits neither for suspects nor for owners of components whose row is locked: what becomes
-   of these is a set of its own, as is what exceeds MAX_CHANGES.
+   get their parts, once. It does not wait for suspects, among them events that take too long (dispatch/put_off.py):
+   what becomes of these is another set of the same transaction, as is what exceeds MAX_CHANGES. It goes after the parts
+   that are there.
 3. If `ordered` is on, and one has to wait for an earlier delivery of its object, all are held instead. When that one
    is closed, the set is looked at again.
-4. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
-5. The request has the id of the part's first delivery, its `lead` (build.py), and its attempt keeps the ids of all of
-   them as `members` (record.py). payload/change_set.py makes the body.
+4. One delivery of a part is due, and stands for it; the others are held. When all of the part are delivered or failed,
+   the next part becomes due, whether or not `ordered` is on (order.py). If a change in it is blocked by then, it is
+   looked at again each second (order.HOLD).
+5. The request has the id of the first delivery that is left of its part, mostly its `lead` (build.py), and its attempt
+   keeps the ids of all of them as `members` (record.py). payload/change_set.py makes the body.
+6. A part is retried as a whole: its first delivery waits for its time, the others are held (record.py). After a death
+   each of them waits (rescue.py). One that has expired is left out, so a retry may hold fewer.
+7. A failed part is redelivered as it was, under the same id. Delivered ones get new deliveries, which form a new set of
+   what was chosen, under a new id (services/redelivery.py).
 """
 
 from collections import defaultdict
@@ -102,11 +110,12 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
 
 
 def _form_or_hold(key: dict[str, int], now: datetime) -> int:
-    """Form a set, or hold it. Returns how many changes there are."""
+    """Form a set, or hold it. Returns how many changes were read."""
     changes = [Change(*row) for row in sql.fetch(READ_SET, {**key, 'most': MAX_CHANGES, 'now': now})]
     if order.blocked([change.pk for change in changes]):
-        return sql.execute(HOLD_SET, key)
-    _form(sorted(changes, key=place_of), now)
+        sql.execute(HOLD_SET, key)
+    else:
+        _form(sorted(changes, key=place_of), now)
     return len(changes)
 
 

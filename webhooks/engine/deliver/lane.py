@@ -54,7 +54,6 @@ class Due(NamedTuple):
     backfill: bool
     lead: int | None
     size: int
-    transaction_id: int
     is_failed: bool
     # Its transaction, if its changes go together (change_sets.py).
     change_set: int | None = None
@@ -228,6 +227,11 @@ class Lane:
     def unformed(self) -> list[Due]:
         """Return the waiting deliveries that stand for a change set without parts, one for each set."""
         return [one for one in self.waiting.values() if not one.is_formed]
+
+    @property
+    def has_whole(self) -> bool:
+        """Whether a delivery waits whose change set no longer grows."""
+        return any(one.is_formed or one.change_set not in self.unfinished for one in self.waiting.values())
 
     def folds(self, one: Due, waits: Collection[int]) -> bool:
         """Return whether all waiting changes of the due delivery's object are to become one now.

@@ -109,13 +109,10 @@ class Lanes:
 
         It does not wait for the rest of a transaction, which may be put off for minutes.
         """
+        if self.owned.keys() - self._locked:
+            return True
         soon = time.monotonic() + SHORT_REST_SECONDS
-        return bool(self.owned.keys() - self._locked) or any(
-            lane.in_hand
-            or any(one.is_formed or one.transaction_id not in lane.unfinished for one in lane.waiting.values())
-            for lane in self.owned.values()
-            if lane.in_hand or soon >= lane.rests_until
-        )
+        return any(lane.in_hand or (soon >= lane.rests_until and lane.has_whole) for lane in self.owned.values())
 
     def look_again(self) -> None:
         """Let the next turn look for free lanes, however recently the last one did."""

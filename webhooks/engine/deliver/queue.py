@@ -37,14 +37,14 @@ EXPANDED_BYTES = 'coalesce(octet_length(e.expanded), 0)'
 DELIVERY_BYTES = f'{EVENT_BYTES} + CASE WHEN d.expanded THEN {EXPANDED_BYTES} ELSE 0 END'
 
 # Make tried deliveries of these lanes due now, except those just `answered`, and those with one of the `spared`
-# statuses. Deliveries of one request have one time, so they stay together.
+# statuses.
 RETRY = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('retrying', '') AND id = ANY(ARRAY(
         SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
             WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
               AND coalesce(d.response_status, 0) <> ALL(%(spared)s)
-            ORDER BY d.due_at FETCH FIRST %(most)s ROWS WITH TIES
+            ORDER BY d.due_at LIMIT %(most)s
         ) d
     ))
     RETURNING webhook_id"""
@@ -83,7 +83,7 @@ READ_DUE = f"""
 # Read the events of due deliveries, with their bytes and those of their related objects. With old statistics PostgreSQL
 # might read the deliveries again for each event if they were joined. So it is a statement of its own.
 READ_EVENTS = f"""
-    SELECT e.id, {EVENT_BYTES}, {EXPANDED_BYTES}, e.transaction_id, e.error <> ''
+    SELECT e.id, {EVENT_BYTES}, {EXPANDED_BYTES}, e.error <> ''
     FROM webhooks_event e WHERE e.id = ANY(%s)"""
 
 # Read the rest of a part, and its size, for each delivery that stands for a part of a change set.
@@ -99,18 +99,17 @@ READ_PARTS = f"""
 READ_DELIVERIES = f'SELECT d.* FROM webhooks_delivery d WHERE d.id = ANY(%s) AND d.status {states.PENDING_BY_ID}'
 
 # Read which change sets may still grow: events of the transaction are still to be dispatched, or deliveries to be
-# decided. The event of a component's owner does not count while the owner's row is locked: that may take long.
+# decided. Suspects, and events that components or config contexts cause, never join the set.
 READ_GROWING = """
     SELECT s.webhook_id, s.transaction_id
     FROM unnest(%(webhooks)s::bigint[], %(transactions)s::bigint[]) AS s(webhook_id, transaction_id)
     WHERE EXISTS (
         SELECT FROM webhooks_event e
-        WHERE e.transaction_id = s.transaction_id AND e.dispatched_at IS NULL AND e.lapses = 0
-          AND (e.caused_by IS NULL OR e.retry_at IS NULL)
+        WHERE e.transaction_id = s.transaction_id AND e.dispatched_at IS NULL AND e.lapses = 0 AND e.caused_by IS NULL
     )
     UNION
-    SELECT d.webhook_id, e.transaction_id FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
-    WHERE d.status = 'undecided' AND d.webhook_id = ANY(%(webhooks)s) AND e.transaction_id = ANY(%(transactions)s)"""
+    SELECT webhook_id, change_set FROM webhooks_delivery
+    WHERE status = 'undecided' AND webhook_id = ANY(%(webhooks)s) AND change_set = ANY(%(transactions)s)"""
 
 
 def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> set[int]:
@@ -150,10 +149,10 @@ def read(requests: Collection[ReadRequest], held: Collection[int], now: datetime
     rows = sql.fetch(READ_DUE, {**columns, 'held': sql.array(held), 'now': now})
     events = {pk: read for pk, *read in sql.fetch(READ_EVENTS, [sql.array(event_id for event_id, *_delivery in rows)])}
     due = [
-        Due(*delivery, size + more * is_expanded, transaction_id, is_failed, change_set)
+        Due(*delivery, size + more * is_expanded, is_failed, change_set)
         for event_id, change_set, is_expanded, *delivery in rows
         if event_id in events
-        for size, more, transaction_id, is_failed in [events[event_id]]
+        for size, more, is_failed in [events[event_id]]
     ]
     parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
     return [one._replace(**parts.get(one.pk, {})) for one in due]

@@ -52,12 +52,12 @@ class Turn:
     def _form(self, lanes: Sequence[Lane]) -> None:
         """Form the change sets of transactions that are dispatched to the end: their parts are read after that."""
         unformed = {lane.webhook_id: lane.unformed for lane in lanes}
-        growing = queue.growing({(pk, one.transaction_id) for pk, waiting in unformed.items() for one in waiting})
+        growing = queue.growing({(pk, one.change_set) for pk, waiting in unformed.items() for one in waiting})
         whole: list[Due] = []
         for lane in lanes:
-            transactions = {one.transaction_id for one in unformed[lane.webhook_id]}
+            transactions = {one.change_set for one in unformed[lane.webhook_id]}
             lane.unfinished = {one for one in transactions if (lane.webhook_id, one) in growing}
-            whole += [one for one in unformed[lane.webhook_id] if one.transaction_id not in lane.unfinished]
+            whole += [one for one in unformed[lane.webhook_id] if one.change_set not in lane.unfinished]
         # A set must not wait for a backfill of its objects.
         self._replace_backfills({one.webhook_id for one in whole})
         settled = change_sets.form({(one.webhook_id, one.change_set) for one in whole}, self.now)
@@ -116,8 +116,8 @@ class Turn:
     def _fetch(self, chosen: Sequence[Due]) -> list[tuple[Due, Call]]:
         """Return the deliveries that still may go, with their requests.
 
-        Somebody may have closed one, or opened an earlier one. Nobody does so from here on: the lanes stay locked until
-        it is known that these are in hand.
+        Somebody may have closed one, or redelivered an earlier one. From here on nobody closes one: the lanes stay
+        locked until it is known that these are in hand. An earlier one that is redelivered later comes after it.
         """
         found = queue.fetch([pk for due in chosen for pk in due.pks])
         going: list[tuple[Due, Call]] = []

@@ -138,7 +138,8 @@ class Dispatcher:
             matched = match(events, put_off)
         matches, changed, sources = matched.webhooks, matched.changed, matched.sources
         self._record_owner_updates(changed, put_off)
-        # An event that is put off comes again each second. If each time were noted, all owners would be walked again.
+        # At once, as objects with other data need not wait for an event that is put off. That one comes again each
+        # second. If each time were noted, all owners would be walked again.
         again = _seen_again(sources)
         config_contexts.note([event for event in sources if event.pk not in again])
         config_contexts.learn(matched.unreported)
@@ -215,11 +216,11 @@ def _decide(part: Sequence[Shown], matched: Matched) -> tuple[list[Shown], bool]
 def make_deliveries(
     pairs: Sequence[tuple[int, int]], undecided: Sequence[tuple[int, int]] = (), *, are_new: bool = False
 ) -> list[tuple[int, int, int]]:
-    """Make a delivery for each (webhook id, event id), due at once if in `pairs`, and return their ids.
+    """Make a delivery for each (webhook id, event id): undecided ones, and those in `pairs`.
 
-    Returns (id, webhook id, event id) of each delivery. A deleted webhook or event gets none. `are_new`: nobody asked
-    to send them again. They wait for quiet. Backfills and changed config contexts are marked, so that changes go before
-    them. Urgent ones are never marked.
+    The latter are due at once, unless they are held in a change set. Returns (id, webhook id, event id) of each
+    delivery. A deleted webhook or event gets none. `are_new`: nobody asked to send them again. They wait for quiet.
+    Backfills and changed config contexts are marked, so that changes go before them. Urgent ones are never marked.
     """
     every = [*pairs, *undecided]
     if not every:

@@ -145,8 +145,6 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
 
     Raises Shortage if there is no process for regular expressions, and errors of a connection that is lost.
     """
-    if not webhook.conditions:
-        return True  # somebody has removed them since
     try:
         return are_met(webhook.conditions, data_of(webhook, shown))
     except INTERRUPTIONS:
