@@ -201,6 +201,21 @@ class TestChanges:
         change(one, status='retired')
         assert told(receiver) == [('deleted', one.pk, 'left')]
 
+    def test_a_member_whose_updates_are_not_chosen_is_as_it_was_sent_until_they_are(self, receiver: Receiver):
+        webhook = mirror(receiver, kinds=(KindChoices.CREATED, KindChoices.DELETED))
+        one = site()
+        work()
+        (body,) = [request.json() for request in receiver.requests]
+        receiver.clear()
+        change(one, description='new')
+        assert told(receiver) == []
+        member = ListMember.objects.get(webhook_id=webhook.pk)
+        assert (member.sequence, member.digest) == (body['sequence'], memberships.digest(body['data']))
+        webhook.type_update = True
+        webhook.save()
+        compare(webhook)
+        assert told(receiver) == [('updated', one.pk, None)]
+
     def test_types_without_a_filter_are_sent_as_always(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site, Tenant, filters=ACTIVE)
         site(status='retired')

@@ -166,7 +166,8 @@ def _judge_some(webhook: Webhook) -> int:
             return 0
         # Somebody may be removing the list, in a transaction that stays open.
         sql.set_lock_timeout(sql.TABLE_LOCK_MS)
-        memberships.store(webhook, judged)
+        # A member whose update is not sent stays as it was sent: its webhook may take updates later.
+        memberships.store(webhook, [one for one in judged if one.kind != UPDATED or one.pk in going])
         sql.execute(FORGET_ERRORS, [webhook.pk, [one.event.object_type_id for one in judged]])
         spans = [one.span and json.dumps(one.span) for one in wanted]
         sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])
