@@ -321,7 +321,8 @@ def _definitions(model: type[Model]) -> Schema:
     return {
         # The REST API always shows all keys.
         'data': {**data, 'required': list(data['properties'])},
-        'snapshots': _object({'prechange': state, 'postchange': state}),
+        # If the webhook asked for them after the change, nobody has kept them.
+        'snapshots': {**_object({'prechange': state, 'postchange': state}), 'type': ['object', 'null']},
         'differences': {
             **_object({'added': fields, 'removed': fields, 'changed': changed}),
             'type': ['object', 'null'],

@@ -14,7 +14,7 @@ from drf_spectacular.settings import spectacular_settings
 from jsonschema import Draft202012Validator, FormatChecker
 from support.builders import subscribe
 from support.builtin import request_by
-from support.engine import work
+from support.engine import dispatch_all, work
 from support.objects import MAKERS, VARIANTS, change, make_site
 from support.objects.surroundings import make_region, named
 
@@ -145,6 +145,20 @@ class TestPayloads:
         (request,) = receiver.wait_for(1)
         assert request.json()['test'] is True
         assert not errors(validator('dcim.site'), request.json())
+
+    def test_a_change_from_before_snapshots_were_switched_on_fits(self, receiver: Receiver):
+        """Its state before is not known any more."""
+        webhooks = {f'/{name}': subscribe(receiver.url(f'/{name}'), Site) for name in FORMATS}
+        make_site()
+        dispatch_all()
+        for path, webhook in webhooks.items():
+            webhook.payload_format, webhook.include_snapshots = path[1:], True
+            webhook.save()
+        for request in sent(receiver, len(webhooks)):
+            shown = request.json()['data'] if request.path == '/cloudevents' else request.json()
+            assert (shown['snapshots'], shown['differences']) == (None, None)
+            of = Draft202012Validator(json_schema.of_webhook(webhooks[request.path], Site), format_checker=CHECKER)
+            assert not errors(of, request.json()), request.path
 
     def test_a_ping_and_all_that_a_list_sends_fit(self, receiver: Receiver, netbox_user):
         """An object that is gone without an event has only its id."""
