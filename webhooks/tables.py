@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from netbox.tables import NetBoxTable, columns
 from utilities.views import get_viewname
 
-from .choices import KindChoices, StatusChoices
+from .choices import WAITING_STATUSES, KindChoices
 from .models import Credential, Definition, Delivery, Event, Webhook
 from .models.querysets import attempts_of
 from .object_types import model_of_id
@@ -161,7 +161,7 @@ class WebhookTable(SwitchColumns):
         waiting = self.value_waiting(record)
         if not waiting:
             return '' if waiting is None else '0'
-        address = page_url('delivery_list', webhook_id=record.pk, status=StatusChoices.PENDING)
+        address = page_url('delivery_list', webhook_id=record.pk, status=WAITING_STATUSES)
         more = '+' if waiting >= states.MAX_WAITING_COUNTED else ''
         return format_html('<a href="{}">{}{}</a>', address, intcomma(waiting), more)
 

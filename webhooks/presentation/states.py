@@ -71,16 +71,16 @@ def event_rules(webhook_id: int | OuterRef) -> QuerySet[EventRule]:
 
 # With a million waiting deliveries of a suspended webhook, counting all of them would make the list slow.
 MAX_WAITING_COUNTED = 100_000
-# Count the pending deliveries of a webhook. An index alone answers it.
+# Count the pending and undecided deliveries of a webhook. An index alone answers it.
 COUNT_WAITING = f"""
     SELECT count(*) FROM (
         SELECT FROM webhooks_delivery d
-        WHERE d.webhook_id = webhooks_webhook.id AND d.status {delivery_states.PENDING} LIMIT %s
+        WHERE d.webhook_id = webhooks_webhook.id AND d.status {delivery_states.WAITING} LIMIT %s
     ) d"""
 
 
 def with_waiting(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """Annotate `waiting`: how many deliveries of the webhook are pending, MAX_WAITING_COUNTED at most."""
+    """Annotate `waiting`: how many deliveries of the webhook are pending or undecided, MAX_WAITING_COUNTED at most."""
     return webhooks.annotate(waiting=RawSQL(COUNT_WAITING, [MAX_WAITING_COUNTED], output_field=IntegerField()))
 
 

@@ -136,12 +136,12 @@ class TestTab:
 
 class TestList:
     def test_the_list_of_webhooks_shows_reasons_and_how_many_wait(self, admin_pages, webhook):
-        for status in (StatusChoices.PENDING, StatusChoices.PENDING, StatusChoices.FAILED):
+        for status in (StatusChoices.PENDING, StatusChoices.UNDECIDED, StatusChoices.FAILED):
             delivery(event(site()), webhook, status=status)
         Health.objects.filter(webhook=webhook).update(last_error='HTTP 502 Bad Gateway')
         text = text_of(admin_pages, LIST)
         assert 'HTTP 502 Bad Gateway' in text
-        address = f'/plugins/webhooks/deliveries/?webhook_id={webhook.pk}&amp;status=pending'
+        address = f'/plugins/webhooks/deliveries/?webhook_id={webhook.pk}&amp;status=undecided&amp;status=pending'
         assert f'<a href="{address}">2</a>' in text
 
     def test_its_export_has_the_numbers_without_markup(self, admin_pages, webhook):
