@@ -195,7 +195,7 @@ class WebhookSendNowSerializer(StorableMixin, serializers.Serializer):
 
 
 class WebhookExcludedObjectSerializer(serializers.Serializer):
-    """An object that is not sent, because the conditions of the webhook exclude it."""
+    """An object that is not sent, because the conditions or the list of the webhook exclude it."""
 
     id = serializers.IntegerField(read_only=True, source='pk')
     display = serializers.CharField(read_only=True, source='name')

@@ -162,7 +162,7 @@ def announce(choice: Choice, count: int) -> str:
 
 def excluded_message(excluded: Sequence[Excluded]) -> str:
     """Return the sentence that names the objects that are not sent."""
-    return _('The conditions of the webhook exclude: {objects}').format(objects=_list(excluded))
+    return _('The webhook excludes: {objects}').format(objects=_list(excluded))
 
 
 def named(object_type: ContentType, pks: Collection[int]) -> str:

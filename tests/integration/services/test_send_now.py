@@ -183,13 +183,13 @@ class TestRefusals:
     def test_objects_that_the_conditions_exclude(self, api_client, receiver, conditions, reason):
         webhook = subscribe(receiver.url(HOOK), Site, conditions=conditions)
         answer = self.refused(api_client, webhook, *places('Bern', status='planned'))
-        assert answer == {'ids': [f'The conditions of the webhook exclude: Bern (Conditions: {reason})']}
+        assert answer == {'ids': [f'The webhook excludes: Bern (Conditions: {reason})']}
 
     def test_objects_outside_the_list_that_its_receiver_has_not(self, api_client, receiver):
         webhook = subscribe(receiver.url(HOOK), Site, filters={'dcim.site': 'status=active'})
         (bern,), (basel, chur) = places('Bern', status='planned'), places('Basel', 'Chur')
         answer = self.refused(api_client, webhook, bern)
-        assert answer == {'ids': ['The conditions of the webhook exclude: Bern (Filter: status=active)']}
+        assert answer == {'ids': ['The webhook excludes: Bern (Filter: status=active)']}
         work()
         assert ListMember.objects.filter(webhook_id=webhook.pk, object_id=chur.pk).exists()
         Site.objects.filter(pk=chur.pk).update(status='planned')
