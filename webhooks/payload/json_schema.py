@@ -15,8 +15,10 @@ from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Model
 from django.urls import path
+from django.utils import translation
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.settings import patched_settings
@@ -309,10 +311,11 @@ def _collect(definitions: Schema, schema: Schema, path: str, found: dict[str, se
 
 def _definitions(model: type[Model]) -> Schema:
     """Return `$defs`: `data` as GET shows it, the nested objects, and our own parts."""
-    described = _describe(model)
+    with translation.override(settings.LANGUAGE_CODE):  # as payloads are, in whatever language somebody reads this
+        described = _describe(model)
+        components = {name: _translate(schema) for name, schema in described['components']['schemas'].items()}
     (response,) = described['paths'].values()
     reference = response['get']['responses']['200']['content']['application/json']['schema']['$ref']
-    components = {name: _translate(schema) for name, schema in described['components']['schemas'].items()}
     data = components.pop(reference.removeprefix(COMPONENTS_PREFIX))
     for name in _never_shown(model):
         data['properties'].pop(name, None)

@@ -209,6 +209,15 @@ class TestPayloads:
             parent[last] = value
             assert errors(of, body), (*parents, last)
 
+    @pytest.mark.parametrize('language', ['de', 'ja'])
+    def test_the_labels_of_choices_are_in_the_language_of_payloads(self, receiver: Receiver, api_client, language: str):
+        webhook = subscribe(receiver.url('/'), Site)
+        Site.objects.create(**named('site'))
+        (request,) = sent(receiver)
+        address = f'/api/plugins/webhooks/webhooks/{webhook.pk}/schema/'
+        shown = api_client.get(address, HTTP_ACCEPT_LANGUAGE=language).json()
+        assert not errors(Draft202012Validator(shown, format_checker=CHECKER), request.json())
+
     def test_a_key_may_not_be_missing(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site)
         make_site()
