@@ -262,6 +262,18 @@ def test_the_files_for_init_systems_start_commands_that_exist(name: str):
     read_ini((ROOT / 'contrib' / name).read_text())
 
 
+def test_systemd_stops_no_worker_because_one_of_its_processes_ran_out_of_memory():
+    """Its default, `OOMPolicy=stop`, ends all of them: nothing is sent until it starts the worker again."""
+    added = block('installation.md', 'ini', '[Service]')
+    own = (ROOT / 'contrib' / 'netbox-webhooks-rq.service').read_text()
+    units = [configparser.RawConfigParser() for _ in range(2)]
+    for unit, text in zip(units, (added, own), strict=True):
+        unit.read_string(text)
+    assert [unit['Service']['OOMPolicy'] for unit in units] == ['continue'] * 2
+    for name in ('KillMode', 'TimeoutStopSec'):
+        assert units[0]['Service'][name] == units[1]['Service'][name]
+
+
 def test_pages_that_are_named_are_there():
     named = {path for page in PAGES for path in PATH.findall(page.read_text())}
     for path in named - {'/plugins/webhooks/metrics'}:  # needs METRICS_ENABLED
