@@ -11,6 +11,7 @@ NetBox's answers differ from it:
 """
 
 import re
+import threading
 from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
@@ -37,6 +38,8 @@ from .selection import Selection
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
 # OpenAPI 3.1 uses JSON Schema 2020-12, 3.0 does not.
 OPENAPI_SETTINGS = {'OAS_VERSION': '3.1.1'}
+# They apply to the process. If two threads set them at once, NetBox's own description would keep them.
+SETTING = threading.Lock()
 # References begin so in OpenAPI, and in our schemas.
 COMPONENTS_PREFIX = '#/components/schemas/'
 DEFINITIONS_PREFIX = '#/$defs/'
@@ -401,7 +404,7 @@ def _describe(model: type[Model]) -> Schema:
     if view is None:
         raise NoSchema(f'{model._meta.label_lower} has no page in the REST API')
     patterns = [path('object/<int:pk>/', view.as_view({'get': 'retrieve'}))]
-    with patched_settings(OPENAPI_SETTINGS), GENERATOR_STATS.silence():
+    with SETTING, patched_settings(OPENAPI_SETTINGS), GENERATOR_STATS.silence():
         return SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
 
 

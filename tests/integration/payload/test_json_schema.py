@@ -15,7 +15,7 @@ from drf_spectacular.settings import spectacular_settings
 from jsonschema import Draft202012Validator, FormatChecker
 from support.builders import subscribe
 from support.builtin import request_by
-from support.engine import dispatch_all, work
+from support.engine import dispatch_all, in_thread, work
 from support.objects import MAKERS, VARIANTS, change, make_site
 from support.objects.surroundings import make_region, named
 
@@ -263,6 +263,12 @@ class TestCommand:
 
     def test_settings_of_the_schema_view_are_as_before(self, db):
         schema('dcim.site')
+        assert spectacular_settings.OAS_VERSION == '3.0.3'
+
+    def test_they_are_as_before_though_several_schemas_are_made_at_once(self, db):
+        threads = [in_thread(lambda: [schema(label) for label in DEFAULT_MODELS]) for _ in range(4)]
+        for thread in threads:
+            thread.join(60)
         assert spectacular_settings.OAS_VERSION == '3.0.3'
 
     def test_all_references_are_in_it(self, db):
