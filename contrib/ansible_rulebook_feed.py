@@ -37,7 +37,8 @@ async def main(queue: asyncio.Queue, args: dict[str, Any]) -> None:
                 told = error.read().decode(errors='replace')
             if error.code < 500 and error.code != 429:
                 raise RuntimeError(f'{args["url"]}: {error.code} {told}') from None  # a person has to look
-            await asyncio.sleep(float(error.headers.get('Retry-After') or PAUSE))
+            asked = error.headers.get('Retry-After', '')
+            await asyncio.sleep(int(asked) if asked.isdecimal() else PAUSE)
             continue
         except (URLError, OSError, ValueError) as error:
             logger.warning('%s: %s', args['url'], error)

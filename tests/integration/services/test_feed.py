@@ -25,6 +25,7 @@ from support.engine import (
     suspect,
     work,
 )
+from support.loopback import serving
 from support.settings import change_settings
 from tenancy.models import Tenant
 from users.models import ObjectPermission, Token, User
@@ -564,6 +565,23 @@ def test_two_clients_on_one_file_store_each_change_once(feed, netbox_server, net
     inbox = [json.loads(body)['data']['name'] for (body,) in first.db.execute('SELECT body FROM inbox ORDER BY number')]
     assert inbox == ['Bern', 'Basel', 'Chur']
     assert first.db.execute('SELECT value FROM cursor').fetchone()[0].startswith('3.')
+
+
+@pytest.mark.parametrize('asked', [b'Wed, 21 Oct 2026 07:28:00 GMT', b'soon'])
+def test_clients_go_on_though_a_proxy_asks_them_to_wait_in_another_way(asked, tmp_path, monkeypatch):
+    """RFC 9110 allows a date."""
+    monkeypatch.setenv('DATABASE', str(tmp_path / 'feed.sqlite'))
+    monkeypatch.setenv('TOKEN', 'any')
+    busy = b'HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: ' + asked + b'\r\n\r\n'
+    wrong = b'HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n'
+    with serving(busy, wrong) as server:
+        monkeypatch.setenv('FEED', server.url())
+        assert contributed('feed_client').read() == 5
+    source = contributed('ansible_rulebook_feed')
+    source.PAUSE = 0.01
+    with serving(busy, wrong) as server, pytest.raises(RuntimeError, match='404'):
+        args = {'url': server.url(), 'token': 'any', 'state': str(tmp_path / 'cursor')}
+        asyncio.run(source.main(asyncio.Queue(), args))
 
 
 def contributed(name: str) -> ModuleType:
