@@ -18,7 +18,7 @@ class DeliveryState:
     While NetBox is upgraded, processes of 1.0.0 go on inserting deliveries. So READY is stored as they write it.
     """
 
-    # Its webhook's conditions may take long to evaluate.
+    # Its webhook's conditions may take long to evaluate, or a list's filter is to be applied.
     UNDECIDED = 'undecided'
     # It waits for another delivery: of its object, or of its change set. Or its backfill is paused.
     HELD = 'held'
@@ -36,7 +36,7 @@ class DeliveryState:
     TESTING = 'sending'
     DELIVERED = 'delivered'
     FAILED = 'failed'
-    # A later delivery shows the object.
+    # Another delivery made it needless.
     SUPERSEDED = 'superseded'
 
 

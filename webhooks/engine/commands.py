@@ -1,6 +1,6 @@
 """Lets services and event rules change deliveries that wait or were sent: the engine's door.
 
-Each function says whether it opens a transaction of its own, or works in the caller's. Nothing in the engine imports
+Most functions say whether they open a transaction of their own, or work in the caller's. Nothing in the engine imports
 it.
 """
 

@@ -5,21 +5,22 @@ answer. So nobody knows whether the request was not begun, was under way, or was
 not committed has not happened. A dispatcher commits the data and the deliveries of a slice together, so what it has
 done stays.
 
-1. The supervisor notices at once that a process has ended, and starts a new one within a second
-   (process/supervisor.py). If the supervisor ends, the kernel ends its processes (templating/process.py), and
-   supervisord starts it again. The work of these processes, as that of a host that is gone, is free once the last
-   heartbeat is ten seconds old: any sender looks each second (look_after_others() in process/sender.py). A heartbeat of
-   the suspects' process covers a minute, or its webhook's timeout and more (process/suspects.py).
+1. The supervisor notices at once that a process has ended, also by a timer as it hung, frees its work, and starts a new
+   one about a second after the last start (process/supervisor.py). If the supervisor ends, the kernel ends its
+   processes (templating/process.py), and supervisord starts it again. The work of these processes, as that of a host
+   that is gone, is free once the last heartbeat is ten seconds old: any sender looks each second (look_after_others()
+   in process/sender.py). A heartbeat of the suspects' process covers its time limit and ten seconds more: 70 seconds,
+   or its webhook's timeout and 35 (process/suspects.py).
 2. Its lanes are free, and another sender takes them.
 3. Its events in hand that are not dispatched are dispatched again. Each of its deliveries in hand, also each one of a
    change set, gets an attempt without an answer, and is DOUBTFUL: due again now, or, if the worker may be alive, when
-   its request must have ended. Later changes of its object wait that long. The receiver may get it twice, under one
-   `webhook-id`. It has as many attempts left as before. A test that was sent again fails instead; one that a page sends
-   expires.
+   its request must have ended. If its webhook is `ordered`, later changes of its object wait that long. The receiver
+   may get it twice, under one `webhook-id`. It has as many attempts left as before. A test that was sent again fails
+   instead; one that a page sends expires.
 4. An event or a delivery that was in hand at two deaths in a row is a suspect, as is an event that takes too long
-   (dispatch/put_off.py). A process of its own tries it alone (process/suspects.py), and the third death of that
-   process fails it. If PostgreSQL ends a dispatcher's transaction, that counts as a death: one of its events may be why
-   (dispatch/loop.py).
+   (dispatch/put_off.py). A process of its own tries it alone (process/suspects.py), and the third death of that process
+   by its own fault fails it. If PostgreSQL ends a dispatcher's transaction for another reason than a lock, that makes
+   suspects too, but is none of the three: one of its events may be why (dispatch/loop.py).
 5. A worker that was only frozen finds its row gone or `dead`: it records nothing, and begins anew (registry.py).
 """
 

@@ -1,6 +1,6 @@
 """Actions behind pages, commands and the REST API.
 
-actions: the table of actions. Each has a permission, the places that offer it, and the service that does it.
+actions: the table of actions. Each has a permission, the places that offer it, and mostly the service that does it.
 redelivery: sends closed deliveries again, and counts them before.
 confirmation: asks before many deliveries are sent again.
 causes: groups failed deliveries by webhook and error.
@@ -16,7 +16,7 @@ preview_room: lets only a few people preview at once.
 matching: says why a webhook takes an event or not. conditions: which parts of its conditions are met.
 sent_bodies: shows the bodies that a delivery has sent.
 keys: checks the keys of the payload that a webhook names.
-switching: switches webhooks on and off.
+switching: pauses and resumes webhooks, and says whether they are on.
 secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.
 failed_jobs: shows failures on RQ's status page.

@@ -1,6 +1,6 @@
 """The table of actions that users may take on webhooks, backfills, definitions and deliveries.
 
-Each has a permission and a service.
+Each has a permission. Most have the service that does it.
 
 NetBox's pages, the admin and the REST API read it. A row with a `service` is complete: NetBox's page and the admin
 offer it, as `where` says, and the REST API needs a method for its answer. The admin may also write the action out, if

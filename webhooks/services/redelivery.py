@@ -153,7 +153,7 @@ def redeliver(
 
 
 def redeliver_one(delivery: Delivery) -> int:
-    """Redeliver a closed delivery, with its part of a change set, and return the number.
+    """Redeliver a closed delivery, a failed one with its part of a change set, and return the number.
 
     Raises DefinitionError if it is open.
     """

@@ -7,18 +7,20 @@ the first reason of a delivery that applies, for its page and for lists:
 2. Its webhook is disabled, paused or suspended (`hindrance_of`). A suspended one sends a single delivery at `probe_at`:
    not necessarily this one.
 3. Its backfill is paused, and it is untried.
-4. An earlier delivery of its object waits, its change set has no parts yet, or an earlier part goes first.
+4. It is held, or due, and an earlier delivery of its object waits. Or its change set has no parts yet, or another
+   delivery stands for its part.
 5. Its state says until when it waits (delivery_states.py).
 
 Otherwise it is due, and goes in its turn. The text then does not tell apart:
 
 - a worker has it in hand (`webhooks_worker` lists it), or others of its webhook go first,
-- its webhook has as many requests under way, or as many a second, as it may, or rests after a build that was slow or
-  had no access token (Lane.room),
+- its webhook has as many requests under way, or as many a second, as it may (Lane.room), or rests: after two builds
+  that ran out of time, for want of an access token, or as this machine was short of something,
 - all threads are taken, large payloads fill the memory, a turn is full, or a backfill lets changes go first
   (engine/deliver/choice.py, engine/deliver/loop.py),
-- no worker has its lane yet, or the log of a deleted webhook with its id is still being removed
-  (engine/deliver/lanes.py),
+- no worker has its lane yet (`webhooks_health.owner_id`), or somebody has locked that; its receiver has just answered
+  410; or the log of a deleted webhook with its id is still being removed (engine/deliver/lanes.py),
+- it is in a later part of a change set that was redelivered, and an earlier part goes first,
 - it is a suspect, and its process tries others first (engine/process/suspects.py),
 - no worker runs, or the plugin is off: the page of the webhook says that. Or `migrate` has not ended.
 """
@@ -354,7 +356,8 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
 
 def _of_state(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     is_due = delivery.due_at is None or delivery.due_at <= now
-    is_behind = delivery.webhook.ordered and earlier is not None and is_due
+    earlier = earlier if delivery.webhook.ordered else None
+    is_behind = earlier is not None and is_due
     # While a set has no parts, one of its deliveries is due, and stands for all.
     has_no_parts = delivery.change_set is not None and not delivery.parts
     if is_behind or has_no_parts or delivery.state == DeliveryState.HELD:
@@ -420,5 +423,5 @@ def _of_change_set(delivery: Delivery) -> str:
     if not delivery.parts:
         return _('Its change set is still being collected, or waits for an earlier change of one of its objects.')
     if delivery.part > 1:
-        return _('An earlier part of its change set is sent first.')
+        return _('It is sent with the other changes of its part, after the earlier parts of its change set.')
     return _('It is sent with the other changes of its change set.')

@@ -1,4 +1,4 @@
-"""Runs users' templates and conditions in processes of their own, where they can harm nothing else.
+"""Runs users' templates, and conditions with regular expressions, in processes where they can harm nothing else.
 
 renderer: asks such a process to render or evaluate, within a time limit. Begin here.
 process: starts the processes, and talks to them.

@@ -1,4 +1,7 @@
-"""Starts processes for users' templates, with limits that the kernel enforces, and talks to them."""
+"""Forks processes that the kernel ends with their parent: those of a worker, and renderers with limited memory.
+
+Talks to renderers, and kills one that does not answer in time.
+"""
 
 import ctypes
 import errno

@@ -1,8 +1,8 @@
 """Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
-Webhooks with `change_set` ask for that. Backfills, *Send now*, tests, updates that components or config contexts cause,
-what event rules send, and events that could not be rendered go alone (MAKE_DELIVERIES). A part holds up to
-lane.PART_DELIVERIES changes and lane.PART_BYTES of payloads. Nothing else is sent together.
+Webhooks with `change_set` ask for that. Backfills, walks over lists, *Send now*, tests, updates that components or
+config contexts cause, what event rules send, and events that could not be rendered go alone (MAKE_DELIVERIES). A part
+holds up to lane.PART_DELIVERIES changes and lane.PART_BYTES of payloads. Nothing else is sent together.
 
 1. While a transaction is dispatched, its deliveries are UNFORMED: one of each slice is ready and stands for all, the
    rest are held.
@@ -16,11 +16,12 @@ lane.PART_DELIVERIES changes and lane.PART_BYTES of payloads. Nothing else is se
    the next part becomes due, whether or not `ordered` is on (order.py). If a change in it is blocked by then, it is
    looked at again each second (order.HOLD).
 5. The request has the id of the first delivery that is left of its part, mostly its `lead` (build.py), and its attempt
-   keeps the ids of all of them as `members` (record.py). payload/change_set.py makes the body.
+   keeps the ids of all of them as `members`, if there are several (record.py). payload/change_set.py makes the body.
 6. A part is retried as a whole: its first delivery waits for its time, the others are held (record.py). After a death
    each of them waits (rescue.py). One that has expired is left out, so a retry may hold fewer.
-7. A failed part is redelivered as it was, under the same id. Delivered ones get new deliveries, which form a new set of
-   what was chosen, under a new id (services/redelivery.py).
+7. A failed part is redelivered with all of its changes that were not delivered, whichever one was chosen, under the id
+   of the first of them. Delivered ones get new deliveries: what was chosen forms a new set, under a new id
+   (services/redelivery.py).
 """
 
 from collections import defaultdict

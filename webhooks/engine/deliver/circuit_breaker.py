@@ -1,9 +1,10 @@
 """Suspends a webhook whose endpoint is away or refuses everything, and ends that after a probe: a circuit breaker.
 
 Closed: all is sent. Open: nothing is sent until the next probe. It opens after SUSPEND_AFTER_ATTEMPTS in a row that
-found no endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429). Half-open:
-one delivery probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other
-answer closes it, once all tried deliveries are due (endpoint.py). After a save of the webhook one probe goes at once
+found no endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429) and several
+requests wait for a retry, or while a secret is missing. A webhook with one attempt is never suspended. Half-open: one
+delivery probes the endpoint at growing intervals, while all others wait and use up no attempt. Any other answer closes
+it, once all tried deliveries are due (endpoint.py). After a save of the webhook one probe goes at once
 (lanes.MAY_SEND).
 A proxy's answer that the endpoint is away (502, 503, 504) counts as none.
 """

@@ -5,11 +5,12 @@
 2. It is due. If a later delivery of its object rests, it rests on until that one is due, but not beyond `waits_until`
    (postpone(), in a turn of the lane's owner). So all of them wait for the last.
 3. Otherwise the changes of its object become one, which goes at once: Lane.folds says so, and superseding.py does it.
-4. If that is tried again, it does not rest again: it takes along the deliveries that rest.
+4. If that is tried again, it does not rest: the newest change takes its place, and goes with it.
 
 *Send waiting deliveries* ends the wait (engine/commands.py). All times are stored with the deliveries: a resting
-delivery keeps its times if somebody switches `quiet` off, or enters other times. A restatement of an object neither
-starts nor ends a wait. A change set goes whole, so it does not wait.
+delivery keeps its times if somebody switches `quiet` off, or enters other times. A backfill, *Send now*, a redelivery
+or a changed config context starts no wait, but an update that a component causes does. A change set goes whole, so it
+does not wait.
 """
 
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Closes waiting deliveries that a later change of their object replaces.
+"""Closes waiting deliveries that others of their object make needless.
 
 For webhooks with `latest_only` or `quiet`, and for others when somebody asks for it once (engine/commands.py). fold.py
 says which need not be sent. A restatement of an object replaces no change of it. Deliveries in hand are left alone, and

@@ -1,9 +1,9 @@
-"""Evaluates conditions that may take long, a little of each webhook at a time, beside the dispatch of events.
+"""Evaluates conditions that may take long, and filters of lists, in turn for each webhook, beside dispatch.
 
 A regular expression may take 50 ms, as may a hundred comparisons of long texts. If 30 webhooks with one were decided
 together with all others, each change would take seconds for everybody. So dispatch makes an undecided delivery. No
-sender sees it, but later changes of its object wait for it. When it is its webhook's turn, it becomes ready, or is
-deleted.
+sender sees it, but if the webhook is `ordered`, later changes of its object wait for it. When it is its webhook's turn,
+it becomes ready or resting, or is deleted.
 """
 
 import json

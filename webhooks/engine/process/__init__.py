@@ -5,5 +5,5 @@ child: a process as its parent sees it.
 dispatcher: RQ's worker of our queue, which dispatches.
 sender: owns lanes, and sends.
 suspects: tries suspects alone.
-inline: does it all in one process.
+inline: dispatches and sends in one process, for an `rqworker` that ends by itself.
 """

@@ -1,4 +1,4 @@
-"""Does all the work of a worker in one process: for `rqworker --burst`, and for tests."""
+"""Dispatches and sends in one process, for an `rqworker` that ends by itself (`--burst`), and for tests."""
 
 import logging
 import select

@@ -1,7 +1,7 @@
 """Prunes the log, by number and by age. It deletes events, and their deliveries go with them.
 
-An event with a pending delivery is never pruned. Beyond `retention_size` the oldest events go, first those without a
-failed delivery.
+An event with an open delivery of an existing webhook is never pruned. Beyond `retention_size` the oldest events go,
+first those without a failed delivery.
 """
 
 import math

@@ -2,11 +2,11 @@
 
 A change of an object brings an event. But an object may also enter or leave a list without one: its site moves to
 another region, or a date passes. So a walk looks at all objects of the type: an hour after the last walk began, when
-somebody asks, or a minute after the last one if a table was written that the filter reads. PostgreSQL counts these
-writes anyway, so saves cost nothing more.
+somebody asks, or a minute after the last one began if a table was written that the filter reads. PostgreSQL counts
+these writes anyway, so saves cost nothing more.
 
-For each object that differs it records an event of its present state. What that means for the list is judged as of any
-event (dispatch/memberships.py).
+For each object that differs it records an event of its present state, or of its id if it is gone. What that means for
+the list is judged as of any event (dispatch/memberships.py).
 """
 
 import re
