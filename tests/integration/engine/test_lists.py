@@ -47,6 +47,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 API = '/api/plugins/webhooks/webhooks/'
 ACTIVE = {'dcim.site': 'status=active'}
+ANY_NAME = {'and': [{'attr': 'name', 'op': 'regex', 'value': '.'}]}
 
 
 def mirror(receiver: Receiver, query: str = 'status=active', **fields: object) -> Webhook:
@@ -433,7 +434,8 @@ class TestFilters:
         assert told(receiver) == [('created', inside.pk, None)]
         assert {one.object_id for one in deliveries()} == {inside.pk} != {outside.pk}
 
-    def test_without_the_failing_filter_only_the_chosen_kinds_go(self, receiver: Receiver):
+    @pytest.mark.parametrize('conditions', [{}, ANY_NAME], ids=['', 'conditions'])
+    def test_without_the_failing_filter_only_the_chosen_kinds_go(self, receiver: Receiver, conditions: dict):
         saved = saved_filter()
         webhook = mirror(receiver, f'filter_id={saved.pk}', kinds=('created',))
         SavedFilter.objects.update(shared=False)
@@ -441,11 +443,12 @@ class TestFilters:
         assert told(receiver) == []
         change(one, description='changed')
         assert told(receiver) == []
-        webhook.filters = {}
+        webhook.filters, webhook.conditions = {}, conditions
         webhook.save()
         assert told(receiver) == [('created', one.pk, None)]
 
-    def test_without_the_type_of_the_failing_filter_nothing_goes(self, receiver: Receiver):
+    @pytest.mark.parametrize('conditions', [{}, ANY_NAME], ids=['', 'conditions'])
+    def test_without_the_type_of_the_failing_filter_nothing_goes(self, receiver: Receiver, conditions: dict):
         """Most of it was never in the list."""
         saved = saved_filter()
         webhook = subscribe(receiver.url('/'), Site, Tenant, filters={'dcim.site': f'filter_id={saved.pk}'})
@@ -454,7 +457,7 @@ class TestFilters:
         tenant = Tenant.objects.create(**named('tenant'))
         assert told(receiver) == [('created', tenant.pk, None)]
         assert [one.status for one in deliveries('undecided')] == ['undecided']
-        webhook.filters = {}
+        webhook.filters, webhook.conditions = {}, conditions
         webhook.save()
         webhook.object_types.set([ContentType.objects.get_for_model(Tenant)])
         assert told(receiver) == []

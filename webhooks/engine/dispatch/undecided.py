@@ -155,11 +155,10 @@ def _judge_some(webhook: Webhook) -> int:
         deliveries = [(pk, events[event_id]) for pk, event_id in rows]
         judged = memberships.judge(webhook, [one for one in deliveries if memberships.is_listed(webhook, one[1])])
         # For the others, somebody has removed the filter or the conditions since, or even the type.
-        listed, types = {one.pk for one in judged}, {one.pk for one in webhook.object_types.all()}
+        listed, types = {one.pk for one in judged}, _types(webhook)
         plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
         every = [*judged, *(one for one in plain if one.event.object_type_id in types)]
-        # A backfill, and somebody who sends it now, send an object in any case. Walks record no such updates.
-        wanted = [one for one in every if one.kind in webhook.kinds or (one.kind == UPDATED and one.event.backfill)]
+        wanted = [one for one in every if _is_sent(webhook, one.kind, one.event)]
         going = {one.pk for one in wanted}
         unwanted = [pk for pk, _event in deliveries if pk not in going]
         if unwanted and not _remove(webhook.pk, unwanted, now):
@@ -172,6 +171,18 @@ def _judge_some(webhook: Webhook) -> int:
         spans = [one.span and json.dumps(one.span) for one in wanted]
         sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])
         return len(deliveries)
+
+
+def _types(webhook: Webhook) -> set[int]:
+    return {one.pk for one in webhook.object_types.all()}
+
+
+def _is_sent(webhook: Webhook, kind: str | None, event: Event) -> bool:
+    """Return whether the webhook sends changes of this kind. A filter of a list is asked for every kind.
+
+    A backfill, and somebody who sends it now, send an object in any case. Walks record no such updates.
+    """
+    return kind in webhook.kinds or (kind == UPDATED and event.backfill)
 
 
 def _decide_some(webhook: Webhook) -> int:
@@ -188,10 +199,13 @@ def _decide_some(webhook: Webhook) -> int:
 def _evaluate(webhook: Webhook, rows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bool]]:
     """Yield (id of a delivery, whether its event meets the conditions), as many as the time allows, at least one."""
     until = time.monotonic() + TURN_SECONDS
-    events = querysets.events().in_bulk([event_id for _pk, event_id in rows])
+    events, types = querysets.events().in_bulk([event_id for _pk, event_id in rows]), _types(webhook)
     for pk, event_id in rows:
+        event = events[event_id]
+        # Somebody may have put the conditions in the place of a list's filter.
+        is_asked = event.object_type_id in types and _is_sent(webhook, event.kind, event)
         try:
-            yield pk, matching.meets(webhook, Shown.of_dispatched(events[event_id]))
+            yield pk, is_asked and matching.meets(webhook, Shown.of_dispatched(event))
         except Shortage as error:
             logger.warning(
                 'webhook=%s name=%r conditions=undecided reason="%s" (it is tried again)',
