@@ -1,7 +1,7 @@
 """The sequence that numbers events and subscriptions.
 
 After a restore, numbers would repeat: receivers would ignore changes, and no subscription would cover them. So each
-starting worker moves the sequence up to a clock. Nobody draws a million numbers a second.
+worker moves the sequence up to a clock, whenever it has connected. Nobody draws a million numbers a second.
 """
 
 from django.db import connection
@@ -28,6 +28,6 @@ def draw() -> int:
 
 
 def advance() -> None:
-    """Move the sequence up to the clock if it lags by more than a second. Starting dispatchers call it."""
+    """Move the sequence up to the clock if it lags by more than a second. Dispatchers call it in each new session."""
     with connection.cursor() as cursor:
         cursor.execute(ADVANCE)

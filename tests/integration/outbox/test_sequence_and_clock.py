@@ -1,4 +1,4 @@
-"""A worker's start sets the sequence to the clock, so that a new database repeats no number."""
+"""A worker that has connected sets the sequence to the clock, so that a new database repeats no number."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ import pytest
 from dcim.models import Site
 from django.db import InternalError, connection
 from support.builders import site, subscribe
-from support.engine import arrivals, in_thread, work
+from support.engine import arrivals, dispatching, in_thread, work
 from support.writers import PATIENCE, in_parallel
 
 from devstack.process import wait_until
@@ -51,6 +51,19 @@ def test_after_a_reinstall_a_worker_that_starts_sets_it_above_all_that_receivers
     assert wait_until(lambda: len(receiver.requests) == 2, timeout=PATIENCE)
     (_pk, former), (_pk, later) = arrivals(receiver)
     assert former < before <= later < clock()
+
+
+def test_a_dispatcher_sets_it_again_once_it_has_a_new_connection():
+    """A standby that took over may lag: numbers that receivers have seen would come again."""
+    with dispatching() as role:
+        role.work()
+        before = clock()
+        set_sequence(1)
+        role.work()
+        assert last_value() == 1
+        connection.close()
+        role.work()
+        assert last_value() > before
 
 
 def test_a_sequence_that_is_ahead_of_the_clock_is_left_alone():

@@ -65,6 +65,8 @@ class DispatcherRole:
         self._publish = publish
         self._tidied_at = self._looked_at = self._listed_at = 0.0
         self._has_more = False
+        # In this session the sequence was moved up to the clock.
+        self._session: object = None
 
     def look(self) -> None:
         """Work, if the last look is LOOK_SECONDS ago. As soon as the tables are there, it adds the worker's row.
@@ -76,7 +78,6 @@ class DispatcherRole:
             return
         try:
             if self._member.pk is None and may_begin():
-                sequence.advance()
                 self._member.begin()
             if is_migrated():  # the tables may not be there yet
                 self.work()
@@ -93,12 +94,20 @@ class DispatcherRole:
         if self._member.pk is None:
             return 0
         clear_config()  # somebody may have changed it
+        self._advance()
         total, end = 0, time.monotonic() + JOB_SECONDS
         while time.monotonic() < end and not child.is_stopping() and (count := self.step()) is not None:
             total += count
         self._looked_at = time.monotonic()
         self._list_failures()
         return total
+
+    def _advance(self) -> None:
+        """Move the sequence up to the clock in each new session: a standby that lagged may have taken over."""
+        if self._session is None or sql.session() is not self._session:
+            with sql.may_break_off(DatabaseError):
+                sequence.advance()
+                self._session = sql.session()
 
     def step(self) -> int | None:
         """Dispatch a batch, and tidy. Without events, also go on with a walk.
