@@ -58,6 +58,13 @@ def locked(*models: type) -> AbstractContextManager[None]:
     return open_transaction(lock)
 
 
+def wait_for_rows(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> None:
+    """Let the engine wait so long for rows of its own. 0: without end."""
+    its_own = f"set_config('lock_timeout', '{sql.ROW_LOCK_MS}'"
+    assert its_own in sql.BOUNDS
+    monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(its_own, f"set_config('lock_timeout', '{milliseconds}'"))
+
+
 @pytest.fixture
 def tenant() -> Tenant:
     return Tenant.objects.create(**named('tenant'))
@@ -164,7 +171,7 @@ class TestWhileOurOwnIndexesAreMadeAgain:
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Wait for rows of its own for a shorter time."""
-        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(f"'{sql.ROW_LOCK_MS}'", "'100'"))
+        wait_for_rows(monkeypatch, 100)
 
     def test_no_device_misses_its_component_and_nothing_is_blamed(self, receiver):
         ports = [interface(device()) for _ in range(2)]
@@ -198,7 +205,7 @@ def test_a_dispatcher_goes_on_while_nobody_can_look_for_walks(receiver, walk):
 
 def test_failures_are_listed_later(receiver, monkeypatch, caplog):
     """The dispatcher lists them. If it waited for the table, changes would wait with it."""
-    monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(f"'{sql.ROW_LOCK_MS}'", "'100'"))
+    wait_for_rows(monkeypatch, 100)
     subscribe(receiver.url('/{{ 1 / 0 }}'), Site)
     site()
     inline.run()
@@ -292,9 +299,7 @@ class TestTidying:
     @pytest.fixture(autouse=True)
     def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Wait for rows of its own without end: what waits so for a table is ended by PostgreSQL's other limit."""
-        its_own = f"set_config('lock_timeout', '{sql.ROW_LOCK_MS}'"
-        assert its_own in sql.BOUNDS
-        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace(its_own, "set_config('lock_timeout', '0'"))
+        wait_for_rows(monkeypatch, 0)
 
     def test_a_webhook_whose_endpoint_is_gone_is_disabled_later(self, receiver, caplog):
         webhook = subscribe(receiver.url(BUSY), Site)
