@@ -1,27 +1,35 @@
 """Gives back the work of a dead worker. Begin here to learn what happens when one dies.
 
 In hand means: the worker's row lists it, from the commit before its request begins to the commit that records the
-answer. So nobody knows whether the request was not begun, was under way, or was answered: all three end alike. What was
-not committed has not happened. A dispatcher commits the data and the deliveries of a slice together, so what it has
-done stays.
+answer. So nobody knows whether the request was not begun, was under way, or was answered: all three end alike. In the
+database, only what was committed counts. A dispatcher commits the data and the deliveries of a slice together, so what
+it has done stays.
 
-1. The supervisor notices at once that a process has ended, also by a timer as it hung, frees its work, and starts a new
-   one about a second after the last start (process/supervisor.py). If the supervisor ends, the kernel ends its
-   processes (templating/process.py), and supervisord starts it again. The work of these processes, as that of a host
-   that is gone, is free once the last heartbeat is ten seconds old: any sender looks each second (look_after_others()
-   in process/sender.py). A heartbeat of the suspects' process covers its time limit and ten seconds more: 70 seconds,
-   or its webhook's timeout and 35 (process/suspects.py).
+1. The supervisor notices at once that a process has ended, frees its work, and starts a new one, at least a second
+   after the last start (process/supervisor.py). A timer ends one that hangs: a dispatcher after 30 seconds, a sender
+   after 60 (HANG_SECONDS), the suspects' process at the suspect's time limit. If the supervisor ends, the kernel ends
+   its processes (templating/process.py), and supervisord or systemd starts it again. The work of these processes, as
+   that of a host that is gone, is free once the last heartbeat is ten seconds old: any sender looks each second
+   (look_after_others() in process/sender.py), but no dispatcher does. A heartbeat of the suspects' process covers its
+   time limit and ten seconds more: 70 seconds, or its webhook's timeout and 35 (process/suspects.py).
 2. Its lanes are free, and another sender takes them.
 3. Its events in hand that are not dispatched are dispatched again. Each of its deliveries in hand, also each one of a
    change set, gets an attempt without an answer, and is DOUBTFUL: due again now, or, if the worker may be alive, when
    its request must have ended. If its webhook is `ordered`, later changes of its object wait that long. The receiver
    may get it twice, under one `webhook-id`. It has as many attempts left as before. A test that was sent again fails
    instead; one that a page sends expires.
-4. An event or a delivery that was in hand at two deaths in a row is a suspect, as is an event that takes too long
-   (dispatch/put_off.py). A process of its own tries it alone (process/suspects.py), and the third death of that process
-   by its own fault fails it. If PostgreSQL ends a dispatcher's transaction for another reason than a lock, that makes
-   suspects too, but is none of the three: one of its events may be why (dispatch/loop.py).
-5. A worker that was only frozen finds its row gone or `dead`: it records nothing, and begins anew (registry.py).
+4. A delivery that was in hand at two deaths in a row is a suspect, as is an event that was at two deaths before it was
+   dispatched, or that takes too long (dispatch/put_off.py). A process of its own tries it (process/suspects.py): an
+   event alone, a delivery of a change set with its part. At the third death of that process it fails, an event with a
+   failed delivery for each webhook that takes it (dispatch/render.py). Crashes, kills and time-outs count. SIGTERM, a
+   stop of the worker and the loss of its host do not.
+5. If PostgreSQL ends a dispatcher's transaction for another reason than a lock, one of its events may be why. That
+   counts as a death for "two in a row", but not for the three (dispatch/loop.py). A sender does its turn again.
+6. A worker that was only frozen finds its row gone or `dead`. It records nothing, and begins anew (registry.py); the
+   suspects' process ends.
+
+The death of a renderer of templates is none of these: what it rendered is tried once more, then fails
+(templating/renderer.py).
 """
 
 import logging
@@ -114,8 +122,8 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
     """Record an attempt without an answer for each delivery. Returns the ids of those whose lanes are locked.
 
-    `since`: when the worker's last heartbeat came at the latest. Its requests may still be open. None: its process has
-    ended. What is left for another call goes by the row, which does not tell that it has ended.
+    `since`: the latest time at which the worker's last heartbeat can have come. Its requests may still be open. None:
+    its process has ended. A later call takes what is left, and treats the worker as possibly alive.
     """
     unread = [f'event__{name}' for name in LONG_COLUMNS]
     pending = Delivery.objects.filter(pk__in=ids, state__in=PENDING_STATES)

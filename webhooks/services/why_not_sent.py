@@ -7,9 +7,12 @@ the first reason of a delivery that applies, for its page and for lists:
 2. Its webhook is disabled, paused or suspended (`hindrance_of`). A suspended one sends a single delivery at `probe_at`:
    not necessarily this one.
 3. Its backfill is paused, and it is untried.
-4. It is held, or due, and an earlier delivery of its object waits. Or its change set has no parts yet, or another
-   delivery stands for its part.
-5. Its state says until when it waits (delivery_states.py).
+4. It is held. Or it is due, and an earlier delivery of its object waits. Or its change set has no parts yet.
+5. Its state says until when it waits (delivery_states.py). READY is stored as `pending`.
+
+A held delivery waits for an earlier one of its object, for its change set, or for the first of its part: that one has
+the time of the next request (engine/deliver/change_sets.py). For a few seconds others are held too: those of a webhook
+that is no longer `ordered`, and untried ones of a canceled backfill (engine/tidy/loop.py).
 
 Otherwise it is due, and goes in its turn. The text then does not tell apart:
 
@@ -20,7 +23,11 @@ Otherwise it is due, and goes in its turn. The text then does not tell apart:
   (engine/deliver/choice.py, engine/deliver/loop.py),
 - no worker has its lane yet (`webhooks_health.owner_id`), or somebody has locked that; its receiver has just answered
   410; or the log of a deleted webhook with its id is still being removed (engine/deliver/lanes.py),
-- it is in a later part of a change set that was redelivered, and an earlier part goes first,
+- it is in a later part of a change set that was redelivered, and an earlier part goes first; or in a set that is to
+  be formed, and earlier changes of its transaction have parts (queue.LEADS_SET),
+- its transaction was committed more than two seconds after it became due: then it is found within ten seconds more
+  (engine/each.py),
+- it has expired, and is about to fail: 50 of a webhook at a time,
 - it is a suspect, and its process tries others first (engine/process/suspects.py),
 - no worker runs, or the plugin is off: the page of the webhook says that. Or `migrate` has not ended.
 """
@@ -65,7 +72,8 @@ UNTIL_QUIET = gettext_lazy('Waits until it is quiet')
 class Banner:
     """A banner, with a button if there is an `action`.
 
-    `kind` is from Bootstrap: danger (changes are lost, or nothing is sent), warning, info, secondary.
+    `kind` is from Bootstrap: danger (changes are lost or fail until somebody acts), warning (nothing is sent),
+    secondary (it was switched off by hand), info.
     """
 
     kind: str
@@ -78,8 +86,8 @@ class Banner:
 class Hindrance(NamedTuple):
     """Why a webhook sends none of its deliveries now.
 
-    `label` is the reason in a word. `banner` is for the webhook's page. `of_delivery` is for the page of a delivery;
-    {time} stands for when that expires. `outlook` is for a user who is about to redeliver. `at` is the time of the next
+    `label` is the reason in a word. `banner` is for the webhook's page. `of_delivery` is for the page of a delivery; it
+    may contain {time}, for its expiry. `outlook` is for a user who is about to redeliver. `at` is the time of the next
     attempt, None if nothing is planned.
     """
 
@@ -127,6 +135,7 @@ def _disabled(webhook: Webhook, state: State) -> Hindrance:
 
 
 def _suspended(health: Health) -> Hindrance:
+    since = health.suspended_since
     outlook = _('The receiver is unreachable: they wait until it answers.')
     if states.refuses(health):
         since = health.refused_since
@@ -134,9 +143,9 @@ def _suspended(health: Health) -> Hindrance:
             'The receiver has refused everything since {since}: {error}. The next attempt is at {probe}. All waiting '
             'deliveries are sent as soon as it accepts one. To try now, send a test.'
         )
+        outlook = _('The receiver refuses everything: they wait until it accepts one.')
         of_delivery = _('The receiver has refused everything since {since}. The next attempt is at {time}.')
     elif states.lacks_secret(health):
-        since = health.suspended_since
         text = _(
             'A secret has been missing since {since}: {error}. Workers look for it again at {probe}. All waiting '
             'deliveries are sent once it is available.'
@@ -144,7 +153,6 @@ def _suspended(health: Health) -> Hindrance:
         outlook = _('A secret is missing: they wait until it is available.')
         of_delivery = _('A secret is missing: see the webhook. Workers look for it again at {time}.')
     else:
-        since = health.suspended_since
         text = _(
             'The receiver has been unreachable since {since}: {error}. The next attempt is at {probe}. All waiting '
             'deliveries are sent as soon as it answers. To try now, send a test.'
@@ -295,7 +303,7 @@ def _no_worker() -> Banner:
 class Wait(NamedTuple):
     """Why an open delivery is not sent yet.
 
-    `label` is the reason in a word or two, '' if it is undecided or only its turn is missing; `text` says it in a
+    `label` is the reason in a few words, '' if it is undecided or only its turn is missing; `text` says it in a
     sentence. `earlier` goes first, if it is known. `at` is the time of the next attempt, None if nothing is planned. If
     the webhook is suspended, that is its next probe, perhaps with another delivery.
     """
@@ -330,7 +338,8 @@ def _undecided(webhook: Webhook) -> Wait:
 def next_attempt_at(delivery: Delivery) -> datetime | None:
     """Return when the delivery is tried next. A time in the past means: in its turn.
 
-    None: nothing is planned. It is closed, undecided or held, or its webhook is disabled or paused.
+    None: nothing is planned. It is closed or undecided, it waits for another delivery, or somebody has switched off or
+    paused its webhook or backfill.
     """
     wait = wait_of(delivery, timezone.now())
     return wait.at if wait else None
@@ -357,10 +366,9 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
 def _of_state(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     is_due = delivery.due_at is None or delivery.due_at <= now
     earlier = earlier if delivery.webhook.ordered else None
-    is_behind = earlier is not None and is_due
-    # While a set has no parts, one of its deliveries is due, and stands for all.
+    # One of a set without parts is due, and stands for all. So its time says nothing either.
     has_no_parts = delivery.change_set is not None and not delivery.parts
-    if is_behind or has_no_parts or delivery.state == DeliveryState.HELD:
+    if (earlier and is_due) or has_no_parts or delivery.state == DeliveryState.HELD:
         return _behind(delivery, earlier)
     if is_due:
         return Wait('', _('A worker sends it as soon as it can.'), at=delivery.due_at)

@@ -12,7 +12,7 @@ from support.confirming import address_of, confirm, fields_of, first_sentence
 from support.log import change_set, delivery, event
 
 from webhooks.choices import StatusChoices
-from webhooks.models import Delivery, Webhook
+from webhooks.models import Delivery, Health, Webhook
 from webhooks.presentation import states
 from webhooks.presentation.moments import moment
 from webhooks.services import redelivery
@@ -131,6 +131,13 @@ class TestThePage:
         [line] = admin_pages.get(f'{BULK}?status=failed').context['webhooks']
         assert (line.webhook, line.count, line.state) == (webhook, '1', states.PAUSED)
         assert line.hindrance == 'Nothing is sent until you resume it.'
+
+    def test_a_receiver_that_refuses_is_not_called_unreachable(self, admin_pages, webhook):
+        delivery(event(site()), webhook)
+        now = timezone.now()
+        Health.objects.filter(pk=webhook.pk).update(suspended_since=now, refused_since=now, probe_at=now)
+        [line] = admin_pages.get(f'{BULK}?status=failed').context['webhooks']
+        assert line.hindrance == 'The receiver refuses everything: they wait until it accepts one.'
 
     def test_with_nothing_to_send_it_has_no_button(self, admin_pages, webhook):
         waits = delivery(event(site()), webhook, status=PENDING)

@@ -1,31 +1,35 @@
 """Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
 Webhooks with `change_set` ask for that. Backfills, walks over lists, *Send now*, tests, updates that components or
-config contexts cause, what event rules send, and events that could not be rendered go alone (MAKE_DELIVERIES). A part
-holds up to lane.PART_DELIVERIES changes and lane.PART_BYTES of payloads. Nothing else is sent together.
+config contexts cause, what event rules send, and events that could not be rendered go alone, each as a set of one
+(MAKE_DELIVERIES). Which deliveries belong to a set is fixed when they are made. A part holds up to 1000 changes and
+900,000 bytes of payloads (lane.py), estimated before any template. Nothing else is sent together.
 
 1. While a transaction is dispatched, its deliveries are UNFORMED: one of each slice is ready and stands for all, the
-   rest are held.
-2. Each turn asks queue.growing() whether events are still to be dispatched, or deliveries to be decided. If not, they
-   get their parts, once. It does not wait for suspects, among them events that take too long (dispatch/put_off.py):
-   what becomes of these is another set of the same transaction, as is what exceeds MAX_CHANGES. It goes after the parts
-   that are there.
+   rest are held, or undecided.
+2. Each turn asks queue.growing() whether events of the transaction are still to be dispatched, for whichever webhook,
+   or deliveries to be decided. If not, they get their parts, once. It does not wait for suspects, among them events
+   that take too long (dispatch/put_off.py): what becomes of these is another set of the same transaction, as is what
+   exceeds MAX_CHANGES. It goes after the parts that are there.
 3. If `ordered` is on, and one has to wait for an earlier delivery of its object, all are held instead. When that one
    is closed, the set is looked at again.
 4. One delivery of a part is due, and stands for it; the others are held. When all of the part are delivered or failed,
    the next part becomes due, whether or not `ordered` is on (order.py). If a change in it is blocked by then, it is
-   looked at again each second (order.HOLD).
+   looked at again each second (order.HOLD). An earlier part that is redelivered goes before those that wait.
 5. The request has the id of the first delivery that is left of its part, mostly its `lead` (build.py), and its attempt
-   keeps the ids of all of them as `members`, if there are several (record.py). payload/change_set.py makes the body.
+   keeps the ids of all of them as `members`, if there are several (record.py). payload/change_set.py makes the
+   envelope, payload/formats.py the body. If a change cannot be built, its part fails without a retry.
 6. A part is retried as a whole: its first delivery waits for its time, the others are held (record.py). After a death
-   each of them waits (rescue.py). One that has expired is left out, so a retry may hold fewer.
+   each of them waits, and has an attempt of its own (rescue.py). One that has expired is left out, so a retry may hold
+   fewer.
 7. A failed part is redelivered with all of its changes that were not delivered, whichever one was chosen, under the id
-   of the first of them. Delivered ones get new deliveries: what was chosen forms a new set, under a new id
-   (services/redelivery.py).
+   of the first of them. Of a set that expired before it had parts, only the chosen ones go again. Delivered ones get
+   new deliveries: what was chosen forms a new set, under a new id (services/redelivery.py).
+8. A feed publishes the changes of a part one by one.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -49,8 +53,8 @@ from . import lane, order, queue
 # The order of changes in a set.
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 
-# At most this many changes are in a set, and about as many are formed in a turn, which has ten seconds. The rest of a
-# set becomes another set.
+# At most this many changes are in a set: the rest becomes another set. A turn, which has ten seconds, begins no further
+# set once it has formed as many.
 MAX_CHANGES = 10_000
 
 # How loosely a model points to a second one. A cycle is broken where that is loosest: there the key may be empty.
@@ -133,11 +137,10 @@ def split(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
     return portions(changes, attrgetter('size'), lane.PART_BYTES, lane.PART_DELIVERIES)
 
 
-def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:
+def in_order(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
     """Return the deliveries of a request in the order of its body."""
-    found = list(deliveries)
-    # A single delivery may be about a job, which has no place in a set.
-    return sorted(found, key=place_of) if len(found) > 1 else found
+    # One of an event rule goes alone. It may be about a job, which has no place in a set.
+    return sorted(deliveries, key=place_of) if len(deliveries) > 1 else deliveries
 
 
 def place_of(change: Change | Delivery) -> tuple[int, int, int]:
