@@ -69,12 +69,13 @@ def test_the_kernel_watches_the_connections_of_a_worker(monkeypatch, way):
 
 
 def test_a_rescue_whose_connection_falls_silent_is_done_with_another_one(webhook, monkeypatch, way):
-    monkeypatch.setattr(supervisor, 'RESCUE_SECONDS', 1.0)
     one = Supervisor(None, [], lambda: None)
     one._ended.append(('a process', None))
     connection.ensure_connection()
     way.fall_silent()
-    one._rescue()
+    with monkeypatch.context() as hasty:
+        hasty.setattr(supervisor, 'RESCUE_SECONDS', 1.0)
+        one._rescue()
     assert one._ended
     one._rescue()
     assert not one._ended

@@ -142,7 +142,11 @@ class TestNats:
         assert 'permissions violation' in outcome.error
         assert not outcome.unreachable
 
-    def test_a_subject_that_is_allowed_gets_its_own_answer_beside_a_forbidden_one_in_other_letters(self, send, relay):
+    def test_a_subject_that_is_allowed_gets_its_own_answer_beside_a_forbidden_one_in_other_letters(
+        self, send, relay, monkeypatch
+    ):
+        # Acknowledgements may take longer on a busy machine.
+        monkeypatch.setattr(nats, 'VIOLATION_SECONDS', 2 * SHORT)
         assert send().succeeded
         # So long all of them are under way.
         relay.delay = 0.1

@@ -476,7 +476,7 @@ class TestEventRules:
 
     def test_a_rule_that_takes_long_fires_once(self, webhook, monkeypatch):
         """A plugin's action may do its work at once."""
-        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace("'5000', true),\n", "'100', true),\n", 1))
+        monkeypatch.setattr(sql, 'BOUNDS', sql.BOUNDS.replace("'5000', true),\n", "'1000', true),\n", 1))
         fired = []
 
         class Slow(EventRuleAction):
@@ -484,7 +484,7 @@ class TestEventRules:
 
             def enqueue(self, *, event_context: Any, **_kwargs: Any) -> None:
                 fired.append(event_context['event_type'])
-                time.sleep(0.5)
+                time.sleep(2.0)
 
         monkeypatch.setitem(registry['event_rule_actions'], Slow.slug, Slow())
         rule(None, Webhook, kinds=(FAILED.name,), action_type=Slow.slug)

@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -474,16 +475,10 @@ class TestWhatFails:
         assert ['shown' in event.snapshot for event in recorded(Interface) if event.kind == DELETED] == [True] * 2
         assert [*deletions._resting] == [Device]
 
-    def test_a_slow_expansion_is_left_out_for_a_while(self, receiver: Receiver, monkeypatch, at_devices, caplog):
+    def test_a_slow_expansion_is_left_out_for_a_while(self, receiver: Receiver, at_devices, caplog):
         made = an_interface()
         subscribe(receiver.url('/'), Interface, expand=['device.site', 'device'])
-        monkeypatch.setattr(expansions, 'LOOK_UP_SECONDS', 0.5)
-
-        def hang() -> None:
-            while True:
-                pass
-
-        at_devices(hang)
+        at_devices(threading.Event().wait)
         save(made)
         save(made)
         work()

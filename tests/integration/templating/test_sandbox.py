@@ -263,10 +263,6 @@ class TestTime:
         monkeypatch.undo()
         assert render('{{ event }}') == 'updated'
 
-    def test_a_template_that_calls_itself_ends(self):
-        assert 'calls itself without end' in reason('{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}')
-        assert 'calls itself without end' in reason('{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}')
-
 
 class TestMemory:
     @pytest.mark.parametrize(
@@ -300,6 +296,10 @@ class TestMemory:
 
 
 class TestErrors:
+    def test_a_template_that_calls_itself_ends(self):
+        assert 'calls itself without end' in reason('{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}')
+        assert 'calls itself without end' in reason('{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}')
+
     @pytest.mark.parametrize(
         ('template', 'line'),
         [
