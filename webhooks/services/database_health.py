@@ -25,7 +25,8 @@ READ_TABLES = """
     SELECT relname, pg_table_size(relid), pg_indexes_size(relid), n_live_tup, n_dead_tup,
         greatest(last_vacuum, last_autovacuum)
     FROM pg_stat_user_tables WHERE relid = ANY(
-        SELECT oid FROM pg_class WHERE relname ^@ 'webhooks_' AND relnamespace = current_schema()::regnamespace
+        SELECT oid FROM pg_class
+        WHERE relname ^@ 'webhooks_' AND relnamespace = quote_ident(current_schema())::regnamespace
     )
     ORDER BY pg_total_relation_size(relid) DESC"""
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 from dcim.models import Site
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
 from support.settings import change_settings
@@ -41,6 +41,14 @@ def test_each_table_is_measured_with_its_indexes():
     assert found['webhooks_event'].table_bytes > 0
     assert found['webhooks_event'].index_bytes > 0
     assert not [name for name in found if not name.startswith('webhooks_')]
+
+
+def test_the_schema_may_have_capital_letters():
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute('CREATE SCHEMA "NetBox" CREATE TABLE webhooks_test ()')
+        cursor.execute('SET LOCAL search_path = "NetBox", public')
+        assert [one.name for one in measure().tables] == ['webhooks_test']
+        transaction.set_rollback(True)
 
 
 def test_an_old_transaction_is_named_with_its_process(session, monkeypatch):
