@@ -7,29 +7,29 @@ it has done stays.
 
 1. The supervisor notices at once that a process has ended, frees its work, and starts a new one, at least a second
    after the last start (process/supervisor.py). A timer ends one that hangs: a dispatcher after 30 seconds, a sender
-   after 60 (HANG_SECONDS), the suspects' process at the suspect's time limit. If the supervisor ends, the kernel ends
-   its processes (templating/process.py), and supervisord or systemd starts it again. The work of these processes, as
-   that of a host that is gone, is free once the last heartbeat is ten seconds old: any sender looks each second
-   (look_after_others() in process/sender.py), but no dispatcher does. A heartbeat of the suspects' process covers its
-   time limit and ten seconds more: 70 seconds, or its webhook's timeout and 35 (process/suspects.py).
+   after 60 (HANG_SECONDS of each), the suspects' process at the suspect's time limit. If the supervisor ends, the
+   kernel ends its processes (templating/process.py), and supervisord or systemd starts it again. Their work, or that of
+   a process that hangs or a host that is lost, is free once the last heartbeat is ten seconds old: any sender looks
+   each second (look_after_others() in process/sender.py), but no dispatcher does. A heartbeat of the suspects' process
+   covers its time limit and ten seconds more: 70 seconds, or its webhook's timeout and 35 if that is longer
+   (process/suspects.py).
 2. Its lanes are free, and another sender takes them.
 3. Its events in hand that are not dispatched are dispatched again. Each of its deliveries in hand, also each one of a
-   change set, gets an attempt without an answer, and is DOUBTFUL: due again now, or, if the worker may be alive, when
-   its request must have ended. If its webhook is `ordered`, later changes of its object wait that long. The receiver
+   change set, gets an attempt with the error STOPPED, and is DOUBTFUL: due again now, or, if the worker may be alive,
+   when its request must have ended. If its webhook is `ordered`, later changes of its object go after it. The receiver
    may get it twice, under one `webhook-id`. It has as many attempts left as before. A test that was sent again fails
    instead; one that a page sends expires.
 4. A delivery that was in hand at two deaths in a row is a suspect, as is an event that was at two deaths before it was
    dispatched, or that takes too long (dispatch/put_off.py). A process of its own tries it (process/suspects.py): an
    event alone, a delivery of a change set with its part. At the third death of that process it fails, an event with a
-   failed delivery for each webhook that takes it (dispatch/render.py). Crashes, kills and time-outs count. SIGTERM, a
-   stop of the worker and the loss of its host do not.
+   failed delivery for each webhook that takes it (dispatch/render.py). For these three, crashes, kills and time-outs
+   count; SIGTERM, a stop of the worker and the loss of its host do not.
 5. If PostgreSQL ends a dispatcher's transaction for another reason than a lock, one of its events may be why. That
    counts as a death for "two in a row", but not for the three (dispatch/loop.py). A sender does its turn again.
 6. A worker that was only frozen finds its row gone or `dead`. It records nothing, and begins anew (registry.py); the
-   suspects' process ends.
+   suspects' process ends if it was sending.
 
-The death of a renderer of templates is none of these: what it rendered is tried once more, then fails
-(templating/renderer.py).
+The death of a renderer of templates is none of these (templating/renderer.py).
 """
 
 import logging

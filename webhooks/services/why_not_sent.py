@@ -7,29 +7,31 @@ the first reason of a delivery that applies, for its page and for lists:
 2. Its webhook is disabled, paused or suspended (`hindrance_of`). A suspended one sends a single delivery at `probe_at`:
    not necessarily this one.
 3. Its backfill is paused, and it is untried.
-4. It is held. Or it is due, and an earlier delivery of its object waits. Or its change set has no parts yet.
+4. It is held. Or it is due, and an earlier delivery of its object waits. Or its change set has no parts yet, even as
+   earlier changes of its transaction have some: these go first (queue.LEADS_SET).
 5. Its state says until when it waits (delivery_states.py). READY is stored as `pending`.
 
 A held delivery waits for an earlier one of its object, for its change set, or for the first of its part: that one has
-the time of the next request (engine/deliver/change_sets.py). For a few seconds others are held too: those of a webhook
-that is no longer `ordered`, and untried ones of a canceled backfill (engine/tidy/loop.py).
+the time of the next request (engine/deliver/change_sets.py). For a while others are held too: those of a webhook that
+is no longer `ordered`, and untried ones of a canceled backfill (engine/tidy/loop.py).
 
-Otherwise it is due, and goes in its turn. The text then does not tell apart:
+Otherwise it is due, and goes in its turn. If it has waited for minutes, and `webhooks_worker` has no row with the role
+`send`, or `webhooks_health.owner_id` stays NULL, the log of the workers says why. The text does not tell apart:
 
 - a worker has it in hand (`webhooks_worker` lists it), or others of its webhook go first,
 - its webhook has as many requests under way, or as many a second, as it may (Lane.room), or rests: after two builds
   that ran out of time, for want of an access token, or as this machine was short of something,
 - all threads are taken, large payloads fill the memory, a turn is full, or a backfill lets changes go first
   (engine/deliver/choice.py, engine/deliver/loop.py),
-- no worker has its lane yet (`webhooks_health.owner_id`), or somebody has locked that; its receiver has just answered
+- no worker has its lane yet (`owner_id`), or somebody has locked that; its receiver has just answered
   410; or the log of a deleted webhook with its id is still being removed (engine/deliver/lanes.py),
-- it is in a later part of a change set that was redelivered, and an earlier part goes first; or in a set that is to
-  be formed, and earlier changes of its transaction have parts (queue.LEADS_SET),
+- it is in a later part of a change set that was redelivered, and an earlier part goes first,
 - its transaction was committed more than two seconds after it became due: then it is found within ten seconds more
   (engine/each.py),
 - it has expired, and is about to fail: 50 of a webhook at a time,
 - it is a suspect, and its process tries others first (engine/process/suspects.py),
-- no worker runs, or the plugin is off: the page of the webhook says that. Or `migrate` has not ended.
+- no worker runs, or the plugin is off: the page of the webhook says that, a few minutes late if the worker was killed.
+  Or `migrate` has not ended.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -377,7 +379,7 @@ def _of_state(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wa
 
 def _in_turn(delivery: Delivery) -> Wait:
     if delivery.parts:
-        # Each second the engine looks again whether it is still behind (HOLD in engine/deliver/order.py).
+        # Each second the engine looks again whether it is still behind (PUT_OFF_PARTS in engine/deliver/order.py).
         text = _('An earlier change of an object in its change set is sent first.')
         return Wait(str(IN_SET), text, at=delivery.due_at)
     return Wait('', _('It is sent at {time}.').format(time=moment(delivery.due_at)), at=delivery.due_at)

@@ -1,21 +1,21 @@
 """Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
-Webhooks with `change_set` ask for that. Backfills, walks over lists, *Send now*, tests, updates that components or
-config contexts cause, what event rules send, and events that could not be rendered go alone, each as a set of one
-(MAKE_DELIVERIES). Which deliveries belong to a set is fixed when they are made. A part holds up to 1000 changes and
-900,000 bytes of payloads (lane.py), estimated before any template. Nothing else is sent together.
+Webhooks with `change_set` ask for that. Backfills, *Send now*, tests, updates that components or config contexts cause,
+what event rules send, and events that could not be rendered go alone, each as a set of one (MAKE_DELIVERIES). Which
+deliveries belong to a set is fixed when they are made. A part holds up to 1000 changes and 900,000 bytes of payloads
+(lane.py), estimated before any template. Nothing else is sent together.
 
-1. While a transaction is dispatched, its deliveries are UNFORMED: one of each slice is ready and stands for all, the
-   rest are held, or undecided.
+1. While a transaction is dispatched, its deliveries are UNFORMED: one of each slice is ready, and the first of these
+   stands for all. The rest are held, or undecided.
 2. Each turn asks queue.growing() whether events of the transaction are still to be dispatched, for whichever webhook,
    or deliveries to be decided. If not, they get their parts, once. It does not wait for suspects, among them events
    that take too long (dispatch/put_off.py): what becomes of these is another set of the same transaction, as is what
-   exceeds MAX_CHANGES. It goes after the parts that are there.
+   exceeds MAX_CHANGES. Both go after the parts that are there.
 3. If `ordered` is on, and one has to wait for an earlier delivery of its object, all are held instead. When that one
    is closed, the set is looked at again.
 4. One delivery of a part is due, and stands for it; the others are held. When all of the part are delivered or failed,
    the next part becomes due, whether or not `ordered` is on (order.py). If a change in it is blocked by then, it is
-   looked at again each second (order.HOLD). An earlier part that is redelivered goes before those that wait.
+   looked at again each second (order.PUT_OFF_PARTS). An earlier part that is redelivered goes before those that wait.
 5. The request has the id of the first delivery that is left of its part, mostly its `lead` (build.py), and its attempt
    keeps the ids of all of them as `members`, if there are several (record.py). payload/change_set.py makes the
    envelope, payload/formats.py the body. If a change cannot be built, its part fails without a retry.
@@ -25,7 +25,7 @@ config contexts cause, what event rules send, and events that could not be rende
 7. A failed part is redelivered with all of its changes that were not delivered, whichever one was chosen, under the id
    of the first of them. Of a set that expired before it had parts, only the chosen ones go again. Delivered ones get
    new deliveries: what was chosen forms a new set, under a new id (services/redelivery.py).
-8. A feed publishes the changes of a part one by one.
+8. If the webhook becomes a feed meanwhile, the changes go one by one.
 """
 
 from collections import defaultdict
@@ -158,7 +158,7 @@ def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
 
 
 def _rank_of(object_type_id: int) -> int:
-    """Return the rank of a model, given by its id: -1 if it is no longer installed, so it comes first."""
+    """Return the rank of a model, given by its id: -1 if it is no longer installed, as nothing can point to it."""
     model = model_of_id(object_type_id)
     return _of_installed_models().get(_label(model), -1) if model else -1
 

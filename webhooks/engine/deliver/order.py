@@ -36,11 +36,15 @@ FIND_BLOCKED = f"""
       AND d.status {states.QUEUED_BY_ID} AND {IS_UNTRIED}
       AND EXISTS (SELECT FROM webhooks_event e WHERE e.id = d.event_id AND e.backfill_for IS NOT NULL)"""
 
-# From waiting for their time to held. A part of a change set stays due, but later: then it is looked at again, as
-# another of its changes may be blocked.
+# From waiting for their time to held.
 HOLD = f"""
-    UPDATE webhooks_delivery SET status = CASE WHEN parts IS NULL THEN 'held' ELSE status END,
-        due_at = CASE WHEN parts IS NOT NULL THEN %(now)s + interval '1 second' END
+    UPDATE webhooks_delivery SET status = 'held', due_at = NULL
+    WHERE id = ANY(%(ids)s) AND status {states.TIMED_BY_ID}"""
+
+# Put off parts of change sets by a second. If a change is blocked that is not the first of its part, the end of what
+# blocks it would not make the part due.
+PUT_OFF_PARTS = f"""
+    UPDATE webhooks_delivery SET due_at = %(now)s + interval '1 second'
     WHERE id = ANY(%(ids)s) AND status {states.TIMED_BY_ID}"""
 
 # From held to ready: after these closed ones, the next of each object, and the next of each change set. If an event was
@@ -85,10 +89,15 @@ def blocked(ids: Collection[int]) -> set[int]:
     return set(sql.fetch_column(FIND_BLOCKED, {'ids': sql.array(ids)})) if ids else set()
 
 
-def hold(ids: Collection[int], now: datetime) -> None:
-    """Hold deliveries that are blocked. The caller locked their lanes before it asked blocked()."""
+def hold(ids: Collection[int], parts: Collection[int], now: datetime) -> None:
+    """Hold deliveries that are blocked, and put off those that stand for a blocked part of a change set.
+
+    The caller locked their lanes before it asked blocked().
+    """
     if ids:
-        sql.execute(HOLD, {'ids': list(ids), 'now': now})
+        sql.execute(HOLD, {'ids': list(ids)})
+    if parts:
+        sql.execute(PUT_OFF_PARTS, {'ids': list(parts), 'now': now})
 
 
 def release_next(ids: Collection[int], now: datetime) -> None:

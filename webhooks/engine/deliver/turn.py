@@ -87,11 +87,13 @@ class Turn:
         self._supersede(due, held | postponed)
 
     def _hold(self, due: Sequence[Due]) -> set[int]:
-        """Hold deliveries that wait for an earlier one of their object. Returns their ids."""
+        """Hold deliveries that wait for an earlier one of their object, or put them off. Returns their ids."""
         blocked = order.blocked([pk for one in due for pk in one.pks])
-        held = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
-        order.hold(held, self.now)
-        return held
+        held = [one for one in due if not blocked.isdisjoint(one.pks)]
+        parts = {one.pk for one in held if one.lead}
+        ids = {one.pk for one in held}
+        order.hold(ids - parts, parts, self.now)
+        return ids
 
     def _supersede(self, due: Sequence[Due], waits: Collection[int]) -> None:
         """Close deliveries that others make needless. `waits`: the ids of due deliveries that have to wait."""
