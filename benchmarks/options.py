@@ -10,7 +10,7 @@ from benchmarks.report import Row
 from benchmarks.sides import NEITHER, OURS, Bed
 from webhooks.engine.dispatch.loop import Dispatcher
 from webhooks.engine.process import inline
-from webhooks.engine.registry import DISPATCH, Member
+from webhooks.engine.registry import DISPATCH, Registration
 from webhooks.models import Delivery
 from webhooks.payload import http_request
 
@@ -47,12 +47,12 @@ def _dispatched(bed: Bed, count: int, fields: dict[str, Any]) -> float:
     with bed.subscribed(OURS, Interface, **fields):
         bed.save(_interfaces(device, count))
         start = time.perf_counter()
-        member = Member(inline.name('benchmark'), DISPATCH)
-        member.begin()
-        dispatcher = Dispatcher(member)
+        registration = Registration(inline.name('benchmark'), DISPATCH)
+        registration.begin()
+        dispatcher = Dispatcher(registration)
         while dispatcher.batch():
             pass
-        member.end()
+        registration.end()
         for delivery in Delivery.objects.select_related('event', 'webhook'):
             http_request.Builder(delivery.webhook).build(delivery, time.time())
         return (time.perf_counter() - start) * 1000 / count

@@ -37,7 +37,7 @@ STAGES = {
     'before events are rendered': (strike_before, f'{ENGINE}.dispatch.render.Renderer.render', 1),
     'after deliveries were made, before the commit': (strike_after, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
     'after lanes were taken, before the commit': (strike_after, f'{ENGINE}.deliver.lanes.take', 2),
-    'after it said what is in hand, before the commit': (strike_after, f'{ENGINE}.registry.Member.beat', 4),
+    'after it said what is in hand, before the commit': (strike_after, f'{ENGINE}.registry.Registration.beat', 4),
     'after that was committed': (strike_before, f'{ENGINE}.deliver.build.Call.build', 1),
     'before the first POST': (strike_before, f'{ENGINE}.deliver.build.Call.send', 1),
     'after the fifth POST': (strike_after, 'webhooks.transport.client.Client.send', 5),

@@ -24,7 +24,7 @@ pytestmark = [
 
 ENGINE = 'webhooks.engine'
 POST = 'webhooks.transport.client.Client.send'
-BEAT = f'{ENGINE}.registry.Member.beat'
+BEAT = f'{ENGINE}.registry.Registration.beat'
 SAVE = f'{ENGINE}.deliver.record.record'
 
 # The number is the call at which it strikes: later calls find some deliveries sent.

@@ -350,9 +350,9 @@ def test_a_death_counts_although_somebody_holds_the_lane(receiver):
     webhook = subscribe(receiver.url('/hook'), Site)
     poisonous = log.delivery(log.event(site()), webhook, status=StatusChoices.PENDING)
     suspect(poisonous)
-    member = hold(poisonous, role=registry.SUSPECTS)
+    registration = hold(poisonous, role=registry.SUSPECTS)
     supervisor = Supervisor(None, [], lambda: None)
-    supervisor._ended.append((member.name, 'signal 11'))
+    supervisor._ended.append((registration.name, 'signal 11'))
     with open_transaction(lambda: order.lock_lanes([webhook.pk])):
         supervisor._rescue()
     supervisor._rescue()

@@ -17,7 +17,7 @@ from webhooks.engine.deliver import loop
 from webhooks.engine.dispatch.loop import Dispatcher
 from webhooks.engine.process import child, inline, suspects
 from webhooks.engine.process.dispatcher import DispatcherRole
-from webhooks.engine.registry import DISPATCH, SEND, SUSPECTS, Member
+from webhooks.engine.registry import DISPATCH, SEND, SUSPECTS, Registration
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import failed_jobs
 from webhooks.worker import summary
@@ -33,49 +33,49 @@ def work() -> str:
 def try_suspects() -> None:
     """As the process of suspects does. Its timer would end the tests after a minute."""
     try:
-        suspects._work(Member(inline.name('test'), SUSPECTS))
+        suspects._work(Registration(inline.name('test'), SUSPECTS))
     finally:
         child.kill_after(0)
 
 
 def dispatch_all() -> None:
-    member = Member(inline.name('test'), DISPATCH)
-    member.begin()
-    dispatcher = Dispatcher(member)
+    registration = Registration(inline.name('test'), DISPATCH)
+    registration.begin()
+    dispatcher = Dispatcher(registration)
     while dispatcher.batch():
         pass
-    member.end()
+    registration.end()
 
 
 def dispatch_batch() -> int:
-    member = Member(inline.name('test'), DISPATCH)
-    member.begin()
+    registration = Registration(inline.name('test'), DISPATCH)
+    registration.begin()
     try:
-        return Dispatcher(member).batch()
+        return Dispatcher(registration).batch()
     finally:
-        member.end()
+        registration.end()
 
 
 @contextmanager
 def dispatching(publish: Callable[[], None] = lambda: None) -> Iterator[DispatcherRole]:
     """Its steps are the caller's."""
-    member = Member(inline.name('test'), DISPATCH)
-    member.begin()
-    yield DispatcherRole(member, lambda: None, publish)
-    member.end()
+    registration = Registration(inline.name('test'), DISPATCH)
+    registration.begin()
+    yield DispatcherRole(registration, lambda: None, publish)
+    registration.end()
 
 
-def hold(*held: Delivery | Event, role: str = SEND) -> Member:
+def hold(*held: Delivery | Event, role: str = SEND) -> Registration:
     """Return an idle worker that holds these and their lanes."""
-    member = Member(inline.name('test'), role)
-    member.begin()
+    registration = Registration(inline.name('test'), role)
+    registration.begin()
     webhooks = [one.webhook_id for one in held if isinstance(one, Delivery)]
-    Health.objects.filter(webhook__in=webhooks).update(owner=member.pk)
-    member.beat(
+    Health.objects.filter(webhook__in=webhooks).update(owner=registration.pk)
+    registration.beat(
         events=[one.pk for one in held if isinstance(one, Event)],
         deliveries=[one.pk for one in held if isinstance(one, Delivery)],
     )
-    return member
+    return registration
 
 
 def die(*held: Delivery | Event) -> None:
@@ -95,10 +95,10 @@ def suspect(*held: Delivery | Event) -> None:
 
 @contextmanager
 def sender() -> Iterator[tuple[int, loop.Sender]]:
-    member = Member(inline.name('test'), SEND)
-    member.begin()
-    with loop.opened(member) as opened:
-        yield member.pk, opened
+    registration = Registration(inline.name('test'), SEND)
+    registration.begin()
+    with loop.opened(registration) as opened:
+        yield registration.pk, opened
         opened.end()
 
 

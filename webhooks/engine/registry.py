@@ -57,7 +57,7 @@ def may_begin() -> bool:
     return is_migrated() and sql.fetch_value(IS_UPGRADED)
 
 
-class Member:
+class Registration:
     """Keeps the row of this process in the table of workers.
 
     `name`: unique, as by child.name(). `role`: one of the above; a later one is written by the next beat. `pk`: the

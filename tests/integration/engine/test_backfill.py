@@ -404,11 +404,11 @@ class TestOrder:
         (made,) = sites(1)
         start(webhook)
         cut()
-        member = hold(*deliveries())
+        registration = hold(*deliveries())
         Site.objects.get(pk=made).save()
         dispatch_all()
         backfill.pause(webhook)
-        member.end()
+        registration.end()
         work()
         assert [request.json().get('backfill') for request in receiver.requests] == [None]
         assert statuses() == [(made, SUPERSEDED), (made, DELIVERED)]
@@ -489,9 +489,9 @@ class TestSlices:
 
 class TestFilters:
     def test_where_the_rows_take_too_long_it_ends_with_the_reason(self, webhook, filtered, monkeypatch):
-        monkeypatch.setattr(list_filters, 'FILTER_MS', 300)
         sites(1)
         start(webhook, query='status=active')
+        monkeypatch.setattr(list_filters, 'FILTER_MS', 300)
         filtered(sleeping(60))
         assert walker().next_slice()
         assert state(webhook) == FAILED
@@ -715,9 +715,9 @@ class TestWhatPeopleDo:
         sites(2)
         start(webhook)
         cut()
-        member = hold(*deliveries())
+        registration = hold(*deliveries())
         backfill.pause(webhook)
-        member.end()
+        registration.end()
         work()
         assert not receiver.requests
 
@@ -739,12 +739,12 @@ class TestWhatPeopleDo:
         first = sites(2)[0]
         start(webhook)
         cut()
-        member = hold(*deliveries(object_id=first))
+        registration = hold(*deliveries(object_id=first))
         assert backfill.cancel(webhook).recorded == 1
         assert statuses() == [(first, PENDING)]
         assert not tidy.step()
         # Nobody had begun it.
-        member.end()
+        registration.end()
         assert tidy.step()
         assert not deliveries()
 

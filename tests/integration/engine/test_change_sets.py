@@ -516,8 +516,8 @@ class TestOthersGoOn:
         received(receiver, 1)
         Delivery.objects.update(lapses=GIVEN_UP - 1)
         rename(a)
-        member = hold(*deliveries(part=1), role=SUSPECTS)
-        rescue.rescue(member.name, 'killed by signal 9')
+        registration = hold(*deliveries(part=1), role=SUSPECTS)
+        rescue.rescue(registration.name, 'killed by signal 9')
         work()
         assert {(one.status, 'its process died' in one.error) for one in deliveries(object_id=a.pk)[:1]} == {
             ('failed', True)

@@ -568,10 +568,10 @@ class TestLearning:
         made = context()
         subscribe(receiver.url('/'), Device, kinds=(UPDATED,), include_config_contexts=True)
         change(made, data={'ntp': 'new'})
-        member = hold(Event.objects.get(object_id=made.pk, object_type__model='configcontext'), role=DISPATCH)
+        registration = hold(Event.objects.get(object_id=made.pk, object_type__model='configcontext'), role=DISPATCH)
         work()
         assert not ContextDigest.objects.exists()
-        member.end()
+        registration.end()
         assert told(receiver) == [(owner.pk, {'ntp': 'new'}, [CONTEXT])]
 
     def test_a_change_while_nobody_asked_is_not_sent_later(self, receiver: Receiver):

@@ -33,7 +33,7 @@ from webhooks.engine import rescue
 from webhooks.engine.dispatch import claim, loop, render
 from webhooks.engine.dispatch.put_off import PutOff
 from webhooks.engine.process import inline, suspects
-from webhooks.engine.registry import DISPATCH, SUSPECT, Member
+from webhooks.engine.registry import DISPATCH, SUSPECT, Registration
 from webhooks.interruptions import Locked
 from webhooks.models import Delivery, Event, Hour, Subscription, Webhook, Worker
 
@@ -333,9 +333,9 @@ class TestManyDispatchers:
             for _ in range(60):
                 site()
         change = site()
-        member = Member(inline.name('test'), DISPATCH)
-        member.begin()
-        dispatcher = loop.Dispatcher(member)
+        registration = Registration(inline.name('test'), DISPATCH)
+        registration.begin()
+        dispatcher = loop.Dispatcher(registration)
         assert dispatcher.batch()
         assert dispatcher.batch()
         assert Delivery.objects.filter(object_id=change.pk).exists()

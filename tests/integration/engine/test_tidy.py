@@ -23,7 +23,7 @@ from webhooks.choices import StatusChoices
 from webhooks.delivery_states import DeliveryState
 from webhooks.engine.deliver import order
 from webhooks.engine.process import dispatcher
-from webhooks.engine.registry import SEND, Member
+from webhooks.engine.registry import SEND, Registration
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
@@ -91,9 +91,9 @@ def test_a_delivery_that_a_worker_takes_in_hand_meanwhile_does_not_expire(webhoo
     one = delivery(event(site()), webhook, status=PENDING, error='', expires_at=timezone.now() - timedelta(hours=1))
 
     def begin() -> None:
-        member = Member('owner', SEND)
-        member.begin()
-        member.beat(deliveries=[one.pk])
+        registration = Registration('owner', SEND)
+        registration.begin()
+        registration.beat(deliveries=[one.pk])
 
     with before_statement("SET status = 'failed'", begin):
         tidy.expire()
@@ -127,11 +127,11 @@ def test_a_delivery_in_hand_of_a_worker_does_not_expire(webhook):
     site()
     dispatch_all()
     (held,) = deliveries(PENDING)
-    member = hold(held)
+    registration = hold(held)
     expire()
     assert not tidy.step()
     assert deliveries(PENDING) == [held]
-    member.end()
+    registration.end()
     assert tidy.step()
     assert deliveries(FAILED) == [held]
 

@@ -40,7 +40,7 @@ from webhooks.engine.deliver.endpoint import Entry
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
 from webhooks.engine.process import sender as sender_process
-from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS, Member
+from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS, Registration
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.walks.backfills import BackfillWalk
 from webhooks.engine.walks.loop import Walks
@@ -135,7 +135,7 @@ class TestRescue:
         dispatch_all()
         hold(*deliveries())
         pass_alive()
-        ended = Member(inline.name('test'), SUSPECTS)
+        ended = Registration(inline.name('test'), SUSPECTS)
         ended.begin()
         assert rescue.rescue(ended.name, 'signal 9')
         assert [one.role for one in Worker.objects.all()] == [SEND]
@@ -604,7 +604,7 @@ def test_a_second_worker_gets_its_share_of_busy_webhooks(receiver):
         assert wait_until(share, timeout=60)
 
 
-def while_lives(other: Member, is_done: Callable[[], bool]) -> Callable[[], bool]:
+def while_lives(other: Registration, is_done: Callable[[], bool]) -> Callable[[], bool]:
     def look() -> bool:
         other.beat()
         return is_done()

@@ -47,7 +47,7 @@ from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from webhooks.engine.dispatch.loop import Dispatcher
-from webhooks.engine.registry import DISPATCH, Member
+from webhooks.engine.registry import DISPATCH, Registration
 from webhooks.models import Webhook
 sites = [Site.objects.create(name=name, slug=name.lower()) for name in ('Bern', 'Basel', 'Genf', 'Chur')]
 for name in ('Hook', 'Batch', 'Leaving'):
@@ -58,12 +58,12 @@ for _ in range(3):
     with transaction.atomic():
         for site in sites:
             site.save()
-member = Member('furnish', DISPATCH)
-member.begin()
-dispatcher = Dispatcher(member)
+registration = Registration('furnish', DISPATCH)
+registration.begin()
+dispatcher = Dispatcher(registration)
 while dispatcher.batch():
     pass
-member.end()
+registration.end()
 for site in sites:
     site.save()
 leaving = Webhook.objects.get(name='Leaving')

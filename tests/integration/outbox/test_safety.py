@@ -55,7 +55,7 @@ from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from webhooks.engine.process.dispatcher import DispatcherRole
-from webhooks.engine.registry import DISPATCH, Member
+from webhooks.engine.registry import DISPATCH, Registration
 from webhooks.models import Event, Webhook
 from webhooks.outbox import scope
 webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_create=True, type_update=True)
@@ -76,7 +76,7 @@ Site(name='Chur', slug='chur').save()
 print('saved', *Site.objects.order_by('name').values_list('name', flat=True))
 scope._tables_exist = True
 for _ in range(3):
-    DispatcherRole(Member('test', DISPATCH), lambda: None, lambda: None).look()
+    DispatcherRole(Registration('test', DISPATCH), lambda: None, lambda: None).look()
 place.delete()
 print('left', Site.objects.count())
 connection.cursor().execute({MOVE_TABLES.format('hidden', 'public')!r})

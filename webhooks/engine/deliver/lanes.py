@@ -9,7 +9,7 @@ from ...models import Health, Webhook
 from ...payload.http_request import Builder
 from .. import sql
 from ..each import FullLook
-from ..registry import ALIVE_SECONDS, Member
+from ..registry import ALIVE_SECONDS, Registration
 from . import queue
 from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Lane, State
 from .turn import Turn
@@ -87,9 +87,9 @@ class Lanes:
     `owned`: each lane by its webhook's id.
     """
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, registration: Registration) -> None:
         self.owned: dict[int, Lane] = {}
-        self._member = member
+        self._registration = registration
         self._looked_at = 0.0
         self._all_lanes, self._all_due = FullLook(), FullLook()
         # The last turn has locked these.
@@ -135,7 +135,7 @@ class Lanes:
         PostgreSQL says which are this worker's. So if a commit was cut off, this shows whether it was done.
         """
         clock = time.monotonic()
-        locked = lock_owned(self._member.pk)
+        locked = lock_owned(self._registration.pk)
         for pk in self.owned.keys() - locked:
             self.owned[pk].used_at = clock  # it may have due deliveries
         return Turn(now, clock, {pk: self.owned.get(pk) or Lane(pk, used_at=clock) for pk in locked})
@@ -176,11 +176,11 @@ class Lanes:
         if everything:
             self._give(turn.clock)
         since = BEGINNING if everything else self._since - COMMIT_LAG
-        taken = take(self._member.pk, since, LANES_PER_TAKE, turn.now, self._given)
+        taken = take(self._registration.pk, since, LANES_PER_TAKE, turn.now, self._given)
         # If there are more, the next look goes on.
         self._since = turn.now if len(taken) < LANES_PER_TAKE else since
         if everything:
-            taken |= take_saved(self._member.pk, LANES_PER_TAKE, turn.now, self._given)
+            taken |= take_saved(self._registration.pk, LANES_PER_TAKE, turn.now, self._given)
         turn.lanes |= {pk: Lane(pk, used_at=turn.clock) for pk in taken}
         if everything:
             self._all_lanes.note(turn.clock, time.monotonic())

@@ -21,7 +21,7 @@ from ...models import Webhook
 from ...templating import renderer
 from ...transport.client import Client
 from .. import sql
-from ..registry import ENDING, Lost, Member
+from ..registry import ENDING, Lost, Registration
 from . import endpoint, record
 from .build import Call, Threads
 from .endpoint import Entry
@@ -54,12 +54,12 @@ class Sender:
     `contexts`: one for each thread that renders templates. `counts`: how many deliveries got which status so far.
     """
 
-    def __init__(self, member: Member, client: Client, contexts: Sequence[Context]) -> None:
+    def __init__(self, registration: Registration, client: Client, contexts: Sequence[Context]) -> None:
         self.counts: Counter[str] = Counter()
-        self._member = member
+        self._registration = registration
         self._client = client
         self._contexts = list(contexts)
-        self.lanes = Lanes(member)
+        self.lanes = Lanes(registration)
         # Threads report a request that has ended, or an exception. None: look now.
         self._mail: SimpleQueue[Call | BaseException | None] = SimpleQueue()
         self._threads = Threads(MAX_THREADS, 'webhooks-send', self._send, self._mail.put)
@@ -95,7 +95,7 @@ class Sender:
             time.sleep(TRY_AGAIN_SECONDS)
             return True
         except Lost:
-            logger.warning('worker=%s lost: it begins anew', self._member.pk)
+            logger.warning('worker=%s lost: it begins anew', self._registration.pk)
             self._begin_anew()
             return True
         self._gather = min(max(time.monotonic() - began, MIN_GATHER_SECONDS), MAX_GATHER_SECONDS)
@@ -108,7 +108,7 @@ class Sender:
         Other workers get each lane as soon as nothing in it is in hand. `keep_alive` is called in each turn: open
         requests may take long.
         """
-        self._member.role = ENDING
+        self._registration.role = ENDING
         for call in [*self._threads.withdraw(), *self._builders.withdraw()]:
             call.lane.put_back(call.delivery.pk)
         latest = time.monotonic() + END_SECONDS
@@ -119,7 +119,7 @@ class Sender:
         with sql.may_break_off(), sql.transaction() as now:
             endpoint.write(self._noted, now)
             if not self.lanes.in_hand:
-                self._member.end()
+                self._registration.end()
 
     def close(self) -> None:
         """End the threads, after the requests that are under way."""
@@ -145,14 +145,14 @@ class Sender:
 
     def _send(self, call: Call) -> None:
         # If this worker's heartbeat is overdue, others may have the delivery. So the request does not begin.
-        if self._may_go(call) and time.monotonic() < self._member.until:
+        if self._may_go(call) and time.monotonic() < self._registration.until:
             call.send(self._client.send)
         self._mail.put(call)
 
     def _may_go(self, call: Call) -> bool:
         """Whether a request that waited for a thread is still to go: by the same definition, and a probe alone."""
         lane = call.lane
-        if not self._is_mine(call) or self._member.role == ENDING:
+        if not self._is_mine(call) or self._registration.role == ENDING:
             return False
         is_alone = len(lane.in_hand) == 1 or not lane.state.is_suspended
         return lane.state.is_active and call.builder is lane.builder and is_alone
@@ -224,8 +224,8 @@ class Sender:
             else:
                 self.lanes.leave_all(turn)
             in_hand = {*self.lanes.in_hand} - _pks(answered) | _pks(turn.calls)
-            self._member.beat(deliveries=sorted(in_hand))
-        self._member.confirm()
+            self._registration.beat(deliveries=sorted(in_hand))
+        self._registration.confirm()
         self.lanes.apply(turn)
         self._noted = noted + turn.closed
         for one in (*entries, *turn.closed):
@@ -265,7 +265,7 @@ class Sender:
         self.lanes.clear()
         self._answered.clear()
         self._noted.clear()
-        self._member.begin()
+        self._registration.begin()
 
 
 def _build(call: Call) -> bool:
@@ -280,15 +280,15 @@ def _pks(calls: Iterable[Call]) -> set[int]:
 
 
 @contextmanager
-def opened(member: Member) -> Iterator[Sender]:
-    """Give a sender for the member's lanes, and close it at the end.
+def opened(registration: Registration) -> Iterator[Sender]:
+    """Give a sender, and close it at the end.
 
     To be entered while the process has one thread: renderers are forked before other threads start.
     """
     _allow_files()
     client = Client(MAX_SHARED_REQUESTS)
     with renderer.kept(Webhook.any_is_templated) as contexts:
-        sender = Sender(member, client, contexts)
+        sender = Sender(registration, client, contexts)
         try:
             yield sender
         finally:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from ...models import Event, querysets
 from .. import sql
 from ..each import FullLook
-from ..registry import GIVEN_UP, Member
+from ..registry import GIVEN_UP, Registration
 
 # Events in a batch of the oldest.
 EVENTS_PER_BATCH = 200
@@ -71,46 +71,46 @@ class Reading:
         self._everything = FullLook()
         self._newest = False
 
-    def take(self, member: Member) -> list[Event]:
+    def take(self, registration: Registration) -> list[Event]:
         """Take a batch of events in hand, and return them by sequence. [] if there is nothing to do.
 
-        Batches of the oldest and of the newest take turns: so a change does not wait for an import. The member's beat
+        Batches of the oldest and of the newest take turns: so a change does not wait for an import. The worker's row
         names them, in the open transaction. Their LONG_COLUMNS are not read. Raises Lost.
         """
         sql.execute(LOCK_CLAIMS)
         # If all of the newest events wait for an earlier one of their object, the oldest are read after all.
         if self._newest:
-            newest = _read(member, self._since, NEWEST_EVENTS_PER_BATCH, 'DESC')
-            if events := _take(member, [pk for pk, _sequence in newest]):
+            newest = _read(registration, self._since, NEWEST_EVENTS_PER_BATCH, 'DESC')
+            if events := _take(registration, [pk for pk, _sequence in newest]):
                 self._newest = False
                 return events
         began = time.monotonic()
         is_full = self._everything.is_due(began)
-        found = _read(member, 0 if is_full else self._since, EVENTS_PER_BATCH, 'ASC')
+        found = _read(registration, 0 if is_full else self._since, EVENTS_PER_BATCH, 'ASC')
         if is_full:
             self._everything.note(began, time.monotonic())
             self._since = min(sequence for _id, sequence in found) - LATE_SEQUENCES if found else self._since
         self._newest = len(found) == EVENTS_PER_BATCH
         # All of them may be changes of one object, and wait for an earlier one that is put off. Others may follow.
-        while not (events := _take(member, [pk for pk, _sequence in found])) and len(found) == EVENTS_PER_BATCH:
-            found = _read(member, found[-1][1], EVENTS_PER_BATCH, 'ASC')
+        while not (events := _take(registration, [pk for pk, _sequence in found])) and len(found) == EVENTS_PER_BATCH:
+            found = _read(registration, found[-1][1], EVENTS_PER_BATCH, 'ASC')
         return events
 
 
-def _read(member: Member, since: int, most: int, direction: str) -> list[tuple[int, int]]:
-    bounds = {'id': member.pk, 'since': since, 'most': most, 'given_up': GIVEN_UP}
+def _read(registration: Registration, since: int, most: int, direction: str) -> list[tuple[int, int]]:
+    bounds = {'id': registration.pk, 'since': since, 'most': most, 'given_up': GIVEN_UP}
     return sql.fetch(FIND_READY_EVENTS.format(direction=direction), bounds)
 
 
-def take_suspects(member: Member) -> list[Event]:
+def take_suspects(registration: Registration) -> list[Event]:
     """Take one suspect in hand: an event that was in hand at two deaths in a row, or took too long. Return it
     in a list.
 
     [] if none is due, or if each of the first EVENTS_PER_BATCH waits for an earlier event of its object.
     """
     sql.execute(LOCK_CLAIMS)
-    for pk in _suspects(member.pk):
-        if events := _take(member, [pk]):
+    for pk in _suspects(registration.pk):
+        if events := _take(registration, [pk]):
             return events
     return []
 
@@ -142,7 +142,7 @@ def in_turn(ids: Collection[int]) -> list[int]:
     return [pk for pk, *key, sequence in mine if sequence <= first.get(tuple(key), sequence)]
 
 
-def _take(member: Member, pks: Collection[int]) -> list[Event]:
+def _take(registration: Registration, pks: Collection[int]) -> list[Event]:
     events = list(querysets.events().filter(pk__in=in_turn(pks)).order_by('sequence'))
-    member.beat(events=[event.pk for event in events])
+    registration.beat(events=[event.pk for event in events])
     return events

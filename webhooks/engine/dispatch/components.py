@@ -22,7 +22,7 @@ from ...object_types import id_of, label_of_id, model_of_id
 from ...outbox import snapshots, unchanged
 from .. import sql
 from ..each import each_or_alone
-from ..registry import Member
+from ..registry import Registration
 from . import claim
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -219,7 +219,7 @@ def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Referenc
     return found
 
 
-def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> set[int]:
+def take(events: Sequence[Event], in_hand: Collection[int], registration: Registration) -> set[int]:
     """Give owners' events their sequence and snapshot, each model in a transaction of its own.
 
     `in_hand`: the ids of all events of the batch. Returns the ids of events that are not to be dispatched now: the
@@ -232,21 +232,21 @@ def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> s
     drawn: set[int] = set()
     for type_id, group in by_type.items():
         try:
-            drawn |= _draw(model_of_id(type_id), group, member)
+            drawn |= _draw(model_of_id(type_id), group, registration)
         except Locked:
             sql.execute(PUT_OFF, [[event.pk for event in group]])
     # A change committed since has a lower sequence and goes first.
     return {event.pk for event in events} - (drawn.intersection(claim.in_turn(in_hand)) if drawn else drawn)
 
 
-def _draw(model: type[Model], events: Sequence[Event], member: Member) -> set[int]:
+def _draw(model: type[Model], events: Sequence[Event], registration: Registration) -> set[int]:
     """Draw sequences under a lock of the owners' rows, which lasts no longer. Returns the ids of the events."""
     owners = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=[event.object_id for event in events])
     draw = DRAW_SEQUENCE.format(
         table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model)
     )
     with sql.transaction(), sql.reading():
-        member.beat()  # if this process was frozen, others may have the events: then it raises Lost
+        registration.beat()  # if this process was frozen, others may have the events: then it raises Lost
         free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)
         locked = list(free.values_list('pk', flat=True))
         there = set(owners.values_list('pk', flat=True))

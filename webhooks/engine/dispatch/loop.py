@@ -20,7 +20,7 @@ from ...models.delivery import UNFORMED
 from .. import rescue, sql
 from ..deliver import quiet
 from ..each import each_or_alone, portions
-from ..registry import Lost, Member
+from ..registry import Lost, Registration
 from ..walks import config_contexts
 from . import claim, components, render
 from .matching import Matched, accepts, match
@@ -74,9 +74,9 @@ class Dispatcher:
     """
 
     def __init__(
-        self, member: Member, keep_alive: Callable[[], object] = lambda: None, *, suspects: bool = False
+        self, registration: Registration, keep_alive: Callable[[], object] = lambda: None, *, suspects: bool = False
     ) -> None:
-        self._member = member
+        self._registration = registration
         self._keep_alive = keep_alive
         self._take = claim.take_suspects if suspects else claim.Reading().take
         self._renderer = Renderer(self._live, limit=not suspects)
@@ -102,8 +102,8 @@ class Dispatcher:
         except (RedisError, Locked) as error:
             sql.recover(error)
         except Lost:
-            logger.warning('worker=%s lost: it begins anew', self._member.pk)
-            self._member.begin()
+            logger.warning('worker=%s lost: it begins anew', self._registration.pk)
+            self._registration.begin()
         return 0
 
     def _decide_some(self) -> int:
@@ -114,7 +114,7 @@ class Dispatcher:
 
     def _live(self) -> None:
         self._keep_alive()
-        self._member.beat()
+        self._registration.beat()
 
     def _let_go(self) -> None:
         """Rescue this worker's own events like those of a dead one, and begin anew.
@@ -122,12 +122,12 @@ class Dispatcher:
         An event that interrupts every transaction becomes a suspect this way, and no longer stops other events.
         """
         with sql.may_break_off():
-            rescue.rescue(self._member.name)
-            self._member.begin()
+            rescue.rescue(self._registration.name)
+            self._registration.begin()
 
     def _batch(self) -> int:
         with sql.transaction():
-            events = self._take(self._member)
+            events = self._take(self._registration)
         if events:
             self._dispatch(events)
         return len(events)
@@ -144,7 +144,7 @@ class Dispatcher:
         config_contexts.note([event for event in sources if event.pk not in again])
         config_contexts.learn(matched.unreported)
         of_owners = [event for event in events if event.caused_by and matches[event.pk]]
-        waiting = components.take(of_owners, [event.pk for event in events], self._member)
+        waiting = components.take(of_owners, [event.pk for event in events], self._registration)
         # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
         kept = {event.pk for event in changed if components.is_new_owner(event)}
         kept |= {event.pk for event in events if event in put_off}
@@ -172,7 +172,7 @@ class Dispatcher:
 
     def _make(self, going: Sequence[Shown]) -> Sequence[None]:
         with sql.transaction():
-            self._member.beat()
+            self._registration.beat()
             render.save(going)
             config_contexts.store_sent((one.event, one.data) for one in going if one.shows_context_to_all)
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]

@@ -27,7 +27,7 @@ from ...outbox.scope import is_migrated, look_again
 from ...templating import renderer
 from .. import sql
 from ..dispatch.loop import Dispatcher
-from ..registry import DISPATCH, Member, may_begin
+from ..registry import DISPATCH, Registration, may_begin
 from ..tidy import loop as tidy
 from ..walks.backfills import BackfillWalk
 from ..walks.config_contexts import ConfigContextWalk
@@ -52,14 +52,14 @@ class DispatcherRole:
 
     def __init__(
         self,
-        member: Member,
+        registration: Registration,
         poke: Callable[[], None],
         publish: Callable[[], None],
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._member = member
+        self._registration = registration
         self._keep_alive = keep_alive
-        self._dispatcher = Dispatcher(member, keep_alive)
+        self._dispatcher = Dispatcher(registration, keep_alive)
         self._walks = Walks([BackfillWalk, ConfigContextWalk, WalkOfList])
         self._poke = poke
         self._publish = publish
@@ -77,8 +77,8 @@ class DispatcherRole:
         if time.monotonic() < self._looked_at + LOOK_SECONDS:
             return
         try:
-            if self._member.pk is None and may_begin():
-                self._member.begin()
+            if self._registration.pk is None and may_begin():
+                self._registration.begin()
             if is_migrated():  # the tables may not be there yet
                 self.work()
         except (DatabaseError, InterfaceError, RedisError) as error:
@@ -91,7 +91,7 @@ class DispatcherRole:
 
         Wake-ups call it too. Before the tables are there it does nothing.
         """
-        if self._member.pk is None:
+        if self._registration.pk is None:
             return 0
         clear_config()  # somebody may have changed it
         self._advance()
@@ -208,8 +208,8 @@ def serve(
     """
     global here  # noqa: PLW0603  (it belongs to the process)
     child.listen(HANG_SECONDS)
-    member = Member(name, DISPATCH)
-    here = DispatcherRole(member, poke, publish, partial(child.kill_after, HANG_SECONDS))
+    registration = Registration(name, DISPATCH)
+    here = DispatcherRole(registration, poke, publish, partial(child.kill_after, HANG_SECONDS))
     with renderer.shared():
         while not child.is_stopping():
             here.look()
@@ -219,7 +219,7 @@ def serve(
             child.listen(HANG_SECONDS)
             if not child.is_stopping():
                 time.sleep(LOOK_SECONDS)
-    member.end()
+    registration.end()
 
 
 def _serve_queue(worker: Worker, options: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from ...default_database import pinned
 from ...outbox import wakeup
 from .. import rescue, sql
 from ..deliver import loop as deliver
-from ..registry import DISPATCH, SEND, Member, may_begin
+from ..registry import DISPATCH, SEND, Registration, may_begin
 from ..tidy import loop as tidy
 from . import child, suspects
 from .child import name
@@ -35,7 +35,7 @@ def run(seconds: float = JOB_SECONDS) -> Counter[str]:
     if look_after_others():
         beside.start()
     # If one of them is declared dead, only its own work is lost. So each has a row.
-    dispatching, sending = Member(name('dispatch'), DISPATCH), Member(name('send'), SEND)
+    dispatching, sending = Registration(name('dispatch'), DISPATCH), Registration(name('send'), SEND)
     dispatching.begin()
     sending.begin()
     end, has_worked = time.monotonic() + seconds, False

@@ -12,7 +12,7 @@ from django.db import DatabaseError
 from ...default_database import pinned
 from .. import rescue, sql
 from ..deliver import lanes, loop
-from ..registry import SEND, Member, may_begin
+from ..registry import SEND, Registration, may_begin
 from . import child, suspects
 
 logger = logging.getLogger('webhooks.worker')
@@ -43,19 +43,19 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
             return
         child.kill_after(HANG_SECONDS)
         time.sleep(LOOK_AROUND_SECONDS)
-    member = Member(name, SEND)
-    member.begin()
-    with loop.opened(member) as sender:
+    registration = Registration(name, SEND)
+    registration.begin()
+    with loop.opened(registration) as sender:
         threading.Thread(target=_listen, args=[pipe, sender], daemon=True).start()
         try:
-            _work(sender, member, channel)
+            _work(sender, registration, channel)
         except Exception:
             # Open requests may hang, and nobody would send meanwhile. So it does not wait for its threads.
             logger.exception('sender=failed (another one is started)')
             os._exit(os.EX_SOFTWARE)
 
 
-def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
+def _work(sender: loop.Sender, registration: Registration, channel: socket.socket) -> None:
     looked_at, patience = 0.0, 0.0
     while not child.is_stopping():
         patience = (
@@ -64,7 +64,7 @@ def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
         if time.monotonic() > looked_at + LOOK_AROUND_SECONDS:
             looked_at = time.monotonic()
             _keep_alive(sender)
-            _look_around(member, channel)
+            _look_around(registration, channel)
     sender.end(partial(_keep_alive, sender))
 
 
@@ -85,9 +85,9 @@ def _listen(pipe: int, sender: loop.Sender) -> None:
         sender.poke()
 
 
-def _look_around(member: Member, channel: socket.socket) -> None:
+def _look_around(registration: Registration, channel: socket.socket) -> None:
     with sql.may_break_off(DatabaseError):
-        if look_after_others(member.pk):
+        if look_after_others(registration.pk):
             channel.send(b'+')
 
 

@@ -23,7 +23,7 @@ from ..deliver import endpoint, feed, lanes, order, queue, record
 from ..deliver.build import Call
 from ..dispatch import claim
 from ..dispatch.loop import Dispatcher
-from ..registry import Lost, Member
+from ..registry import Lost, Registration
 from . import child
 
 logger = logging.getLogger('webhooks.suspects')
@@ -74,47 +74,47 @@ def serve(name: str, _channel: socket.socket) -> None:
     child.listen(DISPATCH_SECONDS)
     try:
         with renderer.shared():
-            _work(Member(name, registry.SUSPECTS))
+            _work(Registration(name, registry.SUSPECTS))
     except (*INTERRUPTIONS, RedisError, Lost) as error:
         logger.warning('suspects=broken off reason="%s"', str(error).strip())
 
 
-def _work(member: Member) -> None:
-    member.begin()
-    dispatcher = Dispatcher(member, suspects=True)
+def _work(registration: Registration) -> None:
+    registration.begin()
+    dispatcher = Dispatcher(registration, suspects=True)
     misses = 0
     while misses < LOOKS_FOR_FREE_LANES and not child.is_stopping():
-        _allow(member, DISPATCH_SECONDS)
-        if any([dispatcher.batch(), _deliver(member)]):
+        _allow(registration, DISPATCH_SECONDS)
+        if any([dispatcher.batch(), _deliver(registration)]):
             misses = 0
         else:
             misses += 1
             time.sleep(LOOK_PAUSE_SECONDS)
-    member.end()
+    registration.end()
 
 
-def _allow(member: Member, seconds: float) -> None:
+def _allow(registration: Registration, seconds: float) -> None:
     """Let the suspect take this many seconds: then the kernel ends this process.
 
     The heartbeat covers a longer time. So nobody takes the work before that, even if this process was frozen meanwhile.
     """
     child.kill_after(seconds)
-    member.beat(seconds=seconds + registry.ALIVE_SECONDS)
+    registration.beat(seconds=seconds + registry.ALIVE_SECONDS)
 
 
-def _deliver(member: Member) -> bool:
+def _deliver(registration: Registration) -> bool:
     """Send a suspect delivery, and record the outcome. Returns whether there was one."""
-    taken = _take(member)
+    taken = _take(registration)
     if not taken:
         return False
     one, *others = taken
     webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
-    _allow(member, webhook.effective_timeout + SEND_MARGIN_SECONDS)
+    _allow(registration, webhook.effective_timeout + SEND_MARGIN_SECONDS)
     call = Call(one, Builder(webhook), others)
     if call.build() and not webhook.is_feed:
         _send(call)
         call.update_token()
-    _record(call, member)
+    _record(call, registration)
     return True
 
 
@@ -123,7 +123,7 @@ def _ready(now: datetime, most: int) -> list[tuple[int, int]]:
     return sql.fetch(FIND_SUSPECTS, {'now': now, 'most': most})
 
 
-def _take(member: Member) -> list[Delivery]:
+def _take(registration: Registration) -> list[Delivery]:
     """Take a suspect in hand, then the rest of its part of a change set. [] if none is ready with a free lane."""
     with sql.transaction() as now:
         ready = _ready(now, SUSPECTS_PER_LOOK)
@@ -135,7 +135,7 @@ def _take(member: Member) -> list[Delivery]:
         if len(found) < len(pks):
             sql.execute(PUT_BACK, taken)
             return []
-        member.beat(deliveries=pks)
+        registration.beat(deliveries=pks)
     return [found[pk] for pk in pks]
 
 
@@ -145,7 +145,7 @@ def _send(call: Call) -> None:
         call.send(client.send)
 
 
-def _record(call: Call, member: Member) -> None:
+def _record(call: Call, registration: Registration) -> None:
     with sql.transaction() as now:
         order.lock_lanes([call.delivery.webhook_id])
         if not call.goes_again:
@@ -154,4 +154,4 @@ def _record(call: Call, member: Member) -> None:
             endpoint.write(feed.publish(call.pks, now), now)
         else:
             sql.execute(PUT_BACK, [call.delivery.pk])
-        member.beat(deliveries=[])
+        registration.beat(deliveries=[])
