@@ -14,6 +14,7 @@ from extras.models import CustomField
 from netbox.registry import registry
 
 from .. import list_filters, object_types
+from ..constants import MAX_EXPAND_LEVELS
 from ..exceptions import DecryptionError
 from ..models import Webhook
 from ..models.fields import SEALED_MARK
@@ -143,12 +144,22 @@ class Difference:
 def take() -> dict[str, Any]:
     """Return the keys of all payloads that webhooks may send, and the filters, with NetBox's version. To be saved."""
     shapes: dict[str, Shape] = {}
-    for model in sorted(object_types.allowed_models(), key=lambda one: one._meta.label_lower):
+    for model in sorted(_shown_models(), key=lambda one: one._meta.label_lower):
         try:
             shapes[model._meta.label_lower] = json_schema.keys_of(model) | dict.fromkeys(_filters_of(model), 'filter')
         except json_schema.NoSchema:
             continue
     return {'netbox': settings.RELEASE.full_version, 'object_types': shapes}
+
+
+def _shown_models() -> set[type[Model]]:
+    """Return the models whose objects payloads show in full: those that webhooks may send, and expanded ones."""
+    found = level = set(object_types.allowed_models())
+    for _level in range(MAX_EXPAND_LEVELS):
+        reached = {target for model in level for target in keys.targets(model).values() if target is not Model}
+        level = set(filter(keys.may_be_expanded, reached.intersection(object_types.every_model()) - found))
+        found = found | level
+    return found
 
 
 def compare(before: Mapping[str, Shape], now: Mapping[str, Shape]) -> dict[str, Difference]:
@@ -176,11 +187,23 @@ def _topmost(names: Iterable[str]) -> list[str]:
 def concerned(differences: Mapping[str, Difference]) -> Iterator[Named]:
     """Yield keys that webhooks name, and that went from one of their object types. Reads all webhooks."""
     for webhook in Webhook.objects.filter(MAY_NAME_KEYS).prefetch_related('object_types').order_by('name'):
-        labels = {object_types.label_of(one) for one in webhook.object_types.all()}
+        types = {object_types.label_of(one): one.model_class() for one in webhook.object_types.all()}
         for named in named_by(webhook):
-            asked = labels if named.object_type is None else {named.object_type}
-            if any(_is_in(named.key, key) for name in asked & differences.keys() for key in differences[name].went):
+            asked = types.items() if named.object_type is None else [(named.object_type, types.get(named.object_type))]
+            if any(_has_gone(differences, label, model, named.key) for label, model in asked):
                 yield named
+
+
+def _has_gone(differences: Mapping[str, Difference], label: str, model: type[Model] | None, key: str) -> bool:
+    """Return whether the key went from the data of this object type, or from those of the object that it leads to.
+
+    The model is None if its plugin was removed.
+    """
+    if label in differences and any(_is_in(key, gone) for gone in differences[label].went):
+        return True
+    name, _dot, rest = key.partition('.')
+    target = keys.targets(model).get(name) if model and rest else None
+    return target not in (None, Model) and _has_gone(differences, target._meta.label_lower, target, rest)
 
 
 def _is_in(key: str, above: str) -> bool:

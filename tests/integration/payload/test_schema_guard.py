@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core.models import ObjectType
 from dcim.api.serializers import SiteSerializer
-from dcim.models import CablePath, Device, Rack, Site
+from dcim.models import CablePath, Device, Interface, Rack, Site
 from django.core import checks
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -109,6 +109,27 @@ class TestCompare:
             'These webhooks name a key that went:',
             *(f'  CMDB {number}: {shown}' for number, (_fields, shown) in enumerate(named)),
         ]
+
+    def test_webhooks_that_name_a_key_that_went_from_an_expanded_object_are_named(self, saved: Path):
+        shown = json.loads(saved.read_text())
+        for label in ('dcim.device', 'dcim.manufacturer'):
+            shown['object_types'].setdefault(label, {})['chassis'] = 'string'
+        saved.write_text(json.dumps(shown))
+        named = [
+            ({'conditions': {'attr': 'device.chassis', 'value': 1}}, 'Conditions: device.chassis'),
+            ({'omit': {'dcim.interface': ['device.chassis']}}, 'Omit: device.chassis'),
+            ({'body_template': '{{ data.device.device_type.manufacturer.chassis }}'},
+             'Body template: device.device_type.manufacturer.chassis'),
+            ({'body_template': '{{ data.device.site.chassis }}'}, ''),
+        ]  # fmt: skip
+        for number, (fields, _shown) in enumerate(named):
+            webhook = subscribe(NOWHERE, Interface, name=f'CMDB {number}')
+            Webhook.objects.filter(pk=webhook.pk).update(**fields)
+        text, code = schema('--compare', str(saved))
+        assert code == 2
+        lines = [f'  CMDB {number}: {shown}' for number, (_fields, shown) in enumerate(named) if shown]
+        assert text.splitlines()[-len(lines) - 1 :] == ['These webhooks name a key that went:', *lines]
+        assert 'dcim.manufacturer\n  - chassis\n' in text and '+' not in text
 
     def test_a_changed_serializer_is_noticed(self, saved: Path, monkeypatch):
         fields = [name for name in SiteSerializer.Meta.fields if name != 'facility']
