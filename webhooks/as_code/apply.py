@@ -12,6 +12,7 @@ from django.db.models import Model, ProtectedError
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.fields import empty
 from utilities.api import get_serializer_for_model
 from utilities.exceptions import AbortRequest
 
@@ -204,13 +205,11 @@ def _data(entry: Entry, stored: Model | None) -> dict[str, Any]:
 
 
 def default_of(model: type[Model], name: str) -> Any:
-    """Return the value that a document means if it leaves the field out."""
+    """Return the value that a document means if it leaves the field out. `empty`: none, and the field is required."""
     field = model._meta.get_field(name)
     if field.many_to_many:
         return []
-    if field.has_default():
-        return field.get_default()
-    return None if field.null else ''
+    return field.get_default() if field.blank or field.has_default() else empty
 
 
 def _related(entry: Entry, name: str) -> Any:

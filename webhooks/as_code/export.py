@@ -76,7 +76,7 @@ def _reference(text: str) -> dict[str, str] | None:
 def _is_default(instance: Model, name: str, value: Any) -> bool:
     if name in APART:
         return not value
-    return name != 'name' and value == default_of(type(instance), name)
+    return value == default_of(type(instance), name)
 
 
 # Fields whose value is not that of their column.

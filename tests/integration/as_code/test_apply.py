@@ -262,6 +262,8 @@ class TestRefusals:
             ('webhooks:\n  - name: A\n    type_create: true\n    additional_headers: {X-A: "********"}',
              'webhooks.yaml:4: additional_headers: X-A has no stored value'),
             ('credentials:\n  - name: a\n    type: bearer\n    secret: {generate: true}', 'webhooks.yaml:4: secret: '),
+            ('credentials:\n  - name: a\n    type: bearer', 'webhooks.yaml:2: hosts: This field is required'),
+            ('credentials:\n  - name: a\n    hosts: [a.example.com]', 'webhooks.yaml:2: type: This field is required'),
         ],
     )  # fmt: skip
     def test_line_and_field_are_named(self, write, text: str, error: str):
