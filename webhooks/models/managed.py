@@ -1,5 +1,7 @@
 """Says which document keeps a webhook or a credential."""
 
+from typing import Any
+
 from django.db import models
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -18,6 +20,11 @@ class ManagedModel(models.Model):
 
     class Meta:
         abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save it, without blanks around its name, which a bulk rename leaves there: documents write it so."""
+        self.name = self.name.strip()
+        super().save(*args, **kwargs)
 
     @property
     def managed_note(self) -> str:

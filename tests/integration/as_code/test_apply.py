@@ -381,6 +381,14 @@ class TestExport:
         assert run(write(exported())) == ('Nothing to do.', 0)
         assert Webhook.objects.get().additional_headers.reveal() == 'X-B:2\r\nX-A: 1\r\n'
 
+    def test_a_name_that_a_bulk_rename_shortened_is_found_again(self, write, admin_pages):
+        """A second webhook would send everything twice."""
+        renamed = subscribe(NOWHERE, Site, name='CMDB (old)')
+        entered = {'pk': renamed.pk, 'find': '(old)', 'replace': '', '_apply': '1'}
+        assert admin_pages.post('/plugins/webhooks/webhooks/rename/', entered).status_code == 302
+        assert run(write(exported())) == ('Nothing to do.', 0)
+        assert Webhook.objects.get().name == 'CMDB'
+
     def test_no_secret_is_exported(self):
         subscribe(NOWHERE, Site, secret='plain secret', additional_headers='X-A: value of the header')
         text = exported()
