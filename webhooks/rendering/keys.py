@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Model
 from rest_framework.fields import DictField, Field, JSONField, SerializerMethodField
 from rest_framework.relations import ManyRelatedField
-from rest_framework.serializers import ListSerializer
+from rest_framework.serializers import ListSerializer, Serializer
 from utilities.api import get_serializer_for_model
 from utilities.fields import CounterCacheField
 
@@ -31,7 +31,7 @@ SECRET_NAME = re.compile(
 # A method computes this key of every object, but it points nowhere.
 DISPLAY = 'display'
 # Below a field of such a type any key may follow.
-FREE_FORM_FIELDS = (DictField, JSONField, SerializerMethodField, GFKSerializerField, CustomFieldsDataField)
+FREE_FORM_FIELDS = (DictField, JSONField, SerializerMethodField, GFKSerializerField, CustomFieldsDataField, Serializer)
 
 
 @cache

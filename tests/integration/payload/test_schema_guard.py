@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core.models import ObjectType
 from dcim.api.serializers import SiteSerializer
-from dcim.models import CablePath, Device, Interface, Rack, Site
+from dcim.models import Cable, CablePath, Device, Interface, Rack, Site
 from django.core import checks
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -169,6 +169,8 @@ class TestUnknownKeys:
             body_template='{{ data.site.region.name }}{{ data.serial }}{{ data.custom_fields.owner }}{{ data.display }}'
             '{{ data.local_context_data.anything.goes }}',
         )
+        ends = '{% for end in data.a_terminations %}{{ end.object.display }}{% endfor %}'
+        subscribe(NOWHERE, Cable, body_template=ends, fields={'dcim.cable': ['a_terminations.object_id']})
         saved = SavedFilter.objects.create(name='a', slug='a', shared=True, parameters={'region__n': ['null']})
         query = f'status=active&name__ic=a&cf_owner=x&filter_id={saved.pk}&sort=name'
         subscribe(NOWHERE, Site, filters={'dcim.site': query})
