@@ -2,7 +2,7 @@
 
 NetBox's answers differ from it:
 
-- blank choices and sums over nothing are null;
+- blank choices, blank columns and sums over nothing are null;
 - related objects list null twice, but `oneOf` wants one match;
 - deleted objects outside the change log have only an id;
 - `url` has no host: it is no URI;
@@ -322,6 +322,8 @@ def _definitions(model: type[Model]) -> Schema:
     data = components.pop(reference.removeprefix(COMPONENTS_PREFIX))
     for name in _never_shown(model):
         data['properties'].pop(name, None)
+    for name in data['properties'].keys() & _blank_columns(model):
+        data['properties'][name] = _or_null(data['properties'][name])
     state, fields = {'type': ['object', 'null']}, {'type': 'object'}
     changed = {'type': 'object', 'additionalProperties': {'type': 'array', 'minItems': 2, 'maxItems': 2}}
     return {
@@ -387,6 +389,17 @@ def _never_shown(model: type[Model]) -> list[str]:
     return [name for name, field in fields.items() if _may_be_skipped(field) and not _has_source(model, field)]
 
 
+def _blank_columns(model: type[Model]) -> set[str]:
+    """Return the names of fields whose column may be null, or a choice left blank, though NetBox says otherwise."""
+    fields = get_serializer_for_model(model)().fields
+    columns = {one.name: one.null or (one.blank and bool(one.choices)) for one in model._meta.concrete_fields}
+    return {name for name, field in fields.items() if columns.get(field.source) and not field.allow_null}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return schema if 'null' in schema.get('type', ()) else {'anyOf': [schema, {'type': 'null'}]}
+
+
 def _may_be_skipped(field: Field) -> bool:
     return not (field.read_only or field.required or field.allow_null) and field.default is empty
 
@@ -436,7 +449,7 @@ def _translate_object(node: Schema) -> Schema:
     rest = {key: value for key, value in node.items() if key != 'properties'}
     properties = {name: _translate(value) for name, value in node['properties'].items()}
     for name in filter(SUM_NAMES.fullmatch, properties):
-        properties[name]['type'] = [properties[name]['type'], 'null']
+        properties[name] = _or_null(properties[name])
     translated = {**_translate(rest), 'properties': properties}
     if properties.keys() == {'value', 'label'} and '' in properties['value'].get('enum', ()):
         translated['type'] = ['object', 'null']

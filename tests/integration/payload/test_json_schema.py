@@ -5,19 +5,23 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from dcim.models import Rack, Region, Site
+from dcim.models import Cable, PowerPort, Rack, Region, Site, VirtualDeviceContext
 from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.db.models import Model
 from django.utils import translation
 from drf_spectacular.settings import spectacular_settings
+from extras.models import ConfigContext
 from jsonschema import Draft202012Validator, FormatChecker
 from support.builders import subscribe
 from support.builtin import request_by
 from support.engine import dispatch_all, in_thread, work
 from support.objects import MAKERS, VARIANTS, change, make_site
+from support.objects.anything import make_anything
 from support.objects.surroundings import make_region, named
+from support.rest import get
+from vpn.models import IKEProposal
 
 from devstack.receiver import Received, Receiver
 from webhooks.constants import DEFAULT_MODELS
@@ -71,6 +75,14 @@ class TestPayloads:
             of = validators[body['object_type']]
             assert not errors(of, body), (body['object_type'], body)
             assert body['data'].keys() == of.schema['$defs']['data']['properties'].keys()
+
+    def test_blank_columns_fit_though_netbox_describes_them_as_never_null(self, api_client):
+        for model in (Cable, ConfigContext, IKEProposal, PowerPort, VirtualDeviceContext):
+            shown = schema(model._meta.label_lower)
+            Draft202012Validator.check_schema(shown)
+            data = get(api_client, make_anything(model))
+            assert None in data.values()
+            assert not errors(Draft202012Validator({'$ref': '#/$defs/data', '$defs': shown['$defs']}), data)
 
     def test_payloads_in_all_formats_fit(self, receiver: Receiver, netbox_user):
         kinds = {'plain': False, 'snapshots': True}
