@@ -224,7 +224,7 @@ class ReliableWebhookSerializer(KeysMixin, SecretiveSerializer):
             raise serializers.ValidationError({'preset': _('A preset can be used only for a new webhook.')})
         if name:
             data = {**all_presets()[name].fields, **data}
-            if not data['payload_url']:
+            if not data.get('payload_url'):  # NetBox ignores it beside ?omit=payload_url
                 raise serializers.ValidationError({'payload_url': _('A preset needs the URL of the receiver.')})
         self._check_keys(data)
         if 'additional_headers' in data:

@@ -271,7 +271,11 @@ class TestBodies:
             assert 'with your own token' in answer.content.decode()
         assert not Webhook.objects.exists()
 
-    def test_a_preset_without_a_url_makes_no_feed(self, netbox_user, client):
+    def test_a_preset_without_a_url_makes_no_feed(self, api_client, netbox_user, client):
+        body = {'name': 'slack', 'preset': 'slack', 'payload_url': NOWHERE, 'type_create': True}
+        for path, sent in ((WEBHOOKS, {**body, 'payload_url': ''}), (f'{WEBHOOKS}?omit=payload_url', body)):
+            answer = api_client.post(path, sent, format='json')
+            assert (answer.status_code, list(answer.json())) == (400, ['payload_url'])
         client.force_login(netbox_user)
         for path in ('/plugins/webhooks/webhooks/add/',):
             assert 'name="preset" value="slack"' in client.get(path, {'preset': 'slack'}).content.decode()
