@@ -98,7 +98,8 @@ def read(text: str, file: str) -> Document:
 
 def of(found: Any, file: str = '') -> Document:
     """Return the document of a parsed value. Raises DocumentError for unknown keys, and for an entry without a name."""
-    if not isinstance(found, dict):
+    # A request without a body comes as {}. With --prune it would delete all that the default source made.
+    if not isinstance(found, dict) or not found:
         raise DocumentError(_('a document must be a mapping with the keys source, credentials and webhooks'), file)
     for key in found:
         if key not in {'source', *SECTIONS}:

@@ -434,6 +434,13 @@ class TestRest:
         assert self.post(api_client, document).json() == {'changed': False, 'changes': []}
         assert ObjectChange.objects.count() == count
 
+    def test_a_request_without_a_document_deletes_nothing(self, api_client):
+        api_client.post(API, {**yaml.safe_load(ONE), 'source': 'netbox'}, format='json')
+        answer = api_client.post(f'{API}?prune=true')
+        assert (answer.status_code, Webhook.objects.count(), Credential.objects.count()) == (400, 1, 1)
+        assert 'must be a mapping' in answer.content.decode()
+        assert api_client.post(f'{API}?prune=true', {'source': 'netbox'}, format='json').json()['changed']
+
     def test_the_change_log_shows_what_an_apply_has_changed(self, api_client):
         document = yaml.safe_load(ONE)
         self.post(api_client, document)
