@@ -3,6 +3,7 @@ import uuid
 from typing import Any
 
 import pytest
+from core.events import OBJECT_DELETED
 from core.models import Job, ObjectType
 from dcim.models import Location, Site
 from django.core.exceptions import ValidationError
@@ -14,10 +15,11 @@ from netbox.context import current_request, events_queue
 from netbox.event_rules import get_event_rule_action
 from netbox.events import EventType
 from netbox.registry import registry
-from support.builders import site, subscribe
+from support.builders import device, named, site, subscribe
 from support.builtin import builtin_rule, request_by, rule
 from support.engine import deliveries, in_thread, pass_retry_waits, work
 from support.settings import change_settings
+from virtualization.models import Cluster, ClusterType
 
 from devstack.receiver import Received, Receiver
 from webhooks import conf
@@ -161,6 +163,20 @@ class TestObjects:
             site()
         first, second = received(receiver, 2)
         assert first.header('webhook-id') != second.header('webhook-id')
+
+    def test_an_earlier_change_shows_the_counts_of_the_deletion_even_if_a_rule_sends_that_too(
+        self, receiver: Receiver, netbox_user
+    ):
+        """NetBox gives rules a deleted object without its counts."""
+        subscribe(receiver.url('/'), Cluster)
+        sending_rule(subscribe(receiver.url('/rule')), Cluster, kinds=(OBJECT_DELETED,))
+        with request_by(netbox_user):
+            cluster = Cluster.objects.create(name='c', type=ClusterType.objects.create(**named('type')))
+            device(cluster=cluster)
+        with request_by(netbox_user):
+            cluster.delete()
+        created, *_deleted = (request.json() for request in received(receiver, 3) if request.path == '/')
+        assert (created['event'], created['data']['device_count']) == ('created', 1)
 
     def test_snapshots_are_sent_where_asked_for(self, receiver: Receiver, netbox_user):
         sending_rule(subscribe(receiver.url('/'), include_snapshots=True), Site)

@@ -33,7 +33,7 @@ from webhooks.engine import registry, rescue
 from webhooks.engine.deliver import order
 from webhooks.engine.registry import SEND
 from webhooks.engine.tidy import retention
-from webhooks.models import Delivery, Event, Webhook, Worker
+from webhooks.models import Delivery, Event, ListWalk, Webhook, Worker
 from webhooks.outbox import redis_queue
 from webhooks.services import failed_jobs, redelivery, trial
 
@@ -301,6 +301,18 @@ class TestNotRendered:
         work()
         (request,) = receiver.matching(lambda request: request.path == '/other')
         assert request.json()['snapshots']['postchange']
+
+    def test_its_object_may_be_gone_without_an_event_and_a_list_may_have_noticed(self, webhook, receiver, broken):
+        place = site()
+        subscribe(receiver.url('/list'), Site, filters={'dcim.site': 'status=active'})
+        work()
+        broken.close()
+        Site.objects.filter(pk=place.pk)._raw_delete('default')
+        ListWalk.objects.update(asked=True)
+        work()
+        redeliver(webhook=webhook)
+        work()
+        assert not deliveries(FAILED, webhook=webhook)
 
 
 class TestMany:

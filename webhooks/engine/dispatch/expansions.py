@@ -24,12 +24,14 @@ LOOK_UP_SECONDS = 3.0
 # A model that takes longer is not looked up for this time.
 SLOW_MODEL_REST_SECONDS = 600.0
 
-# Read the data of each object's last deletion: the payload's if it is complete, or else the snapshot's.
+# Read the data of each object's last deletion: the payload's if it is complete, or else the snapshot's. Leave out
+# deletions that an event rule sends, as NetBox gives it no counts, and those that a walk found, which have only an id.
 READ_DELETIONS = """
     SELECT DISTINCT ON (object_id) object_id,
         coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> %s)
     FROM webhooks_event
     WHERE object_type_id = %s AND object_id = ANY(%s) AND kind = 'deleted' AND NOT test
+      AND transaction_id <> 0 AND backfill_for IS NULL
     ORDER BY object_id, sequence DESC"""
 
 
