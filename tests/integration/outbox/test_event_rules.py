@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from core.events import OBJECT_DELETED
 from core.models import Job, ObjectType
-from dcim.models import Location, Site
+from dcim.models import Location, Region, Site
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.translation import gettext_lazy, override
@@ -177,6 +177,16 @@ class TestObjects:
             cluster.delete()
         created, *_deleted = (request.json() for request in received(receiver, 3) if request.path == '/')
         assert (created['event'], created['data']['device_count']) == ('created', 1)
+
+    def test_related_objects_stay_brief_and_count_as_known(self, receiver: Receiver, netbox_user):
+        sending_rule(subscribe(receiver.url('/'), expand=['region']), Site)
+        region = Region.objects.create(**named('region'))
+        with request_by(netbox_user):
+            site(region=region)
+        (request,) = received(receiver)
+        assert request.json()['data']['region']['id'] == region.pk
+        assert 'created' not in request.json()['data']['region']
+        assert 'partial' not in request.json()
 
     def test_snapshots_are_sent_where_asked_for(self, receiver: Receiver, netbox_user):
         sending_rule(subscribe(receiver.url('/'), include_snapshots=True), Site)

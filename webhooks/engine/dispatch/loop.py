@@ -42,12 +42,14 @@ BATCH_SECONDS = 0.3
 LEADS = '(s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1)'
 
 # Make a delivery for each pair of a webhook and an event: undecided, resting, or ready. One of the deliveries for a
-# change set is ready, and the rest, which follow it, are held (engine/deliver/change_sets.py).
+# change set is ready, and the rest, which follow it, are held (engine/deliver/change_sets.py). What an event rule sends
+# is not expanded: like a test, it has no transaction.
 MAKE_DELIVERIES = f"""
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, waits_until, expires_at, attempt_count, listed, backfill, change_set,
         part)
-    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{{}}',
+    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence,
+        w.expand <> '{{}}' AND (e.transaction_id <> 0 OR e.test),
         CASE WHEN v.undecided THEN 'undecided' WHEN NOT {LEADS} THEN 'held' WHEN q.latest IS NOT NULL THEN 'resting'
             ELSE 'pending' END,
         '', now(), CASE WHEN NOT v.undecided AND {LEADS} THEN {quiet.DUE_AT} END,
