@@ -15,7 +15,7 @@ from netbox.context import current_request, events_queue
 from netbox.event_rules import get_event_rule_action
 from netbox.events import EventType
 from netbox.registry import registry
-from support.builders import device, named, site, subscribe
+from support.builders import DELETED, device, named, site, subscribe
 from support.builtin import builtin_rule, request_by, rule
 from support.engine import deliveries, in_thread, pass_retry_waits, work
 from support.settings import change_settings
@@ -138,6 +138,23 @@ class TestObjects:
             site(name='Bern')
         (request,) = received(receiver)
         assert (request.json()['data']['team'], request.json()['data']['name']) == ('core', 'Bern')
+
+    @pytest.mark.parametrize(
+        'choice',
+        [
+            {'conditions': {'attr': 'status.value', 'value': 'planned'}},
+            {'filters': {'dcim.site': 'status=planned'}},
+            {'kinds': (DELETED,)},
+            {'quiet': 1000},
+        ],
+        ids=lambda choice: next(iter(choice)),
+    )
+    def test_the_rule_alone_chooses_what_is_sent(self, receiver: Receiver, netbox_user, choice: dict[str, Any]):
+        webhook = subscribe(receiver.url('/'), ignore_users=[netbox_user], **choice)
+        sending_rule(webhook, Site)
+        with request_by(netbox_user):
+            site(status='active')
+        received(receiver)
 
     def test_conditions_of_the_rule_are_kept(self, receiver: Receiver, webhook, netbox_user):
         sending_rule(webhook, Site, conditions={'attr': 'status.value', 'value': 'active'})
