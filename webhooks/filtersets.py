@@ -282,6 +282,9 @@ class KindFilter(django_filters.MultipleChoiceFilter):
     """Filters by the kind of change that a request reports (Delivery.kind), which may differ from that of its event."""
 
     def filter(self, qs: QuerySet, value: list[str]) -> QuerySet:
+        # Otherwise each list and count of deliveries would be joined with all events of the log.
+        if not value:
+            return qs
         kind = Coalesce(KeyTextTransform('kind', 'span'), 'event__kind')
         return super().filter(qs.alias(reported_kind=kind), value)
 
