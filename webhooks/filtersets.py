@@ -210,14 +210,11 @@ class LogFilterSet(BaseFilterSet):
         self.form.cleaned_data['q'] = self.form.cleaned_data.pop('q', '')
         return super().filter_queryset(queryset)
 
-    def newest(self, queryset: QuerySet) -> QuerySet:
-        """Return the newest MAX_SEARCHED rows, which the search looks through."""
-        return queryset.filter(pk__gte=self.least(queryset, 'pk'))
-
-    def least(self, queryset: QuerySet, name: str) -> int:
-        """Return the least value of a column in the newest MAX_SEARCHED rows, 0 without rows."""
+    def least(self, queryset: QuerySet, *names: str) -> list[int]:
+        """Return the least value of each column in the newest MAX_SEARCHED rows, 0 without rows."""
         newest = queryset.order_by('-pk')[:MAX_SEARCHED]
-        return newest.aggregate(least=Min(name))['least'] or 0
+        found = newest.aggregate(**{f'least_{name}': Min(name) for name in names})
+        return [value or 0 for value in found.values()]
 
     def visible(self, prefix: str = '') -> Q:
         """Return the condition for rows whose object the reader may view. `prefix` leads to the object's columns."""
@@ -260,7 +257,8 @@ class EventFilterSet(LogFilterSet):
         if found := uuid_of(value):
             return queryset.filter(uuid=found)
         named = Q(object_repr__icontains=value) | Q(username__icontains=value)
-        return self.newest(queryset).filter(named & self.visible())
+        (first,) = self.least(queryset, 'pk')
+        return queryset.filter(named & self.visible(), pk__gte=first)
 
     def filter_deliveries(self, queryset: QuerySet, name: str, value: list[Delivery]) -> QuerySet:
         """Keep only the deliveries' events."""
@@ -327,10 +325,11 @@ class DeliveryFilterSet(LogFilterSet):
             return queryset.filter(uuid=found)
         webhooks = Webhook.objects.filter(name__icontains=value).values_list('pk', flat=True)
         errors = Q(error__icontains=value) & ~Q(error='') & where_error_is_found(self.reader)
+        first, first_event = self.least(queryset, 'pk', 'event_id')
         # For a join with events by their names, PostgreSQL would read all events of the log.
-        events = Event.objects.filter(pk__gte=self.least(queryset, 'event_id'))
+        events = Event.objects.filter(pk__gte=first_event)
         named = Q(event__in=events.filter(self.visible(), object_repr__icontains=value))
-        return self.newest(queryset).filter(named | Q(webhook__in=list(webhooks)) | errors)
+        return queryset.filter(named | Q(webhook__in=list(webhooks)) | errors, pk__gte=first)
 
     def filter_error(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
         """Take errors as the reader sees them. Their beginning counts (`cause_of`)."""
