@@ -151,6 +151,8 @@ def test_a_test_that_was_cut_off_fails(webhook):
     expire()
     tidy_all()
     assert [one.error for one in deliveries(FAILED)] == ['it was cut off before an outcome was recorded']
+    assert not Health.objects.get(webhook=webhook).failed
+    assert not Hour.objects.filter(failed__gt=0).exists()
 
 
 def test_a_lane_that_somebody_has_locked_keeps_no_other_from_it(webhook, receiver):

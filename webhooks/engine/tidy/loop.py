@@ -38,7 +38,7 @@ EXPIRE = f"""
             ELSE 'it expired before it could be delivered; last: ' || error END
     WHERE status {states.OPEN} AND expires_at < %(now)s AND id = ANY(%(ids)s)
       AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-    RETURNING id, webhook_id"""
+    RETURNING id, webhook_id, (SELECT test FROM webhooks_event e WHERE e.id = event_id)"""
 
 # Mark the lanes of deleted webhooks as former ones. Their logs have lower sequences: the events were matched before.
 MARK_DELETED = f"""
@@ -156,13 +156,14 @@ def expire() -> bool:
     """Fail deliveries whose time is over, ROWS_PER_TRANSACTION at most. Return whether any has failed.
 
     The next delivery of each object becomes due. Deliveries in lanes that somebody has locked wait for a later call.
+    A test that was cut off is not counted as a failure, and nobody is notified of it.
     """
     with sql.transaction() as now:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
         overdue = sql.fetch_column(FIND_OVERDUE, bounds) + sql.fetch_column(FIND_UNANSWERED, bounds)
-        expired = dict(sql.fetch(EXPIRE, {'now': now, 'ids': overdue})) if overdue else {}
-        order.release_next(list(expired), now)
-        endpoint.note(StatusChoices.FAILED, Counter(expired.values()), now)
+        expired = sql.fetch(EXPIRE, {'now': now, 'ids': overdue}) if overdue else []
+        order.release_next([pk for pk, _webhook, _test in expired], now)
+        endpoint.note(StatusChoices.FAILED, Counter(webhook for _pk, webhook, test in expired if not test), now)
     return bool(expired)
 
 
