@@ -1,4 +1,4 @@
-"""Publishes to MQTT 5. The address is the topic; the broker's reason code confirms a message, by QoS 1 or 2."""
+"""Publishes to MQTT 5. The address is the topic; the broker's reason code confirms a message, by QoS 1."""
 
 import ssl
 import threading
@@ -20,15 +20,18 @@ BUSY_REASON_CODES = frozenset({0x88, 0x89, 0x8B, 0x93, 0x96, 0x97})
 MAX_MESSAGE_BYTES = 268_435_455
 # Room for a packet's header, lengths and number, which this driver does not count exactly.
 HEADER_MARGIN_BYTES = 16
+# At least once. With 0 a broker confirms nothing. With 2 nobody would see that the broker refused a message: the client
+# drops the reason code of PUBREC.
+QOS = 1
 # Any other option is a mistake of the operator.
-OPTION_NAMES = frozenset({'host', 'port', 'username', 'password', 'tls', 'qos', 'keepalive', 'transport'})
+OPTION_NAMES = frozenset({'host', 'port', 'username', 'password', 'tls', 'keepalive', 'transport'})
 
 
 class Mqtt(Driver):
     """An MQTT broker, with one connection.
 
-    Options: `host`, `port`, `username`, `password`, `keepalive` (seconds), `transport`, `tls` (an ssl.SSLContext or
-    True), and `qos` (1 or 2).
+    Options: `host`, `port`, `username`, `password`, `keepalive` (seconds), `transport`, and `tls` (an ssl.SSLContext or
+    True).
     """
 
     module, package = 'paho.mqtt', 'netbox-webhooks[mqtt]'
@@ -40,9 +43,6 @@ class Mqtt(Driver):
         if 'host' not in options:
             raise ValueError('host is missing')
         self._options = dict(options)
-        self._qos = options.get('qos', 1)
-        if self._qos not in (1, 2):
-            raise ValueError('qos must be 1 or 2: with 0 a broker confirms nothing')
         self._opening = threading.Lock()
         self._link: _Link | None = None
 
@@ -54,15 +54,15 @@ class Mqtt(Driver):
             raise ValueError('a topic has no + and #, and does not begin with $')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
-        """Publish the message, and return topic, QoS and the broker's reason code once it has confirmed.
+        """Publish the message, and return topic and the broker's reason code once it has confirmed.
 
         Raises Away after `timeout` seconds or if the broker is busy, Lost if the connection ends, and Refused
         otherwise.
         """
         end = time.monotonic() + timeout
         link = self._open(end)
-        reason = link.publish(message, self._qos, end - time.monotonic(), timeout)
-        return {'topic': message.address, 'qos': self._qos, 'reason': str(reason)}
+        reason = link.publish(message, end - time.monotonic(), timeout)
+        return {'topic': message.address, 'reason': str(reason)}
 
     def _open(self, end: float) -> '_Link':
         if not self._opening.acquire(timeout=max(end - time.monotonic(), 0)):
@@ -129,7 +129,7 @@ class _Link:
         if self._code.is_failure:
             raise (Away if self._code.value in BUSY_REASON_CODES else Refused)(f'no connection: {self._code}')
 
-    def publish(self, message: Message, qos: int, patience: float, timeout: float) -> Any:
+    def publish(self, message: Message, patience: float, timeout: float) -> Any:
         """Publish the message, and return the broker's reason code. Raises Away, Lost and Refused.
 
         `patience` is the seconds that are left. `timeout` is all of them, for the error's text.
@@ -140,7 +140,7 @@ class _Link:
         if len(message.body) + len(message.address) + len(properties.pack()) + HEADER_MARGIN_BYTES > self._largest:
             raise Refused(f'the message is larger than {self._largest} bytes')
         # The client's thread takes our lock inside locks of its own. If this call held ours, both could wait for ever.
-        info = self._client.publish(message.address, message.body, qos, properties=properties)
+        info = self._client.publish(message.address, message.body, QOS, properties=properties)
         if info.rc != MQTT_ERR_SUCCESS:
             self.is_lost.set()
             raise Lost('the connection was lost')

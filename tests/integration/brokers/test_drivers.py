@@ -39,7 +39,7 @@ class TestPublishing:
         shown = {
             'nats': {'stream', 'sequence'},
             'redis': {'stream', 'id'},
-            'mqtt': {'topic', 'qos', 'reason'},
+            'mqtt': {'topic', 'reason'},
             'amqp': {'exchange', 'routing_key', 'delivery_tag'},
             'kafka': {'topic', 'partition', 'offset'},
         }
