@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
@@ -22,6 +21,8 @@ Document = dict[str, Any]
 
 # Characters that names of components cannot have.
 UNFIT_IN_NAMES = re.compile(r'[^\w.-]')
+# The host of a URL behind its scheme, with user and port.
+HOST = re.compile('[^/?#]*')
 # One expression of a template.
 EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
 # The schema of any text.
@@ -64,12 +65,12 @@ class _Channel:
         self.webhook = webhook
         self.name = f'webhook-{webhook.pk}'
         self.place = address.split(webhook.masked_url)
-        parts = urlsplit(webhook.masked_url)
-        self._host = self.place.name if self.place else parts.netloc or 'unknown'
-        self._protocol = self.place.driver if self.place else parts.scheme or 'http'
-        # From the text, not from urlsplit(): it would end the path at a question mark inside a template.
+        # Not by urlsplit(): it refuses brackets in a host's template, and ends the path at a template's question mark.
+        scheme = address.SCHEME.match(webhook.masked_url)
         _scheme, _slashes, rest = webhook.masked_url.partition('://')
         self._path = rest.partition('/')[2]
+        self._host = self.place.name if self.place else HOST.match(rest)[0] or 'unknown'
+        self._protocol = scheme[1].lower() if scheme else 'http'
 
     @property
     def server(self) -> str:

@@ -56,6 +56,14 @@ def all_webhooks() -> None:
     subscribe('', Site)
 
 
+def test_a_host_from_a_template_with_brackets_breaks_no_document():
+    subscribe("https://{{ data['name'] }}.example.com/hook", Site)
+    subscribe(NOWHERE, Site)
+    shown = document()
+    templated, _other = shown['channels'].values()
+    assert (templated['address'], len(shown['servers'])) == ('/hook', 2)
+
+
 def test_it_names_channels_servers_keys_and_no_secret():
     all_webhooks()
     shown = document()
