@@ -170,6 +170,18 @@ def advance(apps, schema_editor) -> None:
     sequence.advance()
 
 
+def forget_orphans(apps, schema_editor) -> None:
+    """
+    Delete what is left of deleted webhooks.
+
+    While the plugin is off, nobody else does, and the foreign keys that come back refuse such rows.
+    """
+    for table in ('webhooks_delivery', 'webhooks_health'):
+        schema_editor.execute(
+            f'DELETE FROM {table} o WHERE NOT EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = o.webhook_id)'
+        )
+
+
 def seal_urls(apps, schema_editor) -> None:
     stored_urls.seal(schema_editor.connection)
 
@@ -229,6 +241,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ),
+            migrations.RunPython(migrations.RunPython.noop, forget_orphans),
             # From here on no worker of 1.0.0 claims or records anything, or makes a delivery.
             Gently(
                 ['delivery'],

@@ -101,6 +101,14 @@ except CommandError as error:
     print('refused', error)
 """
 
+# A webhook that is deleted while the plugin is off: no worker deletes its log.
+DELETE = """
+from webhooks.models import Delivery, Webhook
+gone = Webhook.objects.create(name='Gone', payload_url='http://127.0.0.1:9/')
+Delivery.objects.filter(state='failed').update(webhook=gone)
+gone.delete()
+"""
+
 # As docs/installation.md says.
 REMOVE = """
 from django.core.management import call_command
@@ -203,7 +211,7 @@ def test_it_leaves_nothing_that_would_break_a_page_of_netbox(netbox):
         netbox.warm.run('webhooks_remove', '--skip-checks')
     assert rows_that_name_us(netbox.database) == before
 
-    said = netbox.warm.run('shell', '--no-imports', '-c', REMOVE)
+    said = netbox.warm.run('shell', '--no-imports', '-c', DELETE + REMOVE)
     for line in ('1 extras.Bookmark', '1 extras.CustomField', '1 core.Job'):
         assert line in said
     configure(netbox, plugin=False)
