@@ -243,7 +243,10 @@ def _lock_events(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
 
 
 def _render_again(unsent: QuerySet[Delivery]) -> None:
-    """Render events anew that could not be rendered: NetBox or a plugin may be newer now."""
+    """Render events anew that could not be rendered: NetBox or a plugin may be newer now.
+
+    Without data, neither conditions nor lists were asked. Their deliveries are marked, so that dispatch decides them.
+    """
     pks = set(unsent.exclude(event__error='').values_list('event_id', flat=True))
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
@@ -255,6 +258,9 @@ def _render_again(unsent: QuerySet[Delivery]) -> None:
     for event in events:
         event.lapses = 0
     commands.render_again(events, matches)
+    asking = [pk for pk, webhook in webhooks.items() if webhook.conditions or webhook.filters]
+    rendered = Delivery.objects.filter(event__in=events, event__error='', webhook__in=asking, status__in=AS_ITSELF)
+    rendered.update(span={'undecided': True})
 
 
 def select(

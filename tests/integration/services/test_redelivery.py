@@ -302,6 +302,22 @@ class TestNotRendered:
         (request,) = receiver.matching(lambda request: request.path == '/other')
         assert request.json()['snapshots']['postchange']
 
+    @pytest.mark.parametrize(
+        'asks', [{'conditions': {'attr': 'name', 'value': 'B'}}, {'filters': {'dcim.site': 'name=B'}}]
+    )
+    def test_only_what_meets_the_conditions_or_is_in_the_list_is_sent(self, asks, webhook, receiver, broken):
+        Webhook.objects.update(**asks)
+        other = subscribe(receiver.url('/other'), Site, max_attempts=1)
+        for name in 'AB':
+            site(name=name)
+        work()
+        broken.close()
+        redeliver(webhook=other)
+        redeliver(webhook=webhook)
+        work()
+        sent = [request.json()['data']['name'] for request in receiver.matching(lambda one: one.path == HOOK)]
+        assert sent == ['B']
+
     def test_its_object_may_be_gone_without_an_event_and_a_list_may_have_noticed(self, webhook, receiver, broken):
         place = site()
         subscribe(receiver.url('/list'), Site, filters={'dcim.site': 'status=active'})
