@@ -344,6 +344,12 @@ def test_all_of_a_filter_that_is_refused_is_none(admin_pages, view, sent, is_ref
     assert Webhook.objects.filter(name='Old', description='').exists() is is_refused
 
 
+def test_all_in_a_state_can_be_edited(admin_pages):
+    webhook = subscribe(NOWHERE, Site, name='Old', paused=True)
+    query, data = 'state=paused', {'_all': 'on', 'pk': webhook.pk}
+    assert admin_pages.post(f'{PAGES}webhooks/edit/?{query}', data).status_code == 200
+
+
 @pytest.mark.parametrize(('length', 'is_renamed'), [(150, True), (151, False)])
 def test_a_name_that_becomes_too_long_is_refused(admin_pages, length, is_renamed):
     webhook = subscribe(NOWHERE, Site, name='Old')
