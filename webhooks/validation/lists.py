@@ -16,11 +16,12 @@ NOT_BESIDE_FILTERS = (
 
 
 def normalized_filters(filters: dict[str, Any]) -> dict[str, Any]:
-    """Return filters as they are stored: without a `?` before a query, and blanks around it.
+    """Return filters as they are stored: without a `?` before a query, blanks around it, and line breaks in it.
 
     A query that is no text comes back unchanged, for `check` to refuse.
     """
-    texts = {label: query.strip().removeprefix('?') for label, query in filters.items() if isinstance(query, str)}
+    queries = {label: query for label, query in filters.items() if isinstance(query, str)}
+    texts = {label: ''.join(query.splitlines()).strip().removeprefix('?') for label, query in queries.items()}
     return {**filters, **texts}
 
 
