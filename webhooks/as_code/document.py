@@ -91,7 +91,8 @@ def read(text: str, file: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count('\n', 0, error.position) + 1
         raise DocumentError(_('not valid YAML: {problem}').format(problem=error.reason), f'{file}:{line}') from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    # A value that does not fit its tag, such as `!!bool maybe`, raises a LookupError or an AttributeError.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise DocumentError(_('not valid YAML: {problem}').format(problem=error), file) from None
     return of(found, file)
 

@@ -230,6 +230,8 @@ class TestRefusals:
         ('text', 'error'),
         [
             ('webhooks: [', 'webhooks.yaml:1: not valid YAML'),
+            ('webhooks: !!bool maybe', 'webhooks.yaml: not valid YAML'),
+            ('webhooks: !!timestamp soon', 'webhooks.yaml: not valid YAML'),
             ('- a', 'a document must be a mapping'),
             ('source: a\nhooks: []', 'webhooks.yaml:2: hooks: a document has no such key'),
             ('source: a\nwebhooks: {a: 1}', 'webhooks.yaml:2: webhooks: enter a list'),
