@@ -45,7 +45,13 @@ class Amqp(Driver):
         Raises Away after `timeout` seconds or if a queue is full, and Lost if the connection ends. Raises Refused if no
         queue takes the message, or the exchange is missing or forbidden.
         """
-        return self._background.run(self._publish(message), timeout)
+        from pika.exceptions import ChannelWrongStateError, ConnectionWrongStateError
+
+        try:
+            return self._background.run(self._publish(message), timeout)
+        except (ChannelWrongStateError, ConnectionWrongStateError) as error:
+            # It ended while another message was opening a channel.
+            raise Lost('the connection was lost') from error
 
     async def _publish(self, message: Message) -> Mapping[str, object]:
         exchange, _slash, key = message.address.partition('/')
