@@ -15,6 +15,7 @@ from django.shortcuts import redirect
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from extras.models import CustomField
 from utilities.exceptions import AbortRequest
 from utilities.forms.mixins import CheckLastUpdatedMixin
 
@@ -67,7 +68,15 @@ def _each(one: Action) -> Callable:
 
 
 class BaseForm(CheckLastUpdatedMixin, forms.ModelForm):
-    """The base of all forms. It refuses to save over a change that was saved since the page was opened."""
+    """The base of all forms. It refuses to save over a change that was saved since the page was opened.
+
+    A new object has the defaults of custom fields, which the admin does not show.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not self.instance.pk:
+            self.instance.custom_field_data = CustomField.objects.get_defaults_for_model(self._meta.model)
 
     @cached_property
     def changed_data(self) -> list[str]:

@@ -5,7 +5,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
-from extras.models import CustomField, Tag
+from extras.models import Tag
 
 from .. import object_types
 from ..forms.definition import BaseWebhookForm
@@ -49,9 +49,6 @@ class WebhookForm(BaseForm, BaseWebhookForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if not self.instance.pk:
-            fields = CustomField.objects.get_for_model(Webhook)
-            self.instance.custom_field_data = {one.name: one.default for one in fields}
         self.fields['object_types'].choices = object_types.by_app
         self.fields['tags'].queryset = _tags()
         # NetBox's field sets its own classes, which the admin's styles do not know.

@@ -16,7 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Model
 from extras.choices import EventRuleActionChoices
-from extras.models import EventRule
+from extras.models import CustomField, EventRule
 from extras.models import Webhook as BuiltinWebhook
 from netbox.config import get_config
 
@@ -165,6 +165,7 @@ def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
         timeout=builtin.timeout,
         max_attempts=min(1 + get_config().RQ_RETRY_MAX, MAX_ATTEMPTS),
         **{name: getattr(builtin, name) for name in COPIED_FIELDS},
+        custom_field_data=CustomField.objects.get_defaults_for_model(Webhook),
         **{flag: event_type in rule.event_types for event_type, flag in FLAGS.items()},
     )
 
