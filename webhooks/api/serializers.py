@@ -30,6 +30,7 @@ from ..presentation.fields import NAMES, help_of, shown_in
 from ..presets import all_presets
 from ..security import fingerprints
 from ..services.keys import find_wrong
+from ..services.sent_bodies import read_bodies
 from ..services.why_not_sent import next_attempt_at, wait_of
 from ..storable import is_storable
 from ..validation.body import refuse_batch
@@ -384,6 +385,11 @@ class DeliverySerializer(RestrictedSerializer):
 
     def get_event_count(self, delivery: Delivery) -> int:
         return 1
+
+    def to_representation(self, delivery: Delivery) -> Any:
+        if self.context.get('is_list') is False:
+            read_bodies([attempt for attempt in delivery.sent if not attempt.is_restricted])
+        return super().to_representation(delivery)
 
     def get_part(self, delivery: Delivery) -> int | None:
         return delivery.part if delivery.parts else None

@@ -280,6 +280,9 @@ def _visible_with_attempts(user: Any, deliveries: Collection[Delivery]) -> set[i
     found = visible_attempts(user, [one.pk for one in deliveries])
     for one in deliveries:
         one.sent = found[one.pk][::-1]
+        for attempt in one.sent:
+            if attempt.delivery_id == one.pk:
+                attempt.delivery = one  # so that all bodies are made again from the same event
     return visible_deliveries(user, deliveries)
 
 

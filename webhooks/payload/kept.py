@@ -81,9 +81,14 @@ def body_of(attempt: Attempt) -> Body:
 
 
 def known_body_of(attempt: Attempt) -> str | None:
-    """Return the body that the attempt has sent, or None if it is not known exactly. A long one lacks its end."""
+    """Return the body that the attempt has sent, or None if it is not known exactly.
+
+    One of more than MAX_KEPT_BYTES lacks its end.
+    """
     text, origin = body_of(attempt)
-    return None if origin in (Origin.UNKNOWN, Origin.OTHER) else text
+    if origin in (Origin.UNKNOWN, Origin.OTHER):
+        return None
+    return text.encode()[:MAX_KEPT_BYTES].decode(errors='ignore')
 
 
 def _can_be_made_again(webhook: Webhook, deliveries: Sequence[Delivery]) -> bool:
