@@ -55,7 +55,7 @@ def refusals() -> Iterator[None]:
 
 
 class StorableMixin:
-    """Refuses values that PostgreSQL cannot store, with an error at the field."""
+    """Refuses values that PostgreSQL cannot store, a change log message too, with an error at the field."""
 
     def to_internal_value(self, data: Any) -> Any:
         sent = data if isinstance(data, dict) else {}
@@ -63,6 +63,18 @@ class StorableMixin:
         if wrong:
             raise serializers.ValidationError({name: [UNSTORABLE_TEXT] for name in wrong})
         return super().to_internal_value(data)
+
+    def validate(self, data: Any) -> Any:
+        if not getattr(self, 'nested', False) and 'changelog_message' in data:
+            _check_message(data['changelog_message'])
+        return super().validate(data)
+
+
+def _check_message(message: Any) -> None:
+    try:
+        CHANGELOG_MESSAGE.run_validation(message)
+    except serializers.ValidationError as error:
+        raise serializers.ValidationError({'changelog_message': error.detail}) from None
 
 
 class WebhookHealthSerializer(serializers.ModelSerializer):
@@ -86,10 +98,7 @@ class KeysMixin:
 
 
 class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
-    """The base of webhooks and credentials: takes related objects as GET shows them, and keeps a masked secret.
-
-    It refuses a change log message that NetBox cannot store.
-    """
+    """The base of webhooks and credentials: takes related objects as GET shows them, and keeps a masked secret."""
 
     # The fields that have fingerprints.
     secretive: Sequence[str] = ('secret',)
@@ -119,17 +128,6 @@ class SecretiveSerializer(StorableMixin, NetBoxModelSerializer):
 
     def validate_secret(self, value: str) -> Any:
         return merge_secret(value, self.instance.secret) if self.instance else value
-
-    def validate(self, data: Any) -> Any:
-        if not self.nested and 'changelog_message' in data:
-            self._check_message(data['changelog_message'])
-        return super().validate(data)
-
-    def _check_message(self, message: Any) -> None:
-        try:
-            CHANGELOG_MESSAGE.run_validation(message)
-        except serializers.ValidationError as error:
-            raise serializers.ValidationError({'changelog_message': error.detail}) from None
 
 
 def _as_ids(value: Any) -> Any:

@@ -110,6 +110,13 @@ def test_event_rules_send_what_a_job_changes_by_netboxs_own_webhooks(netbox_user
     assert [one['data']['name'] for one in sent] == ['CMDB']
 
 
+def test_a_change_log_message_that_cannot_be_stored_is_refused_by_its_name(netbox_user, source, api_client):
+    address = f'{API}{definition(source, netbox_user).pk}/'
+    for message in ('a' * 201, 'a\0b'):
+        answer = api_client.patch(address, {'changelog_message': message}, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, ['changelog_message'])
+
+
 def test_a_list_in_place_of_one_definition_is_refused(netbox_user, source, api_client):
     address = f'{API}{definition(source, netbox_user).pk}/'
     for call in (api_client.put, api_client.patch):
