@@ -498,6 +498,19 @@ class TestFilters:
         assert sorted(told(receiver)) == [('created', enters.pk, None), ('deleted', leaves.pk, 'left')]
         assert ListWalk.objects.get(webhook_id=webhook.pk).error == ''
 
+    def test_one_that_fails_holds_no_other_list_of_its_webhook(self, receiver: Receiver):
+        saved = saved_filter()
+        filters = {'dcim.site': f'filter_id={saved.pk}', 'tenancy.tenant': 'slug__isw=tenant'}
+        webhook = subscribe(receiver.url('/'), Site, Tenant, filters=filters)
+        SavedFilter.objects.update(shared=False)
+        one = site()
+        tenant = Tenant.objects.create(**named('tenant'))
+        assert told(receiver) == [('created', tenant.pk, None)]
+        failing = ListWalk.objects.exclude(error='').get(webhook_id=webhook.pk)
+        assert failing.query == filters['dcim.site']
+        SavedFilter.objects.update(shared=True)
+        assert told(receiver) == [('created', one.pk, None)]
+
     def test_an_error_that_has_passed_is_forgotten_with_the_next_change(self, receiver: Receiver, filtered):
         """The next comparison may be an hour away."""
         webhook = mirror(receiver)

@@ -133,7 +133,7 @@ def accepts(webhook: Webhook, shown: Shown) -> bool | None:
         return False
     if not changed_keys.accepts(webhook, shown.before, shown.data):
         return False
-    if memberships.is_listed(webhook, shown.event):
+    if memberships.is_listed(webhook, shown.event.object_type_id):
         return None
     if not webhook.conditions or shown.data is None:
         return True

@@ -6,7 +6,6 @@ of its object is dispatched, it may already see the state after both. Then the l
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -50,39 +49,28 @@ class Judged(NamedTuple):
     span: dict[str, str] | None
 
 
-def is_listed(webhook: Webhook, event: Event) -> bool:
+def is_listed(webhook: Webhook, type_id: int) -> bool:
     """Return whether the webhook has a filter for objects of this type."""
-    return bool(webhook.filters) and label_of_id(event.object_type_id) in webhook.filters
+    return bool(webhook.filters) and label_of_id(type_id) in webhook.filters
 
 
-def judge(webhook: Webhook, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
+def judge(webhook: Webhook, type_id: int, deliveries: Sequence[tuple[int, Event]]) -> list[Judged]:
     """Return the change that each undecided delivery of a listed type reports. They are given in order. Writes nothing.
 
-    Raises DefinitionError if a filter fails or is too slow, and Locked if a table is locked.
+    Raises DefinitionError if the filter fails or is too slow, and Locked if a table is locked.
     """
-    by_type: dict[int, set[int]] = defaultdict(set)
-    there: dict[int, set[int]] = defaultdict(set)
-    for _pk, event in deliveries:
-        by_type[event.object_type_id].add(event.object_id)
-        if event.kind != DELETED:
-            there[event.object_type_id].add(event.object_id)
-    inside, members = set(), set()
-    for type_id, pks in by_type.items():
-        # If a device is deleted with its interfaces, a filter that names it fails from then on. But it is not needed.
-        inside |= {(type_id, pk) for pk in _inside(webhook, type_id, there[type_id])} if there[type_id] else set()
-        members |= {(type_id, pk) for pk in sql.fetch_column(READ_MEMBERS, [webhook.pk, type_id, list(pks)])}
+    objects = {event.object_id for _pk, event in deliveries}
+    there = {event.object_id for _pk, event in deliveries if event.kind != DELETED}
+    query = webhook.filters[label_of_id(type_id)]
+    # If a device is deleted with its interfaces, a filter that names it fails from then on. But it is not needed.
+    inside = set(list_filters.among(model_of_id(type_id), query, there)) if there else set()
+    members = set(sql.fetch_column(READ_MEMBERS, [webhook.pk, type_id, list(objects)]))
     return list(_judge(deliveries, inside, members))
 
 
-def _inside(webhook: Webhook, type_id: int, pks: set[int]) -> list[int]:
-    return list_filters.among(model_of_id(type_id), webhook.filters[label_of_id(type_id)], pks)
-
-
-def _judge(
-    deliveries: Sequence[tuple[int, Event]], inside: set[tuple[int, int]], members: set[tuple[int, int]]
-) -> Iterator[Judged]:
+def _judge(deliveries: Sequence[tuple[int, Event]], inside: set[int], members: set[int]) -> Iterator[Judged]:
     for pk, event in deliveries:
-        key = (event.object_type_id, event.object_id)
+        key = event.object_id
         is_in, was_in = event.kind != DELETED and key in inside, key in members
         if is_in:
             kind = UPDATED if was_in else CREATED

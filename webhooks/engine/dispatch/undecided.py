@@ -3,7 +3,7 @@
 A regular expression may take 50 ms, as may a hundred comparisons of long texts. If 30 webhooks with one were decided
 together with all others, each change would take seconds for everybody. So dispatch makes an undecided delivery. No
 sender sees it, but if the webhook is `ordered`, later changes of its object wait for it. When it is its webhook's turn,
-it becomes ready or resting, or is deleted.
+it becomes ready or resting, or is deleted. A turn is for one type: a filter that fails stops no other list.
 """
 
 import json
@@ -20,7 +20,7 @@ from .. import sql
 from ..deliver import order, quiet
 from ..each import rest_after
 from . import matching, memberships
-from .memberships import UPDATED, Judged
+from .memberships import UPDATED
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -38,12 +38,19 @@ FIND_NEXT_WEBHOOK = """
     SELECT webhook_id FROM webhooks_delivery WHERE status = 'undecided' AND webhook_id > %s
     ORDER BY webhook_id LIMIT 1"""
 
-# Lock a webhook's oldest undecided deliveries, without those that another dispatcher evaluates.
+# Find the type of a webhook's oldest undecided delivery, without the types that rest.
+FIND_TYPE = """
+    SELECT object_type_id FROM webhooks_delivery
+    WHERE status = 'undecided' AND webhook_id = %s AND object_type_id <> ALL(%s)
+    ORDER BY id LIMIT 1"""
+
+# Lock a webhook's oldest undecided deliveries of a type, without those that another dispatcher evaluates.
 LOCK_UNDECIDED = """
-    SELECT id, event_id FROM webhooks_delivery WHERE status = 'undecided' AND webhook_id = %s
+    SELECT id, event_id FROM webhooks_delivery
+    WHERE status = 'undecided' AND webhook_id = %s AND object_type_id = %s
     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"""
 
-# After an error of a list's filter, and if a table is locked, its webhook rests.
+# A list rests after an error of its filter, and if a table is locked.
 ERROR_REST_SECONDS = 60.0
 LOCKED_REST_SECONDS = 1.0
 
@@ -65,16 +72,12 @@ REMOVE_UNMET = """
     WITH removed AS (DELETE FROM webhooks_delivery WHERE id = ANY(%s) AND status = 'undecided' RETURNING event_id)
     UPDATE webhooks_event e SET skipped = skipped + 1 FROM removed WHERE e.id = removed.event_id"""
 
-# Keep why a webhook's filters failed. Skip lists of a webhook that somebody is saving: that may take an hour.
+# Keep why a list's filter failed, or that it has just worked (''). Skip the list if somebody is saving its webhook:
+# that may take an hour.
 NOTE_ERROR = """
-    UPDATE webhooks_listwalk SET error = %s WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_listwalk WHERE webhook_id = %s FOR UPDATE SKIP LOCKED
-    ))"""
-
-# Forget why the filters of these types failed: they have just worked.
-FORGET_ERRORS = """
-    UPDATE webhooks_listwalk SET error = '' WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_listwalk WHERE webhook_id = %s AND object_type_id = ANY(%s) AND error <> ''
+    UPDATE webhooks_listwalk SET error = %(error)s WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_listwalk
+        WHERE webhook_id = %(webhook)s AND object_type_id = %(type)s AND error <> %(error)s
         FOR UPDATE SKIP LOCKED
     ))"""
 
@@ -84,8 +87,8 @@ class Undecided:
 
     def __init__(self) -> None:
         self._last_webhook = 0
-        # {id of a webhook with a list: end of its rest, by time.monotonic()}
-        self._rests: dict[int, float] = {}
+        # {(id of a webhook, id of a listed type): end of the list's rest, by time.monotonic()}
+        self._rests: dict[tuple[int, int], float] = {}
 
     def step(self) -> int:
         """Decide deliveries of webhooks in turn, for STEP_SECONDS: each becomes ready, or is deleted. Returns how many.
@@ -112,65 +115,66 @@ class Undecided:
         return None
 
     def _turn(self, webhook_id: int) -> int:
-        """Decide some of a webhook's deliveries. Returns how many: 0 while it rests."""
+        """Decide some of a webhook's deliveries, of one type. Returns how many: 0 while all its lists rest."""
         began = time.monotonic()
-        if self._rests.get(webhook_id, 0.0) > began:
-            return 0
+        resting = [type_id for (pk, type_id), until in self._rests.items() if pk == webhook_id and until > began]
+        found = sql.fetch_column(FIND_TYPE, [webhook_id, resting])
         # The deliveries may be left by a deleted webhook with the same id: tidy removes those first.
-        webhook = Webhook.objects.filter(pk=webhook_id, health__former_until=None).first()
-        if webhook is None or webhook.conditions:
-            return _decide_some(webhook) if webhook else 0
+        webhook = Webhook.objects.filter(pk=webhook_id, health__former_until=None).first() if found else None
+        if webhook is None:
+            return 0
+        (type_id,) = found
+        # A type without a filter has conditions, or somebody has removed the filter since.
+        if not memberships.is_listed(webhook, type_id):
+            return _decide_some(webhook, type_id)
         rest = 0.0
         try:
-            return _judge_some(webhook)
+            return _judge_some(webhook, type_id)
         except INTERRUPTIONS:
             rest = LOCKED_REST_SECONDS
             raise
         except Exception as error:
-            # A plugin's filter may raise anything. That must not stop other webhooks.
+            # A plugin's filter may raise anything. That must not stop other webhooks, or other lists of this one.
             logger.exception('webhook=%s name=%r a filter failed (it is tried again)', webhook.pk, webhook.name)
-            note_error(webhook.pk, error)
+            _note_error(webhook.pk, type_id, storable(reason_of(error)))
             rest = ERROR_REST_SECONDS
             return 0
         finally:
             ended = time.monotonic()
-            self._rests[webhook_id] = ended + max(rest, rest_after(ended - began))
+            self._rests[webhook_id, type_id] = ended + max(rest, rest_after(ended - began))
 
 
-def note_error(webhook_id: int, error: Exception) -> None:
-    """Keep the error of a webhook's filters, for its page."""
-    sql.execute(NOTE_ERROR, [storable(reason_of(error)), webhook_id])
+def _note_error(webhook_id: int, type_id: int, error: str) -> None:
+    """Keep the error of a list's filter for the webhook's page, or '' if it has none."""
+    sql.execute(NOTE_ERROR, {'webhook': webhook_id, 'type': type_id, 'error': error})
 
 
-def _judge_some(webhook: Webhook) -> int:
-    """Judge some of a webhook's deliveries by its lists, and record the result. Returns how many were judged.
+def _judge_some(webhook: Webhook, type_id: int) -> int:
+    """Judge some deliveries of a webhook's list, and record the result. Returns how many were judged.
 
     0 if another dispatcher does it, or a sender has locked the lane.
     """
     with sql.transaction() as now:
         if not sql.fetch_value(memberships.TRY_LOCK_MEMBERS, [webhook.pk]):
             return 0
-        rows = sql.fetch(LOCK_UNDECIDED, [webhook.pk, TURN_DELIVERIES])
+        rows = sql.fetch(LOCK_UNDECIDED, [webhook.pk, type_id, TURN_DELIVERIES])
         events = Event.objects.defer(*LONG_BUT_DATA).in_bulk([event_id for _pk, event_id in rows])
-        deliveries = [(pk, events[event_id]) for pk, event_id in rows]
-        judged = memberships.judge(webhook, [one for one in deliveries if memberships.is_listed(webhook, one[1])])
-        # For the others, somebody has removed the filter or the conditions since, or even the type.
-        listed, types = {one.pk for one in judged}, _types(webhook)
-        plain = [Judged(pk, event, event.kind, None) for pk, event in deliveries if pk not in listed]
-        every = [*judged, *(one for one in plain if one.event.object_type_id in types)]
-        wanted = [one for one in every if _is_sent(webhook, one.kind, one.event)]
+        judged = memberships.judge(webhook, type_id, [(pk, events[event_id]) for pk, event_id in rows])
+        # Somebody may have removed the type, and left its filter.
+        is_taken = type_id in _types(webhook)
+        wanted = [one for one in judged if is_taken and _is_sent(webhook, one.kind, one.event)]
         going = {one.pk for one in wanted}
-        unwanted = [pk for pk, _event in deliveries if pk not in going]
+        unwanted = [one.pk for one in judged if one.pk not in going]
         if unwanted and not _remove(webhook.pk, unwanted, now):
             return 0
         # Somebody may be removing the list, in a transaction that stays open.
         sql.set_lock_timeout(sql.TABLE_LOCK_MS)
         # A member whose update is not sent stays as it was sent: its webhook may take updates later.
         memberships.store(webhook, [one for one in judged if one.kind != UPDATED or one.pk in going])
-        sql.execute(FORGET_ERRORS, [webhook.pk, [one.event.object_type_id for one in judged]])
+        _note_error(webhook.pk, type_id, '')
         spans = [one.span and json.dumps(one.span) for one in wanted]
         sql.execute(RELEASE_MET, [[one.pk for one in wanted], spans])
-        return len(deliveries)
+        return len(judged)
 
 
 def _types(webhook: Webhook) -> set[int]:
@@ -185,10 +189,10 @@ def _is_sent(webhook: Webhook, kind: str | None, event: Event) -> bool:
     return kind in webhook.kinds or (kind == UPDATED and event.backfill)
 
 
-def _decide_some(webhook: Webhook) -> int:
+def _decide_some(webhook: Webhook, type_id: int) -> int:
     """Evaluate a webhook's conditions for TURN_SECONDS, and record that. Returns how many deliveries were decided."""
     with sql.transaction() as now:
-        rows = sql.fetch(LOCK_UNDECIDED, [webhook.pk, TURN_DELIVERIES])
+        rows = sql.fetch(LOCK_UNDECIDED, [webhook.pk, type_id, TURN_DELIVERIES])
         verdicts = dict(_evaluate(webhook, rows))
         met = [pk for pk, is_met in verdicts.items() if is_met]
         unmet = [pk for pk, is_met in verdicts.items() if not is_met]
@@ -205,7 +209,8 @@ def _evaluate(webhook: Webhook, rows: Sequence[tuple[int, int]]) -> Iterator[tup
         # Somebody may have put the conditions in the place of a list's filter.
         is_asked = event.object_type_id in types and _is_sent(webhook, event.kind, event)
         try:
-            yield pk, is_asked and matching.meets(webhook, Shown.of_dispatched(event))
+            is_met = not webhook.conditions or matching.meets(webhook, Shown.of_dispatched(event))
+            yield pk, is_asked and is_met
         except Shortage as error:
             logger.warning(
                 'webhook=%s name=%r conditions=undecided reason="%s" (it is tried again)',
