@@ -26,7 +26,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import sql
 from webhooks.engine.deliver import queue
-from webhooks.engine.deliver.circuit_breaker import REFUSED_TOO_LONG
+from webhooks.engine.deliver.circuit_breaker import REFUSED_TOO_LONG, SUSPEND_AFTER_ATTEMPTS
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import feed, send_waiting, trial
 
@@ -135,6 +135,19 @@ class TestOutage:
         pass_probe_interval(webhook)
         assert work() == 'nothing to send'
         assert len(receiver.requests) == so_far
+
+    def test_a_delivery_is_the_probe_after_a_503_that_asked_for_no_wait(self, webhook, receiver):
+        """As load balancers answer while no server is there."""
+        receiver.answers(HOOK, 503)
+        site()
+        for _ in range(SUSPEND_AFTER_ATTEMPTS):
+            pass_retry_waits()
+            work()
+        assert health(webhook).suspended_since
+        receiver.answers(HOOK, 200)
+        pass_probe_interval(webhook)
+        work()
+        assert deliveries(DELIVERED)
 
     def test_a_change_set_is_a_probe_as_a_whole(self, receiver):
         """Each time its request says the same."""

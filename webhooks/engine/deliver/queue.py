@@ -36,14 +36,20 @@ EXPANDED_BYTES = 'coalesce(octet_length(e.expanded), 0)'
 # How many bytes of a body the delivery `d` takes, with its event `e`.
 DELIVERY_BYTES = f'{EVENT_BYTES} + CASE WHEN d.expanded THEN {EXPANDED_BYTES} ELSE 0 END'
 
-# Make tried deliveries of these lanes due now, except those just `answered`, and those with one of the `spared`
-# statuses.
+# The last answer to the delivery `d` asked for a wait. A load balancer answers 503 without asking for one.
+HAS_ASKED = """EXISTS (
+        SELECT FROM webhooks_attempt a CROSS JOIN jsonb_object_keys(a.response_headers) AS name
+        WHERE a.delivery_id = d.id AND a.number = d.attempt_count AND lower(name) = 'retry-after'
+    )"""
+
+# Make tried deliveries of these lanes due now, except those just `answered`, and those whose last answer has one of the
+# `spared` statuses and asked for a wait.
 RETRY = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('retrying', '') AND id = ANY(ARRAY(
         SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
             WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
-              AND coalesce(d.response_status, 0) <> ALL(%(spared)s)
+              AND (coalesce(d.response_status, 0) <> ALL(%(spared)s) OR NOT {HAS_ASKED})
             ORDER BY d.due_at LIMIT %(most)s
         ) d
     ))
