@@ -46,6 +46,13 @@ BOUNDS = f"""
         set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'local'), true),
         clock_timestamp()"""
 
+# A transaction that reads NetBox's tables holds them. If its host is cut off, the next upgrade of NetBox would wait for
+# it. So it ends after an idle time that is longer than anything is computed in between.
+READING_IDLE_MS = 60_000
+
+# Limit for how many milliseconds the open transaction is idle between statements.
+SET_IDLE_TIMEOUT = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+
 # Limit for how many milliseconds later statements of the open transaction wait for a lock.
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 
@@ -111,8 +118,11 @@ def reading() -> Iterator[None]:
     Raises Locked if one of them is locked: the work is done another time. Inside an open transaction, the limit also
     applies to its later statements.
     """
+    is_outermost = not connection.in_atomic_block
     try:
         with django_transaction.atomic():
+            if is_outermost:
+                fetch(SET_IDLE_TIMEOUT, [str(READING_IDLE_MS)])
             set_lock_timeout(TABLE_LOCK_MS)
             yield
     except OperationalError as error:

@@ -8,7 +8,7 @@ import pytest
 from circuits.models import Provider
 from dcim.models import Device, Interface, Region, Site
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
+from django.db import InternalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from extras.models import ConfigContext, EventRule, JournalEntry
@@ -96,6 +96,15 @@ def test_a_change_that_needs_it_waits_unblamed_and_all_others_arrive(receiver, t
     assert unlocked(receiver)[-1]['data']['tenant']['name'] == tenant.name
     assert deliveries('delivered')[0].object_id == needs.pk
     assert not deliveries('failed')
+
+
+def test_a_reader_that_was_cut_off_stops_no_upgrade(monkeypatch):
+    monkeypatch.setattr(sql, 'READING_IDLE_MS', 300)
+    with pytest.raises(InternalError), sql.reading():
+        assert not Tenant.objects.exists()
+        with locked(Tenant):
+            assert not Tenant.objects.exists()
+    connection.close()
 
 
 def test_a_later_change_of_the_same_object_waits_too(receiver, tenant):
