@@ -94,6 +94,11 @@ def test_a_list_costs_the_same_however_long_it_is(api_client, address):
     assert _queries(api_client, address) == few
 
 
+def test_a_delivery_costs_the_same_however_many_attempts_it_took(api_client):
+    few, many = (delivery(event(site()), attempts=number) for number in (2, 9))
+    assert _queries(api_client, f'{DELIVERIES}{many.pk}/') == _queries(api_client, f'{DELIVERIES}{few.pk}/')
+
+
 def _queries(client, address):
     client.get(address)
     with CaptureQueriesContext(connection) as queries:

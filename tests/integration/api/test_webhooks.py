@@ -148,6 +148,13 @@ def test_a_webhook_for_event_rules_alone_has_no_object_types(api_client, given):
     assert (answer.status_code, answer.json().get('object_types')) == (201, []), answer.data
 
 
+def test_a_filter_that_was_pasted_with_a_line_break_is_stored_as_one_line(api_client):
+    """The form takes one filter a line."""
+    filters = {'dcim.site': '?status=active&\nname=Bern'}
+    answer = api_client.post(WEBHOOKS, VALID | {'type_update': True, 'filters': filters}, format='json')
+    assert (answer.status_code, answer.json().get('filters')) == (201, {'dcim.site': 'status=active&name=Bern'})
+
+
 def test_bad_input_is_refused_by_the_name_of_its_field(api_client):
     for field, value in BAD:
         answer = _send(api_client.post, WEBHOOKS, VALID | {field: value})

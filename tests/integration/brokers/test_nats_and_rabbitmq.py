@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.brokers import NatsReader, Reader, Relay, Sender, options_of, sending
+from support.brokers import PATIENT, NatsReader, Reader, Relay, Sender, options_of, sending
 from support.settings import change_settings
 
 from devstack.brokers import MOST, Nats
 from devstack.ports import free_port
 from devstack.process import Processes, wait_until
-from webhooks.brokers import nats
+from webhooks.brokers import nats, registry
+from webhooks.brokers.driver import Lost, Message
 
 pytestmark = pytest.mark.usefixtures('bus')
 # Seconds that a broker has which says nothing.
@@ -28,6 +29,11 @@ class Discreet(Nats):
 def send(reader: Reader) -> Iterator[Sender]:
     with sending(reader) as sender:
         yield sender
+
+
+def message(address: str) -> Message:
+    headers = {'content-type': 'application/json'}
+    return Message(address=address, key='dcim.site:1', id=str(uuid.uuid4()), headers=headers, body=b'{}')
 
 
 @pytest.mark.parametrize('driver', ['amqp'])
@@ -78,6 +84,26 @@ class TestRabbitMq:
             other = pool.submit(send)
             relay.hangs = False
             assert other.result().error == ''
+
+    def test_a_connection_that_ends_while_a_message_waits_for_a_channel_is_lost(self, relay: Relay):
+        """The message knows the connection already, and waits until another message has opened a channel."""
+        driver = registry.find('amqp', 'bus').open()
+        opening, background = driver._opening, driver._background
+        try:
+            driver.publish(message('netbox/sites'), SHORT)
+            # Both look at the connection before one of them opens a channel.
+            background.run(opening.acquire(), SHORT)
+            relay.hangs = True
+            with ThreadPoolExecutor(2) as pool:
+                messages = [pool.submit(driver.publish, message(one), PATIENT) for one in ('/sites', 'amq.topic/sites')]
+                assert wait_until(lambda: len(opening._waiters or ()) == 2, PATIENT)
+                background._loop.call_soon_threadsafe(opening.release)
+                assert wait_until(lambda: opening.locked() and len(opening._waiters) == 1, PATIENT)
+                relay.hangs = False
+                relay.cut()
+                assert [type(one.exception()) for one in messages] == [Lost, Lost]
+        finally:
+            driver.close()
 
     def test_a_return_that_came_too_late_does_not_refuse_the_next_attempt(self, send, reader, relay):
         assert send().succeeded

@@ -12,6 +12,7 @@ from django.contrib.messages import get_messages
 from django.db.models.signals import m2m_changed
 from django.http import HttpResponse
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from extras.models import CustomField, Tag
 from support.admin_browser import (
@@ -32,7 +33,7 @@ from support.log import delivery, event
 from users.models import User
 from utilities.exceptions import AbortRequest
 
-from webhooks.models import Webhook
+from webhooks.models import Credential, Webhook
 from webhooks.security import signing
 
 SECRET = 'a secret of the tests'
@@ -268,15 +269,20 @@ class TestCustomFields:
 
     @pytest.fixture
     def owner(self, db: None) -> CustomField:
-        owner = CustomField.objects.create(name='owner', type='text', default='net')
-        owner.object_types.set([ObjectType.objects.get_for_model(Webhook)])
+        owner = CustomField.objects.create(name='owner', type='text', required=True, default='net')
+        owner.object_types.set(ObjectType.objects.get_for_models(Webhook, Credential).values())
         return owner
 
     def test_a_new_webhook_has_their_defaults(self, client, owner):
         client.post(ADD, filled())
         assert Webhook.objects.get().custom_field_data == {'owner': 'net'}
 
-    def test_a_saved_webhook_keeps_their_values(self, client, owner, webhook):
+    def test_a_new_credential_has_their_defaults(self, client, owner):
+        page = reverse('admin:webhooks_credential_add')
+        client.post(page, {'name': 'Key', 'type': 'bearer', 'secret': 's3cret', 'hosts': 'a.example'})
+        assert Credential.objects.get().custom_field_data == {'owner': 'net'}
+
+    def test_a_saved_webhook_keeps_their_values(self, client, webhook, owner):
         webhook.custom_field_data = {'owner': 'ops'}
         webhook.save()
         assert 'cf_owner' not in client.get(page_of(webhook)).content.decode()

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 from core.events import OBJECT_CREATED, OBJECT_DELETED
-from core.models import ObjectChange
+from core.models import ObjectChange, ObjectType
 from dcim.models import Location, Rack, Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError
-from extras.models import EventRule
+from extras.models import CustomField, EventRule
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import builtin_rule
 from support.engine import work
@@ -71,6 +71,13 @@ class TestDefinition:
         assert (made.ssl_verification, made.timeout, made.max_attempts) == (False, 7, 1)
         assert made.conditions == {'attr': 'status.value', 'value': 'active'}
         assert (made.payload_format, made.include_snapshots) == ('netbox', False)
+
+    def test_it_has_the_defaults_of_required_custom_fields(self):
+        owner = CustomField.objects.create(name='owner', type='text', required=True, default='net')
+        owner.object_types.set([ObjectType.objects.get_for_model(Webhook)])
+        builtin_rule(Site)
+        run()
+        assert Webhook.objects.get().custom_field_data == {'owner': 'net'}
 
     def test_a_disabled_rule_gives_a_disabled_webhook(self):
         builtin_rule(rule_enabled=False)
