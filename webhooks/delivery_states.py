@@ -4,7 +4,8 @@ docs/architecture.md lists the transitions.
 
 In SQL one writes `status {TIMED}`: the column of the state is named `status`, as in 1.0.0. Conditions that end with
 `_BY_ID` mean the same. They are for statements that find their deliveries in another way, such as by id: with the plain
-conditions PostgreSQL may choose a partial index, and read all of it.
+conditions PostgreSQL may choose a partial index, and read all of it. To find deliveries of an object in one state,
+write `status = (SELECT 'held')`: the planner does not know the value, so it leaves partial indexes out.
 """
 
 from collections.abc import Iterable

@@ -33,11 +33,13 @@ from support.tables import copy_row, rows_read
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.delivery_states import DeliveryState
 from webhooks.engine import commands, each, rescue, sql
 from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order
 from webhooks.engine.deliver.build import Call, Threads
 from webhooks.engine.deliver.endpoint import Entry
 from webhooks.engine.dispatch import claim
+from webhooks.engine.dispatch.loop import make_deliveries
 from webhooks.engine.process import inline
 from webhooks.engine.process import sender as sender_process
 from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS, Registration
@@ -721,6 +723,35 @@ def test_no_look_reads_the_deliveries_again_for_each_delivery(webhook, receiver)
     with sender() as (_pk, first):
         first.turn()
         assert rows_read(Delivery) - before < 20 * 1000
+
+
+def test_what_follows_a_delivery_is_found_without_reading_its_webhooks_backlog(webhook):
+    """The log is young: PostgreSQL knows of no statistics that tell an object's index from a webhook's."""
+    place = site()
+    dispatch_all()
+    copy_row(Delivery, times=500)
+    ids = [one.pk for one in deliveries(PENDING)[:100]]
+    place.save()
+    dispatch_all()
+    following = Delivery.objects.filter(object_id=place.pk).latest('pk')
+    Delivery.objects.filter(pk=following.pk).update(state=DeliveryState.HELD, due_at=None)
+    before = rows_read(Delivery)
+    order.release_next(ids, timezone.now())
+    assert rows_read(Delivery) - before < 20 * 500
+    following.refresh_from_db()
+    assert following.state == DeliveryState.READY
+
+
+def test_deliveries_are_made_without_reading_their_webhooks_backlog(webhook):
+    """The log is young here too."""
+    site()
+    dispatch_all()
+    copy_row(Event, times=100)
+    copy_row(Delivery, times=500)
+    pairs = [(webhook.pk, pk) for pk in Event.objects.values_list('pk', flat=True)[:100]]
+    before = rows_read(Delivery)
+    assert len(make_deliveries(pairs, are_new=True)) == len(pairs)
+    assert rows_read(Delivery) - before < 20 * 500
 
 
 def test_a_webhook_that_becomes_a_feed_keeps_the_order(receiver):

@@ -55,7 +55,7 @@ RELEASE_NEXT = f"""
         SELECT n.id FROM webhooks_delivery d CROSS JOIN LATERAL (
             SELECT n.id FROM webhooks_delivery n
             WHERE n.webhook_id = d.webhook_id AND n.object_type_id = d.object_type_id AND n.object_id = d.object_id
-              AND n.status = 'held' AND n.sequence >= d.sequence AND (n.sequence, n.id) > (d.sequence, d.id)
+              AND n.status = (SELECT 'held') AND n.sequence >= d.sequence AND (n.sequence, n.id) > (d.sequence, d.id)
             ORDER BY n.sequence, n.id LIMIT 1
         ) n
         WHERE d.id = ANY(%(ids)s)

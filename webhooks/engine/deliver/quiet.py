@@ -27,7 +27,7 @@ WINDOW = f"""
     SELECT make_interval(secs => w.quiet) AS pause, coalesce(
         (SELECT f.waits_until FROM webhooks_delivery f
          WHERE f.object_type_id = e.object_type_id AND f.object_id = e.object_id
-           AND f.webhook_id = w.id AND f.status = 'resting' AND f.due_at > now()
+           AND f.webhook_id = w.id AND f.status = (SELECT 'resting') AND f.due_at > now()
          ORDER BY f.sequence LIMIT 1),
         s.since + make_interval(secs => coalesce(w.quiet_max, {QUIET_MAX_FACTOR} * w.quiet))
     ) AS latest
